@@ -1,0 +1,132 @@
+"""Which function runs an operation: a table of op -> {name: function, or the reason why it is absent}.
+
+Every operation may have a plain twin of the same signature: the definition, the fallback and the
+oracle. A faster row is compared with the twin on a small example the first time it is used on a
+device; a wrong answer disables it there with one line in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from .errors import BackendError
+
+log = logging.getLogger(__name__)
+
+PLAIN = "torch"  # the name of every twin
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run an operation; `function` is None when it cannot run here and `absent` says why."""
+
+    name: str
+    function: Callable | None
+    absent: str = ""
+    devices: tuple[str, ...] = ()  # device types it runs on; () means every one
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation and its rows, the preferred first.
+
+    `example(device)` gives the positional arguments of a small problem on which a row must agree
+    with the twin: max |row - twin| <= tolerance * max |twin|.
+    """
+
+    name: str
+    rows: tuple[Backend, ...] = ()
+    twin: Callable | None = None
+    example: Callable[[torch.device], tuple] | None = None
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.twin is not None:
+            object.__setattr__(self, "rows", (*self.rows, Backend(PLAIN, self.twin)))
+
+
+class Backends:
+    """The table in use for one run: immutable rows, the caller's choices, and what was really used."""
+
+    def __init__(self, operations: Iterable[Operation], choices: Mapping[str, str] | None = None) -> None:
+        """`choices` maps an operation to the row it must use; without one the first usable row is taken."""
+        self.operations = {operation.name: operation for operation in operations}
+        self.choices = dict(choices or {})
+        self.used: dict[str, str] = {}  # op -> name of the row that ran last
+        self._verdict: dict[tuple[str, str, str], str] = {}  # (op, name, device type) -> "" or what is wrong
+        for op, name in self.choices.items():
+            if op not in self.operations:
+                raise BackendError(f"There is no operation {op!r}; the table has {', '.join(self.operations)}.")
+            self._row(op, name)
+
+    def available(self, op: str) -> dict[str, str]:
+        """{row name: "" if it can run, else the reason why not}."""
+        return {row.name: row.absent if row.function is None else "" for row in self.operations[op].rows}
+
+    def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
+        """The function for an operation on a device.
+
+        Args:
+            name: a row's name; without it the caller's choice, else the first row that is present,
+                runs on this device and agrees with the twin.
+
+        Raises:
+            BackendError: the named row is absent, does not run on the device or gave a wrong answer;
+                or no row is left.
+        """
+        device = torch.device(device)
+        name = name or self.choices.get(op)
+        if name is not None:
+            row = self._row(op, name)
+            if problem := self._problem(op, row, device):
+                raise BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problem}")
+            self.used[op] = name
+            return row.function
+        problems = {}
+        for row in self.operations[op].rows:
+            problem = self._problem(op, row, device)
+            if not problem:
+                self.used[op] = row.name
+                return row.function
+            problems[row.name] = problem
+        listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        raise BackendError(f"Nothing here can run {op!r} on {device.type}. {listed}")
+
+    def _row(self, op: str, name: str) -> Backend:
+        for row in self.operations[op].rows:
+            if row.name == name:
+                return row
+        raise BackendError(f"{op!r} has no backend {name!r}; it has {', '.join(self.available(op))}.")
+
+    def _problem(self, op: str, row: Backend, device: torch.device) -> str:
+        if row.function is None:
+            return row.absent
+        if row.devices and device.type not in row.devices:
+            return f"it runs on {', '.join(row.devices)} only."
+        key = (op, row.name, device.type)
+        if key not in self._verdict:
+            self._verdict[key] = self._compare(self.operations[op], row, device)
+            if self._verdict[key]:
+                log.warning("Backend %s of %s is disabled on %s: %s", row.name, op, device.type, self._verdict[key])
+        return self._verdict[key]
+
+    @staticmethod
+    def _compare(operation: Operation, row: Backend, device: torch.device) -> str:
+        if operation.example is None or row.function is operation.twin:
+            return ""
+        arguments = operation.example(device)
+        with torch.no_grad():
+            expected = operation.twin(*arguments).float()
+            try:
+                found = row.function(*arguments).float()
+            except RuntimeError as error:  # how torch and Triton report a kernel that this device cannot run
+                return f"it failed: {error}".splitlines()[0]
+        limit = operation.tolerance * expected.abs().max().item()
+        error = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
+        if error <= limit:  # False for NaN
+            return ""
+        return f"its answer is off by {error:.3g} where {limit:.3g} is allowed."

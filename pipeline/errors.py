@@ -1,0 +1,37 @@
+"""The errors a user can meet. Every message says what was found, what was expected and what to try."""
+
+
+class PipelineError(Exception):
+    """Base of every error that the pipeline raises on purpose; its text is meant for a user."""
+
+
+class CheckpointError(PipelineError):
+    """A checkpoint is missing, incomplete, damaged or does not fit the models."""
+
+
+class ImageError(PipelineError):
+    """A picture or a mask cannot be used."""
+
+
+class SettingsError(PipelineError):
+    """A setting has a value that cannot work."""
+
+
+class EmptyResultError(PipelineError):
+    """A stage worked but its result holds nothing to go on with."""
+
+
+class NotFiniteError(PipelineError):
+    """A stage produced NaN or infinity."""
+
+
+class OutOfMemoryError(PipelineError):
+    """A stage did not fit into the device's memory."""
+
+
+class BackendError(PipelineError):
+    """A chosen backend is absent or gave a wrong answer."""
+
+
+class OutputError(PipelineError):
+    """A result cannot be written where it was asked for."""
