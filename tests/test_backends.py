@@ -1,0 +1,105 @@
+"""The backend table: choice, absence, and the comparison with the twin."""
+
+import logging
+
+import pytest
+import torch
+
+from pipeline.backends import Backend, Backends, Operation
+from pipeline.errors import BackendError
+from pipeline.geometry import OPERATIONS as MESH_OPERATIONS
+from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
+
+
+def double(x):
+    return 2 * x
+
+
+def table(*rows, **options):
+    example = {"example": lambda device: (torch.arange(3.0, device=device),), "tolerance": 1e-3}
+    return Backends([Operation("double", rows, twin=double, **example)], **options)
+
+
+def test_the_first_row_that_agrees_is_taken():
+    fast = Backend("fast", lambda x: x + x)
+    backends = table(Backend("gone", None, "package gone is not installed"), fast)
+    assert backends.pick("double") is fast.function
+    assert backends.used == {"double": "fast"}
+    assert backends.available("double") == {"gone": "package gone is not installed", "fast": "", "torch": ""}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (lambda x: 2 * x + 0.1, "is off by 0.1"),
+        (lambda x: x * torch.nan, "is off by nan"),
+        (lambda x: (2 * x)[:1], "is off by inf"),
+    ],
+)
+def test_a_wrong_answer_disables_a_row_with_one_line(caplog, wrong, problem):
+    backends = table(Backend("fast", wrong))
+    with caplog.at_level(logging.WARNING, "pipeline.backends"):
+        assert backends.pick("double") is double
+        assert backends.pick("double") is double
+    assert len(caplog.records) == 1 and "Backend fast of double is disabled on cpu" in caplog.text
+    assert problem in caplog.text
+    with pytest.raises(BackendError, match="'fast' of 'double' cannot be used on cpu"):
+        backends.pick("double", name="fast")
+
+
+def test_a_kernel_that_fails_is_disabled():
+    def failing(x):
+        raise RuntimeError("no kernel image is available\nfor execution")
+
+    backends = table(Backend("fast", failing))
+    assert backends.pick("double") is double
+    with pytest.raises(BackendError, match="it failed: no kernel image is available"):
+        backends.pick("double", name="fast")
+
+
+def test_a_row_is_compared_once():
+    calls = []
+
+    def fast(x):
+        calls.append(x)
+        return 2 * x
+
+    backends = table(Backend("fast", fast))
+    for _ in range(3):
+        backends.pick("double")
+    assert len(calls) == 1
+
+
+def test_choices():
+    rows = Backend("fast", lambda x: x + x), Backend("gpu", lambda x: x + x, devices=("cuda",))
+    assert table(*rows, choices={"double": "torch"}).pick("double") is double
+    with pytest.raises(BackendError, match="runs on cuda only"):
+        table(*rows, choices={"double": "gpu"}).pick("double")
+    with pytest.raises(BackendError, match="has no backend 'faster'; it has fast, gpu, torch"):
+        table(*rows, choices={"double": "faster"})
+    with pytest.raises(BackendError, match="no operation 'triple'"):
+        table(*rows, choices={"triple": "torch"})
+
+
+def test_nothing_left_says_why():
+    backends = Backends([Operation("unwrap", (Backend("xatlas", None, "xatlas is not installed"),))])
+    with pytest.raises(BackendError, match="Nothing here can run 'unwrap' on cpu. xatlas: xatlas is not installed"):
+        backends.pick("unwrap")
+
+
+@pytest.mark.parametrize("operation", SPARSE_OPERATIONS, ids=lambda operation: operation.name)
+def test_examples_tell_right_from_wrong(operation):
+    """Each example accepts its twin and refuses a row that is off by a hundredth of its result."""
+    twin = operation.twin
+    rows = Backend("same", lambda *a: twin(*a)), Backend("off", lambda *a: twin(*a).float() * 1.05)
+    copy = Operation(operation.name, rows, twin, operation.example, operation.tolerance)
+    backends = Backends([copy])
+    assert backends.pick(operation.name, name="same")
+    with pytest.raises(BackendError, match="is off by"):
+        backends.pick(operation.name, name="off")
+
+
+def test_every_operation_can_run_here():
+    backends = Backends((*SPARSE_OPERATIONS, *MESH_OPERATIONS))
+    for op in backends.operations:
+        assert "" in backends.available(op).values(), backends.available(op)
