@@ -1,0 +1,221 @@
+"""The sparse convolutional autoencoders of shape and texture latents (16x, four levels in the released sizes).
+
+ConvNeXt blocks at each level; between levels, features move between a voxel's channels and its eight
+children. The shape decoder predicts which children exist, the texture decoder is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..backends import Backends
+from ..sparse import SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
+from ..sparse.resample import gather_children
+from .layers import PLAIN, LayerNorm, SparseConv3d, final_norm, to_torso_dtype
+
+
+class SparseConvNeXtBlock3d(nn.Module):
+    def __init__(self, channels: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.norm = LayerNorm(channels)
+        self.conv = SparseConv3d(channels, channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
+
+    def forward(self, x: SparseTensor, backends: Backends) -> SparseTensor:
+        h = self.conv(x, backends).feats
+        return x.replace(x.feats + self.mlp(self.norm(h)))
+
+
+class SparseResBlockC2S3d(nn.Module):
+    """Channel to space: [T, C] -> [T', C'] on the children."""
+
+    def __init__(self, channels: int, out_channels: int, pred_subdiv: bool) -> None:
+        super().__init__()
+        self.repeat = out_channels // (channels // 8)
+        self.norm1 = LayerNorm(channels)
+        self.norm2 = LayerNorm(out_channels, affine=False)
+        self.conv1 = SparseConv3d(channels, out_channels * 8)
+        self.conv2 = SparseConv3d(out_channels, out_channels)
+        self.to_subdiv = nn.Linear(channels, 8) if pred_subdiv else None
+
+    def predict(self, x: SparseTensor) -> Subdivision:
+        """The children this block wants: those with a logit above 0."""
+        logits = self.to_subdiv(x.feats)
+        return subdivide(x.voxels, logits > 0, logits)
+
+    def forward(self, x: SparseTensor, subdivision: Subdivision, backends: Backends) -> SparseTensor:
+        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))), backends).feats
+        h = SparseTensor(subdivision.children, subdivision.channel_to_space(h))
+        h = self.conv2(h.replace(F.silu(self.norm2(h.feats))), backends)
+        skip = subdivision.channel_to_space(x.feats).repeat_interleave(self.repeat, 1)
+        return h.replace(h.feats + skip)
+
+
+class SparseResBlockS2C3d(nn.Module):
+    """Space to channel: [T', C] -> [T, C'] on the parents."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.norm1 = LayerNorm(channels)
+        self.norm2 = LayerNorm(out_channels, affine=False)
+        self.conv1 = SparseConv3d(channels, out_channels // 8)
+        self.conv2 = SparseConv3d(out_channels, out_channels)
+
+    def forward(self, x: SparseTensor, backends: Backends) -> SparseTensor:
+        subdivision = space_to_channel(x.voxels)
+        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))), backends)
+        h = gather_children(subdivision, h)
+        h = self.conv2(h.replace(F.silu(self.norm2(h.feats))), backends)
+        skip = gather_children(subdivision, x).feats.unflatten(1, (self.out_channels, -1)).mean(-1)
+        return h.replace(h.feats + skip)
+
+
+class SparseUnetVaeDecoder(nn.Module):
+    """Latent voxels -> fields on voxels 2^levels times finer. Torso in its dtype, first and last layer fp32."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        model_channels: list[int],
+        latent_channels: int,
+        num_blocks: list[int],
+        dtype: torch.dtype = torch.float32,
+        pred_subdiv: bool = True,
+    ) -> None:
+        super().__init__()
+        self.latent_channels, self.dtype, self.pred_subdiv = latent_channels, dtype, pred_subdiv
+        self.levels = len(model_channels) - 1
+        self.from_latent = nn.Linear(latent_channels, model_channels[0])
+        self.blocks = nn.ModuleList()
+        for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
+            blocks = [SparseConvNeXtBlock3d(width) for _ in range(count)]
+            if level < self.levels:
+                blocks.append(SparseResBlockC2S3d(width, model_channels[level + 1], pred_subdiv))
+            self.blocks.append(nn.ModuleList(blocks))
+        self.output_layer = nn.Linear(model_channels[-1], out_channels)
+        to_torso_dtype(self.blocks, dtype)
+
+    def forward(
+        self,
+        x: SparseTensor,
+        subdivisions: Sequence[Subdivision] | None = None,
+        backends: Backends = PLAIN,
+        on_level: Callable[[int], None] = lambda level: None,
+    ) -> tuple[SparseTensor, list[Subdivision]]:
+        """Decode.
+
+        Args:
+            x: latent, feats [T, C] fp32 (denormalised).
+            subdivisions: the children to make at each level, coarse to fine; without them the model's
+                own predictions are taken. A texture decoder needs them.
+            on_level: called with the number of levels done, the last of them levels + 1.
+
+        Returns:
+            Raw fields [T', out] fp32 on the finest voxels, and the subdivisions that led there.
+        """
+        h, used = self._descend(x, self.levels, subdivisions, backends, on_level)
+        return h.replace(self.output_layer(final_norm(h.feats.to(x.feats.dtype)))), used
+
+    def upsample(
+        self,
+        x: SparseTensor,
+        levels: int,
+        backends: Backends = PLAIN,
+        on_level: Callable[[int], None] = lambda level: None,
+    ) -> Voxels:
+        """The voxels after that many predicted subdivisions."""
+        return self._descend(x, levels, None, backends, on_level, finish=False)[0].voxels
+
+    def _descend(self, x, levels, subdivisions, backends, on_level, finish=True):
+        h = x.replace(self.from_latent(x.feats).to(self.dtype))
+        used = []
+        for level, blocks in enumerate(self.blocks[: levels + 1]):
+            if level == levels and not finish:
+                break
+            for block in blocks:
+                if isinstance(block, SparseResBlockC2S3d):
+                    subdivision = block.predict(h) if subdivisions is None else subdivisions[level]
+                    used.append(subdivision)
+                    h = block(h, subdivision, backends)
+                else:
+                    h = block(h, backends)
+            on_level(level + 1)
+        return h, used
+
+
+class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
+    """Shape decoder: seven channels on the flexible dual grid."""
+
+    def __init__(self, resolution: int, voxel_margin: float = 0.5, **args) -> None:
+        super().__init__(out_channels=7, **args)
+        self.resolution, self.voxel_margin = resolution, voxel_margin
+
+    def dual_grid(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read the raw channels [T, 7].
+
+        Returns:
+            Dual vertices [T, 3] in voxel units from the voxel's corner, -margin .. 1 + margin; whether the
+            surface crosses the voxel's edge along x, y, z [T, 3] bool; split weights [T, 1] > 0.
+        """
+        offset = (1 + 2 * self.voxel_margin) * torch.sigmoid(raw[:, :3]) - self.voxel_margin
+        return offset, raw[:, 3:6] > 0, F.softplus(raw[:, 6:7])
+
+
+class SparseUnetVaeEncoder(nn.Module):
+    """Fields on voxels -> latent on voxels 2^levels times coarser, sorted by (sample, x, y, z)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        model_channels: list[int],
+        latent_channels: int,
+        num_blocks: list[int],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        levels = len(model_channels) - 1
+        self.input_layer = nn.Linear(in_channels, model_channels[0])
+        self.blocks = nn.ModuleList()
+        for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
+            blocks = [SparseConvNeXtBlock3d(width) for _ in range(count)]
+            if level < levels:
+                blocks.append(SparseResBlockS2C3d(width, model_channels[level + 1]))
+            self.blocks.append(nn.ModuleList(blocks))
+        self.to_latent = nn.Linear(model_channels[-1], 2 * latent_channels)
+        to_torso_dtype(self.blocks, dtype)
+
+    def forward(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
+        """feats [T, C_in] fp32 -> the posterior's mean and its log variance on the coarse voxels, each [T', C] fp32."""
+        h = x.replace(self.input_layer(x.feats).to(self.dtype))
+        for blocks in self.blocks:
+            for block in blocks:
+                h = block(h, backends)
+        mean, log_variance = self.to_latent(final_norm(h.feats.to(x.feats.dtype))).chunk(2, 1)
+        return h.replace(mean), log_variance
+
+
+class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
+    """Shape encoder: dual grid -> shape latent."""
+
+    def __init__(self, **args) -> None:
+        super().__init__(in_channels=6, **args)
+
+    def forward(
+        self, voxels: Voxels, offsets: torch.Tensor, crossed: torch.Tensor, backends: Backends = PLAIN
+    ) -> tuple[SparseTensor, torch.Tensor]:
+        """Encode a dual grid; returns as the base class.
+
+        Args:
+            voxels: T voxels.
+            offsets: [T, 3] dual vertices in voxel units from the voxel's corner.
+            crossed: [T, 3] bool, whether the surface crosses the voxel's edge along x, y, z.
+        """
+        feats = torch.cat([offsets - 0.5, crossed.to(offsets.dtype) - 0.5], 1)
+        return super().forward(SparseTensor(voxels, feats), backends)
