@@ -1,0 +1,155 @@
+"""ComfyUI core's bundles: several models in one safetensors file, told apart by prefix, without configurations.
+
+The configuration of each model is read off the shapes of its tensors, so any width and depth works; what
+shapes do not show (latent grids, samplers, normalisation) is that of the released checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import CheckpointError
+from ..spec import (
+    IMAGE_ENCODER,
+    RELEASED_MODELS,
+    SHAPE_DECODER,
+    SHAPE_FLOW_512,
+    SHAPE_FLOW_1024,
+    STRUCTURE_DECODER,
+    STRUCTURE_FLOW,
+    TEXTURE_DECODER,
+    TEXTURE_FLOW_1024,
+)
+from .files import ModelFiles, open_tensors
+
+_PREFIXES = {
+    "structure_model.": STRUCTURE_FLOW,
+    "img2shape_512.": SHAPE_FLOW_512,
+    "img2shape.": SHAPE_FLOW_1024,
+    "shape2txt.": TEXTURE_FLOW_1024,
+    "struct_dec.": STRUCTURE_DECODER,
+    "shape_dec.": SHAPE_DECODER,
+    "txt_dec.": TEXTURE_DECODER,
+}
+# What a saved workflow's checkpoint may put in front.
+_OUTER = re.compile(r"^(?:model\.diffusion_model\.|diffusion_model\.|vae\.|first_stage_model\.)?")
+_ENCODER_KEY = "embeddings.register_tokens"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def bundled_models(path: Path) -> dict[str, ModelFiles]:
+    """The models in one safetensors file, by role; empty if it holds none of ours."""
+    with open_tensors(path) as file:
+        stored = {key: file.get_slice(key) for key in file.keys()}
+        shapes = {key: tuple(part.get_shape()) for key, part in stored.items()}
+        dtypes = {key: part.get_dtype() for key, part in stored.items()}
+    groups: dict[str, str] = {}  # full prefix -> role
+    for key in shapes:
+        outer = _OUTER.match(key).group()
+        for prefix, role in _PREFIXES.items():
+            if key.startswith(outer + prefix):
+                groups[outer + prefix] = role
+    if _ENCODER_KEY in shapes:
+        groups[""] = IMAGE_ENCODER
+    models = {}
+    for prefix, role in groups.items():
+        own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+        odd = {dtypes[prefix + key] for key in own} - {"F32", "F16", "BF16", "C64"}
+        if odd:
+            raise CheckpointError(
+                f"{path} holds {role} in {', '.join(sorted(odd))}. Quantised bundles need ComfyUI's quantised layers; "
+                "use the bf16 or fp16 file."
+            )
+        try:
+            models[role] = ModelFiles(_configuration(role, own), path, prefix)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{path}: {prefix or role} is incomplete: {error}.") from error
+    return models
+
+
+def _configuration(role: str, shapes: Shapes) -> dict:
+    if role == IMAGE_ENCODER:
+        args = _encoder(shapes)
+    elif role == STRUCTURE_DECODER:
+        args = _structure_decoder(shapes)
+    elif role in (SHAPE_DECODER, TEXTURE_DECODER):
+        args = _unet(role, shapes)
+    else:
+        args = _flow(shapes)
+    released = RELEASED_MODELS[role]
+    return {"name": released["name"], "args": {**released["args"], **args}}
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """1 + the largest number that the pattern's group matches; 0 without a match."""
+    return max((int(m.group(1)) + 1 for m in map(re.compile(pattern).match, shapes) if m), default=0)
+
+
+def _flow(shapes: Shapes) -> dict:
+    width, in_channels = shapes["input_layer.weight"]
+    hidden = shapes["blocks.0.mlp.mlp.0.weight"][0]
+    heads = shapes.get("blocks.0.self_attn.q_rms_norm.gamma", (None,))[0]
+    return {
+        "in_channels": in_channels,
+        "out_channels": shapes["out_layer.weight"][0],
+        "model_channels": width,
+        "cond_channels": shapes["blocks.0.cross_attn.to_kv.weight"][1],
+        "num_blocks": _count(shapes, r"blocks\.(\d+)\."),
+        "num_heads": heads or RELEASED_MODELS[STRUCTURE_FLOW]["args"]["num_heads"],
+        "mlp_ratio": (hidden + 0.5) / width,  # half a unit more, as the model rounds down
+        "share_mod": "adaLN_modulation.1.weight" in shapes,
+        "qk_rms_norm": heads is not None,
+        "qk_rms_norm_cross": "blocks.0.cross_attn.q_rms_norm.gamma" in shapes,
+    }
+
+
+def _structure_decoder(shapes: Shapes) -> dict:
+    total = _count(shapes, r"blocks\.(\d+)\.")
+    ups = [i for i in range(total) if f"blocks.{i}.conv.weight" in shapes]
+    first, latent = shapes["input_layer.weight"][:2]
+    return {
+        "out_channels": shapes["out_layer.2.weight"][0],
+        "latent_channels": latent,
+        "channels": [first, *(shapes[f"blocks.{i}.conv.weight"][0] // 8 for i in ups)],
+        "num_res_blocks": (total - len(ups)) // (len(ups) + 1),
+        "num_res_blocks_middle": _count(shapes, r"middle_block\.(\d+)\."),
+    }
+
+
+def _unet(role: str, shapes: Shapes) -> dict:
+    widths, counts = [shapes["from_latent.weight"][0]], []
+    while True:  # a level ends with a block that leads to the next one; the last level may be empty
+        counts.append(_count(shapes, rf"blocks\.{len(counts)}\.(\d+)\.conv\."))
+        leads_on = f"blocks.{len(counts) - 1}.{counts[-1]}.conv2.weight"
+        if leads_on not in shapes:
+            break
+        widths.append(shapes[leads_on][0])
+    args = {
+        "model_channels": widths,
+        "latent_channels": shapes["from_latent.weight"][1],
+        "num_blocks": counts,
+        "block_type": "SparseConvNeXtBlock3d",
+        "up_block_type": "SparseResBlockC2S3d",
+        "block_args": [],
+    }
+    if role == TEXTURE_DECODER:
+        args["out_channels"] = shapes["output_layer.weight"][0]
+    return args
+
+
+def _encoder(shapes: Shapes) -> dict:
+    width = shapes["embeddings.cls_token"][2]
+    released = RELEASED_MODELS[IMAGE_ENCODER]["args"]
+    head = released["hidden_size"] // released["num_attention_heads"]  # 64 in every released DINOv3
+    return {
+        "hidden_size": width,
+        "intermediate_size": shapes["layer.0.mlp.up_proj.weight"][0],
+        "num_hidden_layers": _count(shapes, r"layer\.(\d+)\."),
+        "num_attention_heads": max(1, width // head),
+        "num_register_tokens": shapes["embeddings.register_tokens"][1],
+        "patch_size": shapes["embeddings.patch_embeddings.weight"][2],
+        "use_gated_mlp": "layer.0.mlp.gate_proj.weight" in shapes,
+    }

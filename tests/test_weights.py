@@ -1,0 +1,358 @@
+"""Checkpoints in both layouts, strictly read, from a folder and from the hub."""
+
+import hashlib
+import http.server
+import json
+import re
+import shutil
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.errors import CheckpointError, SettingsError
+from pipeline.models import build
+from pipeline.spec import IMAGE_ENCODER, RELEASED, RELEASED_MODELS, ROUTES, SHAPE_FLOW_1024, CheckpointSpec, route
+from pipeline.weights import Models, open_checkpoint
+
+PREFIXES = {
+    "structure_model.": "sparse_structure_flow_model",
+    "img2shape_512.": "shape_slat_flow_model_512",
+    "img2shape.": "shape_slat_flow_model_1024",
+    "shape2txt.": "tex_slat_flow_model_1024",
+    "struct_dec.": "sparse_structure_decoder",
+    "shape_dec.": "shape_slat_decoder",
+    "txt_dec.": "tex_slat_decoder",
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(checkpoint, tmp_path):
+    """A copy of the checkpoint that may be damaged."""
+    shutil.copytree(checkpoint, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def change(path, edit):
+    """Rewrite a safetensors file through edit(tensors)."""
+    tensors = {key: value for key, value in load_file(path).items() if value.dtype != torch.complex64}
+    edit(tensors)
+    save_file(tensors, path)
+
+
+def bundle(checkpoint, path, prefixes, dtype=torch.float32, outer=""):
+    """Write ComfyUI core's layout: several models in one file, told apart by prefix."""
+    tensors = {}
+    for prefix in prefixes:
+        for key, value in load_file(checkpoint / "ckpts" / f"{PREFIXES[prefix]}.safetensors").items():
+            if value.dtype != torch.complex64:
+                tensors[outer + prefix + key] = value.to(dtype)
+    save_file(tensors, path)
+
+
+def test_the_released_layout(checkpoint):
+    opened = open_checkpoint(checkpoint)
+    assert set(opened.roles) == {*ROUTES["512"].roles(), *ROUTES["1024_cascade"].roles()}
+    assert opened.spec.structure_sampler.steps == 4 and opened.spec.shape_sampler.rescale_t == 3.0
+    assert opened.spec.default_route == "1024_cascade" and len(opened.spec.shape_normalisation.mean) == 8
+    models = Models(opened, build)
+    for role in opened.roles:
+        model = models.get(role, CPU)
+        assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+        assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_models_are_loaded_once_and_released(checkpoint):
+    models = Models(open_checkpoint(checkpoint), build)
+    role = "sparse_structure_decoder"
+    first = models.get(role, CPU)
+    assert models.get(role, CPU) is first
+    assert models.get(role, CPU, torch.float16) is not first  # another precision is another module
+    models.release()
+    assert models.get(role, CPU) is not first
+
+
+def test_torso_dtype(checkpoint):
+    model = Models(open_checkpoint(checkpoint), build).get("shape_slat_flow_model_512", CPU, torch.bfloat16)
+    assert model.blocks[0].mlp.mlp[0].weight.dtype == torch.bfloat16
+    assert model.input_layer.weight.dtype == model.blocks[0].norm2.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_comfyui_bundles_give_the_same_models(checkpoint, tmp_path, dtype):
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    flows, decoders = list(PREFIXES)[:4], list(PREFIXES)[4:]
+    bundle(checkpoint, folder / "flows.safetensors", flows, dtype, "model.diffusion_model.")
+    bundle(checkpoint, folder / "shape_vae.safetensors", decoders[:2], dtype)
+    bundle(checkpoint, folder / "texture_vae.safetensors", decoders[2:], dtype, "vae.")
+    opened = open_checkpoint(folder)
+    assert opened.spec == RELEASED and set(opened.roles) == {*PREFIXES.values(), IMAGE_ENCODER}
+    original = Models(open_checkpoint(checkpoint), build)
+    bundled = Models(opened, build)
+    for role in PREFIXES.values():
+        expected = original.get(role, CPU).state_dict()
+        found = bundled.get(role, CPU, torch.float32).state_dict()
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key].dtype == torch.float32 and torch.equal(found[key], value.to(dtype).float()), key
+        config = bundled.config(role)["args"] | {"dtype": None, "use_fp16": None, "mlp_ratio": None}
+        for key, value in original.config(role)["args"].items():
+            if key in ("model_channels", "num_heads", "num_blocks", "channels", "cond_channels", "num_res_blocks"):
+                assert config[key] == value, key
+
+
+def test_one_bundle_alone_names_what_it_lacks(checkpoint, tmp_path):
+    bundle(checkpoint, tmp_path / "shape.safetensors", ["img2shape_512.", "shape_dec."])
+    opened = open_checkpoint(tmp_path / "shape.safetensors")
+    with pytest.raises(CheckpointError, match="Type 512 needs sparse_structure_flow_model, .* lacks"):
+        opened.require(ROUTES["512"])
+
+
+def test_the_same_model_twice_is_refused(checkpoint, tmp_path):
+    for name in ("bf16", "fp16"):
+        bundle(checkpoint, tmp_path / f"{name}.safetensors", ["txt_dec."])
+    with pytest.raises(CheckpointError, match=r"Both .*bf16.safetensors and .*fp16.safetensors hold tex_slat_decoder"):
+        open_checkpoint(tmp_path)
+
+
+def test_quantised_bundles_are_refused(checkpoint, tmp_path):
+    bundle(checkpoint, tmp_path / "int8.safetensors", ["img2shape."])
+    change(
+        tmp_path / "int8.safetensors", lambda t: t.update({"img2shape.input_layer.weight": torch.zeros(64, 8).char()})
+    )
+    with pytest.raises(CheckpointError, match=r"in I8\. Quantised bundles need"):
+        open_checkpoint(tmp_path / "int8.safetensors")
+
+
+def test_a_single_file_encoder(tmp_path):
+    """The DINOv3 file that circulates for ComfyUI: the encoder's keys, with an upsampler's beside them."""
+    config = {"name": "DinoV3FeatureExtractor", "args": {"hidden_size": 64, "intermediate_size": 96}}
+    config["args"] |= {"num_hidden_layers": 3, "num_attention_heads": 1, "num_register_tokens": 4, "patch_size": 16}
+    original = build(config)
+    save_file({**original.state_dict(), "naf.conv.weight": torch.zeros(3)}, tmp_path / "dino.safetensors")
+    opened = open_checkpoint(tmp_path / "dino.safetensors")
+    found = Models(opened, build).get(IMAGE_ENCODER, CPU)
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(found(pixels), original.eval()(pixels))
+
+
+def test_another_image_encoder(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="image encoder .* is neither a folder, nor a safetensors file"):
+        open_checkpoint(checkpoint, tmp_path / "absent" / "encoder").files(IMAGE_ENCODER)
+    opened = open_checkpoint(checkpoint, checkpoint / "image_encoder")
+    assert Models(opened, build).get(IMAGE_ENCODER, CPU).patch_size == 16
+
+
+def test_released_configurations_build():
+    """The sizes that `bench --full-size` and bundles use; 1.29 G parameters a flow model as released."""
+    with torch.device("meta"):
+        count = {role: sum(p.numel() for p in build(config).parameters()) for role, config in RELEASED_MODELS.items()}
+    assert count[SHAPE_FLOW_1024] == pytest.approx(1.29e9, rel=0.01)
+    assert count["shape_slat_decoder"] == pytest.approx(474e6, rel=0.01)
+    assert count[IMAGE_ENCODER] == pytest.approx(303e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop("from_latent.bias"), "missing from_latent.bias"),
+        (lambda t: t.update(extra=torch.zeros(1)), "unexpected extra"),
+        (
+            lambda t: t.update({"from_latent.bias": torch.zeros(5)}),
+            r"from_latent.bias has shape \[5\] instead of \[32\]",
+        ),
+    ],
+)
+def test_keys_and_shapes_are_strict(copy, edit, message):
+    change(copy / "ckpts" / "shape_slat_decoder.safetensors", edit)
+    with pytest.raises(CheckpointError, match=message):
+        Models(open_checkpoint(copy), build).get("shape_slat_decoder", CPU)
+
+
+def test_missing_truncated_and_foreign_files(copy, tmp_path):
+    models = Models(open_checkpoint(copy), build)
+    weights = copy / "ckpts" / "tex_slat_decoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"tex_slat_decoder.safetensors \(5,000 bytes\) is damaged or truncated"):
+        models.get("tex_slat_decoder", CPU)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"tex_slat_decoder.safetensors does not exist"):
+        models.get("tex_slat_decoder", CPU)
+    weights.with_suffix(".json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        Models(open_checkpoint(copy), build).get("tex_slat_decoder", CPU)
+    with pytest.raises(CheckpointError, match="neither a folder, nor a safetensors file, nor a Hugging Face"):
+        open_checkpoint(tmp_path / "absent" / "folder")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"neither pipeline.json .* nor a ComfyUI bundle"):
+        open_checkpoint(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda args: args["shape_slat_sampler"].update(name="DDIM"), "sampler 'DDIM'"),
+        (lambda args: args.pop("tex_slat_normalization"), "not in the TRELLIS.2 layout.*tex_slat_normalization"),
+        (lambda args: args["image_cond_model"].update(name="CLIP"), "image encoder 'CLIP'"),
+        (lambda args: args["models"].pop("tex_slat_decoder"), "Type 512 needs tex_slat_decoder"),
+    ],
+)
+def test_pipeline_json_is_checked(copy, edit, message):
+    path = copy / "pipeline.json"
+    content = json.loads(path.read_text())
+    edit(content["args"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(copy).require(ROUTES["512"])
+
+
+def test_geometry_needs_no_texture_models(copy):
+    path = copy / "pipeline.json"
+    content = json.loads(path.read_text())
+    for role in list(content["args"]["models"]):
+        if role.startswith("tex"):
+            del content["args"]["models"][role]
+    path.write_text(json.dumps(content))
+    open_checkpoint(copy).require(ROUTES["1024_cascade"], texture=False)
+
+
+def test_the_structure_decoder_of_another_repository(copy):
+    """A value may name another repository: a copy beside the others or in a folder beside this one is used first."""
+    path = copy / "pipeline.json"
+    content = json.loads(path.read_text())
+    content["args"]["models"]["sparse_structure_decoder"] = "microsoft/TRELLIS-image-large/ckpts/ss_dec"
+    path.write_text(json.dumps(content))
+    ours = [copy / "ckpts" / f"sparse_structure_decoder.{kind}" for kind in ("json", "safetensors")]
+    for target in (copy / "ckpts", copy.parent / "TRELLIS-image-large" / "ckpts"):
+        target.mkdir(parents=True, exist_ok=True)
+        moved = [file.rename(target / f"ss_dec{file.suffix}") for file in ours]
+        files = open_checkpoint(copy).files("sparse_structure_decoder")
+        assert files.path == target / "ss_dec.safetensors"
+        ours = moved
+
+
+def test_the_shape_encoder_stands_in_a_second_description(copy, golden):
+    assert "shape_slat_encoder" not in open_checkpoint(copy).roles
+    data = golden("shape_enc")
+    (copy / "ckpts" / "shape_enc.json").write_text(json.dumps(data.config))
+    save_file(data.weights, copy / "ckpts" / "shape_enc.safetensors")
+    description = {"args": {"models": {"shape_slat_encoder": "ckpts/shape_enc"}}}
+    (copy / "texturing_pipeline.json").write_text(json.dumps(description))
+    encoder = Models(open_checkpoint(copy), build).get("shape_slat_encoder", CPU)
+    assert torch.equal(encoder.to_latent.bias, data["w.to_latent.bias"])
+
+
+def test_routes():
+    assert route("1536_cascade").shape[1].grid_scale == 1.5
+    assert ROUTES["512"].image_scales() == (1,) and ROUTES["1024"].image_scales() == (1, 2)
+    assert ROUTES["512"].roles(texture=False)[-1] == "shape_slat_decoder"
+    with pytest.raises(SettingsError, match="Unknown type '2048'; choose one of 512, 1024, 1024_cascade, 1536_cascade"):
+        route("2048")
+
+
+def test_released_samplers_match_the_released_pipeline_json():
+    """The table of the released samplers, read through the same code as a checkpoint's JSON."""
+
+    def sampler(guidance, rescale, interval, rescale_t):
+        params = {"steps": 12, "guidance_strength": guidance, "guidance_rescale": rescale}
+        params |= {"guidance_interval": interval, "rescale_t": rescale_t}
+        return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5}, "params": params}
+
+    def normalisation(one):
+        return {"mean": list(one.mean), "std": list(one.std)}
+
+    args = {
+        "sparse_structure_sampler": sampler(7.5, 0.7, [0.6, 1.0], 5.0),
+        "shape_slat_sampler": sampler(7.5, 0.5, [0.6, 1.0], 3.0),
+        "tex_slat_sampler": sampler(1.0, 0.0, [0.6, 0.9], 3.0),
+        "shape_slat_normalization": normalisation(RELEASED.shape_normalisation),
+        "tex_slat_normalization": normalisation(RELEASED.texture_normalisation),
+        "image_cond_model": {"name": "DinoV3FeatureExtractor", "args": {"model_name": "x"}},
+    }
+    assert CheckpointSpec.from_json(args) == RELEASED
+    assert len(RELEASED.shape_normalisation.mean) == len(RELEASED.texture_normalisation.std) == 32
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as a download needs; `breaks` are files that end after 1000 bytes."""
+
+    folder, breaks = None, set()
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, body):
+        match = re.fullmatch(r"/(acme/[^/]+)/resolve/[^/]+/(.+)", self.path)
+        path = self.folder / match[2] if match and match[1] == "acme/small" else None
+        if path is None or not path.is_file():
+            code = {"acme/small": "EntryNotFound", "acme/gated": "GatedRepo"}.get(match and match[1], "RepoNotFound")
+            self.send_response(403 if code == "GatedRepo" else 404)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data = path.read_bytes()
+        first = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        self.send_response(206 if first else 200)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", str(len(data) - first))
+        self.end_headers()
+        if body:
+            broken = match[2] in self.breaks
+            self.wfile.write(data[first : first + 1000] if broken else data[first:])
+            self.close_connection = broken
+
+
+@pytest.fixture
+def hub(checkpoint, tmp_path):
+    """A hub on this machine that serves the checkpoint as acme/small; its environment, and the handler."""
+    handler = type("Handler", (Hub,), {"folder": checkpoint, "breaks": set()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}, handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_hub(hub, cli, picture, tmp_path):
+    """Download, interruption and going on, then offline from the cache."""
+    environment, handler = hub
+    state = tmp_path / "state.safetensors"
+    command = ("generate", picture, "--checkpoint", "acme/small", "--type", "512", "--save-state", state)
+    handler.breaks.add("ckpts/tex_slat_decoder.safetensors")
+    broken = cli(*command, environment=environment)
+    assert broken.returncode == 1 and not state.exists()
+    assert "The download of ckpts/tex_slat_decoder.safetensors of acme/small was interrupted" in broken.stderr
+    assert "Run the same command again" in broken.stderr and "Traceback" not in broken.stderr
+    handler.breaks.clear()
+    assert cli(*command, environment=environment).returncode == 0 and state.exists()
+    state.unlink()
+    offline = cli(*command, environment={**environment, "HF_HUB_OFFLINE": "1"})
+    assert offline.returncode == 0 and state.exists()
+
+
+@pytest.mark.parametrize(
+    ("repo", "offline", "message"),
+    [
+        ("acme/absent", "0", "Hugging Face has no repository acme/absent"),
+        ("acme/gated", "0", "acme/gated is gated. Accept its terms"),
+        ("acme/small", "1", "is not in the local cache and cannot be downloaded"),
+    ],
+)
+def test_what_the_hub_refuses(hub, cli, picture, repo, offline, message):
+    environment = {**hub[0], "HF_HUB_OFFLINE": offline}
+    refused = cli("generate", picture, "--checkpoint", repo, "--save-state", "x.safetensors", environment=environment)
+    assert refused.returncode == 1 and message in refused.stderr and "Traceback" not in refused.stderr
