@@ -1,0 +1,176 @@
+"""GLB files: read back by trimesh, judged by Khronos' validator."""
+
+import io
+import json
+import shutil
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from safetensors import safe_open
+
+from pipeline.errors import OutputError
+from pipeline.export import AlphaMode, Material, write_glb
+from pipeline.export.files import writing
+from pipeline.export.state import save_state
+
+VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
+SCRIPT = """
+const validator = require('gltf-validator');
+const data = new Uint8Array(require('fs').readFileSync(process.argv[2]));
+validator.validateBytes(data, {maxIssues: 0}).then(report => console.log(JSON.stringify(report)));
+"""
+
+
+@pytest.fixture(scope="session")
+def validate(tmp_path_factory):
+    """Khronos' validator from npm; returns its report on a GLB."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed, so Khronos' glTF validator cannot run")
+    folder = tmp_path_factory.mktemp("validator")
+    installed = subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), VALIDATOR],
+        capture_output=True,
+        text=True,
+    )
+    if installed.returncode:
+        pytest.skip(f"npm could not install {VALIDATOR}: {installed.stderr.strip()[-200:]}")
+    (folder / "validate.js").write_text(SCRIPT)
+
+    def run(path):
+        done = subprocess.run(
+            ["node", str(folder / "validate.js"), str(path)], capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    return run
+
+
+def arrays(seed=0):
+    """A ball with made-up UVs."""
+    ball = trimesh.creation.icosphere(2, 0.4)
+    uvs = np.random.default_rng(seed).random((len(ball.vertices), 2)).astype(np.float32)
+    normals = (ball.vertices / np.linalg.norm(ball.vertices, axis=1, keepdims=True)).astype(np.float32)
+    return ball.vertices.astype(np.float32), ball.faces, normals, uvs
+
+
+def material(size=16, seed=0, **options):
+    texels = np.random.default_rng(seed).integers(0, 256, (size, size, 6), np.uint8)
+    return Material(texels[:, :, [0, 1, 2, 5]], texels[:, :, 3], texels[:, :, 4], **options)
+
+
+def parts(path):
+    """The JSON and the binary chunk."""
+    data = path.read_bytes()
+    magic, version, total = struct.unpack_from("<4sII", data)
+    assert (magic, version, total) == (b"glTF", 2, len(data))
+    length = struct.unpack_from("<I", data, 12)[0]
+    return json.loads(data[20 : 20 + length]), data[28 + length :]
+
+
+def images(path):
+    document, binary = parts(path)
+    views = (document["bufferViews"][image["bufferView"]] for image in document["images"])
+    return [Image.open(io.BytesIO(binary[v["byteOffset"] : v["byteOffset"] + v["byteLength"]])) for v in views]
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+@pytest.mark.parametrize("alpha_mode", list(AlphaMode))
+def test_trimesh_reads_the_same_arrays(tmp_path, alpha_mode, image_format):
+    path, (vertices, faces, normals, uvs) = tmp_path / "ball.glb", arrays()
+    source = material(alpha_mode=alpha_mode, image_format=image_format)
+    write_glb(path, vertices, faces, normals, uvs, source)
+    (mesh,) = trimesh.load(path, process=False).geometry.values()
+    x, y, z = vertices.T
+    assert np.array_equal(mesh.vertices, np.stack([x, z, -y], 1)) and np.array_equal(mesh.faces, faces)
+    np.testing.assert_allclose(mesh.vertex_normals, np.stack([*normals.T[[0, 2]], -normals.T[1]], 1), atol=1e-6)
+    np.testing.assert_allclose(
+        mesh.visual.uv, np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1), atol=1e-6
+    )  # trimesh's v goes up
+    found = mesh.visual.material
+    assert found.alphaMode == alpha_mode.value and found.doubleSided
+    base, packed = (np.asarray(image) for image in (found.baseColorTexture, found.metallicRoughnessTexture))
+    if image_format == "png":
+        assert np.array_equal(base, source.base_color[:, :, : base.shape[2]])
+    assert base.shape[2] == (3 if alpha_mode is AlphaMode.OPAQUE else 4)
+    assert np.array_equal(packed[:, :, 1], source.roughness) and np.array_equal(packed[:, :, 2], source.metallic)
+
+
+def test_metallic_and_roughness_survive_webp(tmp_path):
+    """Never lossy: 4:2:0 chroma would mix the two."""
+    path, source = tmp_path / "ball.glb", material(64, image_format="webp")
+    write_glb(path, *arrays(), source)
+    packed = np.asarray(images(path)[1])
+    assert np.array_equal(packed[:, :, 1], source.roughness) and np.array_equal(packed[:, :, 2], source.metallic)
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp", None])
+@pytest.mark.parametrize("alpha_mode", list(AlphaMode))
+def test_the_validator_finds_nothing(tmp_path, validate, alpha_mode, image_format):
+    path, (vertices, faces, normals, uvs) = tmp_path / "ball.glb", arrays()
+    if image_format:
+        write_glb(path, vertices, faces, normals, uvs, material(alpha_mode=alpha_mode, image_format=image_format))
+    else:
+        write_glb(path, vertices, faces, normals, None, Material(alpha_mode=alpha_mode), {"seed": 1})
+    issues = validate(path)["issues"]
+    assert issues["numErrors"] == issues["numWarnings"] == issues["numHints"] == 0, issues["messages"]
+
+
+def test_up_is_up(tmp_path):
+    """The world's +Z is glTF's +Y, the world's -Y its +Z."""
+    vertices = np.array([[0, 0, 1], [0, -1, 0], [1, 0, 0]], np.float32)
+    write_glb(tmp_path / "t.glb", vertices, np.array([[0, 1, 2]]), vertices)
+    (mesh,) = trimesh.load(tmp_path / "t.glb", process=False).geometry.values()
+    assert mesh.vertices.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_glb(tmp_path / name, *arrays(), material(), {"seed": 7})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_extras(tmp_path):
+    write_glb(tmp_path / "t.glb", *arrays()[:3], extras={"seed": 7, "backends": {"unwrap": "xatlas"}})
+    assert parts(tmp_path / "t.glb")[0]["asset"]["extras"] == {"seed": 7, "backends": {"unwrap": "xatlas"}}
+
+
+@pytest.mark.parametrize("broken", ["vertices", "normals", "uvs"])
+def test_nothing_that_gltf_cannot_hold(tmp_path, broken):
+    mesh = dict(zip(("vertices", "faces", "normals", "uvs"), arrays()))
+    mesh[broken] = np.where(np.arange(len(mesh[broken]))[:, None] == 3, np.nan, mesh[broken])
+    with pytest.raises(OutputError, match=f"{broken} hold NaN"):
+        write_glb(tmp_path / "t.glb", **mesh)
+    with pytest.raises(OutputError, match="no faces"):
+        write_glb(tmp_path / "t.glb", mesh["vertices"], mesh["faces"][:0], mesh["normals"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "x.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), writing(target) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"] and target.read_text() == "old"
+    with writing(target) as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"] and target.read_text() == "new"
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(OutputError, match="does not exist; create it"), writing(tmp_path / "absent" / "x"):
+        pass
+    with pytest.raises(OutputError, match="is a folder; name a file"), writing(tmp_path):
+        pass
+
+
+def test_state(tmp_path):
+    save_state(tmp_path / "s.safetensors", {"a": torch.arange(6).reshape(2, 3).t()}, {"seed": 3, "type": "512"})
+    with safe_open(tmp_path / "s.safetensors", "pt") as file:
+        assert file.get_tensor("a").tolist() == [[0, 3], [1, 4], [2, 5]]
+        assert file.metadata() == {"seed": "3", "type": '"512"'}
