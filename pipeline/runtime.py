@@ -1,0 +1,184 @@
+"""What a run works with, handed down and never looked up: device, precision, backends, progress, measurement."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from .backends import Backends
+from .errors import NotFiniteError, OutOfMemoryError, SettingsError
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress: `step` of `total` steps of a stage are done. `preview` is what exists so far, if anything."""
+
+    stage: str
+    step: int
+    total: int
+    preview: Any = None
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage cost. Peak memory is the device's own on CUDA, the process's on a CPU, in bytes."""
+
+    stage: str
+    seconds: float
+    loading_seconds: float  # of these, spent on loading models
+    peak_bytes: int
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """auto: CUDA (also AMD's), else MPS, else CPU. Raises SettingsError for a device that torch cannot use here."""
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if usable[kind]))
+    kind = name.partition(":")[0]
+    if not usable.get(kind, False):
+        found = ", ".join(kind for kind, works in usable.items() if works)
+        raise SettingsError(f"torch {torch.__version__} cannot use the device {name!r} here; it finds {found}.")
+    return torch.device(name)
+
+
+def choose_dtype(device: torch.device) -> torch.dtype | None:
+    """The torso dtype that suits a device: None keeps what the checkpoint says (bf16 flows, fp16 decoders).
+
+    fp32 on a CPU, where 16-bit products run up to 300 times slower, and on CUDA cards that only emulate bf16.
+    """
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float32
+    return None
+
+
+class Runtime:
+    """One run's surroundings.
+
+    Args:
+        device: where models and tensors live.
+        dtype: torso dtype in place of the checkpoint's; None keeps it.
+        backends: the table of operations.
+        on_step: called after every step; an exception it raises stops the run.
+        keep_models: keep each model in memory after its stage (faster runs afterwards) instead of
+            releasing it (the largest model decides the memory, not their sum).
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        backends: Backends,
+        dtype: torch.dtype | None = None,
+        on_step: Callable[[Step], None] = lambda step: None,
+        keep_models: bool = False,
+    ) -> None:
+        self.device, self.dtype, self.backends = torch.device(device), dtype, backends
+        self.on_step, self.keep_models = on_step, keep_models
+        self.records: list[StageRecord] = []
+        self._loading = 0.0
+
+    def step(self, stage: str, step: int, total: int, preview: Any = None) -> None:
+        """Report progress."""
+        self.on_step(Step(stage, step, total, preview))
+
+    @contextmanager
+    def use(self, models, role: str) -> Iterator[torch.nn.Module]:
+        """A model of weights.Models on the device, for the length of the block."""
+        start = time.perf_counter()
+        model = models.get(role, self.device, self.dtype)
+        self._loading += time.perf_counter() - start
+        try:
+            yield model
+        finally:
+            del model
+            if not self.keep_models:
+                models.release(role)
+
+    @contextmanager
+    def stage(self, name: str, cure: str) -> Iterator[None]:
+        """Measure a block as one stage, without gradients.
+
+        Args:
+            cure: what a user can do when the stage runs out of memory.
+
+        Raises:
+            OutOfMemoryError: the device or the machine ran out of memory.
+        """
+        self._loading = 0.0
+        start = time.perf_counter()
+        try:
+            with torch.no_grad(), PeakMemory(self.device) as memory:
+                yield
+                synchronise(self.device)
+        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"Out of memory on {self.device} in stage {name!r}. {cure}") from error
+        finally:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        self.records.append(StageRecord(name, time.perf_counter() - start, self._loading, memory.peak))
+
+    def check_finite(self, what: str, *tensors: torch.Tensor) -> None:
+        """Raises NotFiniteError if a tensor holds NaN or infinity."""
+        for tensor in tensors:
+            if not torch.isfinite(tensor).all():
+                raise NotFiniteError(
+                    f"The {what} holds NaN or infinity. The weights are damaged or overflow in 16 bits: "
+                    "try the dtype float32; if that fails too, download the checkpoint again."
+                )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # MPS and the CPU allocator raise a plain RuntimeError
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(
+        phrase in str(error) for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device's work to finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class PeakMemory:
+    """Peak bytes while a block runs: torch's own count on CUDA, sampled 50 times a second elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.peak = device, 0
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._stop = threading.Event()
+            self._process = psutil.Process()
+            self._sampler = threading.Thread(target=self._sample, daemon=True)
+            self._sampler.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self.device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self._stop.set()
+            self._sampler.join()
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> int:
+        return torch.mps.driver_allocated_memory() if self.device.type == "mps" else self._process.memory_info().rss
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.02):
+            self.peak = max(self.peak, self._now())

@@ -1,0 +1,242 @@
+"""The command line as users and other tools call it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from safetensors import safe_open
+
+EXACT = ("structure_coords", "shape_slat.coords", "voxel.coords", "faces")
+# fp32 on the same CPU family; the golden voxel attributes are stored in fp16
+CLOSE = {"shape_slat.feats": 1e-4, "tex_slat.feats": 1e-4, "vertices": 1e-5, "voxel.attrs": 2e-3}
+
+
+def state_of(path):
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+
+
+@pytest.mark.parametrize("kind", ["512", "1024", "1024_cascade"])
+def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
+    data, state = golden(f"pipeline_{kind}"), tmp_path / "state.safetensors"
+    facts = data.facts
+    options = ("--checkpoint", checkpoint, "--type", facts["pipeline_type"], "--seed", facts["seed"])
+    options += ("--max-tokens", facts["max_num_tokens"], "--device", "cpu", "--save-state", state)
+    done = cli("generate", picture, *options)
+    assert done.returncode == 0, done.stderr
+    tensors, settings = state_of(state)
+    assert set(tensors) == {*EXACT, *CLOSE}
+    for name in EXACT:
+        assert tensors[name].dtype == torch.int32 and torch.equal(tensors[name], data[f"out.{name}"]), name
+    for name, tolerance in CLOSE.items():
+        assert tensors[name].dtype == torch.float32 and tensors[name].shape == data[f"out.{name}"].shape
+        assert (tensors[name] - data[f"out.{name}"]).abs().max() <= tolerance, name
+    assert json.loads(settings["pipeline_type"]) == kind and json.loads(settings["seed"]) == facts["seed"]
+    assert json.loads(settings["resolution"]) == int(facts["resolution"])
+
+
+def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
+    """The README's first command, with every output."""
+    glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
+    outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 256)
+    code, out, err = run("generate", root / "assets" / "rocket.png", "--seed", 20, *outputs)
+    assert code == 0, err
+    assert "Its weights are random" in out and "--checkpoint microsoft/TRELLIS.2-4B" in out
+    (mesh,) = trimesh.load(glb, process=False).geometry.values()
+    facts = json.loads(report.read_text())
+    assert len(mesh.faces) == facts["faces"] > 0 and mesh.visual.material.baseColorTexture.size == (256, 256)
+    raw = state_of(state)[0]
+    assert facts["raw_faces"] == len(raw["faces"]) and facts["voxels"] == len(raw["voxel.coords"])
+    assert np.abs(mesh.bounds).max() <= 0.51
+    names = [stage["stage"] for stage in facts["stages"]]
+    assert names[0] == "encode" and names[-4:] == ["process mesh", "unwrap", "bake", "export"]
+    assert all(stage["seconds"] >= 0 and stage["peak_bytes"] > 0 for stage in facts["stages"])
+    assert facts["backends"]["unwrap"] == "xatlas" and facts["device"] == "cpu"
+    for name in names:  # the table a user sees
+        assert re.search(rf"^\| {name} \| [\d.]+ \| [\d.]+ \| [\d.]+ GB \|$", out, re.MULTILINE), name
+    assert f"{facts['faces']:,} faces" in out and str(glb) in out
+
+
+def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
+    glb, state = tmp_path / "plain.glb", tmp_path / "plain.safetensors"
+    options = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only", "--output", glb, "--save-state", state)
+    code, _, err = run("generate", picture, picture, *options)
+    assert code == 0, err
+    assert "tex_slat.feats" not in state_of(state)[0]
+    (mesh,) = trimesh.load(glb, process=False).geometry.values()
+    assert len(mesh.faces) and mesh.visual.material.baseColorTexture is None
+
+
+def test_the_same_seed_gives_the_same_bytes(run, cli, picture, tmp_path):
+    """Twice in one process, and in another one."""
+    outputs = []
+    for name, call in (("a", run), ("b", run), ("c", cli)):
+        glb, state = tmp_path / f"{name}.glb", tmp_path / f"{name}.safetensors"
+        options = ("--type", "1024", "--output", glb, "--save-state", state, "--texture-size", 64)
+        done = call("generate", picture, *options)
+        assert (done[0] if call is run else done.returncode) == 0
+        outputs.append((glb.read_bytes(), state.read_bytes()))
+    assert outputs[0] == outputs[1] == outputs[2]
+    other = tmp_path / "d.safetensors"
+    assert run("generate", picture, "--type", "1024", "--seed", 43, "--save-state", other)[0] == 0
+    assert other.read_bytes() != outputs[0][1]
+
+
+def test_a_mask_is_the_cut_out(run, picture, tmp_path):
+    """A picture on a background with a mask gives what the same picture with alpha gives."""
+    with Image.open(picture) as image:
+        background = Image.new("RGB", image.size, (9, 200, 40))
+        alpha = image.getchannel("A").point(lambda a: 255 if a == 255 else 0)
+        background.paste(image.convert("RGB"), mask=alpha)
+        cut = image.convert("RGB")
+        cut.putalpha(alpha)
+    for name, one in (("photo.png", background), ("mask.png", alpha), ("cut.png", cut)):
+        one.save(tmp_path / name)
+    states = []
+    for options in (("photo.png", "--mask", tmp_path / "mask.png"), ("cut.png",)):
+        state = tmp_path / "state.safetensors"
+        code, _, err = run("generate", tmp_path / options[0], *options[1:], "--type", "512", "--save-state", state)
+        assert code == 0, err
+        states.append(state_of(state)[0])
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--type", "2048"), "Unknown type '2048'; choose one of 512, 1024, 1024_cascade, 1536_cascade"),
+        (("--device", "quantum"), "cannot use the device 'quantum' here"),
+        (("--faces", "0"), "at least 4 faces"),
+        (("--texture-size", "1"), "16-16384"),
+        (("--max-tokens", "0"), "at least 1"),
+        (("--checkpoint", "no/such/folder"), "neither a folder, nor a safetensors file, nor a Hugging Face"),
+        (("--output", "x.obj"), "must end in .glb, got x.obj"),
+        (("--output", "absent/x.glb"), "The folder absent does not exist; create it"),
+        (("--report", "tests"), "tests is a folder; name a file"),
+        (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
+        (("--backend", "unwrap"), "takes OP=NAME"),
+        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has xatlas"),
+    ],
+)
+def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkeypatch, root, options, message):
+    monkeypatch.chdir(root)
+    glb = tmp_path / "x.glb"
+    code, _, err = run("generate", picture, *(("--output", glb) if "--output" not in options else ()), *options)
+    assert code == 1 and err.startswith("error: ") and message in err
+    assert "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+def picture_of(kind, path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    if kind == "empty file":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a picture")
+    elif kind == "transparent":
+        Image.new("RGBA", (64, 64)).save(path)
+    elif kind == "one pixel":
+        Image.new("RGBA", (1, 1), (255, 0, 0, 254)).save(path)
+    elif kind == "animated":
+        frames = [Image.fromarray(noise), Image.fromarray(255 - noise)]
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    elif kind == "no alpha":
+        Image.fromarray(noise).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("absent", "There is no picture"),
+        ("empty file", "cannot be read as a picture"),
+        ("text", "cannot be read as a picture"),
+        ("transparent", "The picture is empty"),
+        ("one pixel", "only 1 x 1 pixels"),
+        ("animated", "is animated (2 frames)"),
+        ("no alpha", "no transparent background"),
+    ],
+)
+def test_bad_pictures(run, tmp_path, monkeypatch, kind, message):
+    monkeypatch.setitem(sys.modules, "rembg", None)  # as if it were not installed
+    path = picture_of(kind, tmp_path / ("in.gif" if kind == "animated" else "in.png"))
+    code, _, err = run("generate", path, "--output", tmp_path / "x.glb")
+    assert code == 1 and err.startswith("error: ") and message in err and not (tmp_path / "x.glb").exists()
+
+
+def test_a_mesh_without_faces_writes_no_glb_but_the_state(run, picture, tmp_path):
+    """The golden 512 run has no faces: said plainly, and what was made until then is kept."""
+    glb, state = tmp_path / "x.glb", tmp_path / "x.safetensors"
+    code, _, err = run("generate", picture, "--type", "512", "--output", glb, "--save-state", state)
+    assert code == 1 and "error: The mesh has no faces" in err and "Try another seed or type" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+def test_a_folder_that_cannot_be_written(run, picture, tmp_path, monkeypatch):
+    import tempfile
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    code, _, err = run("generate", picture, "--output", tmp_path / "x.glb")
+    assert code == 1 and "cannot be written to: Permission denied" in err
+
+
+def test_interruption(root, picture, tmp_path):
+    """Ctrl-C in mid-run: exit code 130, one line, nothing half-written."""
+    command = [sys.executable, "-m", "pipeline", "generate", picture, "--type", "1024", "--output", tmp_path / "x.glb"]
+    command += ["--save-state", tmp_path / "x.safetensors", "--texture-size", "8192"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "x.safetensors").exists() and time.monotonic() < deadline:  # sampled: now it exports
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+def test_usage(run):
+    assert run()[0] == 2
+    assert run("generate")[0] == 2
+    assert run("generate", "x.png", "--seed", "-1")[0] == run("generate", "x.png", "--seed", 2**64)[0] == 2
+    code, out, _ = run("generate", "--help")
+    for option in (
+        "--checkpoint",
+        "--type",
+        "--seed",
+        "--device",
+        "--output",
+        "--save-state",
+        "--max-tokens",
+        "--faces",
+    ):
+        assert option in out
+    assert code == 0 and "--texture-size" in out
+
+
+def test_bench(run, tmp_path):
+    report = tmp_path / "bench.json"
+    code, out, err = run("bench", "--device", "cpu", "--report", report)
+    assert code == 0, err
+    numbers = json.loads(report.read_text())
+    assert {row["network"] for row in numbers["networks"]} == {
+        "image encoder",
+        "structure flow, one forward",
+        "structure decoder",
+        "latent flow, one forward",
+        "shape decoder",
+        "texture decoder",
+    }
+    assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
+    assert [row["stage"] for row in numbers["run"]][-1] == "export"
+    assert "| latent flow, one forward | 4,800 tokens |" in out and "from start to end" in out

@@ -1,0 +1,89 @@
+"""The house: imports go downhill only, and rules that a machine can check."""
+
+import ast
+
+import pytest
+
+# Rooms by height; a module may import what stands lower, and its own room.
+HEIGHT = {
+    "errors": 0,
+    "spec": 1,
+    "backends": 1,
+    "sampling": 2,
+    "runtime": 3,
+    "weights": 3,
+    "image": 3,
+    "sparse": 3,
+    "models": 4,
+    "geometry": 4,
+    "export": 5,
+    "stages": 6,
+    "bench": 7,
+    "__main__": 8,
+    "": 9,  # the package itself: its version
+}
+
+
+def rooms(path, root):
+    """(room of the file, rooms it imports from the pipeline, other modules it imports)."""
+    parts = path.relative_to(root / "pipeline").with_suffix("").parts
+    package = parts[:-1]
+    own = parts[0] if parts != ("__init__",) else ""
+    ours, others = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            full = (*base, *(node.module.split(".") if node.module else ()))
+            ours |= {full[0]} if full else {alias.name for alias in node.names if alias.name in HEIGHT}
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+    return own, ours, others
+
+
+@pytest.fixture
+def sources(root):
+    return sorted((root / "pipeline").rglob("*.py"))
+
+
+def test_imports_go_downhill(sources, root):
+    uphill = []
+    for path in sources:
+        own, ours, _ = rooms(path, root)
+        uphill += [
+            f"{path.relative_to(root)} imports {room}" for room in ours if room != own and HEIGHT[room] >= HEIGHT[own]
+        ]
+    assert not uphill
+
+
+def test_every_room_has_a_height(sources, root):
+    assert {rooms(path, root)[0] for path in sources} == set(HEIGHT)
+
+
+def test_the_library_knows_neither_comfyui_nor_its_own_name(sources, root):
+    for path in sources:
+        assert not rooms(path, root)[2] & {"comfy", "folder_paths", "nodes", "pipeline"}, path
+
+
+@pytest.mark.parametrize(
+    "phrase", ["os.environ", "os.getenv", "except Exception", "strict=False", "trust_remote_code=True", "torch.load("]
+)
+def test_refused_phrases(sources, phrase):
+    assert not [path for path in sources if phrase in path.read_text(encoding="utf-8")]
+
+
+def test_only_the_command_line_prints(sources, root):
+    for path in sources:
+        if rooms(path, root)[0] in ("__main__", "bench"):
+            continue
+        calls = [
+            node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ]
+        assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path
+
+
+def test_the_version_stands_once(root):
+    import pipeline
+
+    assert f'version = "{pipeline.__version__}"' in (root / "pyproject.toml").read_text(encoding="utf-8")

@@ -1,0 +1,241 @@
+"""The stages as a library: order, progress, interruption, memory, and what can go wrong in them."""
+
+import pytest
+import torch
+
+from pipeline import stages
+from pipeline.errors import EmptyResultError, NotFiniteError, OutOfMemoryError, SettingsError
+from pipeline.image import prepare, read_picture
+from pipeline.models import build
+from pipeline.runtime import Runtime, choose_device, choose_dtype
+from pipeline.sparse import SparseTensor, Voxels
+from pipeline.spec import ROUTES
+from pipeline.weights import Models, open_checkpoint
+
+
+@pytest.fixture
+def models(checkpoint):
+    return Models(open_checkpoint(checkpoint), build)
+
+
+@pytest.fixture
+def images(picture):
+    return [prepare(read_picture(picture))]
+
+
+def runtime(**options):
+    return Runtime("cpu", stages.table(), torch.float32, **options)
+
+
+def test_progress(models, images):
+    """One callback a step, in order, with x0 as the preview of samplers; stages are measured."""
+    steps = []
+    used = runtime(on_step=steps.append)
+    stages.generate(used, models, images, ROUTES["1024_cascade"], 42)
+    order = list(dict.fromkeys(step.stage for step in steps))
+    sampled = ["structure", "shape", "shape 1024", "texture"]
+    assert order == [
+        "encode",
+        "structure",
+        "shape",
+        "upsample",
+        "shape 1024",
+        "texture",
+        "decode shape",
+        "decode texture",
+    ]
+    for stage in order:
+        own = [step for step in steps if step.stage == stage]
+        assert [step.step for step in own] == list(range(1, own[0].total + 1)), stage
+        assert (own[0].preview is not None) == (stage in sampled)
+    structure, shape = (next(step for step in steps if step.stage == stage) for stage in ("structure", "shape"))
+    assert structure.preview.shape == (1, 8, 16, 16, 16) and isinstance(shape.preview, SparseTensor)
+    assert [record.stage for record in used.records] == order
+    assert all(record.peak_bytes > 1e7 and record.seconds >= record.loading_seconds for record in used.records)
+
+
+@pytest.mark.parametrize("stage", ["structure", "shape", "decode shape"])
+def test_raising_from_the_callback_stops_the_run(models, images, stage):
+    class Stop(BaseException):  # as ComfyUI's interruption does
+        pass
+
+    seen = []
+
+    def on_step(step):
+        seen.append(step)
+        if step.stage == stage:
+            raise Stop
+
+    with pytest.raises(Stop):
+        stages.generate(runtime(on_step=on_step), models, images, ROUTES["512"], 42)
+    assert seen[-1].step == 1 and seen[-1].stage == stage
+    assert not models._loaded  # nothing stays behind
+    stages.generate(runtime(), models, images, ROUTES["512"], 42)  # and the next run works
+
+
+def test_models_stay_if_asked_to(models, images):
+    stages.generate(runtime(keep_models=True), models, images, ROUTES["512"], 42, texture=False)
+    assert set(models._loaded) == set(ROUTES["512"].roles(texture=False))
+
+
+def test_the_stages_one_by_one_continue_one_random_stream(models, images, golden):
+    """Separate calls, as nodes make them, give the one-shot run."""
+    data, route, used = golden("pipeline_1024_cascade"), ROUTES["1024_cascade"], runtime()
+    condition = stages.encode_images(used, models, images, (1, 2))
+    structure = stages.sample_structure(used, models, condition, 42)
+    torch.rand(100)  # the global stream has no part in it
+    shape = stages.sample_shape(used, models, condition, structure, route)
+    stages.sample_texture(used, models, condition, shape, route)
+    texture = stages.sample_texture(used, models, condition, shape, route)  # a second call changes nothing
+    torch.testing.assert_close(texture.sparse.feats, data["out.tex_slat.feats"], atol=1e-4, rtol=0)
+
+
+def test_geometry_only_gives_the_same_shape(models, images):
+    whole = stages.generate(runtime(), models, images, ROUTES["512"], 1)
+    shape = stages.generate(runtime(), models, images, ROUTES["512"], 1, texture=False)
+    assert torch.equal(whole.mesh.vertices, shape.mesh.vertices) and shape.texture is None and shape.voxels is None
+
+
+def test_the_token_cap_lowers_the_resolution(models, images):
+    """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them."""
+    route, cap = ROUTES["1536_cascade"], 620
+    coarse = stages.generate(runtime(), models, images, ROUTES["512"], 42, texture=False).shape
+    decoder = models.get("shape_slat_decoder", torch.device("cpu"))
+    with torch.no_grad():
+        fine = decoder.upsample(coarse.sparse, 4).xyz
+    counts = {r: len(((fine + 0.5) / 512 * (r // 16)).int().unique(dim=0)) for r in range(1024, 1537, 128)}
+    expected = max(r for r, count in counts.items() if count < cap)
+    assert 1024 < expected < 1536
+    for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
+        shape = stages.generate(runtime(), models, images, route, 42, texture=False, max_tokens=most).shape
+        if resolution is None:  # as many as the cap is too many
+            assert shape.resolution < expected
+        else:
+            assert shape.resolution == resolution and len(shape.sparse.voxels) == counts[resolution]
+
+
+def test_views_of_the_same_picture_are_the_picture(models, images):
+    one = stages.generate(runtime(), models, images, ROUTES["512"], 42, texture=False)
+    two = stages.generate(runtime(), models, images * 2, ROUTES["512"], 42, texture=False)
+    assert torch.equal(one.structure.coords, two.structure.coords)
+    torch.testing.assert_close(one.shape.sparse.feats, two.shape.sparse.feats, atol=1e-4, rtol=0)
+    other = [images[0], images[0].rotate(90)]
+    turned = stages.generate(runtime(), models, other, ROUTES["512"], 42, texture=False)
+    assert not torch.equal(one.structure.coords, turned.structure.coords)
+
+
+def change(models, role, edit):
+    """Damage a model of the checkpoint once it is loaded."""
+    load = models.get
+
+    def get(asked, *rest):
+        model = load(asked, *rest)
+        if asked == role:
+            edit(model)
+        return model
+
+    models.get = get
+
+
+def fill(parameter, value):
+    parameter.data.fill_(value)
+
+
+@pytest.mark.parametrize(
+    ("role", "edit", "error", "message"),
+    [
+        ("image_encoder", lambda m: fill(m.layer[0].norm1.weight, torch.nan), NotFiniteError, "image condition"),
+        (
+            "sparse_structure_flow_model",
+            lambda m: fill(m.out_layer.bias, torch.nan),
+            NotFiniteError,
+            "structure latent",
+        ),
+        ("sparse_structure_decoder", lambda m: fill(m.out_layer[2].bias, torch.inf), NotFiniteError, "structure holds"),
+        ("sparse_structure_decoder", lambda m: fill(m.out_layer[2].bias, -1e6), EmptyResultError, "structure is empty"),
+        ("shape_slat_flow_model_512", lambda m: fill(m.out_layer.bias, torch.nan), NotFiniteError, "shape latent"),
+        ("tex_slat_flow_model_1024", lambda m: fill(m.out_layer.bias, torch.nan), NotFiniteError, "texture latent"),
+        (
+            "shape_slat_decoder",
+            lambda m: fill(m.blocks[2][-1].to_subdiv.bias, -1e6),
+            EmptyResultError,
+            "coarse shape decodes to nothing",
+        ),
+        ("shape_slat_decoder", lambda m: fill(m.output_layer.bias, torch.nan), NotFiniteError, "decoded shape"),
+        ("tex_slat_decoder", lambda m: fill(m.output_layer.bias, torch.nan), NotFiniteError, "decoded texture"),
+    ],
+)
+def test_what_goes_wrong_in_a_stage_is_named(models, images, role, edit, error, message):
+    change(models, role, edit)
+    with pytest.raises(error, match=message):
+        stages.generate(runtime(), models, images, ROUTES["1024_cascade"], 42)
+
+
+def test_a_shape_that_decodes_to_nothing(models, images):
+    change(models, "shape_slat_decoder", lambda m: fill(m.blocks[0][-1].to_subdiv.bias, -1e6))
+    with pytest.raises(EmptyResultError, match="The shape decodes to nothing"):
+        stages.generate(runtime(), models, images, ROUTES["512"], 42)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+)
+def test_running_out_of_memory_says_what_to_lower(models, images, problem):
+    def run_out(model):
+        raise problem
+
+    change(models, "shape_slat_decoder", run_out)
+    with pytest.raises(
+        OutOfMemoryError, match="on cpu in stage 'decode shape'. Choose a lower type, or fewer max tokens"
+    ):
+        stages.generate(runtime(), models, images, ROUTES["512"], 42)
+
+
+def test_other_errors_are_not_mistaken_for_memory(models, images):
+    def fail(model):
+        raise RuntimeError("shape mismatch")
+
+    change(models, "shape_slat_decoder", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        stages.generate(runtime(), models, images, ROUTES["512"], 42)
+
+
+def test_meshes_without_faces():
+    empty = stages.Mesh(torch.zeros(7, 3), torch.zeros(0, 3, dtype=torch.int32))
+    with pytest.raises(EmptyResultError, match="The mesh has no faces"):
+        stages.process_mesh(runtime(), empty, 1000)
+    flat = stages.Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]], dtype=torch.int32))
+    with pytest.raises(EmptyResultError, match="zero area"):
+        stages.process_mesh(runtime(), flat, 1000)
+
+
+@pytest.mark.parametrize("change", [{"faces": 3}, {"texture_size": 8}, {"texture_size": 32768}])
+def test_export_settings_are_checked(change):
+    with pytest.raises(SettingsError):
+        stages.ExportSettings(**change)
+
+
+def test_structure_pooling():
+    occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
+    occupied[1, 2, 3] = occupied[1, 2, 2] = occupied[7, 7, 7] = True
+    structure = stages.Structure(occupied, torch.Generator().get_state())
+    assert structure.voxels(8).xyz.tolist() == [[1, 2, 2], [1, 2, 3], [7, 7, 7]]
+    assert structure.voxels(4).xyz.tolist() == [[0, 1, 1], [3, 3, 3]]
+    with pytest.raises(SettingsError, match="cannot be pooled to 16"):
+        structure.voxels(16)
+    assert isinstance(structure.voxels(4), Voxels)
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu") and choose_dtype(torch.device("cpu")) == torch.float32
+    with pytest.raises(SettingsError, match="cannot use the device 'tpu' here; it finds .*cpu"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingsError, match="cannot use the device 'cuda'"):
+            choose_device("cuda")
