@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import __version__, bench, stages
+from . import __version__, bench, geometry, stages
 from .errors import PipelineError, SettingsError
 from .export import AlphaMode
 from .export.files import check_writable, writing
@@ -168,6 +168,9 @@ def generate(options: argparse.Namespace) -> int:
     chosen_route = chosen_route or route(checkpoint.spec.default_route)
     checkpoint.require(chosen_route, not options.geometry_only)
     images = _pictures(options)
+    if output:
+        for op in (geometry.SIMPLIFY, geometry.UNWRAP, geometry.RASTER):
+            backends.check(op, device)
     models = Models(checkpoint, build)
     models.fetch(chosen_route.roles(not options.geometry_only))
 
@@ -285,6 +288,8 @@ def _print_result(report: dict) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    if report["backends"].get("unwrap") == "triangles":
+        print("Unwrapped triangle by triangle, as xatlas is not installed: the texture is coarser than it could be.")
     if report.get("translucent", 0) > 0.01:
         print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
     print(f"{', '.join(report['outputs'])} in {report['seconds']:.1f} s on {report['device']}.")

@@ -78,20 +78,25 @@ class Backends:
             BackendError: the named row is absent, does not run on the device or gave a wrong answer;
                 or no row is left.
         """
-        device = torch.device(device)
-        name = name or self.choices.get(op)
+        row = self._select(op, torch.device(device), name or self.choices.get(op))
+        self.used[op] = row.name
+        return row.function
+
+    def check(self, op: str, device: torch.device | str = "cpu") -> None:
+        """Raises BackendError if nothing can run an operation: worth knowing before a long run."""
+        self._select(op, torch.device(device), self.choices.get(op))
+
+    def _select(self, op: str, device: torch.device, name: str | None) -> Backend:
         if name is not None:
             row = self._row(op, name)
             if problem := self._problem(op, row, device):
                 raise BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problem}")
-            self.used[op] = name
-            return row.function
+            return row
         problems = {}
         for row in self.operations[op].rows:
             problem = self._problem(op, row, device)
             if not problem:
-                self.used[op] = row.name
-                return row.function
+                return row
             problems[row.name] = problem
         listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         raise BackendError(f"Nothing here can run {op!r} on {device.type}. {listed}")

@@ -99,6 +99,14 @@ def test_examples_tell_right_from_wrong(operation):
         backends.pick(operation.name, name="off")
 
 
+def test_check_looks_without_using():
+    backends = table(Backend("gpu", lambda x: x, devices=("cuda",)))
+    backends.check("double")
+    assert backends.used == {}
+    with pytest.raises(BackendError, match="runs on cuda only"):
+        table(Backend("gpu", lambda x: x, devices=("cuda",)), choices={"double": "gpu"}).check("double")
+
+
 def test_every_operation_can_run_here():
     backends = Backends((*SPARSE_OPERATIONS, *MESH_OPERATIONS))
     for op in backends.operations:

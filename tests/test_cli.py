@@ -65,6 +65,15 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     assert f"{facts['faces']:,} faces" in out and str(glb) in out
 
 
+def test_a_glb_without_xatlas(run, root, tmp_path):
+    glb = tmp_path / "rocket.glb"
+    options = ("--seed", 20, "--output", glb, "--texture-size", 256, "--backend", "unwrap=triangles")
+    code, out, err = run("generate", root / "assets" / "rocket.png", *options)
+    assert code == 0, err
+    (mesh,) = trimesh.load(glb, process=False).geometry.values()
+    assert len(mesh.vertices) == 3 * len(mesh.faces) and "Unwrapped triangle by triangle" in out
+
+
 def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
     glb, state = tmp_path / "plain.glb", tmp_path / "plain.safetensors"
     options = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only", "--output", glb, "--save-state", state)
@@ -124,7 +133,7 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--report", "tests"), "tests is a folder; name a file"),
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
         (("--backend", "unwrap"), "takes OP=NAME"),
-        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has xatlas"),
+        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has xatlas, triangles"),
     ],
 )
 def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkeypatch, root, options, message):
@@ -191,6 +200,7 @@ def test_a_folder_that_cannot_be_written(run, picture, tmp_path, monkeypatch):
     assert code == 1 and "cannot be written to: Permission denied" in err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
 def test_interruption(root, picture, tmp_path):
     """Ctrl-C in mid-run: exit code 130, one line, nothing half-written."""
     command = [sys.executable, "-m", "pipeline", "generate", picture, "--type", "1024", "--output", tmp_path / "x.glb"]

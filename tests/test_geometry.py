@@ -5,11 +5,11 @@ import pytest
 import torch
 import trimesh
 
-from pipeline.errors import BackendError
+from pipeline.errors import BackendError, SettingsError
 from pipeline.geometry.bake import bake_voxels
 from pipeline.geometry.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.geometry.jobs import run_job
-from pipeline.geometry.operations import fast_simplification, xatlas
+from pipeline.geometry.operations import fast_simplification, triangle_by_triangle, xatlas
 from pipeline.geometry.raster import rasterise
 from pipeline.geometry.repair import compact, drop_bad_faces, fill_small_holes, orient, vertex_normals
 from pipeline.geometry.worker import split_faces
@@ -228,6 +228,25 @@ def test_charts_do_not_overlap_in_the_raster():
     area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).abs().sum() / 2
     covered = (rasterise(uvs, faces, 512)[0] >= 0).double().mean()
     assert covered.item() == pytest.approx(area.item(), rel=5e-3)  # less if charts overlapped
+
+
+@pytest.mark.parametrize("size", [64, 257])
+def test_the_unwrapping_without_packages(size):
+    """Every face has texels of its own, none shared, and a baked position comes out right."""
+    mesh = trimesh.creation.icosphere(2, 0.4)  # 320 faces
+    source, faces, uvs, facts = triangle_by_triangle(*tensors(mesh), size, 4, lambda: None)
+    assert torch.equal(source[faces.long()], torch.tensor(mesh.faces)) and facts["charts"] == 320
+    assert uvs.min() >= 0 and uvs.max() <= 1
+    whole, _ = rasterise(uvs, faces, size)
+    assert set(whole.tolist()) == {-1, *range(320)}
+    alone = sum((rasterise(uvs, faces[i : i + 1], size)[0] >= 0).long() for i in range(320))
+    assert alone.max() == 1 and (alone > 0).double().mean().item() == pytest.approx(facts["utilisation"], rel=0.25)
+
+
+def test_the_unwrapping_without_packages_says_when_faces_do_not_fit():
+    mesh = trimesh.creation.icosphere(3, 0.4)
+    with pytest.raises(SettingsError, match="1,280 faces do not fit into a texture of 64 .* at most 882 faces"):
+        triangle_by_triangle(*tensors(mesh), 64, 4, lambda: None)
 
 
 def test_large_meshes_are_split_for_the_unwrapper():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from ..backends import Backend, Operation
+from ..errors import SettingsError
 from .jobs import missing, run_job
 from .raster import rasterise
 
@@ -46,6 +48,37 @@ def xatlas(
     return (*arrays, facts)
 
 
+def triangle_by_triangle(
+    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+    """The unwrapping that needs no package: every face its own right triangle, two to a cell of a square grid.
+
+    Never overlaps, but spends texels on `padding` round each face (less where a cell is small) and on seams.
+    Returns as xatlas.
+
+    Raises:
+        SettingsError: a cell would have less than 3 x 3 texels.
+    """
+    count = len(faces)
+    cells = math.ceil(math.sqrt(math.ceil(count / 2)))
+    side = size / cells
+    if side < 3:
+        raise SettingsError(
+            f"{count:,} faces do not fit into a texture of {size} pixels without xatlas, which is not installed here: "
+            f"ask for at most {2 * (size // 3) ** 2:,} faces or a larger texture."
+        )
+    gap = min(padding, side / 6) / 2  # round each triangle; the diagonals lie two gaps apart
+    near, far = gap, side - (1 + math.sqrt(2)) * gap
+    lower = torch.tensor([[near, near], [far, near], [near, far]])
+    both = torch.stack([lower, side - lower])  # [2, 3, 2]
+    face = torch.arange(count)
+    cell = torch.stack([face // 2 % cells, face // 2 // cells], 1)
+    uvs = ((cell * side)[:, None] + both[face % 2]) / size
+    facts = {"charts": count, "utilisation": count / 2 * (far - near) ** 2 / size**2}
+    new_faces = torch.arange(3 * count, dtype=torch.int32).reshape(-1, 3)
+    return faces.cpu().long().reshape(-1), new_faces, uvs.reshape(-1, 2).float(), facts
+
+
 def _row(name: str, package: str, function: Callable, why: str) -> Backend:
     reason = missing(package, why)
     return Backend(name, None if reason else function, reason)
@@ -58,7 +91,10 @@ OPERATIONS = (
     ),
     Operation(
         UNWRAP,
-        (_row("xatlas", "xatlas", xatlas, "it has wheels for Python up to 3.13, none for Linux on Arm."),),
+        (
+            _row("xatlas", "xatlas", xatlas, "it has wheels for Python up to 3.13, none for Linux on Arm."),
+            Backend("triangles", triangle_by_triangle),
+        ),
     ),
     Operation(RASTER, twin=rasterise),
 )
