@@ -180,7 +180,7 @@ def generate(options: argparse.Namespace) -> int:
             runtime, models, images, chosen_route, options.seed, not options.geometry_only, options.max_tokens
         )
         settings = {
-            "checkpoint": options.checkpoint or "small",
+            "checkpoint": checkpoint.name,
             "pipeline_type": chosen_route.name,
             "seed": options.seed,
             "resolution": made.shape.resolution,

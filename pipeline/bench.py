@@ -22,8 +22,9 @@ from PIL import Image
 from torch import nn
 
 from . import stages
+from .errors import OutOfMemoryError
 from .models import build
-from .runtime import PeakMemory, Runtime, StageRecord, choose_dtype, synchronise
+from .runtime import Runtime, StageRecord, choose_dtype, synchronise
 from .sparse import SparseTensor, Subdivision, Voxels, subdivide
 from .spec import (
     IMAGE_ENCODER,
@@ -101,7 +102,8 @@ def run(device: torch.device, full: bool, memory_limit: float | None = None, rep
     for case in _cases(runtime, size):
         seconds, peak = _measure(runtime, models, case)
         parts.append({"network": case.name, "size": case.size, "seconds": seconds, "peak_bytes": peak})
-        print(f"| {case.name} | {case.size} | {seconds:.3f} | {peak / 1e9:.2f} GB |", flush=True)
+        cells = f"{seconds:.3f} | {peak / 1e9:.2f} GB" if seconds else "out of memory | "
+        print(f"| {case.name} | {case.size} | {cells} |", flush=True)
     print("\n1024_cascade from start to end:\n")
     runtime.records.clear()
     _whole_run(runtime, size)
@@ -274,19 +276,22 @@ def _decoding(runtime: Runtime, voxels: Voxels, subdivisions, decoder: nn.Module
     return call
 
 
-def _measure(runtime: Runtime, models: _RandomModels, case: _Case) -> tuple[float, int]:
-    """Median seconds and peak bytes."""
-    model = models.get(case.role, runtime.device, runtime.dtype)
-    with torch.no_grad(), PeakMemory(runtime.device) as memory:
-        call = case.prepare(model)
-        seconds = []
-        for _ in range(1 + _REPEATS):
-            start = time.perf_counter()
-            call()
-            synchronise(runtime.device)
-            seconds.append(time.perf_counter() - start)
-    models.release()
-    return statistics.median(seconds[1:]), memory.peak
+def _measure(runtime: Runtime, models: _RandomModels, case: _Case) -> tuple[float | None, int]:
+    """Median seconds, None if it runs out of memory, and peak bytes."""
+    model, seconds = models.get(case.role, runtime.device, runtime.dtype), []
+    try:
+        with runtime.stage(case.name, ""):
+            call = case.prepare(model)
+            for _ in range(1 + _REPEATS):
+                start = time.perf_counter()
+                call()
+                synchronise(runtime.device)
+                seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[1:]), runtime.records[-1].peak_bytes
+    except OutOfMemoryError:
+        return None, 0
+    finally:
+        models.release()
 
 
 def _uncached(subdivision: Subdivision) -> Subdivision:

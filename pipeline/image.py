@@ -150,9 +150,10 @@ def rembg_remover(model: str = "birefnet-general-lite") -> Callable[[Image.Image
     try:
         import rembg
     except (ImportError, SystemExit) as error:  # rembg exits the process when it finds no onnxruntime
+        problem = "onnxruntime is missing" if isinstance(error, SystemExit) else error
         raise ImageError(
             "The picture has no transparent background and rembg is not usable here "
-            f"({error}). pip install 'rembg[cpu]', or give a mask, or a PNG with transparency."
+            f"({problem}). pip install 'rembg[cpu]', or give a mask, or a PNG with transparency."
         ) from error
     try:
         session = rembg.new_session(model)

@@ -29,7 +29,10 @@ _RELEASED_ENCODER = "facebook/dinov3-vitl16-pretrain-lvd1689m"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where each model comes from; nothing is read or downloaded before it is asked for."""
+    """Where each model comes from; nothing is read or downloaded before it is asked for.
+
+    name: the hub repository, or the name of the folder or file without its path.
+    """
 
     name: str
     spec: CheckpointSpec
@@ -122,7 +125,7 @@ def open_checkpoint(name: str | Path, image_encoder: str | Path | None = None) -
         )
     if image_encoder is not None:
         sources[IMAGE_ENCODER] = partial(_encoder, str(image_encoder), None)
-    return Checkpoint(str(name), spec, sources)
+    return Checkpoint(path.resolve().name if path.exists() else str(name), spec, sources)
 
 
 class _Folder:
