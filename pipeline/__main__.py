@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
     measure.add_argument(
-        "--full-size", action="store_true", help="the released sizes (needs a GPU with 24 GB); default: a small model"
+        "--full-size", action="store_true", help="the released sizes, for a GPU with 12 GB; default: a small model"
     )
     measure.add_argument(
         "--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device"

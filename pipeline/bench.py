@@ -22,7 +22,8 @@ from PIL import Image
 from torch import nn
 
 from . import stages
-from .errors import OutOfMemoryError
+from .errors import OutOfMemoryError, SettingsError
+from .export.files import check_writable, writing
 from .models import build
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
 from .sparse import SparseTensor, Subdivision, Voxels, subdivide
@@ -86,9 +87,13 @@ def small_size() -> Size:
 
 def run(device: torch.device, full: bool, memory_limit: float | None = None, report: Path | None = None) -> int:
     """Print both tables. memory_limit: GB that the process may use on a CUDA device; report: the same as JSON."""
-    if memory_limit and device.type == "cuda":
+    if memory_limit:
+        if device.type != "cuda":
+            raise SettingsError(f"A memory limit can be set for CUDA devices only, not for {device.type}.")
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_limit * 1e9 / total), device.index or 0)
+    if report:
+        check_writable(report)
     size = full_size() if full else small_size()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
     limit = f", limited to {memory_limit:g} GB" if memory_limit else ""
@@ -111,9 +116,9 @@ def run(device: torch.device, full: bool, memory_limit: float | None = None, rep
     print(f"\nBackends: {', '.join(f'{op} {name}' for op, name in runtime.backends.used.items())}")
     if report:
         whole = [vars(record) for record in runtime.records]
-        report.write_text(
-            json.dumps({"title": title, "networks": parts, "run": whole}, indent=1) + "\n", encoding="utf-8"
-        )
+        text = json.dumps({"title": title, "networks": parts, "run": whole}, indent=1) + "\n"
+        with writing(report) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -46,7 +46,7 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
     glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
-    outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 256)
+    outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 256, "--device", "cpu")
     code, out, err = run("generate", root / "assets" / "rocket.png", "--seed", 20, *outputs)
     assert code == 0, err
     assert "Its weights are random" in out and "--checkpoint microsoft/TRELLIS.2-4B" in out
@@ -232,6 +232,13 @@ def test_usage(run):
     ):
         assert option in out
     assert code == 0 and "--texture-size" in out
+
+
+def test_bench_settings(run, tmp_path):
+    code, _, err = run("bench", "--device", "cpu", "--memory-limit", 8)
+    assert code == 1 and "for CUDA devices only" in err
+    code, _, err = run("bench", "--device", "cpu", "--report", tmp_path / "absent" / "x.json")
+    assert code == 1 and "does not exist" in err
 
 
 def test_bench(run, tmp_path):

@@ -210,6 +210,19 @@ def test_simplify_keeps_open_borders():
     assert np.abs(found.bounds[:, :2] - [[-0.4, -0.4], [0.4, 0.4]]).max() < 1e-6
 
 
+def test_simplify_gives_up_borders_to_reach_its_target():
+    """A hundred strips of a hundred quads are all border, which is kept as long as anything else can go."""
+    corner = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    place = np.stack(np.meshgrid(range(100), range(100), [0], indexing="ij"), -1).reshape(-1, 1, 3)
+    sheet = trimesh.Trimesh(
+        ((place * [1, 1.5, 0] + corner).reshape(-1, 3)) / 150 - 0.5,
+        (np.arange(10_000)[:, None, None] * 4 + [[0, 1, 2], [0, 2, 3]]).reshape(-1, 3),
+    )
+    sheet.merge_vertices()
+    vertices, faces = fast_simplification(*tensors(sheet), 2000, lambda: None)
+    assert 0 < len(faces) <= 2000 and vertices.isfinite().all()
+
+
 def test_unwrap():
     mesh = trimesh.creation.torus(0.3, 0.1, 64, 32)
     source, faces, uvs, facts = xatlas(*tensors(mesh), 512, 4, lambda: None)

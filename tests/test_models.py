@@ -141,6 +141,16 @@ def test_another_torso_dtype(golden):
     near(v.detach(), data["out.v"], 2 * TOLERANCE["bfloat16"])  # all of bf16's error, not that between two machines
 
 
+def test_working_in_row_blocks_changes_nothing(golden, monkeypatch):
+    from pipeline.models import layers
+
+    data = golden("shape_dec")
+    model = data.model()
+    whole = model(sparse_input(data))[0].feats
+    monkeypatch.setattr(layers, "_ROWS", 100)
+    near(model(sparse_input(data))[0].feats, whole, 1e-5)
+
+
 def test_the_models_differentiate(golden):
     data = golden("shape_dec")
     model = data.model().requires_grad_(True)

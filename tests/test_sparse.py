@@ -73,6 +73,25 @@ def test_a_convolution_in_blocks_is_the_same(monkeypatch):
     assert len(again.neighbours.chunks) == 2 and torch.equal(submanifold_conv(feats, again, weight, None), whole)
 
 
+def test_a_convolution_that_runs_out_of_memory_tries_smaller_blocks(monkeypatch):
+    from pipeline.sparse import reference
+
+    voxels = random_voxels(side=20, share=0.5)
+    feats, weight = torch.randn(len(voxels), 4), torch.randn(4, 3, 3, 3, 4)
+    whole, real, most = submanifold_conv(feats, voxels, weight, None), reference._conv_rows, 2 * TILE
+
+    def limited(feats, kernel, chunk, first, last):
+        if last - first > most:
+            raise torch.cuda.OutOfMemoryError
+        return real(feats, kernel, chunk, first, last)
+
+    monkeypatch.setattr(reference, "_conv_rows", limited)
+    assert len(voxels) > most and torch.equal(submanifold_conv(feats, voxels, weight, None), whole)
+    most = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        submanifold_conv(feats, voxels, weight, None)
+
+
 def test_the_convolution_differentiates():
     voxels = random_voxels(side=4, share=0.6)
     feats = torch.randn(len(voxels), 2, dtype=torch.float64, requires_grad=True)

@@ -1,5 +1,7 @@
 """The stages as a library: order, progress, interruption, memory, and what can go wrong in them."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -195,6 +197,20 @@ def test_running_out_of_memory_says_what_to_lower(models, images, problem):
         OutOfMemoryError, match="on cpu in stage 'decode shape'. Choose a lower type, or fewer max tokens"
     ):
         stages.generate(runtime(), models, images, ROUTES["512"], 42)
+
+
+def test_the_error_keeps_no_memory():
+    """ComfyUI shows the error while the next run starts: the failed stage's tensors must be gone by then."""
+    used, held = runtime(), []
+
+    def fail():
+        tensor = torch.zeros(1000)
+        held.append(weakref.ref(tensor))
+        raise MemoryError
+
+    with pytest.raises(OutOfMemoryError) as caught, used.stage("full", "Lower it."):
+        fail()
+    assert caught.value.__cause__ is not None and held[0]() is None
 
 
 def test_other_errors_are_not_mistaken_for_memory(models, images):

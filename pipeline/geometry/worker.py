@@ -9,8 +9,8 @@ import sys
 import numpy as np
 
 # Aggressiveness of fast-simplification on the unit box: low keeps the surface 4-9 times more accurately than its
-# default (7) but may stop above the target, so each rung continues from the last; borders are given up last.
-LADDER = ((2, True), (3, True), (4, True), (5, True), (7, True), (7, False))
+# default (7) but may stop above the target, so each rung continues from the last.
+LADDER = (2, 3, 4, 5, 7)
 CHUNK_FACES = 8192  # xatlas is more than linear in a mesh's size
 
 
@@ -20,12 +20,16 @@ def simplify(vertices, faces, target):
     target = int(target)
     low, size = vertices.min(0), np.ptp(vertices, axis=0).max()
     points = (vertices - low) / (size or 1)
-    for aggressiveness, keep_border in LADDER:
-        if len(faces) <= target:
-            break
-        points, faces = fast_simplification.simplify(
-            points, faces.astype(np.int32), target_count=target, agg=aggressiveness, preserve_border=keep_border
-        )
+    for keep_border in (True, False):  # open borders are given up only when nothing else is left to collapse
+        for aggressiveness in LADDER:
+            before = len(faces)
+            if before <= target:
+                break
+            points, faces = fast_simplification.simplify(
+                points, faces.astype(np.int32), target_count=target, agg=aggressiveness, preserve_border=keep_border
+            )
+            if keep_border and before - len(faces) < 0.1 * (before - target):
+                break
     return {"vertices": (points * size + low).astype(np.float32), "faces": faces.astype(np.int32)}
 
 

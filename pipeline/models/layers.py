@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,16 @@ from ..backends import Backends
 from ..sparse import OPERATIONS, SUBMANIFOLD_CONV, SparseTensor
 
 PLAIN = Backends(OPERATIONS, {op.name: "torch" for op in OPERATIONS})  # what a model uses when nothing is handed down
+
+
+_ROWS = 1 << 18
+
+
+def by_rows(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """function(x) for a function of single rows, in blocks, so that what it makes on the way is small."""
+    if len(x) <= _ROWS:
+        return function(x)
+    return torch.cat([function(rows) for rows in x.split(_ROWS)])
 
 
 class LayerNorm(nn.LayerNorm):

@@ -15,7 +15,7 @@ from torch import nn
 from ..backends import Backends
 from ..sparse import SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
 from ..sparse.resample import gather_children
-from .layers import PLAIN, LayerNorm, SparseConv3d, final_norm, to_torso_dtype
+from .layers import PLAIN, LayerNorm, SparseConv3d, by_rows, final_norm, to_torso_dtype
 
 
 class SparseConvNeXtBlock3d(nn.Module):
@@ -28,7 +28,7 @@ class SparseConvNeXtBlock3d(nn.Module):
 
     def forward(self, x: SparseTensor, backends: Backends) -> SparseTensor:
         h = self.conv(x, backends).feats
-        return x.replace(x.feats + self.mlp(self.norm(h)))
+        return x.replace(x.feats + by_rows(lambda rows: self.mlp(self.norm(rows)), h))
 
 
 class SparseResBlockC2S3d(nn.Module):
@@ -49,9 +49,9 @@ class SparseResBlockC2S3d(nn.Module):
         return subdivide(x.voxels, logits > 0, logits)
 
     def forward(self, x: SparseTensor, subdivision: Subdivision, backends: Backends) -> SparseTensor:
-        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))), backends).feats
+        h = self.conv1(x.replace(by_rows(lambda rows: F.silu(self.norm1(rows)), x.feats)), backends).feats
         h = SparseTensor(subdivision.children, subdivision.channel_to_space(h))
-        h = self.conv2(h.replace(F.silu(self.norm2(h.feats))), backends)
+        h = self.conv2(h.replace(by_rows(lambda rows: F.silu(self.norm2(rows)), h.feats)), backends)
         skip = subdivision.channel_to_space(x.feats).repeat_interleave(self.repeat, 1)
         return h.replace(h.feats + skip)
 
@@ -120,7 +120,8 @@ class SparseUnetVaeDecoder(nn.Module):
             Raw fields [T', out] fp32 on the finest voxels, and the subdivisions that led there.
         """
         h, used = self._descend(x, self.levels, subdivisions, backends, on_level)
-        return h.replace(self.output_layer(final_norm(h.feats.to(x.feats.dtype)))), used
+        dtype = x.feats.dtype
+        return h.replace(by_rows(lambda rows: self.output_layer(final_norm(rows.to(dtype))), h.feats)), used
 
     def upsample(
         self,

@@ -42,9 +42,16 @@ def submanifold_conv(
     for chunk in voxels.neighbours.chunks:
         pairs_per_row = len(chunk.sources) / (chunk.last - chunk.first)
         rows = _block_rows(feats.device, int(pairs_per_row * (c_in + c_out) * feats.element_size()))
-        for first in range(0, chunk.last - chunk.first, rows):
-            last = min(first + rows, chunk.last - chunk.first)
-            out[chunk.first + first : chunk.first + last] = _conv_rows(feats, kernel, chunk, first, last)
+        first, count = 0, chunk.last - chunk.first
+        while first < count:
+            last = min(first + rows, count)
+            try:
+                out[chunk.first + first : chunk.first + last] = _conv_rows(feats, kernel, chunk, first, last)
+                first = last
+            except torch.cuda.OutOfMemoryError:
+                if rows <= TILE:
+                    raise
+                rows = max(1, rows // 4 // TILE) * TILE  # smaller blocks are slower, but may fit
     if bias is not None:
         out += bias
     return out
