@@ -285,7 +285,7 @@ def _measure(runtime: Runtime, models: _RandomModels, case: _Case) -> tuple[floa
     """Median seconds, None if it runs out of memory, and peak bytes."""
     model, seconds = models.get(case.role, runtime.device, runtime.dtype), []
     try:
-        with runtime.stage(case.name, ""):
+        with runtime.stage(case.name, 1, ""):
             call = case.prepare(model)
             for _ in range(1 + _REPEATS):
                 start = time.perf_counter()

@@ -19,7 +19,10 @@ from .errors import NotFiniteError, OutOfMemoryError, SettingsError
 
 @dataclass(frozen=True)
 class Step:
-    """Progress: `step` of `total` steps of a stage are done. `preview` is what exists so far, if anything."""
+    """Progress: `step` of `total` steps of a stage are done, 0 when it begins. `preview`: what exists so far, or None.
+
+    Samplers give their current x_0: [1, C, R, R, R] for the structure, a SparseTensor for latents.
+    """
 
     stage: str
     step: int
@@ -69,7 +72,7 @@ class Runtime:
         device: where models and tensors live.
         dtype: torso dtype in place of the checkpoint's; None keeps it.
         backends: the table of operations.
-        on_step: called after every step; an exception it raises stops the run.
+        on_step: called when a stage begins and after every step; an exception it raises stops the run.
         keep_models: keep each model in memory after its stage (faster runs afterwards) instead of
             releasing it (the largest model decides the memory, not their sum).
     """
@@ -105,15 +108,17 @@ class Runtime:
                 models.release(role)
 
     @contextmanager
-    def stage(self, name: str, cure: str) -> Iterator[None]:
-        """Measure a block as one stage, without gradients.
+    def stage(self, name: str, total: int, cure: str) -> Iterator[None]:
+        """Run a block as one stage: announce it (step 0), measure it, without gradients.
 
         Args:
-            cure: what a user can do when the stage runs out of memory.
+            total: the steps it will report.
+            cure: what a user can do when it runs out of memory.
 
         Raises:
             OutOfMemoryError: the device or the machine ran out of memory.
         """
+        self.step(name, 0, total)
         self._loading = 0.0
         start = time.perf_counter()
         try:

@@ -139,7 +139,7 @@ class ExportSettings:
 
 def encode_images(runtime: Runtime, models: Models, images: Sequence[Image.Image], scales: Sequence[int]) -> Condition:
     """Prepared pictures (views of one object) -> tokens at each image scale."""
-    with runtime.stage("encode", "Give fewer pictures."), runtime.use(models, IMAGE_ENCODER) as encoder:
+    with runtime.stage("encode", len(scales), "Give fewer pictures."), runtime.use(models, IMAGE_ENCODER) as encoder:
         tokens = {}
         for done, scale in enumerate(scales, 1):
             pixels = to_pixels(images, models.spec.image_size * scale).to(runtime.device)
@@ -159,7 +159,7 @@ def sample_structure(
     """
     settings = settings or models.spec.structure_sampler
     random = torch.Generator().manual_seed(seed)
-    with runtime.stage("structure", "Choose a device with more memory, or the CPU."):
+    with runtime.stage("structure", settings.steps, "Choose a device with more memory, or the CPU."):
         z = _structure_latent(runtime, models, condition, random, settings)
         with runtime.use(models, STRUCTURE_DECODER) as decoder:
             logits = decoder(z)
@@ -218,7 +218,7 @@ def sample_shape(
 
 
 def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
-    with runtime.stage(stage, _LOWER), runtime.use(models, one_pass.model) as flow:
+    with runtime.stage(stage, settings.steps, _LOWER), runtime.use(models, one_pass.model) as flow:
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
         normalised = _sample_latent(
             runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings
@@ -228,7 +228,7 @@ def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels
 
 def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
     """Decode the coarse shape's voxels and quantise them to the next pass's grid."""
-    with runtime.stage("upsample", _LOWER), runtime.use(models, SHAPE_DECODER) as decoder:
+    with runtime.stage("upsample", _levels(models), _LOWER), runtime.use(models, SHAPE_DECODER) as decoder:
 
         def on_level(level: int) -> None:
             runtime.step("upsample", level, decoder.levels)
@@ -259,7 +259,7 @@ def sample_texture(
     settings = settings or models.spec.texture_sampler
     random = torch.Generator()
     random.set_state(shape.random)
-    with runtime.stage("texture", _LOWER), runtime.use(models, route.texture.model) as flow:
+    with runtime.stage("texture", settings.steps, _LOWER), runtime.use(models, route.texture.model) as flow:
         shape_feats = _normalise(shape.sparse.feats, models.spec.shape_normalisation)
         channels = flow.in_channels - shape_feats.shape[1]
         noise = torch.randn(len(shape_feats), channels, generator=random).to(runtime.device)
@@ -319,7 +319,7 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
     Raises:
         EmptyResultError: no voxel is left.
     """
-    with runtime.stage("decode shape", _LOWER), runtime.use(models, SHAPE_DECODER) as decoder:
+    with runtime.stage("decode shape", _levels(models) + 1, _LOWER), runtime.use(models, SHAPE_DECODER) as decoder:
         fields, subdivisions = decoder(
             shape.sparse, None, runtime.backends, lambda level: runtime.step("decode shape", level, decoder.levels + 1)
         )
@@ -332,7 +332,7 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
 
 def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisions: Sequence[Subdivision]) -> PBRVoxels:
     """Texture latent -> PBR voxels on the shape's fine voxels."""
-    with runtime.stage("decode texture", _LOWER), runtime.use(models, TEXTURE_DECODER) as decoder:
+    with runtime.stage("decode texture", _levels(models) + 1, _LOWER), runtime.use(models, TEXTURE_DECODER) as decoder:
         fields, _ = decoder(
             texture.sparse,
             subdivisions,
@@ -357,7 +357,7 @@ def process_mesh(runtime: Runtime, mesh: Mesh, target_faces: int, max_hole_perim
             f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
             "Try another seed or type."
         )
-    with runtime.stage("process mesh", _LOWER):
+    with runtime.stage("process mesh", 3, _LOWER):
         vertices, faces, _ = fill_small_holes(mesh.vertices, mesh.faces, max_hole_perimeter)
         vertices, faces = compact(vertices, faces)
         runtime.step("process mesh", 1, 3)
@@ -387,7 +387,7 @@ def bake_texture(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, size: int, pad
     Args:
         padding: texels between charts.
     """
-    with runtime.stage("unwrap", "Ask for fewer faces."):
+    with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         unwrap = runtime.backends.pick(geometry.UNWRAP, runtime.device)
         source, faces, uvs, facts = unwrap(mesh.vertices, mesh.faces, size, padding, _ticker(runtime, "unwrap", 0, 1))
         normals = vertex_normals(mesh.vertices, mesh.faces)[source]
@@ -395,7 +395,7 @@ def bake_texture(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, size: int, pad
         runtime.step("unwrap", 1, 1)
     # fp64 in the raster, which MPS lacks
     device = torch.device("cpu") if runtime.device.type == "mps" else runtime.device
-    with runtime.stage("bake", "Ask for a smaller texture."):
+    with runtime.stage("bake", 1, "Ask for a smaller texture."):
         on_device = (x.to(device) for x in (vertices, faces, uvs))
         grid = voxels.sparse.to(device)
         pick = runtime.backends.pick
@@ -409,7 +409,7 @@ def export_glb(
     runtime: Runtime, result: Mesh | TexturedMesh, path: Path, settings: ExportSettings, extras: dict
 ) -> None:
     """Write a mesh, textured or plain, as GLB. extras goes into asset.extras."""
-    with runtime.stage("export", "Ask for fewer faces or a smaller texture."):
+    with runtime.stage("export", 1, "Ask for fewer faces or a smaller texture."):
         plain = Material(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
         )
@@ -468,9 +468,14 @@ def _grid(models: Models, one_pass: Pass) -> int:
     return round(models.config(one_pass.model)["args"]["resolution"] * one_pass.grid_scale)
 
 
+def _levels(models: Models) -> int:
+    """Subdivisions between a latent voxel and the finest ones."""
+    return len(models.config(SHAPE_DECODER)["args"]["model_channels"]) - 1
+
+
 def _upscale(models: Models) -> int:
     """Fine voxels per latent voxel along a side."""
-    return 2 ** (len(models.config(SHAPE_DECODER)["args"]["model_channels"]) - 1)
+    return 2 ** _levels(models)
 
 
 def _denormalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:

@@ -151,7 +151,7 @@ def test_memory_is_measured_and_running_out_is_named(checkpoint, picture):
     made, runtime = run(checkpoint, picture)
     assert all(1e6 < record.peak_bytes < 1e9 for record in runtime.records)
     cure = "on cuda in stage 'too much'. Lower your expectations"
-    with pytest.raises(OutOfMemoryError, match=cure), runtime.stage("too much", "Lower your expectations."):
+    with pytest.raises(OutOfMemoryError, match=cure), runtime.stage("too much", 1, "Lower your expectations."):
         torch.empty(1 << 45, dtype=torch.uint8, device="cuda")
-    with runtime.stage("enough", ""):  # and the next stage works
+    with runtime.stage("enough", 1, ""):  # and the next stage works
         assert made.mesh.vertices.cuda().isfinite().all()

@@ -30,7 +30,7 @@ def runtime(**options):
 
 
 def test_progress(models, images):
-    """One callback a step, in order, with x0 as the preview of samplers; stages are measured."""
+    """One callback a step and one as a stage begins, with x0 as the preview of samplers; stages are measured."""
     steps = []
     used = runtime(on_step=steps.append)
     stages.generate(used, models, images, ROUTES["1024_cascade"], 42)
@@ -48,29 +48,31 @@ def test_progress(models, images):
     ]
     for stage in order:
         own = [step for step in steps if step.stage == stage]
-        assert [step.step for step in own] == list(range(1, own[0].total + 1)), stage
-        assert (own[0].preview is not None) == (stage in sampled)
-    structure, shape = (next(step for step in steps if step.stage == stage) for stage in ("structure", "shape"))
+        assert [step.step for step in own] == list(range(own[0].total + 1)), stage
+        assert {step.total for step in own} == {own[0].total} and own[0].preview is None
+        assert (own[1].preview is not None) == (stage in sampled)
+    structure, shape = ([step for step in steps if step.stage == stage][1] for stage in ("structure", "shape"))
     assert structure.preview.shape == (1, 8, 16, 16, 16) and isinstance(shape.preview, SparseTensor)
     assert [record.stage for record in used.records] == order
     assert all(record.peak_bytes > 1e7 and record.seconds >= record.loading_seconds for record in used.records)
 
 
+@pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("stage", ["structure", "shape", "decode shape"])
-def test_raising_from_the_callback_stops_the_run(models, images, stage):
+def test_raising_from_the_callback_stops_the_run(models, images, stage, step):
     class Stop(BaseException):  # as ComfyUI's interruption does
         pass
 
     seen = []
 
-    def on_step(step):
-        seen.append(step)
-        if step.stage == stage:
+    def on_step(now):
+        seen.append(now)
+        if (now.stage, now.step) == (stage, step):
             raise Stop
 
     with pytest.raises(Stop):
         stages.generate(runtime(on_step=on_step), models, images, ROUTES["512"], 42)
-    assert seen[-1].step == 1 and seen[-1].stage == stage
+    assert (seen[-1].stage, seen[-1].step) == (stage, step)
     assert not models._loaded  # nothing stays behind
     stages.generate(runtime(), models, images, ROUTES["512"], 42)  # and the next run works
 
@@ -208,7 +210,7 @@ def test_the_error_keeps_no_memory():
         held.append(weakref.ref(tensor))
         raise MemoryError
 
-    with pytest.raises(OutOfMemoryError) as caught, used.stage("full", "Lower it."):
+    with pytest.raises(OutOfMemoryError) as caught, used.stage("full", 1, "Lower it."):
         fail()
     assert caught.value.__cause__ is not None and held[0]() is None
 
