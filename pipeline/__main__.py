@@ -290,6 +290,8 @@ def _print_result(report: dict) -> None:
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
     if report["backends"].get("unwrap") == "triangles":
         print("Unwrapped triangle by triangle, as xatlas is not installed: the texture is coarser than it could be.")
+    if report.get("texels_far"):
+        print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
     if report.get("translucent", 0) > 0.01:
         print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
     print(f"{', '.join(report['outputs'])} in {report['seconds']:.1f} s on {report['device']}.")
