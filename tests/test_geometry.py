@@ -5,7 +5,7 @@ import pytest
 import torch
 import trimesh
 
-from pipeline.errors import BackendError, SettingsError
+from pipeline.errors import BackendError, EmptyResultError, SettingsError
 from pipeline.geometry.bake import bake_voxels
 from pipeline.geometry.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.geometry.jobs import run_job
@@ -352,3 +352,11 @@ def test_texels_without_a_voxel_take_the_nearest_ones():
     faces = torch.tensor([[0, 1, 2]])
     maps = bake_voxels(vertices, faces, uvs, voxels, attrs, 16, 16, rasterise, trilinear)
     assert maps.far == maps.covered.sum() and np.allclose(maps.attrs, 0.7)
+
+
+def test_maps_that_nothing_covers_are_refused():
+    vertices, faces = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]]), torch.tensor([[0, 1, 2]])
+    uvs = torch.tensor([[0.5, 0.5], [0.5001, 0.5], [0.5, 0.5001]])
+    voxels, attrs = Voxels.single(torch.tensor([[8, 8, 8]])), torch.ones(1, 6)
+    with pytest.raises(EmptyResultError, match="No face covers a texel of a 16 x 16 texture"):
+        bake_voxels(vertices, faces, uvs, voxels, attrs, 16, 16, rasterise, trilinear)

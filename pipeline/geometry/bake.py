@@ -10,6 +10,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
+from ..errors import EmptyResultError
 from ..sparse import Voxels
 
 
@@ -45,9 +46,14 @@ def bake_voxels(
         resolution: voxels along a side of the world cube.
         size: texels along a side.
         rasterise, trilinear: the backends to use.
+
+    Raises:
+        EmptyResultError: no triangle covers the centre of a texel, so the maps would be blank.
     """
     face, weights = rasterise(uvs, faces, size)
     covered = face >= 0
+    if not covered.any():
+        raise EmptyResultError(f"No face covers a texel of a {size} x {size} texture. Ask for a larger one.")
     corners = vertices[faces.long()[face[covered]]]  # [N, 3, 3]
     points = ((corners * weights[covered][:, :, None]).sum(1) + 0.5) * resolution  # voxel units
     found = trilinear(attrs, voxels, points)
@@ -59,7 +65,7 @@ def bake_voxels(
     maps = np.zeros((size * size, attrs.shape[1]), np.float32)
     maps[covered.cpu().numpy()] = values.clamp(0, 1).float().cpu().numpy()
     maps, mask = maps.reshape(size, size, -1), covered.cpu().numpy().reshape(size, size)
-    if not mask.all() and mask.any():
+    if not mask.all():
         rows, columns = distance_transform_edt(~mask, return_distances=False, return_indices=True)
         maps = maps[rows, columns]
     return BakedMaps(maps, mask, int(far.sum()))
