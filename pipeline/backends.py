@@ -45,7 +45,7 @@ class Operation:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.twin is not None:
+        if self.twin is not None and all(row.name != PLAIN for row in self.rows):
             object.__setattr__(self, "rows", (*self.rows, Backend(PLAIN, self.twin)))
 
 

@@ -85,7 +85,20 @@ def prepare(
     mask: Image.Image | None = None,
     remove_background: Callable[[Image.Image], Image.Image] | None = None,
 ) -> Image.Image:
-    """The object alone: cut out, cropped to a square round it, on black.
+    """The object alone: cut out, cropped to a square round it, on black. Arguments and errors as cut_out.
+
+    Returns:
+        Square RGB picture.
+    """
+    return on_black(cut_out(image, mask, remove_background))
+
+
+def cut_out(
+    image: Image.Image,
+    mask: Image.Image | None = None,
+    remove_background: Callable[[Image.Image], Image.Image] | None = None,
+) -> Image.Image:
+    """The object cut out and cropped to a square round it.
 
     Args:
         image: RGB or RGBA. Its alpha is the cut-out if any of it is below 255; otherwise
@@ -93,7 +106,7 @@ def prepare(
         remove_background: is called with the RGB picture, at most MAX_SIDE large, and gives an RGBA one.
 
     Returns:
-        Square RGB picture.
+        Square RGBA picture.
 
     Raises:
         ImageError: nothing to cut out with, or nothing left after it.
@@ -132,8 +145,12 @@ def _crop(image: Image.Image) -> Image.Image:
             f"The object in the picture is only {right - left + 1} x {bottom - top + 1} pixels. Use a larger picture."
         )
     centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
-    cropped = image.crop((centre_x - half, centre_y - half, centre_x + half, centre_y + half))
-    values = np.asarray(cropped).astype(np.float32) / 255
+    return image.crop((centre_x - half, centre_y - half, centre_x + half, centre_y + half))
+
+
+def on_black(image: Image.Image) -> Image.Image:
+    """RGBA -> RGB, composited on black."""
+    values = np.asarray(image).astype(np.float32) / 255
     return Image.fromarray((values[:, :, :3] * values[:, :, 3:4] * 255).astype(np.uint8))
 
 

@@ -95,8 +95,12 @@ class Runtime:
         self.on_step(Step(stage, step, total, preview))
 
     @contextmanager
-    def use(self, models, role: str) -> Iterator[torch.nn.Module]:
-        """A model of weights.Models on the device, for the length of the block."""
+    def use(self, models, role: str, tokens: int, condition: int = 0) -> Iterator[torch.nn.Module]:
+        """A model of weights.Models on the device, for the length of the block.
+
+        tokens and condition say how much it will work on (see models.working_bytes); a host that shares the
+        device with other models overrides this method and needs them.
+        """
         start = time.perf_counter()
         model = models.get(role, self.device, self.dtype)
         self._loading += time.perf_counter() - start

@@ -8,7 +8,7 @@ Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from . import geometry, sparse
-from .backends import Backends
+from .backends import Backend, Backends
 from .errors import EmptyResultError, SettingsError
 from .export import AlphaMode, Material, write_glb
 from .geometry.bake import BakedMaps, bake_voxels
@@ -48,9 +48,16 @@ _LOWER = "Choose a lower type, or fewer max tokens."
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
 
 
-def table(choices: dict[str, str] | None = None) -> Backends:
-    """The backend table of the whole pipeline; choices as for Backends."""
-    return Backends((*sparse.OPERATIONS, *geometry.OPERATIONS), choices)
+def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Backend]] | None = None) -> Backends:
+    """The backend table of the whole pipeline.
+
+    Args:
+        choices: as for Backends.
+        more: further rows by operation, which run only where they are chosen.
+    """
+    more = more or {}
+    operations = (*sparse.OPERATIONS, *geometry.OPERATIONS)
+    return Backends((replace(op, rows=(*op.rows, *more.get(op.name, ()))) for op in operations), choices)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,16 @@ class Condition:
     """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros."""
 
     tokens: dict[int, torch.Tensor]
+
+    def count(self, scale: int) -> int:
+        """Tokens at an image scale, all views together. Raises SettingsError if there are none."""
+        if scale not in self.tokens:
+            have = ", ".join(map(str, self.tokens))
+            raise SettingsError(f"The condition holds the image scales {have}; this pass needs {scale}.")
+        return self.tokens[scale][..., 0].numel()
+
+    def to(self, device: torch.device | str) -> Condition:
+        return Condition({scale: tokens.to(device) for scale, tokens in self.tokens.items()})
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,9 @@ class Structure:
 
     occupied: torch.Tensor
     random: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Structure:
+        return Structure(self.occupied.to(device), self.random)
 
     def voxels(self, resolution: int) -> Voxels:
         """The occupied voxels of a coarser (or the same) grid, sorted by (x, y, z)."""
@@ -89,6 +109,9 @@ class Latent:
     resolution: int
     random: torch.Tensor
 
+    def to(self, device: torch.device | str) -> Latent:
+        return Latent(self.sparse.to(device), self.resolution, self.random)
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -97,6 +120,9 @@ class Mesh:
     vertices: torch.Tensor
     faces: torch.Tensor
 
+    def to(self, device: torch.device | str) -> Mesh:
+        return Mesh(self.vertices.to(device), self.faces.to(device))
+
 
 @dataclass(frozen=True)
 class PBRVoxels:
@@ -104,6 +130,9 @@ class PBRVoxels:
 
     sparse: SparseTensor
     resolution: int
+
+    def to(self, device: torch.device | str) -> PBRVoxels:
+        return PBRVoxels(self.sparse.to(device), self.resolution)
 
 
 @dataclass(frozen=True)
@@ -139,12 +168,15 @@ class ExportSettings:
 
 def encode_images(runtime: Runtime, models: Models, images: Sequence[Image.Image], scales: Sequence[int]) -> Condition:
     """Prepared pictures (views of one object) -> tokens at each image scale."""
-    with runtime.stage("encode", len(scales), "Give fewer pictures."), runtime.use(models, IMAGE_ENCODER) as encoder:
+    with runtime.stage("encode", len(scales), "Give fewer pictures."):
+        largest = models.spec.image_size * max(scales)
+        patches = (largest // models.config(IMAGE_ENCODER)["args"].get("patch_size", 16)) ** 2
         tokens = {}
-        for done, scale in enumerate(scales, 1):
-            pixels = to_pixels(images, models.spec.image_size * scale).to(runtime.device)
-            tokens[scale] = torch.cat([encoder(one[None]) for one in pixels])
-            runtime.step("encode", done, len(scales))
+        with runtime.use(models, IMAGE_ENCODER, patches) as encoder:
+            for done, scale in enumerate(scales, 1):
+                pixels = to_pixels(images, models.spec.image_size * scale).to(runtime.device)
+                tokens[scale] = torch.cat([encoder(one[None]) for one in pixels])
+                runtime.step("encode", done, len(scales))
         runtime.check_finite("image condition", *tokens.values())
         return Condition(tokens)
 
@@ -161,7 +193,7 @@ def sample_structure(
     random = torch.Generator().manual_seed(seed)
     with runtime.stage("structure", settings.steps, "Choose a device with more memory, or the CPU."):
         z = _structure_latent(runtime, models, condition, random, settings)
-        with runtime.use(models, STRUCTURE_DECODER) as decoder:
+        with runtime.use(models, STRUCTURE_DECODER, z[0, 0].numel()) as decoder:
             logits = decoder(z)
         runtime.check_finite("structure", logits)
     occupied = logits[0, 0] > 0
@@ -174,7 +206,8 @@ def sample_structure(
 
 
 def _structure_latent(runtime, models, condition: Condition, random: torch.Generator, settings) -> torch.Tensor:
-    with runtime.use(models, STRUCTURE_FLOW) as flow:
+    positions = models.config(STRUCTURE_FLOW)["args"]["resolution"] ** 3
+    with runtime.use(models, STRUCTURE_FLOW, positions, condition.count(1)) as flow:
         noise = torch.randn(1, flow.in_channels, *(flow.resolution,) * 3, generator=random).to(runtime.device)
 
         def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
@@ -218,7 +251,11 @@ def sample_shape(
 
 
 def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
-    with runtime.stage(stage, settings.steps, _LOWER), runtime.use(models, one_pass.model) as flow:
+    seen = condition.count(one_pass.image_scale)
+    with (
+        runtime.stage(stage, settings.steps, _LOWER),
+        runtime.use(models, one_pass.model, len(voxels), seen) as flow,
+    ):
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
         normalised = _sample_latent(
             runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings
@@ -228,7 +265,8 @@ def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels
 
 def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
     """Decode the coarse shape's voxels and quantise them to the next pass's grid."""
-    with runtime.stage("upsample", _levels(models), _LOWER), runtime.use(models, SHAPE_DECODER) as decoder:
+    tokens = len(latent.voxels)
+    with runtime.stage("upsample", _levels(models), _LOWER), runtime.use(models, SHAPE_DECODER, tokens) as decoder:
 
         def on_level(level: int) -> None:
             runtime.step("upsample", level, decoder.levels)
@@ -259,7 +297,11 @@ def sample_texture(
     settings = settings or models.spec.texture_sampler
     random = torch.Generator()
     random.set_state(shape.random)
-    with runtime.stage("texture", settings.steps, _LOWER), runtime.use(models, route.texture.model) as flow:
+    seen = condition.count(route.texture.image_scale)
+    with (
+        runtime.stage("texture", settings.steps, _LOWER),
+        runtime.use(models, route.texture.model, len(shape.sparse.voxels), seen) as flow,
+    ):
         shape_feats = _normalise(shape.sparse.feats, models.spec.shape_normalisation)
         channels = flow.in_channels - shape_feats.shape[1]
         noise = torch.randn(len(shape_feats), channels, generator=random).to(runtime.device)
@@ -292,7 +334,7 @@ def _sample(
 ) -> torch.Tensor:
     """Run a sampler. Several views: each step takes the mean of their velocities (MultiDiffusion, arXiv 2302.08113)."""
     views = [flow.context(view[None].to(runtime.device)) for view in tokens]
-    nothing = flow.zero_context()
+    nothing = flow.zero_context(runtime.device)
 
     def at(t: float) -> torch.Tensor:
         return torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device)
@@ -319,7 +361,11 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
     Raises:
         EmptyResultError: no voxel is left.
     """
-    with runtime.stage("decode shape", _levels(models) + 1, _LOWER), runtime.use(models, SHAPE_DECODER) as decoder:
+    tokens = len(shape.sparse.voxels)
+    with (
+        runtime.stage("decode shape", _levels(models) + 1, _LOWER),
+        runtime.use(models, SHAPE_DECODER, tokens) as decoder,
+    ):
         fields, subdivisions = decoder(
             shape.sparse, None, runtime.backends, lambda level: runtime.step("decode shape", level, decoder.levels + 1)
         )
@@ -332,7 +378,11 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
 
 def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisions: Sequence[Subdivision]) -> PBRVoxels:
     """Texture latent -> PBR voxels on the shape's fine voxels."""
-    with runtime.stage("decode texture", _levels(models) + 1, _LOWER), runtime.use(models, TEXTURE_DECODER) as decoder:
+    tokens = len(texture.sparse.voxels)
+    with (
+        runtime.stage("decode texture", _levels(models) + 1, _LOWER),
+        runtime.use(models, TEXTURE_DECODER, tokens) as decoder,
+    ):
         fields, _ = decoder(
             texture.sparse,
             subdivisions,

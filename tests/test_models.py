@@ -29,7 +29,11 @@ def test_structure_flow(golden, dtype):
     model = data.model()
     condition = model.context(data["in.cond"])
     near(model(data["in.x"], data["in.t"], condition), data["out.v"], TOLERANCE[dtype])
-    near(model(data["in.x"], data["in.t"], model.zero_context()), data["out.v_zero_cond"], TOLERANCE[dtype])
+    near(
+        model(data["in.x"], data["in.t"], model.zero_context("cpu")),
+        data["out.v_zero_cond"],
+        TOLERANCE[dtype],
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -38,7 +42,11 @@ def test_latent_flow(golden, kind, dtype):
     data = golden(f"slat_flow_{kind}_{dtype}")
     model, x, concat = data.model(), sparse_input(data), data.get("in.concat")
     near(model(x, data["in.t"], model.context(data["in.cond"]), concat), data["out.v"], TOLERANCE[dtype])
-    near(model(x, data["in.t"], model.zero_context(), concat), data["out.v_zero_cond"], TOLERANCE[dtype])
+    near(
+        model(x, data["in.t"], model.zero_context("cpu"), concat),
+        data["out.v_zero_cond"],
+        TOLERANCE[dtype],
+    )
 
 
 def test_the_zero_context_is_the_context_of_zeros(golden):
@@ -46,7 +54,7 @@ def test_the_zero_context_is_the_context_of_zeros(golden):
     data = golden("slat_flow_shape_float32")
     model, x = data.model(), sparse_input(data)
     full = model(x, data["in.t"], model.context(torch.zeros_like(data["in.cond"])))
-    near(model(x, data["in.t"], model.zero_context()), full, 1e-6)
+    near(model(x, data["in.t"], model.zero_context("cpu")), full, 1e-6)
 
 
 def test_packed_samples_do_not_see_each_other(golden):

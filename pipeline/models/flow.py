@@ -111,9 +111,10 @@ class CrossAttention(nn.Module):
         k, v = self.to_kv(cond).flatten(0, 1).unflatten(-1, (2, self.heads, -1)).unbind(1)
         return (k if self.k_rms_norm is None else self.k_rms_norm(k)), v
 
-    def constant(self) -> torch.Tensor:
+    def constant(self, device: torch.device | str) -> torch.Tensor:
         """[C]: the result for an all-zero condition."""
-        return self.to_out(self.to_kv.bias.chunk(2)[1])
+        zeros = torch.zeros(self.to_kv.in_features, dtype=self.to_kv.weight.dtype, device=device)
+        return self.to_out(self.to_kv(zeros).chunk(2)[1])
 
     def forward(self, x: torch.Tensor, context, lengths, cond_lengths, backends: Backends) -> torch.Tensor:
         if isinstance(context, torch.Tensor):
@@ -214,9 +215,9 @@ class FlowTransformer(nn.Module):
         lengths = (cond.shape[1],) * cond.shape[0]
         return Context(tuple(block.cross_attn.keys_values(cond) for block in self.blocks), lengths)
 
-    def zero_context(self) -> Context:
+    def zero_context(self, device: torch.device | str) -> Context:
         """The context of the all-zero condition, whatever its length."""
-        return Context(tuple(block.cross_attn.constant() for block in self.blocks), None)
+        return Context(tuple(block.cross_attn.constant(device) for block in self.blocks), None)
 
     def tokens(self, x, t, context: Context, xyz, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
         """Velocity of packed tokens.

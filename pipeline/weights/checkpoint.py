@@ -6,8 +6,8 @@ ComfyUI layout: one or more safetensors bundles, alone or in a folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from .bundle import bundled_models
 from .files import ModelFiles, read_json
 from .hub import fetch, is_repo_id
 
+OnDownload = Callable[[str, int, int], None]  # file name, bytes here, bytes in all
 Sources = dict[str, Callable[[], ModelFiles]]  # role -> its files, fetched if need be
 
 _TEXTURING = "texturing_pipeline.json"
@@ -98,7 +99,9 @@ class Models:
             self._loaded.pop(role, None)
 
 
-def open_checkpoint(name: str | Path, image_encoder: str | Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    name: str | Path, image_encoder: str | Path | None = None, on_download: OnDownload | None = None
+) -> Checkpoint:
     """Open a checkpoint.
 
     Args:
@@ -106,33 +109,54 @@ def open_checkpoint(name: str | Path, image_encoder: str | Path | None = None) -
             (.safetensors) or a folder of bundles.
         image_encoder: the DINOv3 encoder in place of the checkpoint's: a folder with config.json and
             model.safetensors, a safetensors file, or a hub repository.
+        on_download: called with a file's name, the bytes that are here and its size while it is
+            downloaded; an exception it raises stops the download.
 
     Raises:
         CheckpointError: nothing usable is there.
     """
     path = Path(name)
     if path.is_file():
-        spec, sources = _from_bundles(path, [path])
-    elif (path / "pipeline.json").is_file():
-        spec, sources = _from_released(_Folder(path))
+        return open_bundles([path], image_encoder, on_download)
+    if (path / "pipeline.json").is_file():
+        spec, sources = _from_released(_Folder(path, on_download))
     elif path.is_dir():
-        spec, sources = _from_bundles(path, sorted(path.rglob("*.safetensors")))
+        spec, sources = RELEASED, _from_bundles(path, sorted(path.rglob("*.safetensors")), on_download)
     elif is_repo_id(str(name)):
-        spec, sources = _from_released(_Repository(str(name)))
+        spec, sources = _from_released(_Repository(str(name), on_download))
     else:
         raise CheckpointError(
             f"{name} is neither a folder, nor a safetensors file, nor a Hugging Face repository (owner/name)."
         )
-    if image_encoder is not None:
-        sources[IMAGE_ENCODER] = partial(_encoder, str(image_encoder), None)
-    return Checkpoint(path.resolve().name if path.exists() else str(name), spec, sources)
+    return _with_encoder(
+        Checkpoint(path.resolve().name if path.exists() else str(name), spec, sources), image_encoder, on_download
+    )
+
+
+def open_bundles(
+    paths: Sequence[Path], image_encoder: str | Path | None = None, on_download: OnDownload | None = None
+) -> Checkpoint:
+    """Open ComfyUI bundles that together are a checkpoint; the first gives it its name. Arguments as open_checkpoint.
+
+    Raises:
+        CheckpointError: none of them holds a model of ours, or two hold the same one.
+    """
+    checkpoint = Checkpoint(paths[0].name, RELEASED, _from_bundles(paths[0], paths, on_download))
+    return _with_encoder(checkpoint, image_encoder, on_download)
+
+
+def _with_encoder(checkpoint: Checkpoint, image_encoder, on_download: OnDownload | None) -> Checkpoint:
+    if image_encoder is None:
+        return checkpoint
+    source = partial(_encoder, str(image_encoder), None, on_download)
+    return replace(checkpoint, sources={**checkpoint.sources, IMAGE_ENCODER: source})
 
 
 class _Folder:
     """Files of a local folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, on_download: OnDownload | None = None) -> None:
+        self.path, self.on_download = path, on_download
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -151,23 +175,23 @@ class _Folder:
             if candidate.with_name(candidate.name + ".json").is_file():
                 return partial(_pair, candidate.with_name, candidate.name)
         if _names_other_repository(value):
-            return _Repository(f"{owner}/{repository}").model(inside)
+            return _Repository(f"{owner}/{repository}", self.on_download).model(inside)
         return partial(_pair, self.file, value)
 
 
 class _Repository:
     """Files of a hub repository."""
 
-    def __init__(self, repo: str) -> None:
-        self.repo = repo
+    def __init__(self, repo: str, on_download: OnDownload | None = None) -> None:
+        self.repo, self.on_download = repo, on_download
 
     def file(self, name: str) -> Path:
-        return fetch(self.repo, name)
+        return fetch(self.repo, name, self.on_download and partial(self.on_download, name))
 
     def model(self, value: str) -> Callable[[], ModelFiles]:
         if _names_other_repository(value):
             owner, repository, inside = value.split("/", 2)
-            return _Repository(f"{owner}/{repository}").model(inside)
+            return _Repository(f"{owner}/{repository}", self.on_download).model(inside)
         return partial(_pair, self.file, value)
 
 
@@ -186,7 +210,7 @@ def _from_released(home: _Folder | _Repository) -> tuple[CheckpointSpec, Sources
     encoder = args["image_cond_model"]
     if encoder.get("name") != _ENCODER:
         raise CheckpointError(f"pipeline.json asks for the image encoder {encoder.get('name')!r}; known is {_ENCODER}.")
-    sources[IMAGE_ENCODER] = partial(_encoder, encoder["args"]["model_name"], home)
+    sources[IMAGE_ENCODER] = partial(_encoder, encoder["args"]["model_name"], home, home.on_download)
     if isinstance(home, _Repository) or home.file(_TEXTURING).is_file():
         sources.setdefault(SHAPE_ENCODER, partial(_texturing_model, home, SHAPE_ENCODER))
     return spec, sources
@@ -197,7 +221,7 @@ def _texturing_model(home: _Folder | _Repository, role: str) -> ModelFiles:
     return home.model(read_json(home.file(_TEXTURING))["args"]["models"][role])()
 
 
-def _encoder(name: str, home: _Folder | _Repository | None) -> ModelFiles:
+def _encoder(name: str, home: _Folder | _Repository | None, on_download: OnDownload | None) -> ModelFiles:
     """A relative name is a folder inside the checkpoint; otherwise a path, a bundle or a hub repository."""
     inside = home.path / name if isinstance(home, _Folder) else Path(name)
     for path in (inside, Path(name)):
@@ -208,7 +232,7 @@ def _encoder(name: str, home: _Folder | _Repository | None) -> ModelFiles:
     if isinstance(home, _Repository) and not is_repo_id(name):
         return _encoder_folder(home, f"{name}/")
     if is_repo_id(name):
-        return _encoder_folder(_Repository(name), "")
+        return _encoder_folder(_Repository(name, on_download), "")
     raise CheckpointError(
         f"The image encoder {name!r} is neither a folder, nor a safetensors file, nor a Hugging Face repository. "
         "Name one in place of the checkpoint's."
@@ -227,7 +251,7 @@ def _bundled_encoder(path: Path) -> ModelFiles:
     return models[IMAGE_ENCODER]
 
 
-def _from_bundles(path: Path, candidates: Iterable[Path]) -> tuple[CheckpointSpec, Sources]:
+def _from_bundles(path: Path, candidates: Iterable[Path], on_download: OnDownload | None) -> Sources:
     found: dict[str, ModelFiles] = {}
     for candidate in candidates:
         for role, files in bundled_models(candidate).items():
@@ -241,8 +265,8 @@ def _from_bundles(path: Path, candidates: Iterable[Path]) -> tuple[CheckpointSpe
             f"{path} holds neither pipeline.json (the released layout) nor a ComfyUI bundle of TRELLIS.2 "
             "(*.safetensors with keys such as img2shape.* or shape_dec.*)."
         )
-    sources: Sources = {IMAGE_ENCODER: partial(_encoder, _RELEASED_ENCODER, None)}
-    return RELEASED, sources | {role: partial(_known, files) for role, files in found.items()}
+    sources: Sources = {IMAGE_ENCODER: partial(_encoder, _RELEASED_ENCODER, None, on_download)}
+    return sources | {role: partial(_known, files) for role, files in found.items()}
 
 
 def _known(files: ModelFiles) -> ModelFiles:

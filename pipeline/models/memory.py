@@ -1,0 +1,37 @@
+"""How much memory a network's activations will take, for hosts that share a device between many models.
+
+The factors are peaks of `python -m pipeline bench --full-size` on an H200 less the weights, rounded up.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .flow import FlowTransformer
+from .image_encoder import DinoV3FeatureExtractor
+from .sparse_unet import SparseUnetVaeDecoder
+from .structure_vae import SparseStructureDecoder
+
+_CONVOLUTION = 1 << 30  # what a sparse convolution may take for its products at once
+_GROWTH = 4  # children that a voxel of a surface has
+
+
+def working_bytes(model: nn.Module, tokens: int, condition: int = 0) -> int:
+    """Bytes beside the weights while a model runs once.
+
+    Args:
+        model: one of a checkpoint's networks.
+        tokens: positions of its input: latent voxels, voxels of the dense latent, or image patches.
+        condition: image tokens, all views together, that a flow network attends to.
+    """
+    if isinstance(model, FlowTransformer):
+        width, size = model.input_layer.out_features, model.dtype.itemsize
+        return size * width * (15 * tokens + 2 * len(model.blocks) * condition)
+    if isinstance(model, SparseUnetVaeDecoder):
+        voxels = tokens * _GROWTH**model.levels
+        return model.dtype.itemsize * model.output_layer.in_features * 6 * voxels + _CONVOLUTION
+    if isinstance(model, SparseStructureDecoder):
+        return 24 * model.out_layer[-1].in_channels * tokens * model.upscale**3
+    if isinstance(model, DinoV3FeatureExtractor):
+        return 64 * model.norm.normalized_shape[0] * tokens
+    raise TypeError(f"Nothing is known of the memory that {type(model).__name__} takes.")
