@@ -18,7 +18,7 @@ from PIL import Image
 
 from . import geometry, sparse
 from .backends import Backend, Backends
-from .errors import EmptyResultError, SettingsError
+from .errors import CheckpointError, EmptyResultError, SettingsError
 from .export import AlphaMode, Material, write_glb
 from .geometry.bake import BakedMaps, bake_voxels
 from .geometry.dual_grid import dual_grid_to_mesh
@@ -529,6 +529,11 @@ def _upscale(models: Models) -> int:
 
 
 def _denormalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    if feats.shape[1] != len(normalisation.mean):
+        raise CheckpointError(
+            f"The latent has {feats.shape[1]} channels, its normalisation {len(normalisation.mean)}: the models and "
+            "pipeline.json belong to different checkpoints (ComfyUI bundles have the released one's)."
+        )
     mean, std = (feats.new_tensor(values) for values in (normalisation.mean, normalisation.std))
     return feats * std + mean
 

@@ -1,9 +1,14 @@
-"""Makes `import pipeline` work without the root on sys.path, and reads the golden data."""
+"""Makes `import pipeline` work without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
 
+import hashlib
+import http.server
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import threading
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -21,6 +26,13 @@ if "pipeline" not in sys.modules:
 
 import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
+
+VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
+SCRIPT = """
+const validator = require('gltf-validator');
+const data = new Uint8Array(require('fs').readFileSync(process.argv[2]));
+validator.validateBytes(data, {maxIssues: 0}).then(report => console.log(JSON.stringify(report)));
+"""
 
 
 class Golden:
@@ -61,6 +73,44 @@ def _decoded(value: str):
         return json.loads(value)
     except ValueError:
         return value
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as a download needs; `breaks` are files that end after 1000 bytes."""
+
+    folder, breaks = None, set()
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, body):
+        match = re.fullmatch(r"/(acme/[^/]+)/resolve/[^/]+/(.+)", self.path)
+        path = self.folder / match[2] if match and match[1] == "acme/small" else None
+        if path is None or not path.is_file():
+            code = {"acme/small": "EntryNotFound", "acme/gated": "GatedRepo"}.get(match and match[1], "RepoNotFound")
+            self.send_response(403 if code == "GatedRepo" else 404)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        data = path.read_bytes()
+        first = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+        self.send_response(206 if first else 200)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", str(len(data) - first))
+        self.end_headers()
+        if body:
+            broken = match[2] in self.breaks
+            self.wfile.write(data[first : first + 1000] if broken else data[first:])
+            self.close_connection = broken
 
 
 @pytest.fixture
@@ -118,3 +168,39 @@ def run(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def hub(checkpoint, tmp_path):
+    """A hub on this machine that serves the checkpoint as acme/small; its environment, and the handler."""
+    handler = type("Handler", (Hub,), {"folder": checkpoint, "breaks": set()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}, handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def validate(tmp_path_factory):
+    """Khronos' validator from npm; returns its report on a GLB."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not installed, so Khronos' glTF validator cannot run")
+    folder = tmp_path_factory.mktemp("validator")
+    installed = subprocess.run(
+        ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), VALIDATOR],
+        capture_output=True,
+        text=True,
+    )
+    if installed.returncode:
+        pytest.skip(f"npm could not install {VALIDATOR}: {installed.stderr.strip()[-200:]}")
+    (folder / "validate.js").write_text(SCRIPT)
+
+    def run(path):
+        done = subprocess.run(
+            ["node", str(folder / "validate.js"), str(path)], capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    return run

@@ -2,9 +2,7 @@
 
 import io
 import json
-import shutil
 import struct
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,37 +15,6 @@ from pipeline.errors import OutputError
 from pipeline.export import AlphaMode, Material, write_glb
 from pipeline.export.files import writing
 from pipeline.export.state import save_state
-
-VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
-SCRIPT = """
-const validator = require('gltf-validator');
-const data = new Uint8Array(require('fs').readFileSync(process.argv[2]));
-validator.validateBytes(data, {maxIssues: 0}).then(report => console.log(JSON.stringify(report)));
-"""
-
-
-@pytest.fixture(scope="session")
-def validate(tmp_path_factory):
-    """Khronos' validator from npm; returns its report on a GLB."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are not installed, so Khronos' glTF validator cannot run")
-    folder = tmp_path_factory.mktemp("validator")
-    installed = subprocess.run(
-        ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), VALIDATOR],
-        capture_output=True,
-        text=True,
-    )
-    if installed.returncode:
-        pytest.skip(f"npm could not install {VALIDATOR}: {installed.stderr.strip()[-200:]}")
-    (folder / "validate.js").write_text(SCRIPT)
-
-    def run(path):
-        done = subprocess.run(
-            ["node", str(folder / "validate.js"), str(path)], capture_output=True, text=True, check=True
-        )
-        return json.loads(done.stdout)
-
-    return run
 
 
 def arrays(seed=0):

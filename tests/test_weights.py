@@ -1,14 +1,11 @@
 """Checkpoints in both layouts, strictly read, from a folder and from the hub."""
 
-import hashlib
-import http.server
 import json
-import re
 import shutil
-import threading
 
 import pytest
 import torch
+from bundles import PREFIXES, bundle
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import CheckpointError, SettingsError
@@ -16,15 +13,6 @@ from pipeline.models import build
 from pipeline.spec import IMAGE_ENCODER, RELEASED, RELEASED_MODELS, ROUTES, SHAPE_FLOW_1024, CheckpointSpec, route
 from pipeline.weights import Models, open_checkpoint
 
-PREFIXES = {
-    "structure_model.": "sparse_structure_flow_model",
-    "img2shape_512.": "shape_slat_flow_model_512",
-    "img2shape.": "shape_slat_flow_model_1024",
-    "shape2txt.": "tex_slat_flow_model_1024",
-    "struct_dec.": "sparse_structure_decoder",
-    "shape_dec.": "shape_slat_decoder",
-    "txt_dec.": "tex_slat_decoder",
-}
 CPU = torch.device("cpu")
 
 
@@ -39,16 +27,6 @@ def change(path, edit):
     """Rewrite a safetensors file through edit(tensors)."""
     tensors = {key: value for key, value in load_file(path).items() if value.dtype != torch.complex64}
     edit(tensors)
-    save_file(tensors, path)
-
-
-def bundle(checkpoint, path, prefixes, dtype=torch.float32, outer=""):
-    """Write ComfyUI core's layout: several models in one file, told apart by prefix."""
-    tensors = {}
-    for prefix in prefixes:
-        for key, value in load_file(checkpoint / "ckpts" / f"{PREFIXES[prefix]}.safetensors").items():
-            if value.dtype != torch.complex64:
-                tensors[outer + prefix + key] = value.to(dtype)
     save_file(tensors, path)
 
 
@@ -275,56 +253,6 @@ def test_released_samplers_match_the_released_pipeline_json():
     }
     assert CheckpointSpec.from_json(args) == RELEASED
     assert len(RELEASED.shape_normalisation.mean) == len(RELEASED.texture_normalisation.std) == 32
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a download needs; `breaks` are files that end after 1000 bytes."""
-
-    folder, breaks = None, set()
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_HEAD(self):
-        self.answer(False)
-
-    def do_GET(self):
-        self.answer(True)
-
-    def answer(self, body):
-        match = re.fullmatch(r"/(acme/[^/]+)/resolve/[^/]+/(.+)", self.path)
-        path = self.folder / match[2] if match and match[1] == "acme/small" else None
-        if path is None or not path.is_file():
-            code = {"acme/small": "EntryNotFound", "acme/gated": "GatedRepo"}.get(match and match[1], "RepoNotFound")
-            self.send_response(403 if code == "GatedRepo" else 404)
-            self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        data = path.read_bytes()
-        first = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
-        self.send_response(206 if first else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("Content-Length", str(len(data) - first))
-        self.end_headers()
-        if body:
-            broken = match[2] in self.breaks
-            self.wfile.write(data[first : first + 1000] if broken else data[first:])
-            self.close_connection = broken
-
-
-@pytest.fixture
-def hub(checkpoint, tmp_path):
-    """A hub on this machine that serves the checkpoint as acme/small; its environment, and the handler."""
-    handler = type("Handler", (Hub,), {"folder": checkpoint, "breaks": set()})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    yield {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}, handler
-    server.shutdown()
-    server.server_close()
 
 
 def test_the_hub(hub, cli, picture, tmp_path):

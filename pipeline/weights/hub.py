@@ -65,11 +65,20 @@ def fetch(repo: str, filename: str, on_bytes: OnBytes | None = None) -> Path:
         ) from error
 
 
-def is_cached(repo: str, filename: str) -> bool:
-    """Whether a file of a repository has been downloaded."""
+def cached_file(repo: str, filename: str) -> Path | None:
+    """A file of a repository if it has been downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(repo, filename), str)
+    found = try_to_load_from_cache(repo, filename)
+    return Path(found) if isinstance(found, str) else None
+
+
+def cached_repositories() -> list[str]:
+    """The repositories in the local cache."""
+    from huggingface_hub import constants
+
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*"))
+    return [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
 
 
 def _counting_bar(on_bytes: OnBytes) -> type:

@@ -1,0 +1,61 @@
+"""The only room that knows ComfyUI: thin V3 nodes over pipeline.stages, one file a group of stages."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+OLDEST_COMFYUI = (0, 3, 64)
+
+# Every node, in the order of a graph: module -> classes.
+_NODES = {
+    "loading": ("LoadModels",),
+    "picture": ("PrepareImage", "EncodeImage"),
+    "sample": ("SamplerSettingsNode", "SampleStructure", "SampleShape", "SampleTexture"),
+    "decode": ("DecodeShape", "DecodeTexture"),
+    "finish": ("ProcessMesh", "BakeTexture", "ExportGLB"),
+    "simple": ("ImageToGLB",),
+    "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
+}
+
+
+def load():
+    """The extension that ComfyUI asks for.
+
+    Raises:
+        RuntimeError: this ComfyUI is too old.
+    """
+    check_version()
+    from comfy_api.latest import ComfyExtension
+
+    from .host import folders, health, pictures
+
+    folders.register()
+
+    class Extension(ComfyExtension):
+        async def on_load(self) -> None:
+            pictures.offer_example()
+            health.add_route()
+
+        async def get_node_list(self) -> list[type]:
+            return node_classes()
+
+    return Extension()
+
+
+def node_classes() -> list[type]:
+    """The classes of all nodes."""
+    return [getattr(import_module(f".{module}", __name__), name) for module, names in _NODES.items() for name in names]
+
+
+def check_version() -> None:
+    """Raises RuntimeError if ComfyUI is older than the pack supports."""
+    try:
+        from comfyui_version import __version__ as found
+    except ImportError:  # not started by ComfyUI's main.py, or a fork without the file
+        return
+    if tuple(int(part) for part in found.split(".")[:3] if part.isdigit()) < OLDEST_COMFYUI:
+        wanted = ".".join(map(str, OLDEST_COMFYUI))
+        raise RuntimeError(
+            f"ComfyUI {found} is too old for ComfyUI-TRELLIS2-Stages: its nodes use the V3 node interface as it is "
+            f"since ComfyUI {wanted}. Update ComfyUI."
+        )

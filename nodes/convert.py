@@ -1,0 +1,122 @@
+"""Our meshes and voxels to ComfyUI's own types and back, so that its mesh nodes work on them.
+
+Our world has Z up; ComfyUI's meshes, as glTF, have Y up: (x, y, z) becomes (x, z, -y).
+"""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.errors import EmptyResultError, SettingsError
+from .finish import maps
+from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels
+
+
+class MeshToCore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2MeshToCore",
+            display_name="TRELLIS.2 Mesh to ComfyUI",
+            category=CATEGORY,
+            description="A mesh for ComfyUI's own mesh nodes; with UVs and textures if it has them and this ComfyUI "
+            "knows them (opaque: ComfyUI's meshes hold no alpha).",
+            inputs=[
+                io.MultiType.Input(
+                    "mesh", types=[Mesh, TexturedMesh], tooltip="From TRELLIS.2 Process Mesh or Bake Texture."
+                )
+            ],
+            outputs=[io.Mesh.Output("core_mesh", display_name="mesh", tooltip="ComfyUI's MESH, Y up.")],
+        )
+
+    @classmethod
+    def execute(cls, mesh: stages.Mesh | stages.TexturedMesh) -> io.NodeOutput:
+        textured = isinstance(mesh, stages.TexturedMesh)
+        plain = mesh.mesh if textured else mesh
+        arrays = _y_up(plain.vertices)[None], plain.faces.long()[None]
+        if not textured:
+            return io.NodeOutput(_core_type("MESH")(*arrays))
+        base_color, metallic_roughness, _ = maps(mesh)
+        more = {"uvs": mesh.uvs[None], "normals": _y_up(mesh.normals)[None], "texture": base_color}
+        try:
+            core = _core_type("MESH")(*arrays, **more, metallic_roughness=metallic_roughness)
+        except TypeError:  # hosts before 2026 know vertices and faces only
+            core = _core_type("MESH")(*arrays)
+        return io.NodeOutput(core)
+
+
+class MeshFromCore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2MeshFromCore",
+            display_name="TRELLIS.2 Mesh from ComfyUI",
+            category=CATEGORY,
+            description="A mesh of ComfyUI's own nodes for ours. Vertices and faces only: its UVs and textures stay "
+            "behind, as Bake Texture makes new ones from the voxels.",
+            inputs=[io.Mesh.Input("core_mesh", tooltip="ComfyUI's MESH with one mesh, Y up.")],
+            outputs=[Mesh.Output("mesh", display_name="mesh", tooltip="For Process Mesh, Bake Texture or Export GLB.")],
+        )
+
+    @classmethod
+    def execute(cls, core_mesh) -> io.NodeOutput:
+        if len(core_mesh.vertices) != 1:
+            raise SettingsError(f"The mesh batch holds {len(core_mesh.vertices)} meshes; give one at a time.")
+        vertices, faces = core_mesh.vertices[0], core_mesh.faces[0]
+        if getattr(core_mesh, "vertex_counts", None) is not None:  # padded
+            vertices = vertices[: int(core_mesh.vertex_counts[0])]
+            faces = faces[: int(core_mesh.face_counts[0])]
+        if len(faces) == 0:
+            raise EmptyResultError("The mesh has no faces.")
+        if int(faces.min()) < 0 or int(faces.max()) >= len(vertices):
+            raise SettingsError(
+                f"The mesh's faces name vertices {int(faces.min())} to {int(faces.max())}; it has {len(vertices)}."
+            )
+        x, y, z = vertices.float().unbind(1)
+        return io.NodeOutput(stages.Mesh(torch.stack([x, -z, y], 1), faces.int()))
+
+
+class VoxelsToCore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2VoxelsToCore",
+            display_name="TRELLIS.2 Voxels to ComfyUI",
+            category=CATEGORY,
+            description="Material voxels for ComfyUI's own voxel nodes, with all six channels where this ComfyUI "
+            "knows coloured voxels; as an occupancy grid where it does not.",
+            inputs=[Voxels.Input("voxels", tooltip="From TRELLIS.2 Decode Texture.")],
+            outputs=[io.Voxel.Output("core_voxel", display_name="voxel", tooltip="ComfyUI's VOXEL, Y up.")],
+        )
+
+    @classmethod
+    def execute(cls, voxels: stages.PBRVoxels) -> io.NodeOutput:
+        x, y, z = voxels.sparse.voxels.xyz.unbind(1)
+        coords = torch.stack([torch.zeros_like(x), x, z, voxels.resolution - 1 - y], 1)
+        voxel = _core_type("VOXEL")
+        try:
+            return io.NodeOutput(voxel(coords, voxels.sparse.feats.clamp(0, 1), voxels.resolution))
+        except TypeError:  # hosts before 2026 know dense grids only
+            grid = torch.zeros(1, *(voxels.resolution,) * 3)
+            grid[tuple(coords.long().T)] = 1
+            return io.NodeOutput(voxel(grid))
+
+
+def _y_up(vectors: torch.Tensor) -> torch.Tensor:
+    """[N, 3] from Z up to Y up."""
+    x, y, z = vectors.unbind(1)
+    return torch.stack([x, z, -y], 1)
+
+
+def _core_type(name: str) -> type:
+    """ComfyUI's class MESH or VOXEL; before 2026 they lived beside the Hunyuan3D nodes."""
+    try:
+        from comfy_api.latest import Types
+
+        return getattr(Types, name)
+    except (ImportError, AttributeError):
+        from comfy_extras import nodes_hunyuan3d
+
+        return getattr(nodes_hunyuan3d, name)

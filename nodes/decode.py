@@ -1,0 +1,69 @@
+"""The decoders: shape latent to mesh, texture latent to material voxels."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.sparse import Subdivision as SubdivisionLevel
+from .host import pictures
+from .host.memory import ManagedModels
+from .host.run import Progress, run
+from .sockets import CATEGORY, Mesh, Models, Shape, ShapeLatent, Subdivision, Texture, Voxels
+
+
+class DecodeShape(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2DecodeShape",
+            display_name="TRELLIS.2 Decode Shape",
+            category=CATEGORY,
+            description="Turns a shape latent into the raw mesh.",
+            inputs=[
+                Models.Input("models", tooltip="From TRELLIS.2 Load Models."),
+                Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
+            ],
+            outputs=[
+                Mesh.Output("mesh", display_name="mesh", tooltip="Raw: millions of faces, small holes open."),
+                Subdivision.Output(
+                    "subdivision",
+                    display_name="subdivision",
+                    tooltip="How latent voxels were divided; the texture decoder follows it.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, models: ManagedModels, shape: ShapeLatent) -> io.NodeOutput:
+        progress = Progress()
+        mesh, subdivision = run(stages.decode_shape, models, progress, shape.latent)
+        progress.show(1, pictures.draw_mesh(mesh.vertices, mesh.faces))
+        return io.NodeOutput(mesh, subdivision)
+
+
+class DecodeTexture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2DecodeTexture",
+            display_name="TRELLIS.2 Decode Texture",
+            category=CATEGORY,
+            description="Turns a texture latent into voxels with base colour, metallic, roughness and alpha.",
+            inputs=[
+                Models.Input("models", tooltip="From TRELLIS.2 Load Models."),
+                Texture.Input("texture", tooltip="From TRELLIS.2 Sample Texture."),
+                Subdivision.Input("subdivision", tooltip="From TRELLIS.2 Decode Shape, of the same shape."),
+            ],
+            outputs=[Voxels.Output("voxels", display_name="voxels", tooltip="Material voxels on the surface.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, models: ManagedModels, texture: stages.Latent, subdivision: list[SubdivisionLevel]
+    ) -> io.NodeOutput:
+        progress = Progress()
+        voxels = run(stages.decode_texture, models, progress, texture, subdivision)
+        albedo = voxels.sparse.feats[:, stages.BASE_COLOR]
+        progress.show(1, pictures.draw_voxels(voxels.sparse.voxels.xyz, voxels.resolution, albedo))
+        return io.NodeOutput(voxels)

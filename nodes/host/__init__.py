@@ -1,0 +1,1 @@
+"""What the nodes need of ComfyUI: model folders, memory manager, progress, pictures, health."""

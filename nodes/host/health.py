@@ -1,0 +1,37 @@
+"""GET /trellis2/health: what a monitor or a script wants to know before it queues a graph."""
+
+from __future__ import annotations
+
+import comfy.model_management as management
+from aiohttp import web
+from server import PromptServer
+
+from ...pipeline import __version__
+from . import folders
+from .memory import opened
+from .run import default_backends
+
+
+def add_route() -> None:
+    """Add the route to ComfyUI's server."""
+
+    @PromptServer.instance.routes.get("/trellis2/health")
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(report())
+
+
+def report() -> dict:
+    """The answer: JSON-able facts; memory in bytes."""
+    device = management.get_torch_device()
+    used: dict[str, str] = dict(default_backends().used)
+    for models in opened:
+        used |= models.backends.used
+    return {
+        "version": __version__,
+        "device": management.get_torch_device_name(device),
+        "memory_free": int(management.get_free_memory(device)),
+        "memory_total": int(management.get_total_memory(device)),
+        "checkpoints": folders.checkpoints(),
+        "loaded": {models.checkpoint.name: models.loaded() for models in opened},
+        "backends": used,
+    }

@@ -1,0 +1,139 @@
+"""IMAGE and MASK to PIL and back, and the pictures that nodes show while they run."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import torch
+from PIL import Image
+
+from ...pipeline.errors import ImageError
+
+log = logging.getLogger(__name__)
+
+EXAMPLE = "trellis2_rocket.png"
+_ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+_SIDE = 256  # pixels of a preview
+_POINTS = 400_000  # drawn of a mesh
+# The camera looks from the front, above and to the right; rows are the picture's right, up and towards the viewer.
+_VIEW = np.array([[0.82, 0.57, 0.0], [-0.24, 0.34, 0.91], [0.52, -0.75, 0.42]])
+_VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
+
+
+def offer_example() -> None:
+    """Put the example picture of our graphs into ComfyUI's input folder unless there is one of that name."""
+    target = Path(folder_paths.get_input_directory()) / EXAMPLE
+    try:
+        if not target.exists():
+            shutil.copyfile(_ASSETS / "rocket.png", target)
+    except OSError as error:
+        log.warning("The example picture could not be copied to %s: %s", target, error)
+
+
+def to_pil(image: torch.Tensor) -> list[Image.Image]:
+    """IMAGE [B, H, W, 3 or 4] in 0-1 -> pictures. Raises ImageError for anything else."""
+    if image.ndim != 4 or image.shape[3] not in (3, 4) or 0 in image.shape:
+        raise ImageError(f"An image must be [batch, height, width, 3 or 4], got {list(image.shape)}.")
+    return [Image.fromarray(_bytes(one)) for one in image]
+
+
+def masks_to_pil(mask: torch.Tensor, count: int, marks_background: bool) -> list[Image.Image] | None:
+    """MASK [B, H, W] in 0-1 -> one grey picture an image, white: object; None if it marks nothing.
+
+    Args:
+        count: images; a single mask serves all of them.
+        marks_background: 1 stands for background, as in the mask of ComfyUI's Load Image, which is all zeros if the
+            picture has no transparency.
+    """
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or len(mask) not in (1, count):
+        raise ImageError(f"{count} images need 1 or {count} masks [batch, height, width], got {list(mask.shape)}.")
+    if not mask.any():
+        if marks_background:
+            return None
+        raise ImageError(
+            "The mask is empty: it marks no object. If it marks the background, set mask_marks to background."
+        )
+    grey = [Image.fromarray(_bytes(1 - one if marks_background else one)) for one in mask]
+    return grey * (count // len(grey))
+
+
+def to_image(pictures: list[Image.Image]) -> torch.Tensor:
+    """Pictures of one size -> IMAGE [B, H, W, C], or MASK [B, H, W] from grey ones."""
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32) / 255)
+
+
+def same_size(pictures: list[Image.Image]) -> list[Image.Image]:
+    """Square pictures enlarged to the side of the largest, as a batch needs it."""
+    side = max(picture.width for picture in pictures)
+    return [
+        picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
+        for picture in pictures
+    ]
+
+
+def _bytes(values: torch.Tensor) -> np.ndarray:
+    """0-1 -> 0-255; exact for what was 8-bit before."""
+    if not torch.isfinite(values).all():
+        raise ImageError("The image or mask holds NaN or infinity.")
+    return (values.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def draw_voxels(coords: torch.Tensor, resolution: int, colors: torch.Tensor | None = None) -> Image.Image:
+    """Voxels [T, 3] seen from the front: shaded by depth, or in their colours [T, 3] in 0-1."""
+    if len(coords) > _POINTS:
+        rows = torch.linspace(0, len(coords) - 1, _POINTS, device=coords.device).long()
+        coords, colors = coords[rows], None if colors is None else colors[rows]
+    centres = (coords.cpu().numpy() + 0.5) / resolution - 0.5
+    size = max(1, round(1.3 * _scale() / resolution))
+    if colors is None:
+        depth = centres @ _VIEW[2]
+        shade = 0.35 + 0.6 * (depth - depth.min()) / max(float(np.ptp(depth)), 1e-6) if len(depth) else depth
+        colors = np.repeat(shade[:, None], 3, 1)
+    else:
+        colors = colors.float().clamp(0, 1).cpu().numpy()
+    return _splat(centres, colors, size)
+
+
+def draw_mesh(vertices: torch.Tensor, faces: torch.Tensor) -> Image.Image:
+    """A mesh seen from the front, shaded, as a cloud of points spread evenly over its surface."""
+    corners = vertices.cpu().numpy()[faces.cpu().numpy()]  # [F, 3, 3]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1)
+    if not areas.sum() > 0:
+        return Image.new("RGB", (_SIDE, _SIDE))
+    random = np.random.default_rng(0)
+    face = np.searchsorted(np.cumsum(areas), random.random(_POINTS) * areas.sum()).clip(max=len(areas) - 1)
+    u, v = random.random((2, _POINTS))
+    flip = u + v > 1
+    u, v = np.where(flip, 1 - u, u)[:, None], np.where(flip, 1 - v, v)[:, None]
+    a, b, c = corners[face].transpose(1, 0, 2)
+    points = a + u * (b - a) + v * (c - a)
+    facing = np.abs(normals[face] @ _VIEW[2]) / areas[face]  # the raw mesh's winding is not settled yet
+    return _splat(points, np.repeat((0.2 + 0.75 * facing)[:, None], 3, 1), 1)
+
+
+def _scale() -> float:
+    """Pixels a world unit takes: the cube's diagonal fits into the picture."""
+    return _SIDE / 1.6
+
+
+def _splat(points: np.ndarray, colors: np.ndarray, size: int) -> Image.Image:
+    """Draw points [N, 3] as squares of `size` pixels, nearer ones over farther ones."""
+    picture = np.zeros((_SIDE, _SIDE, 3), np.uint8)
+    right, up, depth = (points @ _VIEW.T).T
+    order = depth.argsort(kind="stable")  # far to near: of several writes to a pixel the last one stays
+    columns = np.round(_SIDE / 2 + right * _scale() - size / 2).astype(int)[order]
+    rows = np.round(_SIDE / 2 - up * _scale() - size / 2).astype(int)[order]
+    values = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)[order]
+    steps = np.arange(size)
+    rows = (rows[:, None, None] + steps[:, None]).clip(0, _SIDE - 1)
+    columns = (columns[:, None, None] + steps).clip(0, _SIDE - 1)
+    rows, columns = np.broadcast_arrays(rows, columns)
+    picture[rows, columns] = values[:, None, None]
+    return Image.fromarray(picture)

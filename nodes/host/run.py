@@ -1,0 +1,88 @@
+"""One call of a pipeline stage from a node: values to the device and back, progress, Cancel, a second try."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import comfy.model_management as management
+import comfy.utils
+
+from ...pipeline import stages
+from ...pipeline.backends import Backends
+from ...pipeline.errors import OutOfMemoryError
+from ...pipeline.runtime import Step
+from .memory import HostRuntime, ManagedModels
+
+log = logging.getLogger(__name__)
+
+_TICKS = 1000  # of a node's progress bar
+_PICTURE_SIDE = 512  # pixels; the host scales previews down to what it was told
+Picture = Callable[[Step], Any]  # a step -> PIL image or None
+
+
+class Progress:
+    """Turns the steps of one or several stages into one bar that only grows, and stops the run on Cancel.
+
+    Args:
+        count: stages that the node runs.
+        picture: makes the preview of a step.
+    """
+
+    def __init__(self, count: int = 1, picture: Picture | None = None) -> None:
+        self._bar = comfy.utils.ProgressBar(_TICKS)
+        self._count, self._picture = count, picture
+        self._stage, self._done = None, -1
+
+    def __call__(self, step: Step) -> None:
+        management.throw_exception_if_processing_interrupted()
+        if step.stage != self._stage:
+            self._stage = step.stage
+            self._done = min(self._done + 1, self._count - 1)
+        image = self._picture(step) if self._picture else None
+        self.show((self._done + step.step / max(step.total, 1)) / self._count, image)
+
+    def show(self, share: float, image=None) -> None:
+        """Set the bar to a share in 0-1, with a picture if there is one."""
+        preview = None if image is None else ("JPEG", image, _PICTURE_SIDE)
+        self._bar.update_absolute(round(share * _TICKS), _TICKS, preview)
+
+
+@cache
+def default_backends() -> Backends:
+    """The table for nodes that have no models, kept so that each row is checked once."""
+    return stages.table()
+
+
+def run(
+    stage: Callable, models: ManagedModels | None, progress: Progress, *inputs, beside=MappingProxyType({}), **more
+):
+    """Call a stage of the pipeline with inputs, which may be values of sockets, and more keyword arguments.
+
+    Values that can move go to the device first; results come back to where ComfyUI keeps them. If the device
+    runs out of memory, every model is unloaded and the stage gets one more try. beside as for HostRuntime.
+    """
+    runtime = HostRuntime(models.backends if models else default_backends(), progress, beside)
+    arguments = (runtime, models) if models else (runtime,)
+
+    def call():
+        here = [_moved(value, runtime.device) for value in inputs]
+        return _moved(stage(*arguments, *here, **more), management.intermediate_device())
+
+    try:
+        return call()
+    except OutOfMemoryError as error:
+        log.warning("%s Unloading all models and trying once more.", error)
+    management.unload_all_models()
+    management.soft_empty_cache()
+    return call()
+
+
+def _moved(value, device):
+    """A value on a device; tuples and lists item by item."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_moved(item, device) for item in value)
+    return value.to(device) if hasattr(value, "to") else value

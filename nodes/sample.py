@@ -1,0 +1,255 @@
+"""The samplers: structure, shape, texture, and the settings that experts may give them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.errors import SettingsError
+from ..pipeline.runtime import Step
+from ..pipeline.spec import MAX_TOKENS, ROUTES, STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings, route
+from .host import pictures
+from .host.memory import ManagedModels
+from .host.run import Progress, run
+from .sockets import (
+    CATEGORY,
+    Condition,
+    Models,
+    Sampler,
+    Shape,
+    ShapeLatent,
+    Structure,
+    Texture,
+    advanced,
+)
+
+
+def _models() -> io.Input:
+    return Models.Input("models", tooltip="From TRELLIS.2 Load Models.")
+
+
+def _condition() -> io.Input:
+    return Condition.Input("condition", tooltip="From TRELLIS.2 Encode Image.")
+
+
+def _sampler() -> io.Input:
+    return Sampler.Input(
+        "sampler",
+        optional=True,
+        tooltip="From TRELLIS.2 Sampler Settings, in place of the settings that the checkpoint brings for this stage.",
+    )
+
+
+def resolution_input(name: str = "resolution") -> io.Input:
+    """The choice of a route."""
+    return io.Combo.Input(
+        name,
+        options=list(ROUTES),
+        default="1024_cascade",
+        tooltip="Voxels along a side of the finished shape. The cascades sample a coarse shape first: more detail "
+        "for about five times the time of 512. 1536 needs a GPU with more than 10 GB.",
+    )
+
+
+def seed_input() -> io.Input:
+    """The seed, with the usual control after a run."""
+    return io.Int.Input(
+        "seed",
+        default=42,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=True,
+        tooltip="Another seed makes another object of the same picture. It also seeds the shape and the texture.",
+    )
+
+
+class SamplerSettingsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2SamplerSettings",
+            display_name="TRELLIS.2 Sampler Settings",
+            category=CATEGORY,
+            description="Sampler settings for one stage, in place of the checkpoint's. The released checkpoint uses "
+            "12 steps everywhere; structure: guidance 7.5, rescale 0.7, from 0.6, rescale_t 5; shape: 7.5, 0.5, "
+            "from 0.6, 3; texture: 1, 0, 0.6 to 0.9, 3.",
+            inputs=[
+                io.Int.Input("steps", default=12, min=1, max=200, tooltip="Sampling steps; time grows with them."),
+                io.Float.Input(
+                    "guidance",
+                    default=7.5,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Classifier-free guidance: how strongly the picture is followed. 1 is off and twice as "
+                    "fast.",
+                ),
+                io.Float.Input(
+                    "rescale",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How far the guided result is brought back to the unguided one's spread: 0 not at all, "
+                    "1 wholly. Counters what strong guidance overdoes.",
+                ),
+                io.Float.Input(
+                    "interval_start",
+                    default=0.6,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Guidance counts from this time on. Times run from 1 (noise) to 0 (finished).",
+                ),
+                io.Float.Input(
+                    "interval_end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Guidance counts up to this time.",
+                ),
+                io.Float.Input(
+                    "rescale_t",
+                    default=3.0,
+                    min=0.1,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="Above 1, more of the steps are spent near the noise, where the overall form is decided.",
+                ),
+            ],
+            outputs=[Sampler.Output("sampler", display_name="sampler", tooltip="For one of the sampling nodes.")],
+        )
+
+    @classmethod
+    def execute(cls, steps, guidance, rescale, interval_start, interval_end, rescale_t) -> io.NodeOutput:
+        if interval_start > interval_end:
+            raise SettingsError(
+                f"Guidance cannot count from {interval_start} to {interval_end}: interval_start must not be above "
+                "interval_end."
+            )
+        return io.NodeOutput(SamplerSettings(steps, guidance, rescale, (interval_start, interval_end), rescale_t))
+
+
+class SampleStructure(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2SampleStructure",
+            display_name="TRELLIS.2 Sample Structure",
+            category=CATEGORY,
+            description="Decides which voxels of a coarse grid the object occupies.",
+            inputs=[_models(), _condition(), seed_input(), _sampler()],
+            outputs=[Structure.Output("structure", display_name="structure", tooltip="The occupied voxels.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, models: ManagedModels, condition: stages.Condition, seed: int, sampler: SamplerSettings | None = None
+    ) -> io.NodeOutput:
+        beside = {STRUCTURE_FLOW: (STRUCTURE_DECODER,)}  # for the previews
+
+        def picture(step: Step):
+            if step.preview is None:
+                return None
+            occupied = models.patcher(STRUCTURE_DECODER).model(step.preview)[0, 0] > 0
+            return pictures.draw_voxels(occupied.nonzero(), occupied.shape[0])
+
+        progress = Progress(picture=picture)
+        return io.NodeOutput(
+            run(stages.sample_structure, models, progress, condition, seed=seed, settings=sampler, beside=beside)
+        )
+
+
+class SampleShape(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2SampleShape",
+            display_name="TRELLIS.2 Sample Shape",
+            category=CATEGORY,
+            description="Samples the shape latent on the structure's voxels, in a cascade first coarse, then fine.",
+            inputs=[
+                _models(),
+                _condition(),
+                Structure.Input("structure", tooltip="From TRELLIS.2 Sample Structure."),
+                resolution_input(),
+                advanced(
+                    io.Int.Input(
+                        "max_tokens",
+                        default=MAX_TOKENS,
+                        min=64,
+                        max=262144,
+                        step=64,
+                        tooltip="1536_cascade lowers its resolution, down to 1024, until it has fewer latent voxels. "
+                        "Lower this when memory runs out; the other resolutions do not use it.",
+                    )
+                ),
+                _sampler(),
+            ],
+            outputs=[Shape.Output("shape", display_name="shape", tooltip="The shape latent.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        models: ManagedModels,
+        condition: stages.Condition,
+        structure: stages.Structure,
+        resolution: str,
+        max_tokens: int,
+        sampler: SamplerSettings | None = None,
+    ) -> io.NodeOutput:
+        chosen = route(resolution)
+        models.checkpoint.require(chosen, texture=False)
+        progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
+        latent = run(
+            stages.sample_shape,
+            models,
+            progress,
+            condition,
+            structure,
+            route=chosen,
+            settings=sampler,
+            max_tokens=max_tokens,
+        )
+        return io.NodeOutput(ShapeLatent(latent, chosen))
+
+
+class SampleTexture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2SampleTexture",
+            display_name="TRELLIS.2 Sample Texture",
+            category=CATEGORY,
+            description="Samples the texture latent on the shape's voxels.",
+            inputs=[
+                _models(),
+                _condition(),
+                Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
+                _sampler(),
+            ],
+            outputs=[Texture.Output("texture", display_name="texture", tooltip="The texture latent.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        models: ManagedModels,
+        condition: stages.Condition,
+        shape: ShapeLatent,
+        sampler: SamplerSettings | None = None,
+    ) -> io.NodeOutput:
+        models.checkpoint.require(shape.route)
+        return io.NodeOutput(
+            run(
+                stages.sample_texture,
+                models,
+                Progress(),
+                condition,
+                shape.latent,
+                route=shape.route,
+                settings=sampler,
+            )
+        )

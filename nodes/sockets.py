@@ -1,0 +1,50 @@
+"""The socket types of the pack, and the values that travel through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from comfy_api.latest import io
+
+from ..pipeline.spec import Route
+from ..pipeline.stages import Latent
+
+Models = io.Custom("T2_MODELS")  # host.memory.ManagedModels
+Condition = io.Custom("T2_CONDITION")  # stages.Condition
+Sampler = io.Custom("T2_SAMPLER")  # spec.SamplerSettings
+Structure = io.Custom("T2_STRUCTURE")  # stages.Structure
+Shape = io.Custom("T2_SHAPE")  # ShapeLatent
+Texture = io.Custom("T2_TEXTURE")  # stages.Latent
+Mesh = io.Custom("T2_MESH")  # stages.Mesh
+Subdivision = io.Custom("T2_SUBDIVISION")  # list of sparse.Subdivision, coarse to fine
+Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
+TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
+
+# ComfyUI's type for GLB files; hosts before 2026 lack the class, and the socket carries the path there.
+GLB = getattr(io, "File3DGLB", None) or io.Custom("FILE_3D_GLB")
+
+CATEGORY = "TRELLIS.2"
+
+
+@dataclass(frozen=True)
+class ShapeLatent:
+    """A shape latent and the route that made it, which the texture has to follow."""
+
+    latent: Latent
+    route: Route
+
+    def to(self, device: torch.device | str) -> ShapeLatent:
+        return ShapeLatent(self.latent.to(device), self.route)
+
+
+def advanced(widget: io.Input) -> io.Input:
+    """An input that editors show only with the advanced ones; older editors show it as any other."""
+    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget
+
+
+def as_link(socket: io.Input) -> io.Input:
+    """An input that reaches execute as a link [node id, slot] instead of its value, for a node that expands."""
+    socket.extra_dict = {**socket.extra_dict, "rawLink": True}
+    return socket

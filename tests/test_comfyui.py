@@ -1,0 +1,435 @@
+"""The pack inside a real ComfyUI, through its HTTP API and websocket. COMFYUI_PATH names the checkout."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from bundles import PREFIXES, bundle
+from host_stub import served
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "checkpoints" / "random"
+COMFYUI = os.environ.get("COMFYUI_PATH")
+pytestmark = pytest.mark.skipif(
+    not COMFYUI, reason="COMFYUI_PATH names no checkout of ComfyUI whose requirements this Python has"
+)
+GRAPHS = ROOT / "workflows" / "api"
+INTERFACE = json.loads((ROOT / "tests" / "interface.json").read_text(encoding="utf-8"))
+OTHER_PACK = {
+    "__init__.py": "from .nodes import NODE_CLASS_MAPPINGS\n",
+    "nodes/__init__.py": (
+        "from ..pipeline import VALUE\n\n\nclass Other:\n    RETURN_TYPES = ('INT',)\n    FUNCTION = 'go'\n"
+        "    CATEGORY = 'other'\n\n    @classmethod\n    def INPUT_TYPES(cls):\n        return {'required': {}}\n\n"
+        "    def go(self):\n        return (VALUE,)\n\n\nNODE_CLASS_MAPPINGS = {'OtherNode': Other}\n"
+    ),
+    "pipeline/__init__.py": "VALUE = 7\n",
+}
+
+
+@cache
+def api():
+    """The client that the README shows."""
+    spec = spec_from_file_location("trellis2_api_client", GRAPHS / "run.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Server:
+    """A ComfyUI on a free port, with the pack and another one that has rooms of the same names."""
+
+    def __init__(self, base: Path, *flags: str, environment: dict | None = None) -> None:
+        packs = base / "custom_nodes"
+        if not packs.exists():
+            packs.mkdir(parents=True)
+            (packs / "ComfyUI TRELLIS2-Stages").symlink_to(ROOT, target_is_directory=True)
+            for name, text in OTHER_PACK.items():
+                (packs / "aaa_other" / name).parent.mkdir(parents=True, exist_ok=True)
+                (packs / "aaa_other" / name).write_text(text)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.base, self.log = base, base / f"log-{port}.txt"
+        command = [sys.executable, str(Path(COMFYUI) / "main.py"), "--cpu", "--listen", "127.0.0.1"]
+        command += ["--port", str(port), "--disable-auto-launch", "--disable-api-nodes"]
+        command += ["--base-directory", str(base), "--log-stdout", *flags]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=base, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+            )
+        self.client = api().Client(f"127.0.0.1:{port}")
+        limit = time.monotonic() + 180
+        while True:
+            try:
+                self.get("/system_stats")
+                break
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > limit:
+                    pytest.fail(f"ComfyUI did not start:\n{self.log.read_text()[-3000:]}")
+                time.sleep(0.3)
+
+    def get(self, path: str):
+        with urlopen(f"http://{self.client.server}{path}", timeout=60) as answer:
+            return json.loads(answer.read())
+
+    def run(self, graph: dict) -> "Run":
+        events = []
+        outputs = self.client.run(graph, lambda kind, data: events.append((kind, data)))
+        return Run(self, outputs, events)
+
+    def forget(self) -> None:
+        """Empty the cache of results."""
+        self.client._send("/free", b'{"unload_models": true, "free_memory": true}')
+        time.sleep(1.5)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class Run:
+    """What a finished run gave."""
+
+    def __init__(self, server: Server, outputs: dict, events: list) -> None:
+        self.outputs, self.events = outputs, events
+        self.glbs = [server.client.fetch(file) for file in api().glb_files(outputs)]
+
+    def cached(self) -> set[str]:
+        return {node for kind, data in self.events if kind == "execution_cached" for node in data["nodes"]}
+
+    def executed(self) -> set[str]:
+        return {data["node"] for kind, data in self.events if kind == "executing" and data["node"]}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    base = tmp_path_factory.mktemp("comfyui")
+    fill_model_folders(base)
+    running = Server(base, "--extra-model-paths-config", str(base / "paths.yaml"))
+    yield running
+    running.stop()
+
+
+def graph(name: str, **changes) -> dict:
+    """An API graph; changes are {"node_input": value}."""
+    loaded = json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
+    for place, value in changes.items():
+        node, key = place.removeprefix("n").split("_", 1)
+        loaded[node]["inputs"][key] = value
+    return loaded
+
+
+def fill_model_folders(base: Path) -> None:
+    """The small checkpoint in every layout that the loader looks for."""
+    models, elsewhere = base / "models", base / "elsewhere"
+    shutil.copytree(CHECKPOINT, models / "trellis2" / "own")
+    shutil.copytree(CHECKPOINT, elsewhere / "trellis2" / "linked")
+    damaged = shutil.copytree(CHECKPOINT, models / "trellis2" / "damaged")
+    broken = damaged / "ckpts" / "sparse_structure_flow_model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    (base / "paths.yaml").write_text(f"mine:\n  base_path: {elsewhere}\n  trellis2: trellis2\n")
+
+    decoders = [prefix for prefix in PREFIXES if "dec" in prefix]
+    for kind in ("diffusion_models", "vae", "clip_vision"):
+        (models / kind).mkdir(parents=True)
+    flows = [prefix for prefix in PREFIXES if prefix not in decoders]
+    bundle(CHECKPOINT, models / "diffusion_models" / "flows.safetensors", flows)
+    bundle(CHECKPOINT, models / "vae" / "decoders.safetensors", decoders)
+    save_file({"unrelated": torch.zeros(3)}, models / "vae" / "unrelated.safetensors")
+    (models / "vae" / "text.safetensors").write_text("not a model")
+    encoder = json.loads((CHECKPOINT / "pipeline.json").read_text())["args"]["image_cond_model"]["args"]["model_name"]
+    save_file(load_file(CHECKPOINT / encoder / "model.safetensors"), models / "clip_vision" / "dino.safetensors")
+
+
+def facts(glb: bytes) -> dict:
+    """asset.extras of a GLB."""
+    length = struct.unpack_from("<I", glb, 12)[0]
+    return json.loads(glb[20 : 20 + length])["asset"]["extras"]
+
+
+def needs(server: Server, loaded: dict) -> None:
+    """Skip if this ComfyUI lacks a node of a graph."""
+    missing = {node["class_type"] for node in loaded.values()} - set(server.get("/object_info"))
+    if missing:
+        pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
+
+
+def test_the_nodes_are_served_as_promised(server):
+    info = server.get("/object_info")
+    assert {name: served(info[name]) for name in info if name.startswith("T2")} == INTERFACE
+    assert "OtherNode" in info and "IMPORT FAILED" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GRAPHS.glob("*.json")))
+def test_every_graph_makes_a_valid_glb(server, validate, tmp_path, name):
+    loaded = graph(name)
+    needs(server, loaded)
+    run = server.run(loaded)
+    assert run.glbs
+    for glb in run.glbs:
+        (tmp_path / "x.glb").write_bytes(glb)
+        issues = validate(tmp_path / "x.glb")["issues"]
+        assert issues["numErrors"] == issues["numWarnings"] == 0, issues
+        assert len(trimesh.load_mesh(io.BytesIO(glb), "glb", process=False).faces) == facts(glb)["faces"] > 0
+
+
+def test_the_graph_gives_what_the_command_line_gives(server, cli, tmp_path):
+    """Same checkpoint, picture, seed and settings: the same mesh and texture to the bit."""
+    output = tmp_path / "cli.glb"
+    command = ("generate", ROOT / "assets" / "rocket.png", "--type", "512", "--seed", 8, "--device", "cpu")
+    done = cli(*command, "--faces", 100_000, "--texture-size", 1024, "--output", output)
+    assert done.returncode == 0, done.stderr
+    server.forget()
+    ours, theirs = (
+        trimesh.load_mesh(io.BytesIO(data), "glb", process=False)
+        for data in (output.read_bytes(), server.run(graph("image_to_glb")).glbs[0])
+    )
+    assert np.array_equal(ours.vertices, theirs.vertices) and np.array_equal(ours.faces, theirs.faces)
+    assert np.array_equal(ours.visual.uv, theirs.visual.uv)
+    for name in ("baseColorTexture", "metallicRoughnessTexture"):
+        assert np.array_equal(*(np.asarray(getattr(mesh.visual.material, name)) for mesh in (ours, theirs)))
+
+
+def test_the_same_graph_gives_the_same_bytes(server):
+    server.forget()
+    first = server.run(graph("image_to_glb"))
+    server.forget()
+    second = server.run(graph("image_to_glb"))
+    assert first.glbs and not second.cached() and second.glbs == first.glbs
+
+
+def test_a_texture_setting_reruns_nothing_before_the_texture(server):
+    server.run(graph("all_stages"))
+    again = server.run(graph("all_stages", n14_texture_size=512))
+    assert {str(node) for node in range(1, 14)} <= again.cached()
+    assert again.executed() >= {"14", "15"} and again.executed() <= {"14", "15", "16", "17", "18"}
+    sampler = server.run(graph("all_stages", n14_texture_size=512, n8_steps=3))
+    assert {"5", "9", "11", "13"} <= sampler.cached() and {"8", "10", "12", "14"} <= sampler.executed()
+
+
+def test_the_simple_node_reuses_its_stages(server):
+    server.run(graph("image_to_glb"))
+    again = server.run(graph("image_to_glb", n2_texture_size=256))
+    stages = {data["node"] for kind, data in again.events if kind == "progress" and data["node"].startswith("2.")}
+    assert len(stages) == 2, stages  # bake and export
+
+
+def test_a_seed_changes_the_result(server):
+    runs = [server.run(graph("geometry_only", n5_seed=seed)) for seed in (20, 15)]
+    assert len(runs[0].glbs[0]) != len(runs[1].glbs[0]) or runs[0].glbs != runs[1].glbs
+
+
+def test_progress_grows_and_ends(server):
+    server.forget()
+    run = server.run(graph("all_stages"))
+    for node in ("5", "9", "10", "11", "12", "13", "14", "15"):
+        values = [
+            data["value"] / data["max"] for kind, data in run.events if kind == "progress" and data["node"] == node
+        ]
+        assert values and values == sorted(values) and values[-1] == 1, (node, values)
+
+
+def test_pictures_are_shown_on_the_way(server):
+    import websocket
+
+    server.forget()
+    channel = websocket.create_connection(f"ws://{server.client.server}/ws?clientId={server.client.id}")
+    body = json.dumps({"prompt": graph("all_stages"), "client_id": server.client.id}).encode()
+    server.client._json("/prompt", body)
+    pictures, node = {}, None
+    while True:
+        message = channel.recv()
+        if isinstance(message, bytes):
+            start = message.find(b"\xff\xd8")  # JPEG
+            if start >= 0:
+                pictures.setdefault(node, []).append(Image.open(io.BytesIO(message[start:])).convert("RGB"))
+            continue
+        message = json.loads(message)
+        if message["type"] == "executing" and message["data"].get("node"):
+            node = message["data"]["node"]
+        if message["type"] in ("execution_success", "execution_error"):
+            break
+    channel.close()
+    assert len(pictures["5"]) >= 3 and pictures["11"] and pictures["12"]
+    for node in ("5", "11", "12"):
+        assert np.asarray(pictures[node][-1]).max() > 60, node
+
+
+def test_cancel_stops_within_a_step(server):
+    client = server.client
+    server.forget()
+    steps = []
+
+    def stop_early(kind, data):
+        if kind == "progress" and data["node"] == "9":
+            steps.append(data["value"])
+            if len(steps) == 2:
+                client.interrupt()
+
+    long = graph("all_stages", n7_steps=200)
+    with pytest.raises(api().GraphError, match="interrupted"):
+        client.run(long, stop_early)
+    assert len(steps) < 30
+    assert server.run(graph("all_stages")).glbs  # the server lives on
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "more"),
+    [
+        ("trellis2/own", {}),
+        ("trellis2/linked", {}),
+        ("diffusion_models/flows.safetensors", {"n2_decoders": "decoders.safetensors"}),
+        ("diffusion_models/flows.safetensors", {"n2_image_encoder": "dino.safetensors"}),
+    ],
+)
+def test_model_folders(server, checkpoint, more):
+    options = server.get("/object_info/T2LoadModels")["T2LoadModels"]["input"]["required"]
+    assert checkpoint in str(options["checkpoint"]) and "unrelated" not in str(options["decoders"])
+    loaded = graph("geometry_only", n2_checkpoint=checkpoint, **more)
+    if checkpoint.startswith("trellis2"):
+        assert server.run(loaded).glbs
+    else:  # bundles have the released samplers and normalisation, whose 32 channels the small model lacks
+        with pytest.raises(api().GraphError, match=r"\(6\): The latent has 8 channels, its normalisation 32"):
+            server.run(loaded)
+
+
+def test_downloads_show_progress(server_with_hub):
+    server = server_with_hub
+    run = server.run(graph("geometry_only", n2_checkpoint="acme/small"))
+    values = [data["value"] for kind, data in run.events if kind == "progress" and data["node"] == "2"]
+    assert run.glbs and len(values) > 3 and values == sorted(values)
+    assert server.client.health()["checkpoints"]["acme/small"] == "in the Hugging Face cache"
+    with pytest.raises(api().GraphError, match="acme/gated is gated"):
+        server.run(graph("geometry_only", n2_checkpoint="acme/gated"))
+
+
+@pytest.fixture
+def server_with_hub(hub, tmp_path):
+    running = Server(tmp_path / "base", environment=hub[0])
+    yield running
+    running.stop()
+
+
+def test_health(server):
+    server.run(graph("image_to_glb"))
+    health = server.client.health()
+    assert health["version"] == "0.1.0" and health["device"] == "cpu" and health["memory_free"] > 0
+    assert set(health["checkpoints"]) >= {"small (comes with the pack)", "microsoft/TRELLIS.2-4B", "trellis2/own"}
+    assert health["loaded"]["random"]["sparse_structure_flow_model"] > 0
+    assert health["backends"]["attention"] == "torch"
+
+
+def save(server: Server, name: str, picture: Image.Image) -> str:
+    picture.save(server.base / "input" / name)
+    return name
+
+
+def opaque(size=64):
+    return Image.new("RGB", (size, size), (200, 30, 30))
+
+
+WRONG = {
+    "missing checkpoint": (
+        {"n2_checkpoint": "trellis2/nowhere"},
+        r"There is no checkpoint 'trellis2/nowhere'. Looked in .*models.trellis2",
+    ),
+    "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2SampleStructure.*damaged or truncated"),
+    "unknown route": ({"n6_resolution": "2048_cascade"}, "2048_cascade"),
+    "a socket of another type": ({"n4_models": ["3", 0]}, "received_type"),
+    "steps out of range": ({"n6_max_tokens": 1}, "max_tokens"),
+    "a path outside": ({"n9_filename_prefix": "../../x"}, "T2ExportGLB"),
+    "no file behind the decoders": ({"n2_decoders": "absent.safetensors"}, "absent.safetensors"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_are_explained(server, case):
+    changes, message = WRONG[case]
+    with pytest.raises(api().GraphError, match=message):
+        server.run(graph("geometry_only", **changes))
+    assert server.run(graph("geometry_only")).glbs
+
+
+PICTURES = {
+    "transparent": (lambda: Image.new("RGBA", (64, 64)), "The picture is empty"),
+    "opaque": (opaque, "has no transparent background"),
+    "one pixel": (lambda: Image.new("RGBA", (1, 1), (9, 9, 9, 128)), "The picture is empty"),
+}
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_pictures_that_cannot_work(server, case):
+    make, message = PICTURES[case]
+    name = save(server, f"{case}.png", make())
+    with pytest.raises(api().GraphError, match=rf"T2PrepareImage \(3\).*{message}"):
+        server.run(graph("geometry_only", n1_image=name))
+
+
+def test_masks(server):
+    white = Image.new("L", (64, 64))
+    white.paste(255, (16, 16, 48, 48))
+    load = {"class_type": "LoadImageMask", "inputs": {"image": save(server, "mask.png", white), "channel": "red"}}
+    prepare = {"mask": ["2", 0], "image": ["1", 0], "mask_marks": "object", "background_model": "none"}
+    marked = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": save(server, "opaque.png", opaque())}},
+        "2": load,
+        "3": {"class_type": "T2PrepareImage", "inputs": prepare},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+        "5": {"class_type": "MaskPreview", "inputs": {"mask": ["3", 1]}},
+    }
+    outputs = server.client.run(marked)
+    picture, mask = (
+        np.asarray(Image.open(io.BytesIO(server.client.fetch(outputs[node]["images"][0]))).convert("RGB"))
+        for node in ("4", "5")
+    )
+    assert picture.shape == mask.shape == (30, 30, 3)  # half the box's 31 pixels, twice
+    assert mask.min() >= 254 and (picture == (200, 30, 30)).all()
+    prepare["mask_marks"] = "background"
+    assert server.client.run(marked)
+    load["inputs"]["image"] = save(server, "other.png", white.resize((32, 32)))
+    with pytest.raises(api().GraphError, match="The mask is 32 x 32 pixels, the picture 64 x 64"):
+        server.client.run(marked)
+
+
+def test_views(server):
+    """A batch is several views; masks must be one or as many."""
+    views = graph("geometry_only", n3_image=["20", 0])
+    views["20"] = {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["1", 0]}}
+    assert server.run(views).glbs
+
+
+FLAGS = [
+    ("--cache-none", "--disable-smart-memory"),
+    ("--cache-lru", "2", "--reserve-vram", "1", "--use-split-cross-attention"),
+]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)  # ComfyUI refuses --lowvram and --novram beside --cpu
+def test_memory_flags(server, tmp_path, flags):
+    server.forget()
+    reference = server.run(graph("image_to_glb")).glbs
+    other = Server(tmp_path / "base", *flags)
+    try:
+        assert reference and other.run(graph("image_to_glb")).glbs == reference
+    finally:
+        other.stop()

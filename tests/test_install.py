@@ -1,0 +1,264 @@
+"""install.py: what it finds and says, on machines and packages made up here, and what it tells pip. No network."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import venv
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+# A pip that writes down what it was asked and fails if it is told to.
+PIP = """
+import json, os, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+constraints = Path(arguments[arguments.index("--constraint") + 1]).read_text()
+with open(os.environ["PIP_LOG"], "a") as log:
+    log.write(json.dumps({"command": [sys.executable, "-m", "pip", *arguments], "constraints": constraints}) + "\\n")
+print("Collecting something")
+if "PIP_FAILS" in os.environ:
+    sys.exit("WARNING: slow\\nERROR: No matching distribution found for it\\n[notice] a new release of pip\\n")
+"""
+NAMES = ("rembg", "sageattention", "triton", "xformers", "flash_attn")
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """Makes packages that shadow the real ones: packages(name=source); returns their folder.
+
+    torch is one of them unless it is made otherwise: importing the real one takes seconds.
+    """
+    folder = tmp_path / "some packages"
+
+    def make(**sources):
+        for name, source in {"torch": "raise ImportError('made up')", **sources}.items():
+            (folder / name).mkdir(parents=True)
+            (folder / name / "__init__.py").write_text(source)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def report(root, tmp_path):
+    """Runs install.py as a user does, from a foreign folder; returns the finished process, which must succeed."""
+
+    def run(*arguments, path="", script=root / "install.py", python=sys.executable, code=0, **environment):
+        environment = {**os.environ, "PYTHONPATH": str(path), **environment}
+        command = [str(python), str(script), *arguments]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == code, ended.stderr
+        return ended
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def module():
+    """install.py, imported."""
+    spec = spec_from_file_location("trellis2_install", Path(__file__).parent.parent / "install.py")
+    loaded = module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # dataclasses look their module up
+    spec.loader.exec_module(loaded)
+    yield loaded
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def machine(module):
+    """Makes up a machine; without arguments Linux with an RTX 4090 and torch for CUDA 13."""
+
+    def make(cuda="13.0", hip="", capability=(8, 9), system="Linux", processor="x86_64", build="2.12.0", **more):
+        gpus = [{"name": "made up", "memory": 24 << 30, "capability": list(capability)}] if cuda or hip else []
+        torch = module.Found("usable", build, facts={"build": build, "cuda": cuda, "hip": hip, "mps": 0, "gpus": gpus})
+        more = {"triton": ("triton==3.7.0",), "python": (3, 12, 0), **more}
+        return module.Machine(system=system, processor=processor, torch=torch, **more)
+
+    return make
+
+
+def test_report(report, root):
+    text = report().stdout
+    torch_version = __import__("torch").__version__
+    for fact in (sys.executable, "Python ", f"torch     {torch_version}", "GPU ", "ComfyUI ", "not needed)"):
+        assert fact in text
+    for line in (root / "requirements.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name = re.match(r"[\w.-]+", line)[0]
+            assert re.search(rf"^  {name} ", text, re.M)
+    for name in NAMES:
+        assert re.search(rf"^  {name} +(usable|absent|broken)", text, re.M)
+
+
+def test_packages_that_misbehave_are_broken_for_their_reason(report, packages):
+    folder = packages(
+        triton="raise ImportError('DLL load failed')",
+        sageattention="import sys\nprint('No backend found.')\nprint('See there.')\nsys.exit(1)",
+        flash_attn="import os, signal\nos.kill(os.getpid(), signal.SIGKILL if os.name == 'posix' else 9)",
+        xformers="import sys\nsys.exit(0)",
+        cumesh="__version__ = '0.1.0'",
+        o_voxel="__version__ = '1.2'\nprint('noise')",
+        rembg="import absent_package_of_rembg",
+        onnxruntime="",
+    )
+    found = json.loads(report("--json", path=folder).stdout)
+    rows = {row["name"]: row for row in found["optional"] + found["reference"]}
+    reasons = {
+        "triton": "ImportError: DLL load failed",
+        "sageattention": "No backend found.",
+        "flash_attn": "crashed with signal 9" if os.name == "posix" else "code 9",
+        "xformers": "ends Python with code 0",
+        "cumesh": "placeholder, not CuMesh",
+        "rembg": "No module named 'absent_package_of_rembg'",
+    }
+    for name, reason in reasons.items():
+        assert rows[name]["state"] == "broken" and reason in rows[name]["reason"], rows[name]
+    assert (rows["o_voxel"]["state"], rows["o_voxel"]["version"]) == ("usable", "1.2")
+    assert rows["nvdiffrast"]["state"] == "absent"
+    assert not any(row["command"] for row in found["reference"])
+
+
+def test_package_that_hangs_is_broken(module, packages, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(packages(sleeper="import time\ntime.sleep(60)")))
+    found = module.probe("sleeper", timeout=0.5)
+    assert found.state == "broken" and "0.5 seconds" in found.reason
+
+
+def test_bare_python(report, tmp_path):
+    """No torch, no pip, no packaging: still a report that tells what to do."""
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=os.name != "nt")
+    folder = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+    text = report(python=tmp_path / "bare" / folder).stdout
+    assert re.search(r"^torch +absent.*pytorch\.org", text, re.M)
+    assert re.search(r"^pip +absent", text, re.M)
+    assert re.search(r"^  transformers +absent", text, re.M)
+    assert "-m pip install --only-binary :all: -r " in text
+
+
+def test_broken_torch(report, packages):
+    text = report(path=packages(torch="raise OSError('libcudart.so.12: cannot open shared object file')")).stdout
+    assert re.search(r"^torch +broken \(OSError: libcudart.*pytorch\.org", text, re.M)
+
+
+@pytest.mark.parametrize("version, fine", [("0.3.40", False), ("0.3.64", True), ("0.33.0", True), ("1.0", True)])
+def test_comfyui(module, monkeypatch, tmp_path, version, fine):
+    (tmp_path / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    found = module.find_comfyui()
+    assert (found.version, found.facts["folder"]) == (version, str(tmp_path))
+    assert found.state == ("usable" if fine else "broken") and ("0.3.64" in found.reason) != fine
+
+
+def test_comfyui_is_found_round_the_pack(module, monkeypatch, root, tmp_path):
+    (tmp_path / "comfyui_version.py").write_text("__version__ = '0.33.0'")
+    (tmp_path / "custom_nodes").mkdir()
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.setattr(module, "PACK", tmp_path / "custom_nodes" / "pack")
+    assert module.find_comfyui().version == "0.33.0"
+    monkeypatch.setattr(module, "PACK", root)
+    link = tmp_path / "custom_nodes" / "link"
+    try:
+        link.symlink_to(root, target_is_directory=True)
+    except OSError:  # Windows, without the right to make links
+        return
+    monkeypatch.setenv("PWD", str(link))
+    assert module.find_comfyui().version == "0.33.0"
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "nowhere"))
+    assert module.find_comfyui().state == "absent"
+
+
+def test_too_old_comfyui_in_the_report(report, packages, root, tmp_path):
+    """From a copy below custom_nodes, in a path with spaces."""
+    pack = tmp_path / "Comfy UI" / "custom_nodes" / "the pack"
+    pack.mkdir(parents=True)
+    for name in ("install.py", "requirements.txt"):
+        shutil.copy(root / name, pack)
+    (tmp_path / "Comfy UI" / "comfyui_version.py").write_text('__version__ = "0.3.40"')
+    text = report(script=pack / "install.py", path=packages(), COMFYUI_PATH="").stdout
+    assert re.search(r"^ComfyUI +0\.3\.40, .*Comfy UI \(too old, update ComfyUI to 0\.3\.64", text, re.M)
+
+
+def test_requirements(module, machine, monkeypatch, tmp_path):
+    file = tmp_path / "requirements.txt"
+    file.write_text("# a comment\nfirst\nsecond>=2\nthird_one>=2\nfourth>=1; python_version < '3'\n")
+    monkeypatch.setattr(module, "REQUIREMENTS", file)
+    rows = module.required_rows(machine(installed={"second": "1.9", "third-one": "2.1"}))
+    assert [(row.name, row.state) for row in rows] == [
+        ("first", "absent"),
+        ("second", "broken"),
+        ("third_one", "usable"),
+        ("fourth", "usable"),
+    ]
+    assert ">=2" in rows[1].reason and "no wheel" in rows[3].reason
+
+
+FITS = {
+    "nvidia": ({}, {"rembg": "rembg[gpu]", "sageattention": "sageattention triton==3.7.0", "triton": "triton==3.7.0"}),
+    "cuda 12": ({"cuda": "12.8", "installed": {"triton": "3.7.0"}}, {"rembg": "rembg[cpu]", "xformers": "xformers"}),
+    "turing": ({"capability": (7, 5)}, {"sageattention": "", "triton": "triton==3.7.0"}),
+    "amd": ({"cuda": "", "hip": "7.0"}, {"rembg": "rembg[cpu]", "sageattention": "", "triton": "", "xformers": ""}),
+    "mac": ({"cuda": "", "system": "Darwin", "processor": "arm64"}, {"rembg": "rembg[cpu]", "triton": ""}),
+    "no compiler": ({"has_compiler": False}, {"sageattention": "", "triton": ""}),
+    "other onnxruntime": ({"installed": {"onnxruntime": "1.31"}}, {"rembg": "rembg[cpu]"}),
+}
+
+
+@pytest.mark.parametrize("facts, commands", FITS.values(), ids=FITS.keys())
+def test_what_fits(module, machine, facts, commands):
+    rows = {}
+    for option in module.OPTIONS:
+        row = module.optional_row(option, module.Found("absent"), machine(**facts))
+        rows[option.name] = " ".join(row.command).split(".txt ")[-1]
+        if option.name not in facts.get("installed", ()):
+            assert bool(row.command) != bool(row.reason)  # a command, or why there is none
+    assert {name: rows[name] for name in commands} == commands
+    assert rows["flash_attn"] == ""
+
+
+def test_triton_for_windows(module):
+    assert module.matching_triton("Windows", "2.9.1+cu130") == ("triton-windows==3.5.*",)
+    assert module.matching_triton("Windows", "9.9.0") == module.matching_triton("Darwin", "2.9.1") == ()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_install_runs_the_shown_command(report, packages, tmp_path, fails):
+    folder = packages(pip="")
+    (folder / "pip" / "__main__.py").write_text(PIP)
+    log = tmp_path / "log"
+    environment = {"PIP_LOG": str(log), **({"PIP_FAILS": "1"} if fails else {})}
+    text = report("--install", "rembg", "xformers", path=folder, **environment).stdout
+    (asked,) = map(json.loads, log.read_text().splitlines())  # xformers does not fit a CPU
+    shown = [line.strip() for line in text.splitlines() if line.startswith("    ") and "rembg[" in line]
+    assert [shlex.split(line) for line in shown] == [asked["command"]] or os.name == "nt"
+    assert asked["command"][:6] == [sys.executable, "-m", "pip", "install", "--only-binary", ":all:"]
+    assert f"torch=={__import__('torch').__version__}" in asked["constraints"].splitlines()
+    outcome = text.splitlines()[-2:]
+    reason = r" \(pip failed: No matching distribution found for it\)" if fails else ""
+    assert re.fullmatch(rf"rembg: absent{reason}", outcome[0])
+    assert outcome[1].startswith("xformers: absent (needs an NVIDIA GPU")
+
+
+def test_install_as_json(report, packages, tmp_path):
+    folder = packages(pip="")
+    (folder / "pip" / "__main__.py").write_text(PIP)
+    ended = report("--install", "all", "--json", path=folder, PIP_LOG=str(tmp_path / "log"))
+    assert [row["name"] for row in json.loads(ended.stdout)["installed"]] == list(NAMES[:-1])
+    assert "Collecting something" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["nonsense", "flash_attn", "cumesh", "torch"])
+def test_names_that_cannot_be_installed(report, name):
+    assert "invalid choice" in report("--install", name, code=2).stderr
+
+
+def test_pip_error(module):
+    text = "ERROR: Cannot install a and b\nERROR: ResolutionImpossible: for help visit\n[notice] x"
+    assert module.pip_error(text) == "Cannot install a and b"
+    assert module.pip_error("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
+    assert module.pip_error("") == "it printed nothing"
