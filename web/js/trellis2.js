@@ -1,0 +1,31 @@
+// Gives each socket type of the pack a colour of its own.
+import { app } from "../../../scripts/app.js";
+
+const COLORS = {
+    T2_MODELS: "#b39ddb",
+    T2_CONDITION: "#ffa931",
+    T2_SAMPLER: "#a1887f",
+    T2_STRUCTURE: "#90a4ae",
+    T2_SHAPE: "#4dd0e1",
+    T2_TEXTURE: "#f06292",
+    T2_SUBDIVISION: "#aed581",
+    T2_MESH: "#64b5f6",
+    T2_VOXELS: "#ff8a65",
+    T2_TEXTURED_MESH: "#ba68c8",
+};
+
+function color() {
+    Object.assign(app.canvas.default_connection_color_byType, COLORS);
+    Object.assign(app.canvas.constructor.link_type_colors, COLORS);
+    for (const [type, value] of Object.entries(COLORS)) {
+        document.documentElement.style.setProperty(`--color-datatype-${type}`, value);
+    }
+    app.canvas.setDirty(true, true);
+}
+
+app.registerExtension({
+    name: "trellis2.stages.colors",
+    setup: color,
+    // a colour palette that is loaded after the setup wipes the colours of all types it does not know
+    afterConfigureGraph: color,
+});
