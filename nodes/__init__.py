@@ -30,12 +30,10 @@ def load():
     from .host import folders, health, pictures
 
     folders.register()
+    pictures.offer_example()
+    health.add_route()
 
-    class Extension(ComfyExtension):
-        async def on_load(self) -> None:
-            pictures.offer_example()
-            health.add_route()
-
+    class Extension(ComfyExtension):  # its on_load is not called by every ComfyUI that we support
         async def get_node_list(self) -> list[type]:
             return node_classes()
 

@@ -28,7 +28,7 @@ class MeshToCore(io.ComfyNode):
                     "mesh", types=[Mesh, TexturedMesh], tooltip="From TRELLIS.2 Process Mesh or Bake Texture."
                 )
             ],
-            outputs=[io.Mesh.Output("core_mesh", display_name="mesh", tooltip="ComfyUI's MESH, Y up.")],
+            outputs=[io.Mesh.Output(display_name="mesh", tooltip="ComfyUI's MESH, Y up.")],
         )
 
     @classmethod
@@ -57,7 +57,7 @@ class MeshFromCore(io.ComfyNode):
             description="A mesh of ComfyUI's own nodes for ours. Vertices and faces only: its UVs and textures stay "
             "behind, as Bake Texture makes new ones from the voxels.",
             inputs=[io.Mesh.Input("core_mesh", tooltip="ComfyUI's MESH with one mesh, Y up.")],
-            outputs=[Mesh.Output("mesh", display_name="mesh", tooltip="For Process Mesh, Bake Texture or Export GLB.")],
+            outputs=[Mesh.Output(display_name="mesh", tooltip="For Process Mesh, Bake Texture or Export GLB.")],
         )
 
     @classmethod
@@ -88,7 +88,7 @@ class VoxelsToCore(io.ComfyNode):
             description="Material voxels for ComfyUI's own voxel nodes, with all six channels where this ComfyUI "
             "knows coloured voxels; as an occupancy grid where it does not.",
             inputs=[Voxels.Input("voxels", tooltip="From TRELLIS.2 Decode Texture.")],
-            outputs=[io.Voxel.Output("core_voxel", display_name="voxel", tooltip="ComfyUI's VOXEL, Y up.")],
+            outputs=[io.Voxel.Output(display_name="voxel", tooltip="ComfyUI's VOXEL, Y up.")],
         )
 
     @classmethod

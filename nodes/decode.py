@@ -25,9 +25,8 @@ class DecodeShape(io.ComfyNode):
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
             ],
             outputs=[
-                Mesh.Output("mesh", display_name="mesh", tooltip="Raw: millions of faces, small holes open."),
+                Mesh.Output(display_name="mesh", tooltip="Raw: millions of faces, small holes open."),
                 Subdivision.Output(
-                    "subdivision",
                     display_name="subdivision",
                     tooltip="How latent voxels were divided; the texture decoder follows it.",
                 ),
@@ -55,7 +54,7 @@ class DecodeTexture(io.ComfyNode):
                 Texture.Input("texture", tooltip="From TRELLIS.2 Sample Texture."),
                 Subdivision.Input("subdivision", tooltip="From TRELLIS.2 Decode Shape, of the same shape."),
             ],
-            outputs=[Voxels.Output("voxels", display_name="voxels", tooltip="Material voxels on the surface.")],
+            outputs=[Voxels.Output(display_name="voxels", tooltip="Material voxels on the surface.")],
         )
 
     @classmethod

@@ -41,7 +41,7 @@ class ProcessMesh(io.ComfyNode):
                     "side 1. 0 fills nothing.",
                 ),
             ],
-            outputs=[Mesh.Output("mesh", display_name="mesh", tooltip="Ready for baking or export.")],
+            outputs=[Mesh.Output(display_name="mesh", tooltip="Ready for baking or export.")],
         )
 
     @classmethod
@@ -93,14 +93,13 @@ class BakeTexture(io.ComfyNode):
                 ),
             ],
             outputs=[
-                TexturedMesh.Output("textured_mesh", display_name="textured_mesh", tooltip="For export."),
-                io.Image.Output("base_color", display_name="base_color", tooltip="Base colour, sRGB."),
+                TexturedMesh.Output(display_name="textured_mesh", tooltip="For export."),
+                io.Image.Output(display_name="base_color", tooltip="Base colour, sRGB."),
                 io.Image.Output(
-                    "metallic_roughness",
                     display_name="metallic_roughness",
                     tooltip="glTF's packing: green is roughness, blue is metallic, linear.",
                 ),
-                io.Mask.Output("alpha", display_name="alpha", tooltip="Opacity; 1: opaque."),
+                io.Mask.Output(display_name="alpha", tooltip="Opacity; 1: opaque."),
             ],
         )
 
@@ -150,9 +149,9 @@ class ExportGLB(io.ComfyNode):
                 ),
             ],
             outputs=[
-                GLB.Output("model_3d", display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
                 io.String.Output(
-                    "path", display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
+                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],

@@ -74,7 +74,7 @@ class LoadModels(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[Models.Output("models", display_name="models", tooltip="For every TRELLIS.2 node that samples.")],
+            outputs=[Models.Output(display_name="models", tooltip="For every TRELLIS.2 node that samples.")],
         )
 
     @classmethod

@@ -50,8 +50,8 @@ class PrepareImage(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("image", display_name="image", tooltip="Square pictures on black."),
-                io.Mask.Output("mask", display_name="mask", tooltip="The cut-out of these pictures; 1: object."),
+                io.Image.Output(display_name="image", tooltip="Square pictures on black."),
+                io.Mask.Output(display_name="mask", tooltip="The cut-out of these pictures; 1: object."),
             ],
         )
 
@@ -89,9 +89,7 @@ class EncodeImage(io.ComfyNode):
                 Models.Input("models", tooltip="From TRELLIS.2 Load Models."),
                 io.Image.Input("image", tooltip="From TRELLIS.2 Prepare Image; a batch is several views."),
             ],
-            outputs=[
-                Condition.Output("condition", display_name="condition", tooltip="What the samplers see of the picture.")
-            ],
+            outputs=[Condition.Output(display_name="condition", tooltip="What the samplers see of the picture.")],
         )
 
     @classmethod

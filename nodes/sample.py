@@ -118,7 +118,7 @@ class SamplerSettingsNode(io.ComfyNode):
                     tooltip="Above 1, more of the steps are spent near the noise, where the overall form is decided.",
                 ),
             ],
-            outputs=[Sampler.Output("sampler", display_name="sampler", tooltip="For one of the sampling nodes.")],
+            outputs=[Sampler.Output(display_name="sampler", tooltip="For one of the sampling nodes.")],
         )
 
     @classmethod
@@ -140,7 +140,7 @@ class SampleStructure(io.ComfyNode):
             category=CATEGORY,
             description="Decides which voxels of a coarse grid the object occupies.",
             inputs=[_models(), _condition(), seed_input(), _sampler()],
-            outputs=[Structure.Output("structure", display_name="structure", tooltip="The occupied voxels.")],
+            outputs=[Structure.Output(display_name="structure", tooltip="The occupied voxels.")],
         )
 
     @classmethod
@@ -187,7 +187,7 @@ class SampleShape(io.ComfyNode):
                 ),
                 _sampler(),
             ],
-            outputs=[Shape.Output("shape", display_name="shape", tooltip="The shape latent.")],
+            outputs=[Shape.Output(display_name="shape", tooltip="The shape latent.")],
         )
 
     @classmethod
@@ -230,7 +230,7 @@ class SampleTexture(io.ComfyNode):
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
                 _sampler(),
             ],
-            outputs=[Texture.Output("texture", display_name="texture", tooltip="The texture latent.")],
+            outputs=[Texture.Output(display_name="texture", tooltip="The texture latent.")],
         )
 
     @classmethod

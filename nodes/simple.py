@@ -81,9 +81,9 @@ class ImageToGLB(io.ComfyNode):
                 ),
             ],
             outputs=[
-                GLB.Output("model_3d", display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
                 io.String.Output(
-                    "path", display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
+                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
                 ),
             ],
             is_output_node=True,

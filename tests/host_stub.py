@@ -20,7 +20,7 @@ class Socket:
 
     io_type = ""
 
-    def __init__(self, id, *, types=(), **options):
+    def __init__(self, id=None, *, types=(), **options):
         self.id, self.options, self.extra_dict = id, options, {}
         self.default = options.get("default")
         if types:

@@ -29,6 +29,7 @@ def offer_example() -> None:
     """Put the example picture of our graphs into ComfyUI's input folder unless there is one of that name."""
     target = Path(folder_paths.get_input_directory()) / EXAMPLE
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             shutil.copyfile(_ASSETS / "rocket.png", target)
     except OSError as error:
