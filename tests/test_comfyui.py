@@ -403,7 +403,7 @@ def test_masks(server):
         for node in ("4", "5")
     )
     assert picture.shape == mask.shape == (30, 30, 3)  # half the box's 31 pixels, twice
-    assert mask.min() >= 254 and (picture == (200, 30, 30)).all()
+    assert mask.min() >= 254 and np.abs(picture - np.array([200.0, 30, 30])).max() <= 1  # Preview Image truncates
     prepare["mask_marks"] = "background"
     assert server.client.run(marked)
     load["inputs"]["image"] = save(server, "other.png", white.resize((32, 32)))
