@@ -41,6 +41,19 @@ OTHER_PACK = {
     ),
     "pipeline/__init__.py": "VALUE = 7\n",
 }
+SMALL_CARD = """
+import comfy.model_patcher
+
+load = comfy.model_patcher.ModelPatcher.load
+
+
+def load_a_third(self, device=None, lowvram_model_memory=0, *more, **named):
+    return load(self, device, self.model_size() // 3, *more, **{**named, "full_load": False})
+
+
+comfy.model_patcher.ModelPatcher.load = load_a_third
+NODE_CLASS_MAPPINGS = {}
+"""
 
 
 @cache
@@ -433,3 +446,20 @@ def test_memory_flags(server, tmp_path, flags):
         assert reference and other.run(graph("image_to_glb")).glbs == reference
     finally:
         other.stop()
+
+
+def test_models_that_are_loaded_in_part(server, tmp_path):
+    """A manager that leaves most of the weights elsewhere, as it does on a small card, gets the same bytes."""
+    server.forget()
+    reference = server.run(graph("image_to_glb")).glbs
+    pack = tmp_path / "base" / "custom_nodes" / "small_card.py"
+    pack.parent.mkdir(parents=True)
+    pack.write_text(SMALL_CARD)
+    (pack.parent / "trellis2").symlink_to(ROOT, target_is_directory=True)
+    small = Server(tmp_path / "base")
+    try:
+        assert reference and small.run(graph("image_to_glb")).glbs == reference
+        partly = [line for line in small.log.read_text().splitlines() if "loaded partially" in line]
+        assert len(partly) >= 6, partly  # encoder, two flows, three decoders
+    finally:
+        small.stop()
