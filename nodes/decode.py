@@ -9,7 +9,7 @@ from ..pipeline.sparse import Subdivision as SubdivisionLevel
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.run import Progress, run
-from .sockets import CATEGORY, Mesh, Models, Shape, ShapeLatent, Subdivision, Texture, Voxels
+from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, Texture, Voxels, models_input
 
 
 class DecodeShape(io.ComfyNode):
@@ -21,7 +21,7 @@ class DecodeShape(io.ComfyNode):
             category=CATEGORY,
             description="Turns a shape latent into the raw mesh.",
             inputs=[
-                Models.Input("models", tooltip="From TRELLIS.2 Load Models."),
+                models_input(),
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
             ],
             outputs=[
@@ -50,7 +50,7 @@ class DecodeTexture(io.ComfyNode):
             category=CATEGORY,
             description="Turns a texture latent into voxels with base colour, metallic, roughness and alpha.",
             inputs=[
-                Models.Input("models", tooltip="From TRELLIS.2 Load Models."),
+                models_input(),
                 Texture.Input("texture", tooltip="From TRELLIS.2 Sample Texture."),
                 Subdivision.Input("subdivision", tooltip="From TRELLIS.2 Decode Shape, of the same shape."),
             ],

@@ -13,7 +13,7 @@ from ..pipeline.spec import ROUTES
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.run import Progress, run
-from .sockets import CATEGORY, Condition, Models, advanced
+from .sockets import CATEGORY, Condition, advanced, models_input
 
 
 class PrepareImage(io.ComfyNode):
@@ -86,7 +86,7 @@ class EncodeImage(io.ComfyNode):
             category=CATEGORY,
             description="Shows prepared pictures to the image encoder, at both sizes that the samplers know.",
             inputs=[
-                Models.Input("models", tooltip="From TRELLIS.2 Load Models."),
+                models_input(),
                 io.Image.Input("image", tooltip="From TRELLIS.2 Prepare Image; a batch is several views."),
             ],
             outputs=[Condition.Output(display_name="condition", tooltip="What the samplers see of the picture.")],

@@ -14,18 +14,14 @@ from .host.run import Progress, run
 from .sockets import (
     CATEGORY,
     Condition,
-    Models,
     Sampler,
     Shape,
     ShapeLatent,
     Structure,
     Texture,
     advanced,
+    models_input,
 )
-
-
-def _models() -> io.Input:
-    return Models.Input("models", tooltip="From TRELLIS.2 Load Models.")
 
 
 def _condition() -> io.Input:
@@ -139,7 +135,7 @@ class SampleStructure(io.ComfyNode):
             display_name="TRELLIS.2 Sample Structure",
             category=CATEGORY,
             description="Decides which voxels of a coarse grid the object occupies.",
-            inputs=[_models(), _condition(), seed_input(), _sampler()],
+            inputs=[models_input(), _condition(), seed_input(), _sampler()],
             outputs=[Structure.Output(display_name="structure", tooltip="The occupied voxels.")],
         )
 
@@ -170,7 +166,7 @@ class SampleShape(io.ComfyNode):
             category=CATEGORY,
             description="Samples the shape latent on the structure's voxels, in a cascade first coarse, then fine.",
             inputs=[
-                _models(),
+                models_input(),
                 _condition(),
                 Structure.Input("structure", tooltip="From TRELLIS.2 Sample Structure."),
                 resolution_input(),
@@ -225,7 +221,7 @@ class SampleTexture(io.ComfyNode):
             category=CATEGORY,
             description="Samples the texture latent on the shape's voxels.",
             inputs=[
-                _models(),
+                models_input(),
                 _condition(),
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
                 _sampler(),

@@ -38,6 +38,11 @@ class ShapeLatent:
         return ShapeLatent(self.latent.to(device), self.route)
 
 
+def models_input() -> io.Input:
+    """The checkpoint that a node runs with."""
+    return Models.Input("models", tooltip="From TRELLIS.2 Load Models.")
+
+
 def advanced(widget: io.Input) -> io.Input:
     """An input that editors show only with the advanced ones; older editors show it as any other."""
     widget.extra_dict = {**widget.extra_dict, "advanced": True}

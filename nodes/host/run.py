@@ -63,14 +63,21 @@ def run(
     """Call a stage of the pipeline with inputs, which may be values of sockets, and more keyword arguments.
 
     Values that can move go to the device first; results come back to where ComfyUI keeps them. If the device
-    runs out of memory, every model is unloaded and the stage gets one more try. beside as for HostRuntime.
+    runs out of memory, every model is unloaded and the stage gets one more try. What it took goes to ComfyUI's
+    log. beside as for HostRuntime.
     """
     runtime = HostRuntime(models.backends if models else default_backends(), progress, beside)
     arguments = (runtime, models) if models else (runtime,)
 
     def call():
         here = [_moved(value, runtime.device) for value in inputs]
-        return _moved(stage(*arguments, *here, **more), management.intermediate_device())
+        result = _moved(stage(*arguments, *here, **more), management.intermediate_device())
+        for record in runtime.records:
+            log.info(
+                "TRELLIS.2 %s: %.2f s, of these %.2f s loading; peak memory %.2f GB",
+                *(record.stage, record.seconds, record.loading_seconds, record.peak_bytes / 1e9),
+            )
+        return result
 
     try:
         return call()
