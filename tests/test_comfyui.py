@@ -156,7 +156,8 @@ def fill_model_folders(base: Path) -> None:
     """The small checkpoint in every layout that the loader looks for."""
     models, elsewhere = base / "models", base / "elsewhere"
     shutil.copytree(CHECKPOINT, models / "trellis2" / "own")
-    shutil.copytree(CHECKPOINT, elsewhere / "trellis2" / "linked")
+    (elsewhere / "trellis2").mkdir(parents=True)
+    (elsewhere / "trellis2" / "linked").symlink_to(CHECKPOINT, target_is_directory=True)
     damaged = shutil.copytree(CHECKPOINT, models / "trellis2" / "damaged")
     broken = damaged / "ckpts" / "sparse_structure_flow_model.safetensors"
     broken.write_bytes(broken.read_bytes()[:2000])

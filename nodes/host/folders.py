@@ -111,7 +111,9 @@ def _released_folders() -> list[Path]:
     """Folders in the released layout under models/trellis2."""
     found = []
     for base in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        found += [path.parent for path in sorted(base.rglob(_DESCRIPTION)) if _is_ours(path)]
+        files, _ = folder_paths.recursive_search(str(base))  # which follows links, as people put models elsewhere
+        paths = sorted(base / file for file in files if Path(file).name == _DESCRIPTION)
+        found += [path.parent for path in paths if _is_ours(path)]
     return found
 
 
