@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import io
 
@@ -13,6 +15,8 @@ from .host.attention import COMFYUI
 from .host.memory import ManagedModels, device_dtype
 from .host.run import Progress
 from .sockets import CATEGORY, Models, advanced
+
+log = logging.getLogger(__name__)
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -91,6 +95,12 @@ class LoadModels(io.ComfyNode):
     ) -> io.NodeOutput:
         if problem := folders.why_not(checkpoint):  # a node inside a subgraph is not validated
             raise CheckpointError(problem)
+        if checkpoint == folders.SMALL:
+            log.warning(
+                "Using the small checkpoint that comes along. Its weights are random: it makes no real object. "
+                "For the real model choose %s (16 GB download).",
+                folders.RELEASED,
+            )
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)
         dtype = device_dtype() if precision == "auto" else _PRECISIONS[precision]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pipeline.spec import route
 from . import node_classes
 from .finish import filename_prefix_input
 from .host import folders
@@ -52,8 +53,8 @@ class ImageToGLB(io.ComfyNode):
                     options=list(PRESETS),
                     default="standard",
                     tooltip="; ".join(
-                        f"{name}: {route}, {faces:,} faces, {size} pixel textures"
-                        for name, (route, faces, size) in PRESETS.items()
+                        f"{name}: {resolution}, {faces:,} faces, {size} pixel textures"
+                        for name, (resolution, faces, size) in PRESETS.items()
                     ),
                 ),
                 seed_input(),
@@ -109,6 +110,8 @@ class ImageToGLB(io.ComfyNode):
         models: list | None = None,
     ) -> io.NodeOutput:
         resolution, preset_faces, preset_size = PRESETS[preset]
+        if models is None:  # said now rather than after minutes of sampling
+            folders.open_choice(checkpoint).require(route(resolution), texture)
         graph = GraphBuilder()
         add = _Adder(graph)
         models = models or add("T2LoadModels", checkpoint=checkpoint).out(0)

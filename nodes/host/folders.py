@@ -60,15 +60,16 @@ def searched() -> str:
     return f"{', '.join(folders)} and the Hugging Face cache"
 
 
-def open_choice(choice: str, decoders: str, encoder: str, on_download) -> Checkpoint:
+def open_choice(choice: str, decoders: str = AUTOMATIC, encoder: str = OWN, on_download=None) -> Checkpoint:
     """Open what the loader's widgets say. on_download as in weights.open_checkpoint."""
     image_encoder = None if encoder == OWN else folder_paths.get_full_path_or_raise("clip_vision", encoder)
+    decoder_file = None if decoders == AUTOMATIC else Path(folder_paths.get_full_path_or_raise("vae", decoders))
     if choice == SMALL:
         return open_checkpoint(SMALL_CHECKPOINT, image_encoder, on_download)
     if bundle := _bundle(choice):
         files = [bundle]
-        if decoders != AUTOMATIC:
-            files.append(Path(folder_paths.get_full_path_or_raise("vae", decoders)))
+        if decoder_file:
+            files.append(decoder_file)
         elif not _has(bundle, _DECODER_KEYS):
             files += [Path(folder_paths.get_full_path_or_raise("vae", name)) for name in decoder_bundles()[:1]]
         if image_encoder is None and (encoders := image_encoders()):
