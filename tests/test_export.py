@@ -141,3 +141,46 @@ def test_state(tmp_path):
     with safe_open(tmp_path / "s.safetensors", "pt") as file:
         assert file.get_tensor("a").tolist() == [[0, 3], [1, 4], [2, 5]]
         assert file.metadata() == {"seed": "3", "type": '"512"'}
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_normal_map_and_occlusion(tmp_path, validate, image_format):
+    path, (vertices, faces, normals, uvs) = tmp_path / "ball.glb", arrays()
+    across = np.cross([0.0, 0, 1], normals)
+    across[np.linalg.norm(across, axis=1) < 1e-6] = [1, 0, 0]
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    tangents = np.concatenate([across, np.where(uvs[:, :1] > 0.5, 1, -1)], 1).astype(np.float32)
+    random = np.random.default_rng(1)
+    occlusion, normal = random.integers(0, 256, (16, 16), np.uint8), random.integers(0, 256, (32, 32, 3), np.uint8)
+    source = material(image_format=image_format, occlusion=occlusion, normal=normal)
+    write_glb(path, vertices, faces, normals, uvs, source, tangents=tangents)
+    issues = validate(path)["issues"]
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues
+    entry = parts(path)[0]["materials"][0]
+    assert entry["occlusionTexture"]["index"] == entry["pbrMetallicRoughness"]["metallicRoughnessTexture"]["index"] == 1
+    assert entry["normalTexture"]["index"] == 2
+    _, packed, relief = images(path)
+    assert np.array_equal(np.asarray(packed)[:, :, 0], occlusion)
+    assert np.array_equal(np.asarray(packed)[:, :, 1], source.roughness)
+    assert np.array_equal(np.asarray(relief), normal)
+    accessor = parts(path)[0]["accessors"][parts(path)[0]["meshes"][0]["primitives"][0]["attributes"]["TANGENT"]]
+    view = parts(path)[0]["bufferViews"][accessor["bufferView"]]
+    written = np.frombuffer(parts(path)[1], np.float32, 4 * len(vertices), view["byteOffset"]).reshape(-1, 4)
+    x, y, z, sign = tangents.T
+    assert np.array_equal(written, np.stack([x, z, -y, sign], 1))
+
+
+def test_vertex_colours(tmp_path, validate):
+    path, (vertices, faces, normals, _) = tmp_path / "ball.glb", arrays()
+    colors = np.zeros((len(vertices), 4), np.uint8)
+    colors[:] = [255, 128, 0, 255]
+    write_glb(path, vertices, faces, normals, colors=colors)
+    issues = validate(path)["issues"]
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues
+    (mesh,) = trimesh.load(path, process=False).geometry.values()
+    linear = np.asarray(
+        mesh.visual.vertex_attributes["color"] if mesh.visual.kind != "vertex" else mesh.visual.vertex_colors
+    )
+    assert len(np.unique(linear, axis=0)) == 1
+    red, green, blue = linear[0][:3] / (255 if linear.dtype == np.uint8 else 1)
+    assert (red, blue) == (1, 0) and abs(green - 0.2159) < 0.003  # 128 of 255 in sRGB is 21.6 % of the light

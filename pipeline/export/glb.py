@@ -10,6 +10,7 @@ import io
 import json
 import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -39,11 +40,15 @@ class Material:
 
     base_color: [S, S, 4] uint8 sRGB with alpha, row 0 at v = 0; or None for a plain grey.
     metallic, roughness: [S, S] uint8, linear; both given or both None.
+    occlusion: [S, S] uint8, linear, 255 where all light arrives; or None.
+    normal: [S', S', 3] uint8, tangent space, x right, y up, 128 is 0; or None. The mesh then needs tangents.
     """
 
     base_color: np.ndarray | None = None
     metallic: np.ndarray | None = None
     roughness: np.ndarray | None = None
+    occlusion: np.ndarray | None = None
+    normal: np.ndarray | None = None
     alpha_mode: AlphaMode = AlphaMode.OPAQUE
     double_sided: bool = True
     image_format: str = "png"  # "png" or "webp"
@@ -82,6 +87,8 @@ def write_glb(
     uvs: np.ndarray | None = None,
     material: Material = Material(),
     extras: Mapping | None = None,
+    tangents: np.ndarray | None = None,
+    colors: np.ndarray | None = None,
 ) -> None:
     """Write a mesh as GLB, whole or not at all.
 
@@ -91,13 +98,15 @@ def write_glb(
         normals: [V, 3] unit, world frame.
         uvs: [V, 2], v downwards as glTF wants it; needed by a material with textures.
         extras: JSON-able facts for asset.extras.
+        tangents: [V, 4] unit, world frame, and the bitangent's sign (-1 or 1); for a normal map.
+        colors: [V, 4] uint8 vertex colours with alpha, sRGB; written linear, as glTF wants them.
 
     Raises:
         OutputError: not a mesh that glTF can hold, or the path cannot be written.
     """
     if len(faces) == 0:
         raise OutputError("The mesh has no faces; there is nothing to write.")
-    for name, array in (("vertices", vertices), ("normals", normals), ("uvs", uvs)):
+    for name, array in (("vertices", vertices), ("normals", normals), ("uvs", uvs), ("tangents", tangents)):
         if array is not None and not np.isfinite(array).all():
             raise OutputError(f"The mesh's {name} hold NaN or infinity.")
     document = _Document()
@@ -107,8 +116,13 @@ def write_glb(
     }
     if uvs is not None:
         attributes["TEXCOORD_0"] = document.accessor(np.ascontiguousarray(uvs, np.float32), "VEC2", _VERTICES)
+    if tangents is not None:
+        turned = np.concatenate([_y_up(tangents[:, :3]), tangents[:, 3:].astype(np.float32)], 1)
+        attributes["TANGENT"] = document.accessor(turned, "VEC4", _VERTICES)
+    if colors is not None:
+        attributes["COLOR_0"] = document.accessor(_linear(colors), "VEC4", _VERTICES)
     indices = document.accessor(np.ascontiguousarray(faces.reshape(-1), np.uint32), "SCALAR", _INDICES)
-    textures = _textures(document, material)
+    textures = _textures(document, material, colors is not None)
     root = {
         "asset": {
             "version": "2.0",
@@ -138,32 +152,47 @@ def _y_up(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.stack([x, z, -y], 1))
 
 
-def _textures(document: _Document, material: Material) -> dict:
-    """The material and, if it has any, its textures, images and sampler."""
+def _linear(colors: np.ndarray) -> np.ndarray:
+    """[V, 4] uint8 sRGB with alpha -> float32 linear."""
+    values = colors.astype(np.float32) / 255
+    rgb = values[:, :3]
+    values[:, :3] = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return values
+
+
+def _textures(document: _Document, material: Material, coloured: bool) -> dict:
+    """The material and, if it has any, its textures, images and sampler. coloured: the vertices have colours."""
     entry: dict = {"doubleSided": material.double_sided, "alphaMode": material.alpha_mode.value}
     if material.alpha_mode is AlphaMode.MASK:
         entry["alphaCutoff"] = 0.5
     if material.base_color is None:
         entry["pbrMetallicRoughness"] = {
-            "baseColorFactor": [0.8, 0.8, 0.8, 1.0],
+            "baseColorFactor": [1.0, 1.0, 1.0, 1.0] if coloured else [0.8, 0.8, 0.8, 1.0],
             "metallicFactor": 0.0,
             "roughnessFactor": 0.6,
         }
         return {"materials": [entry]}
     keep_alpha = material.alpha_mode is not AlphaMode.OPAQUE
-    base = Image.fromarray(material.base_color[:, :, : 4 if keep_alpha else 3])
-    unused = np.full_like(material.roughness, 255)  # where packed maps have ambient occlusion
-    packed = Image.fromarray(np.stack([unused, material.roughness, material.metallic], 2))
-    webp = material.image_format == "webp"
-    images = []
-    for image, lossless in ((base, False), (packed, True)):
-        mime = "image/webp" if webp else "image/png"
-        images.append({"bufferView": document.view(_encode(image, webp, lossless)), "mimeType": mime})
-    if webp:
-        textures = [{"sampler": 0, "extensions": {"EXT_texture_webp": {"source": i}}} for i in range(2)]
-    else:
-        textures = [{"sampler": 0, "source": i} for i in range(2)]
+    # packed as red occlusion, green roughness, blue metallic, so that occlusion needs no image of its own
+    occlusion = np.full_like(material.roughness, 255) if material.occlusion is None else material.occlusion
+    packed = np.stack([occlusion, material.roughness, material.metallic], 2)
+    pictures = [(material.base_color[:, :, : 4 if keep_alpha else 3], False), (packed, True)]
     entry["pbrMetallicRoughness"] = {"baseColorTexture": {"index": 0}, "metallicRoughnessTexture": {"index": 1}}
+    if material.occlusion is not None:
+        entry["occlusionTexture"] = {"index": 1}
+    if material.normal is not None:
+        pictures.append((material.normal, True))
+        entry["normalTexture"] = {"index": 2}
+    webp = material.image_format == "webp"
+    with ThreadPoolExecutor() as pool:  # the encoders release Python's lock
+        encoded = list(pool.map(lambda picture: _encode(Image.fromarray(picture[0]), webp, picture[1]), pictures))
+    mime = "image/webp" if webp else "image/png"
+    images = [{"bufferView": document.view(data), "mimeType": mime} for data in encoded]
+    count = range(len(images))
+    if webp:
+        textures = [{"sampler": 0, "extensions": {"EXT_texture_webp": {"source": i}}} for i in count]
+    else:
+        textures = [{"sampler": 0, "source": i} for i in count]
     used = {"extensionsUsed": ["EXT_texture_webp"], "extensionsRequired": ["EXT_texture_webp"]} if webp else {}
     sampler = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}
     return {"materials": [entry], "textures": textures, "images": images, "samplers": [sampler], **used}
