@@ -2,45 +2,22 @@
 
 import io
 import json
-import os
 import shutil
-import signal
-import socket
-import struct
-import subprocess
-import sys
-import time
-from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 from bundles import PREFIXES, bundle
+from comfy_server import GRAPHS, ROOT, Server, api, facts, graph, needs, needs_comfyui
 from host_stub import served
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "random"
-COMFYUI = os.environ.get("COMFYUI_PATH")
-pytestmark = pytest.mark.skipif(
-    not COMFYUI, reason="COMFYUI_PATH names no checkout of ComfyUI whose requirements this Python has"
-)
-GRAPHS = ROOT / "workflows" / "api"
+pytestmark = needs_comfyui
 INTERFACE = json.loads((ROOT / "tests" / "interface.json").read_text(encoding="utf-8"))
-OTHER_PACK = {
-    "__init__.py": "from .nodes import NODE_CLASS_MAPPINGS\n",
-    "nodes/__init__.py": (
-        "from ..pipeline import VALUE\n\n\nclass Other:\n    RETURN_TYPES = ('INT',)\n    FUNCTION = 'go'\n"
-        "    CATEGORY = 'other'\n\n    @classmethod\n    def INPUT_TYPES(cls):\n        return {'required': {}}\n\n"
-        "    def go(self):\n        return (VALUE,)\n\n\nNODE_CLASS_MAPPINGS = {'OtherNode': Other}\n"
-    ),
-    "pipeline/__init__.py": "VALUE = 7\n",
-}
 SMALL_CARD = """
 import comfy.model_patcher
 
@@ -56,84 +33,6 @@ NODE_CLASS_MAPPINGS = {}
 """
 
 
-@cache
-def api():
-    """The client that the README shows."""
-    spec = spec_from_file_location("trellis2_api_client", GRAPHS / "run.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class Server:
-    """A ComfyUI on a free port, with the pack and another one that has rooms of the same names."""
-
-    def __init__(self, base: Path, *flags: str, environment: dict | None = None) -> None:
-        packs = base / "custom_nodes"
-        if not packs.exists():
-            packs.mkdir(parents=True)
-            (packs / "ComfyUI TRELLIS2-Stages").symlink_to(ROOT, target_is_directory=True)
-            for name, text in OTHER_PACK.items():
-                (packs / "aaa_other" / name).parent.mkdir(parents=True, exist_ok=True)
-                (packs / "aaa_other" / name).write_text(text)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.base, self.log = base, base / f"log-{port}.txt"
-        command = [sys.executable, str(Path(COMFYUI) / "main.py"), "--cpu", "--listen", "127.0.0.1"]
-        command += ["--port", str(port), "--disable-auto-launch", "--disable-api-nodes"]
-        command += ["--base-directory", str(base), "--log-stdout", *flags]
-        with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=base, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
-            )
-        self.client = api().Client(f"127.0.0.1:{port}")
-        limit = time.monotonic() + 180
-        while True:
-            try:
-                self.get("/system_stats")
-                break
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > limit:
-                    pytest.fail(f"ComfyUI did not start:\n{self.log.read_text()[-3000:]}")
-                time.sleep(0.3)
-
-    def get(self, path: str):
-        with urlopen(f"http://{self.client.server}{path}", timeout=60) as answer:
-            return json.loads(answer.read())
-
-    def run(self, graph: dict) -> "Run":
-        events = []
-        outputs = self.client.run(graph, lambda kind, data: events.append((kind, data)))
-        return Run(self, outputs, events)
-
-    def forget(self) -> None:
-        """Empty the cache of results."""
-        self.client._send("/free", b'{"unload_models": true, "free_memory": true}')
-        time.sleep(1.5)
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-class Run:
-    """What a finished run gave."""
-
-    def __init__(self, server: Server, outputs: dict, events: list) -> None:
-        self.outputs, self.events = outputs, events
-        self.glbs = [server.client.fetch(file) for file in api().glb_files(outputs)]
-
-    def cached(self) -> set[str]:
-        return {node for kind, data in self.events if kind == "execution_cached" for node in data["nodes"]}
-
-    def executed(self) -> set[str]:
-        return {data["node"] for kind, data in self.events if kind == "executing" and data["node"]}
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
@@ -141,15 +40,6 @@ def server(tmp_path_factory):
     running = Server(base, "--extra-model-paths-config", str(base / "paths.yaml"))
     yield running
     running.stop()
-
-
-def graph(name: str, **changes) -> dict:
-    """An API graph; changes are {"node_input": value}."""
-    loaded = json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
-    for place, value in changes.items():
-        node, key = place.removeprefix("n").split("_", 1)
-        loaded[node]["inputs"][key] = value
-    return loaded
 
 
 def fill_model_folders(base: Path) -> None:
@@ -173,19 +63,6 @@ def fill_model_folders(base: Path) -> None:
     (models / "vae" / "text.safetensors").write_text("not a model")
     encoder = json.loads((CHECKPOINT / "pipeline.json").read_text())["args"]["image_cond_model"]["args"]["model_name"]
     save_file(load_file(CHECKPOINT / encoder / "model.safetensors"), models / "clip_vision" / "dino.safetensors")
-
-
-def facts(glb: bytes) -> dict:
-    """asset.extras of a GLB."""
-    length = struct.unpack_from("<I", glb, 12)[0]
-    return json.loads(glb[20 : 20 + length])["asset"]["extras"]
-
-
-def needs(server: Server, loaded: dict) -> None:
-    """Skip if this ComfyUI lacks a node of a graph."""
-    missing = {node["class_type"] for node in loaded.values()} - set(server.get("/object_info"))
-    if missing:
-        pytest.skip(f"this ComfyUI has no {', '.join(sorted(missing))}")
 
 
 def test_the_nodes_are_served_as_promised(server):
