@@ -13,6 +13,10 @@ class ImageError(PipelineError):
     """A picture or a mask cannot be used."""
 
 
+class MeshError(PipelineError):
+    """A mesh cannot be used."""
+
+
 class SettingsError(PipelineError):
     """A setting has a value that cannot work."""
 

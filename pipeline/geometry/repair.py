@@ -1,66 +1,198 @@
-"""Topology of triangle meshes: open edges, small holes, winding, leftovers. Plain torch, on the mesh's device."""
+"""Repair of triangle meshes, one defect a function: (vertices, faces, ...) -> (vertices, faces, how much was changed).
+
+Plain torch and scipy, on the mesh's device. vertices: [V, 3] float, faces: [F, 3] int32 or int64, wound anticlockwise
+as seen from outside. The order of what stays is kept. `clean` runs them in the right order and faster.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+
+from ..errors import MeshError
+from .columns import chunks, corners, cross, difference, dot
+from .half_edges import HalfEdges, Sheets, components
+from .manifold import Topology, face_measures, match, outward, part
+
+_FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
+_SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
 
 
-@dataclass(frozen=True)
-class HalfEdges:
-    """Directed edges of faces, grouped by the undirected edge they lie on.
+def check(vertices: torch.Tensor, faces: torch.Tensor) -> None:
+    """Raises MeshError unless vertices are [V, 3] finite floats and faces [F, 3] integers within 0 .. V - 1."""
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not vertices.is_floating_point():
+        raise MeshError(f"Vertices are {_kind(vertices)}; expected [V, 3] of a float type.")
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype not in (torch.int32, torch.int64):
+        raise MeshError(f"Faces are {_kind(faces)}; expected [F, 3] int32 or int64: triangulate the mesh.")
+    finite = vertices.isfinite().all(1)
+    if not bool(finite.all()):
+        raise MeshError(
+            f"{int((~finite).sum()):,} of {len(vertices):,} vertices are NaN or infinite, the first is number "
+            f"{int((~finite).int().argmax())}; expected finite coordinates. Look at the step that made the mesh."
+        )
+    if len(faces):
+        lowest, highest = (int(each) for each in faces.aminmax())
+        if lowest < 0 or highest >= len(vertices):
+            raise MeshError(
+                f"Faces name vertices {lowest} to {highest}, but the mesh has {len(vertices):,}; expected 0 to "
+                f"{len(vertices) - 1}. Are its vertices and faces of the same mesh, and counted from 0?"
+            )
 
-    Half-edge h of face f = h // 3 goes from start[h] to end[h]; order lists half-edges so that those of one
-    edge follow each other, group their edge's number, uses how many faces an edge has.
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def weld(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Merge vertices at the same place into the first of them.
+
+    Args:
+        tolerance: 0 for equal coordinates; else the side, in world units, of the cells of a grid, and vertices of the
+            same cell are merged (so two that are nearer than the tolerance but in different cells are not).
+
+    Returns:
+        vertices without those merged away, faces (some may have become degenerate), how many were merged away.
     """
-
-    start: torch.Tensor  # [3 F] int64
-    end: torch.Tensor  # [3 F]
-    order: torch.Tensor  # [3 F]
-    group: torch.Tensor  # [3 F], ascending, aligned with order
-    uses: torch.Tensor  # [E]
-
-    @classmethod
-    def of(cls, faces: torch.Tensor) -> HalfEdges:
-        """faces: [F, 3]."""
-        faces = faces.long()
-        start, end = faces.reshape(-1), faces.roll(-1, 1).reshape(-1)
-        key = torch.minimum(start, end) * (int(faces.max()) + 1 if len(faces) else 1) + torch.maximum(start, end)
-        key, order = key.sort(stable=True)
-        first = torch.ones_like(key, dtype=torch.bool)
-        first[1:] = key[1:] != key[:-1]
-        group = first.cumsum(0) - 1
-        return cls(start, end, order, group, torch.bincount(group))
-
-    def with_uses(self, count: int) -> torch.Tensor:
-        """[E', count] half-edges of the edges that have exactly `count` faces."""
-        return self.order[(self.uses == count)[self.group]].reshape(-1, count)
-
-
-def compact(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Drop vertices that no face uses; the rest keep their order."""
-    used = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
-    used[faces.reshape(-1).long()] = True
-    new_index = used.cumsum(0) - 1
-    return vertices[used], new_index[faces.long()].to(faces.dtype)
+    if tolerance > 0:
+        place = (vertices.double() / tolerance).round().long()
+    else:
+        place = (vertices.float() + 0.0).view(torch.int32).long()  # adding 0 makes -0 the same as 0
+    x, y, z = place.unbind(1)
+    # A hash of 64 bits, so one sort is enough; that two places fall together is ruled out below.
+    mixed = x * 0x2545F4914F6CDD1D + y
+    mixed = (mixed ^ (mixed >> 31)) * 0x1B03738712FAD5C9 + z
+    mixed, order = ((mixed ^ (mixed >> 29)) * 0x27BB2EE687B0B0FD).sort(stable=True)
+    same = mixed[1:] == mixed[:-1]
+    later = same.nonzero().squeeze(1)
+    same[later] = (place[order[later + 1]] == place[order[later]]).all(1)
+    merged = int(same.count_nonzero())
+    if merged == 0:
+        return vertices, faces, 0
+    first = torch.arange(len(order), device=order.device)
+    first[1:][same] = 0
+    target = torch.empty_like(order)
+    target[order] = order[first.cummax(0).values]
+    kept = target == torch.arange(len(order), device=order.device)
+    number = (kept.cumsum(0) - 1)[target].to(faces.dtype)
+    return vertices[kept], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), merged
 
 
-def drop_bad_faces(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Faces without those of no area (to fp32 rounding) and without repeats of the same three vertices."""
-    a, b, c = vertices[faces.long()].double().unbind(1)
-    doubled_area = torch.linalg.cross(b - a, c - a).norm(dim=1)
-    longest = torch.stack([(b - a).norm(dim=1), (c - b).norm(dim=1), (a - c).norm(dim=1)]).amax(0)
-    faces = faces[doubled_area > 1e-9 * longest**2]
-    i, j, k = faces.long().sort(1).values.unbind(1)
-    pair = torch.unique(i * len(vertices) + j, return_inverse=True)[1]
-    ids = torch.unique(pair * len(vertices) + k, return_inverse=True)[1]
-    first = torch.full((int(ids.max()) + 1 if len(ids) else 0,), len(ids), device=ids.device)
-    first = first.scatter_reduce(0, ids, torch.arange(len(ids), device=ids.device), "amin")
-    return faces[first.sort().values]
+def drop_degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop faces of no area: corners that are the same vertex, or on a line to fp32 rounding."""
+    keep = torch.empty(len(faces), dtype=torch.bool, device=faces.device)
+    axes = vertices.double().T.contiguous()
+    for chunk in chunks(faces):
+        a, b, c = corners(axes, faces[chunk])
+        u, v, w = difference(b, a), difference(c, a), difference(c, b)
+        longest = torch.maximum(torch.maximum(dot(u, u), dot(v, v)), dot(w, w))
+        normal = cross(u, v)
+        keep[chunk] = dot(normal, normal) > _FLAT**2 * longest**2
+    dropped = len(faces) - int(keep.count_nonzero())
+    return vertices, faces[keep] if dropped else faces, dropped
+
+
+def drop_duplicates(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop faces with the same three vertices as an earlier one, whichever way they are wound."""
+    repeated = repeats(HalfEdges.of(faces))
+    return vertices, faces[~repeated] if bool(repeated.any()) else faces, int(repeated.count_nonzero())
+
+
+def repeats(edges: HalfEdges) -> torch.Tensor:
+    """[F] bool: has the same three vertices as an earlier face. Such faces share edges, so only these are compared."""
+    faces = edges.faces
+    repeated = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
+    if len(faces) == 0:
+        return repeated
+    apex = faces.roll(1, 1).reshape(-1)  # the corner that a half-edge does not touch
+    a, b = edges.with_uses(2).unbind(1)
+    equal = apex.index_select(0, a) == apex.index_select(0, b)
+    repeated[torch.maximum(a, b)[equal] // 3] = True
+    half, edge = edges.crowded()
+    key, order = (edge * (int(faces.max()) + 1) + apex[half]).sort(stable=True)
+    repeated[half[order[1:][key[1:] == key[:-1]]] // 3] = True
+    return repeated
+
+
+def drop_small_components(
+    vertices: torch.Tensor, faces: torch.Tensor, area_share: float = 1e-5, min_faces: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop components with less than `area_share` of the mesh's area or fewer than `min_faces` faces; the largest by
+    area always stays. Bodies that only touch, in a vertex or an edge of more than two faces, are components of their
+    own (see `match`).
+
+    Returns:
+        vertices as they are, faces, how many components were dropped.
+    """
+    topology, _ = match(vertices, HalfEdges.of(faces))
+    keep = large_components(topology, area_share, min_faces)
+    return vertices, faces[keep[topology.component]], int((~keep).sum())
+
+
+def large_components(topology: Topology, area_share: float, min_faces: int) -> torch.Tensor:
+    """[components] bool: those that `drop_small_components` keeps."""
+    count = len(topology.one_sided)
+    if count == 0:
+        return topology.one_sided
+    area = topology.area
+    keep = (area >= area_share * area.sum()) & (torch.bincount(topology.component, minlength=count) >= min_faces)
+    keep[area.argmax()] = True
+    return keep
+
+
+def repair_edges(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Take apart edges of more than two faces without opening the mesh: `match` pairs the faces round them, `part`
+    doubles vertices and edges. Faces keep their winding; degenerate and repeated ones must be gone.
+
+    Returns:
+        vertices with the new ones behind, faces, how many edges had more than two faces.
+    """
+    edges = HalfEdges.of(faces)
+    topology, _ = match(vertices, edges)
+    ends = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
+    ends[torch.cat(edges.ends(topology.crowded))] = True
+    parted = part(vertices, topology, ends)
+    return parted.vertices, parted.faces.to(faces.dtype), topology.crowded_edges
+
+
+def split_vertices(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Give each fan of faces that meets others only in a vertex a copy of that vertex.
+
+    Returns:
+        vertices with the copies behind, faces, how many copies were made.
+    """
+    edges = HalfEdges.of(faces)
+    topology, _ = match(vertices, edges)
+    parted = part(vertices, replace(topology, crowded=topology.crowded[:0]))
+    return parted.vertices, parted.faces.to(faces.dtype), parted.copies
+
+
+def orient(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Faces wound alike across every edge of two faces, and outward (positive signed volume) for each component.
+
+    Open components face away from the middle of the mesh's bounding box. Components that cannot be oriented (Moebius
+    strips) keep their winding.
+    """
+    twin = HalfEdges.of(faces).twins()
+    sheets = Sheets.of(faces.int(), twin)
+    faces = torch.where(sheets.flip[:, None], faces.flip(1), faces)
+    _, volume = face_measures(vertices, faces, sheets.label, len(sheets.orientable))
+    inward = ((volume < 0) & sheets.orientable).index_select(0, sheets.label)
+    return torch.where(inward[:, None], faces.flip(1), faces)
+
+
+def orient_solid(
+    vertices: torch.Tensor, faces: torch.Tensor, cavities: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """As `orient`, but edges of more than two faces, too, are paired (`match`), and with `cavities` closed components
+    inside an odd number of others face inward (`outward`).
+
+    Returns:
+        vertices as they are, faces, how many were turned.
+    """
+    topology, flip = match(vertices, HalfEdges.of(faces))
+    flip = flip ^ outward(vertices, topology.turned(flip), cavities)
+    return vertices, torch.where(flip[:, None], faces.flip(1), faces), int(flip.sum())
 
 
 def fill_small_holes(
@@ -70,83 +202,120 @@ def fill_small_holes(
 
     Loops and centres as CuMesh: open edges join at vertices where exactly two of them meet; a chain is a loop if
     both ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the
-    winding of the faces beside it.
+    winding of the faces beside it. Slits, which enclose no area, stay open: they want welding.
 
     Returns:
         vertices with the centres behind, faces with the fans behind, the number of holes filled.
     """
     edges = HalfEdges.of(faces)
-    open_edges = edges.with_uses(1).squeeze(1)
-    if len(open_edges) == 0:
-        return vertices, faces, 0
-    start, end = edges.start[open_edges], edges.end[open_edges]
-    loop = _chains(start, end)
-    ends = torch.cat([start, end])
-    _, place, meetings = torch.unique(
-        torch.stack([torch.cat([loop, loop]), ends], 1), dim=0, return_inverse=True, return_counts=True
-    )
-    leads_on = (meetings[place] > 1).reshape(2, -1).all(0)
-    count = int(loop.max()) + 1
-    closed = vertices.new_ones(count).scatter_reduce(0, loop, leads_on.to(vertices.dtype), "amin") > 0
-    length = (vertices[end] - vertices[start]).norm(dim=1)
-    perimeter = vertices.new_zeros(count).index_add_(0, loop, length)
-    chosen = closed & (perimeter < max_perimeter)
-    keep = chosen[loop]
-    start, end, loop = start[keep], end[keep], (chosen.cumsum(0) - 1)[loop[keep]]
-    holes = int(chosen.sum())
-    if holes == 0:
-        return vertices, faces, 0
-    centre = vertices.new_zeros(holes, 3).index_add_(0, loop, (vertices[start] + vertices[end]) / 2)
-    centre = centre / torch.bincount(loop, minlength=holes)[:, None]
-    fan = torch.stack([end, start, len(vertices) + loop], 1).to(faces.dtype)
-    return torch.cat([vertices, centre]), torch.cat([faces, fan]), holes
+    border = edges.with_uses(1).squeeze(1)
+    start, end = edges.ends(border)
+    chosen, loop, centre = _loops(vertices, start, end, max_perimeter)
+    fan = torch.stack([end[chosen], start[chosen], len(vertices) + loop], 1).to(faces.dtype)
+    return torch.cat([vertices, centre]), torch.cat([faces, fan]), len(centre)
 
 
-def _chains(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """[N] chain of each open edge: edges are joined at vertices where exactly two meet."""
-    ends = torch.cat([start, end]).cpu().numpy()
-    owner = np.tile(np.arange(len(start)), 2)
-    order = np.argsort(ends, kind="stable")
-    _, first, meeting = np.unique(ends[order], return_index=True, return_counts=True)
-    pair = first[meeting == 2]
-    a, b = owner[order[pair]], owner[order[pair + 1]]
-    return torch.from_numpy(_components(a, b, len(start))).to(start.device)
+def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float) -> tuple[torch.Tensor, Topology, int]:
+    """`fill_small_holes` for faces whose twins are known and that are wound alike, at edges of one face only; loops
+    that lead through several components, or through a one-sided one against its winding, stay open.
 
-
-def _components(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """[count] int64 component of each node of the graph with edges a-b."""
-    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def orient(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Faces wound alike across every edge of two faces, and outward (positive signed volume) for each component.
-
-    Components that cannot be oriented (Moebius strips) keep their winding.
+    Returns:
+        vertices, the topology with the fans behind, the number of holes filled.
     """
-    edges = HalfEdges.of(faces)
-    pairs = edges.with_uses(2)
-    a, b = (pairs // 3).cpu().numpy().T
-    same_way = (edges.start[pairs[:, 0]] == edges.start[pairs[:, 1]]).cpu().numpy()
-    count = len(faces)
-    # Node f is face f as it is, node count + f the same face flipped. Faces that run along their common edge in
-    # opposite directions agree as they are; the others agree if one is flipped.
-    near, far = (
-        np.concatenate([a, a + count]),
-        np.concatenate([np.where(same_way, b + count, b), np.where(same_way, b, b + count)]),
+    border = topology.border()
+    start = topology.faces.reshape(-1)[border].long()
+    end = topology.faces.roll(-1, 1).reshape(-1)[border].long()
+    chosen, loop, centre = _loops(vertices, start, end, max_perimeter, topology.component[border // 3])
+    if len(centre) == 0:
+        return vertices, topology, 0
+    border, start, end = border[chosen], start[chosen], end[chosen]
+    faces = torch.cat([topology.faces, torch.stack([end, start, len(vertices) + loop], 1).int()])
+    fan = len(topology.twin) + 3 * torch.arange(len(border), device=border.device)  # first half-edge of each new face
+    # at each vertex of a loop a spoke leads to the centre and, on the face beside it, one back
+    there, back = ((loop * len(vertices) + corner).argsort() for corner in (start, end))
+    twin = torch.cat([topology.twin, topology.twin.new_full((3 * len(fan),), -1)])
+    for one, other in ((border, fan), (fan[there] + 1, fan[back] + 2)):
+        twin[one], twin[other] = other.int(), one.int()
+    part = topology.component[border // 3]
+    vertices = torch.cat([vertices, centre])
+    area, volume = face_measures(vertices, faces[len(topology.faces) :], part, len(topology.area))
+    closed = replace(
+        topology,
+        faces=faces,
+        twin=twin,
+        component=torch.cat([topology.component, part]),
+        area=topology.area + area,
+        volume=topology.volume + volume,
     )
-    label = _components(near, far, 2 * count)
-    plain, flipped = label[:count], label[count:]
-    component = np.minimum(plain, flipped)
-    flip = torch.from_numpy((plain > flipped) & (plain != flipped)).to(faces.device)
-    faces = torch.where(flip[:, None], faces.flip(1), faces)
-    x, y, z = vertices[faces.long()].double().unbind(1)
-    volume = (x * torch.linalg.cross(y, z)).sum(1)
-    component = torch.unique(torch.from_numpy(component).to(faces.device), return_inverse=True)[1]
-    total = volume.new_zeros(int(component.max()) + 1 if count else 0).index_add_(0, component, volume)
-    orientable = torch.from_numpy(plain != flipped).to(faces.device)
-    inward = (total < 0)[component] & orientable
-    return torch.where(inward[:, None], faces.flip(1), faces)
+    return vertices, closed, len(centre)
+
+
+def _loops(
+    vertices: torch.Tensor,
+    start: torch.Tensor,
+    end: torch.Tensor,
+    max_perimeter: float,
+    component: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Small loops among open edges: [N] int64 the edges that are in one, [N] the number of its loop, and the loops'
+    centres [L, 3]. With the edges' components only loops within one, whose edges lead from one to the next."""
+    if len(start) == 0:
+        return start, start, vertices[:0]
+    loop, count = _chains(start, end)
+    key = torch.cat([loop, loop]) * len(vertices) + torch.cat([start, end])
+    _, place, meetings = torch.unique(key, return_inverse=True, return_counts=True)
+    leads_on = (meetings[place] == 2).reshape(2, -1).all(0)
+    closed = torch.ones(count, dtype=torch.bool, device=start.device)
+    closed[loop[~leads_on]] = False
+    if component is not None:
+        begun = torch.bincount(place[: len(start)], minlength=len(meetings))
+        closed[loop[begun[place[: len(start)]] != 1]] = False
+        closed[loop[component != component[_any_of(loop, count)[loop]]]] = False
+    a, b = vertices[start].double(), vertices[end].double()
+    total = a.new_zeros(count, 4)
+    total.index_add_(0, loop, torch.cat([(a + b) / 2, (b - a).norm(dim=1, keepdim=True)], 1))
+    centre, perimeter = total[:, :3] / torch.bincount(loop, minlength=count)[:, None], total[:, 3]
+    to_centre = torch.linalg.cross(b - a, centre[loop] - a).norm(dim=1) / 2
+    area = perimeter.new_zeros(count).index_add_(0, loop, to_centre)
+    small = closed & (perimeter < max_perimeter) & (area > _SLIT * perimeter**2)
+    chosen = small[loop].nonzero().squeeze(1)
+    return chosen, (small.cumsum(0) - 1)[loop[chosen]], centre[small].to(vertices.dtype)
+
+
+def _any_of(group: torch.Tensor, groups: int) -> torch.Tensor:
+    """[groups] int64 one member of each group."""
+    member = torch.zeros(groups, dtype=torch.int64, device=group.device)
+    member[group] = torch.arange(len(group), device=group.device)
+    return member
+
+
+def _chains(start: torch.Tensor, end: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """[N] chain of each open edge, and how many there are: edges are joined at vertices where exactly two meet."""
+    ends, order = torch.cat([start, end]).sort(stable=True)
+    _, meeting = torch.unique_consecutive(ends, return_counts=True)
+    pair = (meeting.cumsum(0) - meeting)[meeting == 2]
+    return components(order[pair] % len(start), order[pair + 1] % len(start), len(start))
+
+
+def compact(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drop vertices that no face uses; the rest keep their order."""
+    return drop_unused(vertices, faces)[:2]
+
+
+def drop_unused(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop vertices that no face uses; the rest keep their order."""
+    used = torch.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
+    dropped = len(vertices) - int(used.count_nonzero())
+    if dropped == 0:
+        return vertices, faces, 0
+    number = (used.cumsum(0) - 1).to(faces.dtype)
+    return vertices[used], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), dropped
+
+
+def drop_bad_faces(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Faces without those of no area (to fp32 rounding) and without repeats of the same three vertices."""
+    _, faces, _ = drop_degenerate(vertices, faces)
+    return drop_duplicates(vertices, faces)[1]
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
