@@ -1,0 +1,284 @@
+"""Parallel edge collapse: what a decimated surface keeps, exactly where it can be exact, and how near it stays."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from pipeline import bench_shapes
+from pipeline.errors import NotFiniteError, SettingsError
+from pipeline.geometry.collapse import collapse, collapse_chain
+from pipeline.geometry.surface import Surface
+
+pytest.importorskip("warp")
+
+
+def quiet():
+    pass
+
+
+def grid(rows, columns, wrap=(False, False)):
+    """[2 rows columns, 3] faces over a grid of (rows + 1) (columns + 1) points, or rows columns where both wrap."""
+    height, width = rows + (not wrap[0]), columns + (not wrap[1])
+    i, j = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    down, right = (i + 1) % height, (j + 1) % width
+    a, b, c, d = i * width + j, down * width + j, down * width + right, i * width + right
+    return torch.stack([torch.stack([a, b, c], -1), torch.stack([a, c, d], -1)], -2).reshape(-1, 3).int()
+
+
+def plane(side=24):
+    axis = torch.linspace(0, 1, side + 1)
+    return torch.cat([torch.cartesian_prod(axis, axis), torch.zeros((side + 1) ** 2, 1)], 1), grid(side, side)
+
+
+def cube(side=12):
+    """A closed cube of side 1 about the origin, its vertices shared."""
+    flat, faces = plane(side)
+    x, y = (flat[:, :2] - 0.5).T
+    sides = []
+    for sign in (0.5, -0.5):
+        turned = torch.stack([torch.full_like(x, sign), x, 2 * sign * y], 1)
+        sides += [turned.roll(axis, 1) for axis in range(3)]
+    corners = torch.cat(sides)
+    numbers = torch.cat([faces + i * len(flat) for i in range(6)])
+    keys, numbers_of = torch.unique((corners * 4 * side).round().long(), dim=0, return_inverse=True)
+    return keys.float() / (4 * side), numbers_of[numbers.long()].int()
+
+
+def sphere(side=24):
+    vertices, faces = cube(side)
+    return torch.nn.functional.normalize(vertices, dim=1), faces
+
+
+def torus(rows=60, columns=30):
+    u, v = (2 * math.pi * torch.arange(n) / n for n in (rows, columns))
+    u, v = torch.meshgrid(u, v, indexing="ij")
+    points = [(1 + 0.4 * v.cos()) * u.cos(), (1 + 0.4 * v.cos()) * u.sin(), 0.4 * v.sin()]
+    return torch.stack(points, -1).reshape(-1, 3), grid(rows, columns, (True, True))
+
+
+def edges(faces):
+    """Number of faces by undirected edge."""
+    pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).long().sort(1).values
+    return Counter(map(tuple, pairs.tolist()))
+
+
+def euler(vertices, faces):
+    return len(vertices) - len(edges(faces)) + len(faces)
+
+
+def normals(vertices, faces):
+    """[F, 3] of twice the faces' areas in length."""
+    a, b, c = vertices[faces.long()].double().unbind(1)
+    return torch.linalg.cross(b - a, c - a)
+
+
+def volume(vertices, faces):
+    return (vertices[faces.long()[:, 0]].double() * normals(vertices, faces)).sum().item() / 6
+
+
+def check_sound(vertices, faces):
+    """No repeated vertex in a face, no repeated face, every vertex used."""
+    faces = faces.long()
+    assert (faces != faces.roll(1, 1)).all()
+    assert len(torch.unique(faces.sort(1).values, dim=0)) == len(faces)
+    assert torch.equal(torch.unique(faces), torch.arange(len(vertices)))
+
+
+def test_the_shapes_used_here_are_closed_and_wound_outward():
+    for vertices, faces in (cube(), sphere()):
+        assert set(edges(faces).values()) == {2} and euler(vertices, faces) == 2
+        assert ((vertices[faces.long()].mean(1) * normals(vertices, faces)).sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("target", [2000, 501, 100, 20])
+def test_a_sphere_stays_closed_and_round(target):
+    vertices, faces = collapse(*sphere(), target, quiet)
+    assert target - 1 <= len(faces) <= target
+    check_sound(vertices, faces)
+    assert set(edges(faces).values()) == {2} and euler(vertices, faces) == 2
+    centres = vertices[faces.long()].mean(1)
+    assert ((centres * normals(vertices, faces)).sum(1) > 0).all()  # none inverted
+    # an inscribed polyhedron of F equal faces would lack about 7.3 / F of the volume; quadrics lie half outside
+    assert volume(vertices, faces) == pytest.approx(4 / 3 * math.pi, rel=max(0.006, 8 / target))
+    assert (vertices.norm(dim=1) - 1).abs().max() < 8 / target + 0.002
+
+
+def test_a_torus_keeps_its_hole():
+    source = torus()
+    vertices, faces = collapse(*source, 300, quiet)
+    assert 299 <= len(faces) <= 300
+    assert set(edges(faces).values()) == {2} and euler(vertices, faces) == 0
+    assert volume(vertices, faces) == pytest.approx(volume(*source), rel=0.03)
+
+
+def test_an_open_plane_keeps_its_border():
+    vertices, faces = collapse(*plane(), 40, quiet)
+    assert len(faces) <= 40
+    assert (vertices[:, 2] == 0).all()
+    corners = torch.tensor([[0.0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]])
+    assert torch.cdist(corners, vertices).amin(1).max() < 1e-5
+    up = normals(vertices, faces)[:, 2]
+    assert (up > 0).all() and up.sum() / 2 == pytest.approx(1, abs=1e-5)
+    for (i, j), uses in edges(faces).items():
+        if uses == 1:
+            assert min((vertices[[i, j], axis] - side).abs().max() for axis in (0, 1) for side in (0, 1)) < 1e-5
+
+
+def test_a_window_in_a_plane_stays_open():
+    vertices, faces = plane()
+    centre = vertices[faces.long()].mean(1)[:, :2]
+    faces = faces[((centre - 0.5).abs() > 0.25).any(1)]
+    vertices, faces = collapse(vertices, faces, 60, quiet)
+    assert euler(vertices, faces) == 0  # a ring
+    assert normals(vertices, faces)[:, 2].sum() / 2 == pytest.approx(0.75, abs=1e-4)
+
+
+def test_a_cube_keeps_edges_and_corners():
+    vertices, faces = collapse(*cube(), 60, quiet)
+    corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 3)
+    assert torch.cdist(corners, vertices).amin(1).max() < 1e-4
+    assert (vertices.abs().amax(1) - 0.5).abs().max() < 1e-4
+    assert volume(vertices, faces) == pytest.approx(1, abs=3e-4)
+    off_axis = normals(vertices, faces)
+    off_axis = (off_axis / off_axis.norm(dim=1, keepdim=True)).abs().amax(1)
+    assert off_axis.min() > 0.999  # every face lies in a side: no edge is cut
+
+
+def test_a_tetrahedron_is_as_far_as_it_goes():
+    vertices, faces = collapse(*sphere(8), 1, quiet)
+    assert len(faces) == 4 and len(vertices) == 4
+    assert set(edges(faces).values()) == {2}
+
+
+def test_separate_parts_stay_separate():
+    vertices, faces = sphere(10)
+    far = vertices * 0.05 + torch.tensor([1.3, 0, 0])
+    faces = torch.cat([faces, faces + len(vertices)])
+    vertices, faces = collapse(torch.cat([vertices, far]), faces, 60, quiet)
+    small = vertices[:, 0] > 1.2
+    assert small.any() and (~small).any()
+    assert ((small[faces.long()].sum(1) % 3) == 0).all()
+    assert euler(vertices, faces) == 4 and set(edges(faces).values()) == {2}
+
+
+def test_twice_the_same():
+    first, second = (collapse(*torus(), 500, quiet) for _ in range(2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_scale_does_not_matter(scale):
+    vertices, faces = torus()
+    scale = 2.0 ** round(math.log2(scale))  # exact in floating point
+    expected, expected_faces = collapse(vertices, faces, 500, quiet)
+    found, found_faces = collapse(vertices * scale, faces, 500, quiet)
+    assert torch.equal(found, expected * scale) and torch.equal(found_faces, expected_faces)
+
+
+def test_a_chain_goes_on_from_level_to_level():
+    vertices, faces = sphere()
+    before, given = vertices.clone(), faces.clone()
+    levels = collapse_chain(vertices, faces, [10**6, 1000, 300, 300, 50], quiet)
+    assert levels[0][0] is vertices and levels[0][1] is faces
+    assert torch.equal(vertices, before) and torch.equal(faces, given)  # the input is left alone
+    assert [len(level[1]) for level in levels[1:]] == [1000, 300, 300, 50]
+    assert torch.equal(levels[2][0], levels[3][0])
+    for level, bound in zip(levels[1:], (0.01, 0.03, 0.03, 0.2)):
+        assert set(edges(level[1]).values()) == {2}
+        assert volume(*level) == pytest.approx(4 / 3 * math.pi, rel=bound)
+
+
+def test_it_is_as_near_as_fast_simplification():
+    pytest.importorskip("fast_simplification")
+    from pipeline.geometry.worker import simplify
+
+    vertices, faces = bench_shapes.surface_net(bench_shapes.bench_field, 56)
+    source = Surface(vertices, faces)
+    target = len(faces) // 5
+    found = collapse(vertices, faces, target, quiet)
+    theirs = simplify(vertices.double().numpy(), faces.numpy(), target)
+    theirs = torch.from_numpy(theirs["vertices"]), torch.from_numpy(theirs["faces"])
+
+    def distances(mesh):
+        there, back = (
+            Surface(*mesh).closest(vertices).distance,
+            source.closest(mesh[0][mesh[1].long()].mean(1)).distance,
+        )
+        return torch.cat([there, back])
+
+    ours, theirs = distances(found), distances(theirs)
+    assert 0.99 * target <= len(found[1]) <= target
+    assert ours.mean() < 1.05 * theirs.mean()
+    assert ours.max() < 1.5 * theirs.max()
+
+
+def test_dirty_meshes_get_no_dirtier():
+    vertices, faces = bench_shapes.spoil(*bench_shapes.surface_net(bench_shapes.bench_field, 48))
+    before = edges(faces[(faces != faces.roll(1, 1)).all(1)])
+    vertices, out = collapse(vertices, faces, len(faces) // 4, quiet)
+    assert 0.99 * (len(faces) // 4) <= len(out) <= len(faces) // 4
+    assert vertices.isfinite().all() and (out != out.roll(1, 1)).all()
+    after = edges(out)
+    assert sum(uses > 2 for uses in after.values()) <= sum(uses > 2 for uses in before.values())
+    # where a repeated face goes, a non-manifold edge may become an open one
+    assert sum(uses != 2 for uses in after.values()) <= sum(uses != 2 for uses in before.values())
+
+
+def test_a_fan_of_thousands_round_one_vertex_ends():
+    count = 5000
+    angle = 2 * math.pi * torch.arange(count) / count
+    rim = torch.stack([angle.cos(), angle.sin(), torch.zeros(count)], 1)
+    i = torch.arange(count)
+    faces = torch.stack([torch.full_like(i, count), i, (i + 1) % count], 1).int()
+    vertices, faces = collapse(torch.cat([rim, torch.tensor([[0.0, 0, 1]])]), faces, 100, quiet)
+    assert len(faces) == 100 and euler(vertices, faces) == 1
+
+
+@pytest.mark.parametrize("target", [0, -5])
+def test_a_target_below_one_is_refused(target):
+    with pytest.raises(SettingsError, match="at least 1"):
+        collapse(*cube(2), target, quiet)
+
+
+def test_ascending_targets_are_refused():
+    with pytest.raises(SettingsError, match="ascend"):
+        collapse_chain(*cube(2), [10, 20], quiet)
+
+
+def test_indices_out_of_range_and_nan_are_refused():
+    vertices, faces = cube(2)
+    for wrong in (-1, len(vertices)):
+        spoilt = faces.clone()
+        spoilt[3, 1] = wrong
+        with pytest.raises(SettingsError, match="damaged"):
+            collapse(vertices, spoilt, 10, quiet)
+    with pytest.raises(NotFiniteError, match="NaN"):
+        collapse(torch.cat([vertices[1:], vertices[:1] * math.nan]), faces, 10, quiet)
+
+
+def test_small_and_worthless_meshes():
+    triangle = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    one = torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    none = one[:0]
+    assert collapse(triangle, none, 5, quiet)[1].shape == (0, 3)
+    assert torch.equal(collapse(triangle, one, 1, quiet)[1], one)
+    vertices, faces = collapse(triangle, torch.tensor([[0, 1, 1]] * 7), 3, quiet)  # repeated vertices
+    assert vertices.shape == (0, 3) and faces.shape == (0, 3)
+    vertices, faces = collapse(triangle, one.repeat(9, 1), 3, quiet)  # one face, nine times
+    assert len(faces) in range(10) and vertices.isfinite().all()
+    flat, faces = plane(8)
+    for squash in (0.0, 1e-30):  # all faces without area
+        vertices, out = collapse(flat * torch.tensor([1.0, squash, 0]), faces, 30, quiet)
+        assert len(out) <= 30 and vertices.isfinite().all()
+    vertices, out = collapse(torch.zeros(len(flat), 3), faces, 30, quiet)  # all in one point
+    assert vertices.isfinite().all() and len(out) <= len(faces)
+
+
+def test_tick_may_stop_it():
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collapse(*sphere(), 100, stop)
