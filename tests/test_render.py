@@ -1,0 +1,473 @@
+"""Previews: outlines, normals, textures, light and depth against formulas and other ways to compute them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
+from pipeline.geometry.surface import ABSENT, Surface
+from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
+
+pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"Warp is absent: {ABSENT}")
+
+EVEN = Studio((1.0,) * 3, (1.0,) * 3, (Softbox(0, 45, 30, 30, (0.0,) * 3),))  # the same light from everywhere
+
+
+def sphere(radius=0.4, rows=64):
+    """A ball in latitudes and longitudes, wound outward."""
+    u, w = np.meshgrid(np.linspace(0, 2 * np.pi, 2 * rows + 1), np.linspace(0, np.pi, rows + 1))
+    vertices = radius * np.stack([np.sin(w) * np.cos(u), np.sin(w) * np.sin(u), np.cos(w)], -1).reshape(-1, 3)
+    first = (np.arange(rows)[:, None] * (2 * rows + 1) + np.arange(2 * rows)).ravel()
+    below = first + 2 * rows + 1
+    faces = np.concatenate([np.stack([first, below, first + 1], 1), np.stack([first + 1, below, below + 1], 1)])
+    return torch.tensor(vertices, dtype=torch.float32), torch.tensor(faces, dtype=torch.int32)
+
+
+def wall():
+    """A square in the plane y = 0 that faces -Y, with v downwards."""
+    vertices = torch.tensor([[-0.5, 0, 0.5], [0.5, 0, 0.5], [0.5, 0, -0.5], [-0.5, 0, -0.5]])
+    uvs = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    return vertices, torch.tensor([[0, 2, 1], [0, 3, 2]], dtype=torch.int32), uvs
+
+
+def flat_maps(colour, side=8, metallic=0.0, roughness=0.5, alpha=1.0):
+    return np.full((side, side, 6), (*colour, metallic, roughness, alpha), np.float32)
+
+
+def painted(vertices, *values):
+    return torch.tensor(values, dtype=torch.float32).expand(len(vertices), len(values))
+
+
+def directions(camera, size):
+    """Eye [3] and rays through the centres of pixels [size, size, 3], unit."""
+    right, up, back = camera.axes()
+    tangent = math.tan(math.radians(camera.fov) / 2)
+    at = (np.arange(size) + 0.5) / size * 2 - 1
+    rays = tangent * (at[None, :, None] * right - at[:, None, None] * up) - back
+    return np.array(camera.target) + camera.distance * back, rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+
+def shown(light):
+    """Linear light [..., 3] -> bytes as a picture has them: PBR Neutral and the sRGB curve."""
+    low = light.min(-1, keepdims=True)
+    light = light - np.where(low < 0.08, low - 6.25 * low * low, 0.04)
+    peak = light.max(-1, keepdims=True)
+    pressed = 1 - 0.24**2 / (peak + 0.24 - 0.76)
+    grey = 1 - 1 / (0.15 * (peak - pressed) + 1)
+    light = np.where(peak < 0.76, light, light * pressed / peak * (1 - grey) + pressed * grey)
+    return 255 * np.where(light < 0.0031308, 12.92 * light, 1.055 * light.clip(0.0031308) ** (1 / 2.4) - 0.055)
+
+
+FIXED = Camera(azimuth=35, elevation=25, fov=30, distance=2.0, target=(0.0, 0.0, 0.0))
+
+
+def test_the_outline_of_a_ball_has_the_radius_of_its_cone():
+    alpha = render(Subject(*sphere(rows=128)), FIXED, 256)[..., 3] / 255.0
+    expected = 128 / math.tan(math.radians(15)) * 0.4 / math.sqrt(2.0**2 - 0.4**2)
+    assert math.sqrt(alpha.sum() / math.pi) == pytest.approx(expected, abs=0.2)
+    for axis in (0, 1):
+        line = alpha.sum(axis)
+        centre = (line * (np.arange(256) + 0.5)).sum() / line.sum()
+        assert centre == pytest.approx(128, abs=0.1)
+        assert line.max() == pytest.approx(2 * expected, abs=1)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_normals_of_a_ball_are_those_of_the_formula(given):
+    vertices, faces = sphere()
+    normals = torch.nn.functional.normalize(vertices, dim=1) if given else None
+    picture = render(Subject(vertices, faces, normals), FIXED, 128, "normals")
+    eye, rays = directions(FIXED, 128)
+    along = -(rays @ eye)
+    inside = along**2 - (eye @ eye - 0.4**2)
+    seen = inside > 0.012  # away from the outline
+    points = eye + (along - np.sqrt(inside.clip(0)))[..., None] * rays
+    expected = points / 0.4 @ FIXED.axes().T
+    assert seen.sum() > 2500
+    assert np.abs(picture[..., :3] / 127.5 - 1 - expected)[seen].max() < 0.04
+
+
+def test_a_texture_is_upright_and_not_mirrored():
+    vertices, faces, uvs = wall()
+    maps = flat_maps((0, 0, 0), 64)
+    corners = {(0, 0): (1, 0, 0), (0, 1): (0, 1, 0), (1, 0): (0, 0, 1), (1, 1): (1, 1, 0.2)}
+    for (row, column), colour in corners.items():
+        maps[32 * row : 32 * row + 32, 32 * column : 32 * column + 32, :3] = colour
+    subject = Subject(vertices, faces, uvs=uvs, maps=maps)
+    for azimuth, flip in ((0, 0), (180, 1)):
+        picture = render(subject, Camera(azimuth, 0), 128, "base_color", (0, 0, 0))
+        for (row, column), colour in corners.items():
+            found = picture[40 + 48 * row, 40 + 48 * (column ^ flip), :3]
+            assert np.abs(found - 255 * np.array(colour)).max() <= 1, (azimuth, row, column)
+
+
+def test_vertex_colours_are_interpolated_in_space_and_not_on_the_picture():
+    vertices, faces, _ = wall()
+    colours = torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, 1, 1], [0, 0, 0]])
+    camera = Camera(60, 0, 60, 1.2, (0.0, 0.0, 0.0))
+    picture = render(Subject(vertices, faces, colours=colours), camera, 256, "base_color")
+    assert picture[128, 128, 0] == pytest.approx(127.5, abs=2)  # the wall's centre, though its near half looks larger
+
+
+def test_a_fine_texture_far_away_becomes_its_mean():
+    vertices, faces, uvs = wall()
+    maps = flat_maps((0, 0, 0), 1024)
+    maps[::2, ::2, :3] = maps[1::2, 1::2, :3] = 1
+    picture = render(Subject(vertices, faces, uvs=uvs, maps=maps), Camera(0, 0), 64, "base_color", (0, 0, 0))
+    inner = picture[16:48, 16:48, :3].astype(int)
+    assert np.ptp(inner) <= 1 and abs(inner.mean() - 180) <= 1  # mean of squares: half the light would be 188
+
+
+def test_what_is_seen_is_what_rays_meet_first():
+    random = torch.Generator().manual_seed(3)
+    corners = torch.rand(300, 1, 3, generator=random) - 0.5 + 0.4 * (torch.rand(300, 3, 3, generator=random) - 0.5)
+    colours = torch.rand(300, 1, 3, generator=random).expand(300, 3, 3).reshape(-1, 3)
+    vertices, faces = corners.reshape(-1, 3), torch.arange(900).reshape(300, 3)
+    camera = Camera(20, 30, 40, 2.5, (0.0, 0.0, 0.0))
+    picture = render(Subject(vertices, faces, colours=colours), camera, 160, "base_color")
+    eye, rays = directions(camera, 160)
+    rays = torch.tensor(rays.reshape(-1, 3), dtype=torch.float32)
+    face = Surface(vertices, faces).rays(torch.tensor(eye, dtype=torch.float32).expand(len(rays), 3), rays).face
+    face = face.reshape(160, 160)
+    same = torch.ones(158, 158, dtype=torch.bool)  # pixels whose neighbourhood shows one face
+    for dy in range(3):
+        for dx in range(3):
+            same &= face[dy : dy + 158, dx : dx + 158] == face[1:-1, 1:-1]
+    inner, found = face[1:-1, 1:-1], torch.from_numpy(picture[1:-1, 1:-1])
+    assert (same & (inner >= 0)).sum() > 2500
+    hit, missed = same & (inner >= 0), same & (inner < 0)
+    expected = (colours[3 * inner[hit]] * 255).round()
+    wrong = (found[hit][:, :3] - expected).abs().amax(1) > 1
+    assert wrong.float().mean() < 0.005  # faces thinner than a pixel may pass in between
+    assert (found[missed][:, 3] > 0).float().mean() < 0.005
+
+
+def test_large_faces_are_drawn_as_small_ones():
+    vertices, faces, _ = wall()
+    n = 96
+    z, x = np.meshgrid(np.linspace(0.5, -0.5, n + 1), np.linspace(-0.5, 0.5, n + 1), indexing="ij")
+    fine = torch.tensor(np.stack([x, 0 * x, z], -1).reshape(-1, 3), dtype=torch.float32)
+    first = (np.arange(n)[:, None] * (n + 1) + np.arange(n)).ravel()
+    quads = np.concatenate(
+        [np.stack([first, first + n + 2, first + 1], 1), np.stack([first, first + n + 1, first + n + 2], 1)]
+    )
+    camera = Camera(25, 15)
+    one = render(Subject(vertices, faces), camera, 256)
+    other = render(Subject(fine, torch.tensor(quads)), camera, 256)
+    inside = one[..., 3] == 255
+    inside[1:-1, 1:-1] &= inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    difference = np.abs(one.astype(int) - other)
+    assert inside.sum() > 20000
+    assert difference[inside].max() <= 2 and difference.max() <= 64  # at most one of four samples on an edge
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_turntable_shows_what_a_still_shows(mode):
+    vertices, faces = sphere(rows=12)
+    subject = Subject(vertices * torch.tensor([1.0, 0.5, 1.2]), faces, colours=(vertices + 0.5).clamp(0, 1))
+    frames = turntable(subject, 3, 48, mode, camera=Camera(10, 25))
+    assert frames.shape == (3, 48, 48, 4) and frames.dtype == np.uint8
+    for k, frame in enumerate(frames):
+        assert np.array_equal(frame, render(subject, Camera(10 + 120 * k, 25), 48, mode))
+    assert not np.array_equal(frames[0], frames[1])
+
+
+@pytest.mark.parametrize("distance", [1.0, 60.0])
+def test_thin_gaps_are_kept_apart_near_and_far(distance):
+    vertices, faces, _ = wall()
+    colours = torch.cat([painted(vertices, 0, 1, 0), painted(vertices, 1, 0, 0)])
+    gap = torch.tensor([0, 1e-3, 0])  # the red wall stands in front
+    subject = Subject(torch.cat([vertices + gap, vertices]), torch.cat([faces, faces + 4]), colours=colours)
+    camera = Camera(20, 10, 50 if distance == 1 else 1.2, distance, (0.0, 0.0, 0.0))
+    picture = render(subject, camera, 96, "base_color", (1, 0, 0))
+    inside = picture[24:72, 24:72]
+    assert (inside == [255, 0, 0, 255]).all()
+
+
+def test_the_number_of_workers_does_not_show(monkeypatch):
+    from pipeline.geometry import kernels
+
+    vertices, faces = sphere(rows=200)  # more than one chunk
+    one = render(Subject(vertices, faces), size=64)
+    monkeypatch.setattr(kernels, "cores", lambda: 1)
+    assert np.array_equal(one, render(Subject(vertices, faces), size=64))
+
+
+def test_size_and_place_do_not_show():
+    vertices, faces = sphere(rows=16)
+    one = render(Subject(vertices, faces), size=64).astype(int)
+    other = render(Subject(vertices * 2048 + torch.tensor([4096.0, 0, -8192]), faces), size=64)
+    assert np.abs(one - other).max() <= 3
+
+
+def test_winding_does_not_show():
+    vertices, faces = sphere(rows=24)
+    some = torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) < 0.5
+    mixed = faces.clone()
+    mixed[some] = mixed[some].flip(1)
+    one, other = (render(Subject(vertices, x), size=96).astype(int) for x in (faces, mixed))
+    assert np.abs(one - other).max() <= 2
+
+
+def test_the_whole_object_is_in_the_picture_from_every_side():
+    random = torch.Generator().manual_seed(1)
+    vertices = torch.rand(60, 3, generator=random) * torch.tensor([2.0, 0.3, 0.9]) + 7
+    subject = Subject(vertices, torch.arange(60).reshape(20, 3))
+    for elevation in (-90, -30, 0, 50, 90):
+        alpha = turntable(subject, 5, 64, camera=Camera(0, elevation))[..., 3]
+        assert not alpha[:, [0, -1]].any() and not alpha[:, :, [0, -1]].any()
+        assert max(np.ptp(np.nonzero(each)[k]) for each in alpha for k in (0, 1)) > 40
+
+
+# Light
+
+
+@pytest.mark.parametrize("metallic", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("roughness", [0.1, 0.5, 1.0])
+def test_in_even_light_a_white_ball_is_as_bright_as_the_light(metallic, roughness):
+    """No energy is made or lost, and a convex body does not occlude itself."""
+    vertices, faces = sphere()
+    subject = Subject(vertices, faces, colours=painted(vertices, 1, 1, 1, metallic, roughness, 1))
+    picture = render(subject, FIXED, 96, "pbr", studio=EVEN)
+    light = shown(np.ones((1, 3))).mean()
+    inside = picture[picture[..., 3] == 255][:, :3]
+    assert inside.max() <= light + 1
+    assert np.median(inside) >= light - 2 and inside.min() > light - 20
+
+
+def test_the_lit_side_is_brighter():
+    vertices, faces = sphere()
+    subject = Subject(vertices, faces, colours=painted(vertices, 1, 1, 1, 0, 1, 1))
+    for mode in ("pbr", "shaded"):
+        picture = render(subject, Camera(0, 0), 128, mode).astype(float)[..., 0]
+        assert picture[40, 40] > picture[88, 88] + 40  # the first box stands left above
+
+
+def test_metal_tints_what_it_mirrors_and_plastic_does_not():
+    vertices, faces = sphere()
+    subjects = [Subject(vertices, faces, colours=painted(vertices, 0.9, 0.2, 0.1, x, 0.15, 1)) for x in (1, 0)]
+    metal = render(subjects[0], Camera(0, 0), 96, "pbr", studio=EVEN)[48, 48]
+    assert np.abs(metal[:3].astype(int) - shown_encoded(0.9, 0.2, 0.1)).max() <= 12  # its colour, in white light
+    peak = render(subjects[1], Camera(0, 0), 96, "pbr")[..., :3].min(-1).max()
+    assert peak > 140  # in the dark red plastic the first box is nearly white
+
+
+def shown_encoded(*colour):
+    """The bytes of a surface of this sRGB colour that sends back all of white light of radiance 1."""
+    return shown(((np.array([colour]) + 0.055) / 1.055) ** 2.4)[0]
+
+
+def ggx(studio, normals, viewers, roughness, base, count=4096):
+    """Light [N, 3] that a metal sends to the viewers: the Cook-Torrance integral by importance sampling."""
+    alpha = roughness**2
+    steps = np.arange(count) + 0.5
+    u, turn = steps / count, np.pi * (1 + 5**0.5) * steps
+    tangent = alpha * np.sqrt(u / (1 - u))
+    cosine = 1 / np.sqrt(1 + tangent**2)
+    local = np.stack([cosine * tangent * np.cos(turn), cosine * tangent * np.sin(turn), cosine], 1)
+    result = []
+    for n, v in zip(normals, viewers):
+        side = np.cross(n, [0.3, 0.5, 0.8])
+        side /= np.linalg.norm(side)
+        half = local @ np.stack([side, np.cross(n, side), n])
+        light = 2 * (half @ v)[:, None] * half - v
+        nl, nv, nh, vh = light @ n, n @ v, half @ n, half @ v
+        k = alpha**2
+
+        def smith(c, k=k):
+            return 2 * c / (c + np.sqrt(k + (1 - k) * c * c))
+
+        weight = np.where(nl > 0, smith(nl.clip(1e-9)) * smith(nv) * vh / (nh * nv), 0)
+        fresnel = base + (1 - base) * (1 - vh.clip(0, 1))[:, None] ** 5
+        result.append((fresnel * weight[:, None] * sum(studio.radiance(light))).mean(0))
+    return np.array(result)
+
+
+@pytest.mark.parametrize(("roughness", "limit"), [(0.15, 4), (0.35, 9), (0.6, 11)])
+def test_reflections_are_near_the_integral_of_cook_torrance(roughness, limit):
+    vertices, faces = sphere()
+    studio, camera, base = Studio(), Camera(0, 0, 20, 4.0, (0.0, 0.0, 0.0)), 0.6
+    level = 1.055 * base ** (1 / 2.4) - 0.055
+    subject = Subject(
+        vertices,
+        faces,
+        torch.nn.functional.normalize(vertices, dim=1),
+        colours=painted(vertices, level, level, level, 1, roughness, 1),
+    )
+    size = 96
+    picture = render(subject, camera, size, "pbr", studio=studio).astype(float)
+    eye, rays = directions(camera, size)
+    along = -(rays @ eye)
+    inside = along**2 - (eye @ eye - 0.4**2)
+    rows, columns = np.nonzero(inside > 0.06)
+    pick = slice(0, None, 23)
+    rays, root = rays[rows, columns][pick], np.sqrt(inside[rows, columns][pick])
+    points = eye + (along[rows, columns][pick] - root)[:, None] * rays
+    expected = shown(ggx(studio, points / 0.4, -rays, roughness, base))
+    error = np.abs(picture[rows, columns][pick][:, :3] - expected)
+    assert len(error) > 50 and error.mean() < limit, error.mean()
+
+
+def test_diffuse_light_is_the_cosine_weighted_mean():
+    studio = Studio()
+    coefficients = studio.harmonics()
+    random = np.random.default_rng(0)
+    light = random.normal(size=(200000, 3))
+    light /= np.linalg.norm(light, axis=1, keepdims=True)
+    parts = studio.radiance(light)
+    for n in random.normal(size=(12, 3)):
+        x, y, z = n = n / np.linalg.norm(n)
+        basis = np.array([1, y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y])
+        for k, part in enumerate(parts):
+            exact = 4 * (np.clip(light @ n, 0, None)[:, None] * part).mean(0)
+            assert np.abs(basis @ coefficients[9 * k : 9 * k + 9] - exact).max() < 0.06
+
+
+def roofed(height):
+    """A floor seen from above with a roof over its middle, or without."""
+    vertices, faces, _ = wall()
+    floor = torch.stack([vertices[:, 0], vertices[:, 2], 0 * vertices[:, 0]], 1) * 2
+    if height is None:
+        return Subject(floor, faces)
+    roof = floor * 0.3 + torch.tensor([0, 0, height])
+    return Subject(torch.cat([floor, roof]), torch.cat([faces, faces + 4]))
+
+
+def test_a_roof_casts_a_shadow_away_from_the_first_box_and_darkens_what_is_close():
+    camera = Camera(0, 60, 40, 4.0, (0.0, 0.0, 0.0))
+    open_floor, shaded, low = (render(roofed(h), camera, 128).astype(int)[..., 0] for h in (None, 0.4, 0.05))
+    assert open_floor[35:95, 35:95].std() < 3  # no stripes of a surface that shadows itself
+    darker = open_floor - shaded
+    rows, columns = np.nonzero(darker > 25)
+    assert len(rows) > 100 and columns.mean() > 64 + 4  # the box stands on the left
+    assert darker[100:110, 20:40].max() < 10
+    assert (open_floor - low).max() > 15
+
+
+# Background and alpha
+
+
+def test_background_and_transparency():
+    subject = Subject(*sphere(rows=16))
+    clear = render(subject, size=64)
+    assert clear[0, 0].tolist() == [0, 0, 0, 0] and clear[32, 32, 3] == 255
+    over = render(subject, size=64, background=(0.2, 0.4, 0.6))
+    assert over[0, 0].tolist() == [51, 102, 153, 255] and np.array_equal(over[32, 32], clear[32, 32])
+    edge = (clear[..., 3] > 0) & (clear[..., 3] < 255)
+    assert edge.any() and (over[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "alpha", "expected"), [("OPAQUE", 0.25, 255), ("MASK", 0.25, 0), ("MASK", 0.75, 255), ("BLEND", 0.25, 64)]
+)
+def test_alpha_modes(mode, alpha, expected):
+    vertices, faces, uvs = wall()
+    subject = Subject(vertices, faces, uvs=uvs, maps=flat_maps((1, 0, 0), alpha=alpha), alpha_mode=mode)
+    assert render(subject, Camera(0, 0), 64, "base_color")[32, 32, 3] == pytest.approx(expected, abs=1)
+    assert render(subject, Camera(0, 0), 64, "shaded")[32, 32, 3] == 255
+
+
+def test_translucent_layers_blend_from_front_to_back_in_linear_light():
+    vertices, faces, _ = wall()
+    behind = torch.tensor([0, 0.2, 0])
+    colours = torch.cat([painted(vertices, 1, 0, 0, 0, 1, 0.5), painted(vertices, 0, 1, 0, 0, 1, 0.5)])
+    subject = Subject(
+        torch.cat([vertices + behind, vertices]),
+        torch.cat([faces, faces + 4]),
+        colours=colours.flip(0),
+        alpha_mode="BLEND",
+    )  # the front, listed last, is red
+    found = render(subject, Camera(0, 0), 64, "base_color", (0, 0, 1))[32, 32]
+    expected = [255 * (1.055 * x ** (1 / 2.4) - 0.055) for x in (0.5, 0.25, 0.25)]
+    assert np.abs(found[:3] - np.array(expected)).max() <= 1
+
+
+def test_edges_of_a_wireframe_are_dark_and_faces_are_clay():
+    vertices, faces, _ = wall()
+    picture = render(Subject(vertices, faces), Camera(0, 0), 256, "wireframe").astype(int)
+    clay = render(Subject(vertices, faces), Camera(0, 0), 256, "shaded").astype(int)
+    assert (picture[128, 128, :3] < 110).all() and (clay[128, 128, :3] > 120).all()  # on the diagonal
+    assert np.array_equal(picture[80, 160], clay[80, 160])
+
+
+# Bad input
+
+
+def plain(**changes):
+    vertices, faces, uvs = wall()
+    return Subject(**{"vertices": vertices, "faces": faces, "uvs": uvs, **changes})
+
+
+NAN = torch.full((4, 3), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("subject", "mode", "error", "words"),
+    [
+        (plain(faces=torch.zeros(0, 3, dtype=torch.int32)), "shaded", EmptyResultError, "no faces"),
+        (plain(vertices=torch.zeros(0, 3)), "shaded", SettingsError, "there are 0 vertices"),
+        (plain(vertices=NAN), "shaded", NotFiniteError, "vertices hold NaN"),
+        (plain(normals=NAN), "shaded", NotFiniteError, "normals hold NaN"),
+        (plain(colours=NAN), "pbr", NotFiniteError, "colours hold NaN"),
+        (plain(colours=torch.ones(3, 3)), "pbr", SettingsError, r"\[4, 3 or 6\]"),
+        (plain(faces=torch.tensor([[0, 1, 4]])), "shaded", SettingsError, "vertices 0 to 4"),
+        (plain(faces=torch.tensor([[0, 1, -1]])), "shaded", SettingsError, "vertices -1 to 1"),
+        (plain(faces=torch.tensor([[0.0, 1, 2]])), "shaded", SettingsError, "whole numbers"),
+        (plain(vertices=torch.zeros(4, 2)), "shaded", SettingsError, r"vertices \[V, 3\]"),
+        (plain(vertices=torch.ones(4, 3)), "shaded", SettingsError, "in one point"),
+        (plain(vertices=torch.tensor([[-3e38], [3e38], [0], [0]]).expand(4, 3)), "shaded", SettingsError, "too large"),
+        (plain(), "pbr", SettingsError, "needs maps or vertex colours"),
+        (plain(), "base_color", SettingsError, "needs maps or vertex colours"),
+        (plain(), "matcap", SettingsError, "no mode 'matcap'"),
+        (plain(maps=flat_maps((1, 1, 1)), uvs=None), "pbr", SettingsError, "Maps need uvs"),
+        (plain(maps=flat_maps((1, 1, 1)), colours=torch.ones(4, 3)), "pbr", SettingsError, "not both"),
+        (plain(maps=np.ones((4, 4, 3), np.float32)), "pbr", SettingsError, r"\[S, S, 6\]"),
+        (plain(maps=flat_maps((1, 1, math.nan))), "pbr", NotFiniteError, "maps hold NaN"),
+        (plain(maps=flat_maps((1, 1, 1)), alpha_mode="ADD"), "pbr", SettingsError, "no alpha mode"),
+    ],
+)
+def test_bad_input_is_named(subject, mode, error, words):
+    with pytest.raises(error, match=words):
+        render(subject, size=32, mode=mode)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: render(s, size=8),
+        lambda s: render(s, size=5000),
+        lambda s: render(s, background=(1, 2, 3)),
+        lambda s: render(s, background=(1, 1)),
+        lambda s: turntable(s, 0),
+        lambda s: Camera(elevation=91),
+        lambda s: Camera(fov=0),
+        lambda s: Camera(distance=-1),
+        lambda s: Camera(distance=0),
+        lambda s: Camera(azimuth=math.nan),
+        lambda s: Camera(target=(0, 0, math.inf)),
+        lambda s: Studio(boxes=()),
+    ],
+)
+def test_bad_settings_are_named(call):
+    with pytest.raises(SettingsError):
+        call(plain())
+
+
+def test_faces_without_area_do_not_show_and_one_triangle_does():
+    vertices, _, _ = wall()
+    nothing = render(Subject(vertices, torch.tensor([[0, 0, 1], [1, 1, 1], [2, 3, 2]])), size=32)
+    assert not nothing.any()
+    one = render(Subject(vertices, torch.tensor([[0, 1, 2]])), Camera(0, 0), 64)
+    assert 500 < (one[..., 3] > 127).sum() < 64 * 64 / 2
+
+
+def test_a_camera_inside_the_object_leaves_out_what_reaches_behind_it():
+    vertices, faces = sphere(rows=32)
+    for mode in MODES:
+        subject = Subject(vertices, faces, colours=painted(vertices, 1, 1, 1))
+        picture = render(subject, Camera(0, 0, 60, 0.05, (0.0, 0.0, 0.0)), 32, mode)
+        assert picture[16, 16, 3] == 255  # the far wall
+    alone = torch.tensor([[0.0, -9, 0], [1, 9, 0], [-1, 9, 0.5]])
+    assert not render(Subject(alone, torch.tensor([[0, 1, 2]])), Camera(0, 0, 60, 1.0, (0.0, 0.0, 0.0)), 32).any()
