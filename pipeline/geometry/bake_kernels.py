@@ -3,7 +3,9 @@
 
 import warp as wp
 
-wp.set_module_options({"enable_backward": False, "fast_math": False})
+from .kernels import configure
+
+configure(__name__)
 
 
 @wp.kernel

@@ -11,7 +11,9 @@ Quadrics are kept relative to their own vertex's position, where single precisio
 
 import warp as wp
 
-wp.set_module_options({"enable_backward": False, "fast_math": False})
+from .kernels import configure
+
+configure(__name__)
 
 quadric = wp.types.vector(length=10, dtype=wp.float32)  # xx xy xz yy yz zz of A, b, c: x'Ax + 2 b'x + c
 

@@ -14,7 +14,19 @@ import warp as wp
 
 wp.config.log_level = wp.LOG_ERROR  # no banner
 wp.init()
-wp.set_module_options({"enable_backward": False, "fast_math": False})
+
+
+def configure(name: str, **options) -> None:
+    """Set the options of a file's kernels, before them. name: the file's __name__.
+
+    Warp's cache has a folder by the name, and ComfyUI names a pack's modules by their path: hence a name of our own.
+    """
+    module = wp.get_module(name)
+    wp.set_module_options({"enable_backward": False, "fast_math": False, **options}, module)
+    module.name = "trellis2_" + name.rpartition(".")[2]
+
+
+configure(__name__)
 
 CHUNK = 1 << 16  # threads of one launch on a CPU, where a launch runs on one core
 

@@ -3,10 +3,11 @@
 
 import warp as wp
 
+from .kernels import configure
 from .raster import FLAT
 
 # The raster must agree with its twin to the bit, so products and sums are not fused.
-wp.set_module_options({"enable_backward": False, "fast_math": False, "fuse_fp": False})
+configure(__name__, fuse_fp=False)
 
 _FLAT = wp.constant(wp.float64(FLAT))
 _HALF = wp.constant(wp.float64(0.5))

@@ -11,7 +11,7 @@ import warp as wp
 
 from . import kernels
 
-wp.set_module_options({"enable_backward": False, "fast_math": False})
+kernels.configure(__name__)
 
 GRID = 256  # fixed-point steps of a sample's side: a vertex snaps to them, which makes coverage exact
 SAMPLES = 2  # along a pixel's side

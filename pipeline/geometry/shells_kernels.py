@@ -9,9 +9,9 @@ stored, and node = slot * 512 + place in the brick. A negative node -1 - b stand
 import torch
 import warp as wp
 
-from .kernels import array
+from .kernels import array, configure
 
-wp.set_module_options({"enable_backward": False, "fast_math": False, "max_unroll": 1})
+configure(__name__, max_unroll=1)
 
 OUTSIDE = 1
 INSIDE = 2

@@ -1,0 +1,183 @@
+"""Seconds, peak memory and quality of the post-processing, on meshes like those that decoders give."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from . import geometry, stages
+from .bench_shapes import bench_field, spoil, surface_net
+from .errors import SettingsError
+from .export.files import check_writable
+from .geometry.surface import ABSENT, Surface
+from .runtime import PeakMemory, Runtime, synchronise
+from .sparse import SparseTensor, Voxels
+
+SIDES = {"100 k": 92, "1 M": 288, "3 M": 500, "10 M": 909}  # cells along a side that give a mesh about so many faces
+_SAMPLES = 300_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    seconds: float
+    peak_bytes: int
+    notes: str
+
+
+def run(runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | None) -> int:
+    """Measure and print as Markdown; returns 0.
+
+    Args:
+        meshes: keys of SIDES; each adds the lines that its size is for.
+        yardsticks: also run fast-simplification and xatlas on the same meshes.
+        report: where to write the numbers as JSON.
+    """
+    if report:
+        check_writable(report)
+    if ABSENT:
+        raise SettingsError(f"There is nothing to measure without Warp: {ABSENT}")
+    device = runtime.device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
+    print(f"Post-processing; {where}, torch {torch.__version__}, {date.today()}\n")
+    print("| work | seconds | peak memory | result |\n|---|---|---|---|")
+    rows = []
+    for name in meshes:
+        raw, voxels = _raw(SIDES[name], runtime.device)
+        for row in _lines(runtime, name, raw, voxels, yardsticks):
+            rows.append(row)
+            print(f"| {row.work} | {row.seconds:.2f} | {row.peak_bytes / 1e9:.2f} GB | {row.notes} |", flush=True)
+    if report:
+        report.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _raw(side: int, device: torch.device) -> tuple[stages.Mesh, stages.PBRVoxels]:
+    """A spoiled mesh and the voxels on it, whose colour is their place in the cube."""
+    vertices, faces = surface_net(bench_field, side, device)
+    cells = torch.unique(((vertices + 0.5) * side).long().clamp(0, side - 1), dim=0)
+    place = (cells + 0.5) / side
+    attrs = torch.cat([place, place.flip(1)], 1)
+    voxels = stages.PBRVoxels(SparseTensor(Voxels.single(cells.int()), attrs), side)
+    return stages.Mesh(*spoil(vertices, faces)), voxels
+
+
+def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxels, yardsticks: bool):
+    """The lines of the table for a mesh."""
+    target = {"100 k": 20_000, "10 M": 500_000}.get(name, 200_000)
+    row, mesh = _measure(runtime, f"{name} dirty faces -> clean {target:,}", lambda: _process(runtime, raw, target))
+    whole = _process(runtime, raw, len(raw.faces)).to(runtime.device)  # clean, and with all of its faces
+    yield _with(row, f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
+    if yardsticks:
+        simplify = runtime.backends.pick(geometry.SIMPLIFY, "cpu", "fast-simplification")
+        vertices, faces = whole.vertices.cpu(), whole.faces.cpu()
+        row, found = _measure(
+            runtime,
+            f"of this the simplifying, by fast-simplification to {len(mesh.faces):,}",
+            lambda: simplify(vertices, faces, len(mesh.faces), lambda: None),
+        )
+        yield _with(row, _distance(whole, stages.Mesh(*found)))
+    if name == "3 M":
+        for size in (2048, 4096):
+            row, textured = _measure(
+                runtime,
+                f"unwrap {target:,} faces and bake {size} from {name}",
+                lambda size=size: _bake(runtime, mesh, voxels, size, raw),
+            )
+            bake = runtime.records[-1]
+            yield Row(f"of these baking {size}", bake.seconds, bake.peak_bytes, _bake_notes(textured))
+    for count in {"1 M": (200_000, 500_000), "10 M": (1_000_000,)}.get(name, ()):
+        other = mesh if count == target else _process(runtime, raw, count)
+        here = other.to(runtime.device)
+        for each in ("warp", "xatlas") if yardsticks and count == 200_000 else ("warp",):
+            unwrap = runtime.backends.pick(geometry.UNWRAP, runtime.device, each)
+            work = f"unwrap {len(other.faces):,} faces" + (" by xatlas, split" if each == "xatlas" else "")
+            row, found = _measure(
+                runtime, work, lambda unwrap=unwrap, here=here: unwrap(here.vertices, here.faces, 2048, 4, lambda: None)
+            )
+            yield _with(row, ", ".join(f"{key} {value:.4g}" for key, value in found[3].items()))
+    if name != "1 M":
+        webp = "webp" if name == "10 M" else "png"
+        row, size = _measure(
+            runtime,
+            f"raw {name} dirty faces to GLB, {target:,} faces, 2048, {webp}",
+            lambda: _whole(runtime, raw, voxels, target, webp),
+        )
+        yield _with(row, f"{size / 1e6:.1f} MB")
+
+
+def _measure(runtime: Runtime, work: str, call: Callable):
+    """A line without notes, and what the call returned. Called twice, as kernels are compiled in the first."""
+    for _ in range(2):
+        with PeakMemory(runtime.device) as memory:
+            start = time.perf_counter()
+            result = call()
+            synchronise(runtime.device)
+            seconds = time.perf_counter() - start
+    return Row(work, seconds, memory.peak, ""), result
+
+
+def _with(row: Row, notes: str) -> Row:
+    return Row(row.work, row.seconds, row.peak_bytes, notes)
+
+
+def _process(runtime: Runtime, raw: stages.Mesh, faces: int) -> stages.Mesh:
+    return stages.process_mesh(runtime, raw, faces)
+
+
+def _bake(runtime: Runtime, mesh: stages.Mesh, voxels: stages.PBRVoxels, size: int, raw: stages.Mesh):
+    return stages.bake_texture(runtime, mesh, voxels, size, original=raw)
+
+
+def _whole(runtime: Runtime, raw: stages.Mesh, voxels: stages.PBRVoxels, faces: int, image_format: str) -> int:
+    """From the raw mesh to a file; its size in bytes."""
+    textured = _bake(runtime, _process(runtime, raw, faces), voxels, 2048, raw)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bench.glb")
+        stages.export_glb(runtime, textured, path, stages.ExportSettings(image_format=image_format), textured.facts)
+        return path.stat().st_size
+
+
+def _mesh_notes(mesh: stages.Mesh) -> str:
+    facts = mesh.facts["mesh"]
+    kinds = ("non_manifold_edges", "inconsistent_edges", "boundary_edges")
+    return f"{facts['faces']:,} faces, " + ", ".join(f"{facts[kind]} {kind.replace('_', ' ')}" for kind in kinds)
+
+
+def _bake_notes(textured: stages.TexturedMesh) -> str:
+    facts = textured.facts
+    return f"utilisation {facts['utilisation']:.2f}, {facts['charts']} charts, {facts['texels_far']} texels far"
+
+
+def _distance(whole: stages.Mesh, mesh: stages.Mesh) -> str:
+    """Mean and largest distance between two surfaces, both ways, in shares of the bounding box's diagonal."""
+    mesh = mesh.to(whole.vertices.device)
+    diagonal = (whole.vertices.amax(0) - whole.vertices.amin(0)).norm()
+    found = [_samples_to(a, b) / diagonal for a, b in ((whole, mesh), (mesh, whole))]
+    mean, largest = sum(each.mean().item() for each in found) / 2, max(each.max().item() for each in found)
+    return f"distance {mean:.1e} mean, {largest:.1e} most"
+
+
+def _samples_to(source: stages.Mesh, target: stages.Mesh) -> torch.Tensor:
+    """Distances of random points of one surface to the other."""
+    corners = source.vertices[source.faces.long()]
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1)
+    random = torch.Generator(area.device).manual_seed(0)
+    pick = torch.searchsorted(
+        area.double().cumsum(0) / area.double().sum(),
+        torch.rand(_SAMPLES, generator=random, device=area.device).double(),
+    )
+    weights = torch.rand(_SAMPLES, 3, generator=random, device=area.device).clamp_min(1e-9).log()
+    weights = (weights / weights.sum(1, keepdim=True))[:, :, None]
+    points = (corners[pick.clamp_max(len(corners) - 1)] * weights).sum(1)
+    return Surface(target.vertices, target.faces).closest(points).distance

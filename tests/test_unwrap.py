@@ -1,0 +1,289 @@
+"""UV unwrapping: charts, flattening, packing."""
+
+import numpy as np
+import pytest
+import scipy.sparse.csgraph
+import torch
+import trimesh
+
+from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
+from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
+from pipeline.geometry.parameterise import flat_shapes, stretches
+from pipeline.geometry.raster import rasterise
+from pipeline.geometry.unwrap import unwrap
+
+
+def nothing():
+    pass
+
+
+def tensors(mesh):
+    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
+
+
+def soup(count, seed=0):
+    """Triangles that share nothing."""
+    random = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 1, 3, generator=random) + 0.1 * torch.rand(count, 3, 3, generator=random)
+    return corners.reshape(-1, 3), torch.arange(3 * count, dtype=torch.int32).reshape(-1, 3)
+
+
+SHAPES = {
+    "sphere": lambda: tensors(trimesh.creation.icosphere(4)),
+    "box": lambda: tensors(trimesh.creation.box().subdivide().subdivide()),
+    "torus": lambda: tensors(trimesh.creation.torus(0.4, 0.15)),
+    "cylinder": lambda: tensors(trimesh.creation.cylinder(0.2, 1.0)),
+    "dual grid": lambda: surface_net(bench_field, 32),
+    "dirty": lambda: spoil(*surface_net(bench_field, 32)),
+    "soup": lambda: soup(200),
+}
+
+
+def signed(uvs, faces):
+    a, b, c = uvs.double()[faces.long()].unbind(1)
+    one, two = b - a, c - a
+    return (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2
+
+
+def times_covered(uvs, faces, size):
+    """[size, size] how many faces hold each texel's centre strictly inside: brute force, face by face."""
+    count = np.zeros((size, size), int)
+    for corners in uvs.double().numpy()[faces.numpy()] * size - 0.5:
+        low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
+        x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
+        side = [
+            (b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0]) for a, b in zip(corners, np.roll(corners, -1, 0))
+        ]
+        inside = np.all(np.stack(side) > 1e-9, 0) | np.all(np.stack(side) < -1e-9, 0)
+        np.add.at(count, (y[inside], x[inside]), 1)
+    return count
+
+
+def chart_of_texels(uvs, faces, size):
+    """[size, size] which connected piece of the atlas covers each texel, -1 for none."""
+    corners = faces.long().numpy()
+    links = scipy.sparse.coo_matrix(
+        (np.ones(corners.size), (corners.ravel(), np.roll(corners, 1, 1).ravel())), shape=(len(uvs),) * 2
+    )
+    piece = scipy.sparse.csgraph.connected_components(links, directed=False)[1][corners[:, 0]]
+    face = rasterise(uvs, faces, size)[0].numpy().reshape(size, size)
+    return np.where(face >= 0, piece[face], -1)
+
+
+def smallest_gap(charts, reach):
+    """The least squared distance, up to reach * reach, between texels of two charts; inf if there is none."""
+    size, found = len(charts), np.inf
+    for dy in range(reach + 1):
+        for dx in range(-reach, reach + 1):
+            here = charts[: size - dy, max(-dx, 0) : size - max(dx, 0)]
+            there = charts[dy:, max(dx, 0) : size + min(dx, 0)]
+            if ((here >= 0) & (there >= 0) & (here != there)).any():
+                found = min(found, dx * dx + dy * dy)
+    return found
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_no_face_is_lost_mirrored_or_overlapped(name):
+    vertices, faces = SHAPES[name]()
+    size = 512
+    source, new, uvs, facts = unwrap(vertices, faces, size, 2, nothing)
+    assert source.dtype == torch.int64 and new.dtype == torch.int32 and uvs.dtype == torch.float32
+    assert torch.equal(source[new.long()], faces.long())
+    assert uvs.min() >= 0 and uvs.max() <= 1 and len(uvs) == len(source) == len(new[faces[:, 0] >= 0].unique())
+    assert times_covered(uvs, new, size).max() == 1
+    areas = signed(uvs, new)  # v points down: what is counter-clockwise to the eye has a negative area
+    assert areas.max() < 1e-7
+    assert facts["utilisation"] == pytest.approx(-areas.sum().item(), rel=1e-4)
+    assert 1 <= facts["stretch"] <= 1.5
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3, 8])
+def test_texels_of_two_charts_keep_the_padding(padding):
+    vertices, faces = SHAPES["dual grid"]()
+    _, new, uvs, facts = unwrap(vertices, faces, 512, padding, nothing)
+    charts = chart_of_texels(uvs, new, 512)
+    assert 100 < charts.max() < facts["charts"]
+    gap = smallest_gap(charts, 12)
+    assert gap > max(padding, 1) ** 2
+    assert gap <= (max(padding, 1) + 2) ** 2  # and no texel is wasted
+    rim = max(padding, 1) // 2
+    edge = np.concatenate([charts[:rim].ravel(), charts[-rim or 512 :].ravel()])
+    assert (edge < 0).all()
+
+
+def test_most_of_the_texture_is_used():
+    _, _, _, facts = unwrap(*surface_net(bench_field, 48), 1024, 2, nothing)
+    assert facts["utilisation"] >= 0.66 and facts["stretch"] <= 1.2 and facts["charts"] < 700
+
+
+def test_what_can_be_unrolled_is_not_stretched():
+    angle = torch.linspace(0, 2.4, 40)  # a curved sheet; its projection alone would stretch by 1 / cos(1.2) = 2.8
+    points = torch.stack(
+        [torch.stack([a.cos().expand(9), a.sin().expand(9), torch.linspace(0, 1, 9)], 1) for a in angle]
+    )
+    index = torch.arange(40 * 9, dtype=torch.int32).reshape(40, 9)
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    faces = torch.cat([torch.stack([a, b, c], 2).reshape(-1, 3), torch.stack([a, c, d], 2).reshape(-1, 3)])
+    _, new, uvs, facts = unwrap(points.reshape(-1, 3), faces, 512, 2, nothing)
+    assert facts["charts"] == 1 and facts["stretch"] < 1.05
+    lengths = (uvs[new.long()] - uvs[new.long()].roll(1, 1)).norm(dim=2)
+    true = points.reshape(-1, 3)[faces.long()]
+    ratio = lengths / (true - true.roll(1, 1)).norm(dim=2)
+    assert ratio.max() / ratio.min() < 1.15
+
+
+def test_stretch_of_known_maps():
+    vertices = torch.tensor([[0.0, 0, 0], [2, 0, 0], [0, 1, 1]])
+    faces = torch.tensor([[0, 1, 2]])
+    rest = flat_shapes(vertices, faces)
+    flat = rest[0].clone()
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    for scale, expected in (((1, 1), (1, 1)), ((0.5, 1), (2, 1)), ((0.25, 0.5), (4, 2)), ((0, 1), (np.inf, np.inf))):
+        uvs = flat * torch.tensor(scale) @ turn
+        found = [each.item() for each in stretches(rest, uvs, faces)]
+        assert found == pytest.approx(expected) or (expected[0] == np.inf and max(found) > 1e6)
+
+
+def test_stretch_says_what_the_texture_does():
+    vertices, faces = SHAPES["sphere"]()
+    _, new, uvs, facts = unwrap(vertices, faces, 512, 2, nothing)
+    corners, flat = vertices.double()[faces.long()], uvs.double()[new.long()]
+    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1) / 2
+    stretch = []
+    for three, two in zip(corners.numpy(), flat.numpy()):
+        inverse = np.linalg.inv(np.stack([two[1] - two[0], two[2] - two[0]], 1))
+        values = np.linalg.svd(np.stack([three[1] - three[0], three[2] - three[0]], 1) @ inverse, compute_uv=False)
+        stretch.append(np.sqrt((values**2).mean()))
+    stretch = np.array(stretch) * np.sqrt(-signed(uvs, new).sum().item() / areas.sum().item())
+    order = stretch.argsort()
+    total = areas.numpy()[order].cumsum()
+    assert facts["stretch"] == pytest.approx(stretch[order][np.searchsorted(total, 0.95 * total[-1])], rel=1e-3)
+
+
+def test_charts_are_connected_and_face_one_way():
+    vertices, faces = SHAPES["dual grid"]()
+    dual = dual_graph(vertices.double(), faces)
+    labels = merge(dual, nothing)
+    count = int(labels.max()) + 1
+    assert torch.equal(labels.unique(), torch.arange(count)) and count < len(faces) / 10
+    within = dual.pairs[labels[dual.pairs[:, 0]] == labels[dual.pairs[:, 1]]].numpy()
+    links = scipy.sparse.coo_matrix((np.ones(len(within)), within.T), shape=(len(faces),) * 2)
+    assert scipy.sparse.csgraph.connected_components(links, directed=False)[0] == count
+    sums = torch.zeros(count, 3, dtype=torch.int64).index_add_(0, labels, dual.weighted)
+    assert cone_angles(dual, labels, sums).max() <= CONE + 1e-6
+    assert (dual.normals * axes_of(sums)[labels]).sum(1)[dual.areas > 0].min() > 0
+
+
+def test_flat_and_single_faces():
+    square = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    for faces in ([[0, 1, 2], [0, 2, 3]], [[0, 1, 2]]):
+        _, new, uvs, facts = unwrap(square, torch.tensor(faces), 64, 1, nothing)
+        assert facts["charts"] == 1 and facts["stretch"] == pytest.approx(1, abs=1e-4)
+        assert times_covered(uvs, new, 64).max() == 1
+    assert facts["utilisation"] > 0.4
+
+
+def test_more_than_two_faces_at_an_edge_and_faces_without_area():
+    fan = torch.tensor([[0.0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, -1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 1, 2], [0, 0, 1], [2, 2, 2]])
+    source, new, uvs, _ = unwrap(fan, faces, 128, 2, nothing)
+    assert torch.equal(source[new.long()], faces)
+    assert times_covered(uvs, new[:4], 128).max() == 1
+
+
+def test_a_full_turn_round_a_vertex_does_not_overlap():
+    """A spiral stair of 1.9 turns: all normals within the cone, its projection covers itself."""
+    angle = torch.linspace(0, 1.9 * 2 * torch.pi, 60)
+    inner = torch.stack([0.2 * angle.cos(), 0.2 * angle.sin(), 0.03 * angle], 1)
+    outer = torch.stack([angle.cos(), angle.sin(), 0.03 * angle], 1)
+    vertices = torch.cat([inner, outer])
+    i = torch.arange(59)
+    faces = torch.cat([torch.stack([i, i + 60, i + 61], 1), torch.stack([i, i + 61, i + 1], 1)])
+    _, new, uvs, facts = unwrap(vertices, faces, 512, 2, nothing)
+    assert facts["charts"] >= 2
+    assert times_covered(uvs, new, 512).max() == 1
+
+
+def test_the_same_mesh_gives_the_same_bytes():
+    vertices, faces = SHAPES["dirty"]()
+    one, two = (unwrap(vertices, faces, 256, 1, nothing) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one[:3], two[:3])) and one[3] == two[3]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e6])
+def test_units_do_not_matter(scale):
+    vertices, faces = SHAPES["sphere"]()
+    facts = [unwrap(each, faces, 256, 2, nothing)[3] for each in (vertices, vertices.double() * scale + 3 * scale)]
+    assert facts[0] == pytest.approx(facts[1], rel=0.05)
+
+
+def test_thin_rings_do_not_need_memory_for_their_boxes():
+    angle = torch.linspace(0, 6.2, 200)
+    circle = torch.stack([angle.cos(), angle.sin(), 0 * angle], 1)
+    i = torch.arange(199)
+    faces = torch.cat([torch.stack([i, i + 200, i + 201], 1), torch.stack([i, i + 201, i + 1], 1)])
+    _, new, uvs, facts = unwrap(torch.cat([circle, 1.0001 * circle]), faces, 256, 2, nothing)
+    assert facts["charts"] == 1 and times_covered(uvs, new, 256).max() <= 1
+
+
+def test_ten_thousand_fragments():
+    _, _, _, facts = unwrap(*soup(10000), 1024, 1, nothing)
+    assert facts["charts"] == 10000 and facts["utilisation"] > 0.3 and facts["stretch"] == pytest.approx(1, abs=1e-3)
+
+
+def test_inputs_stay_as_they_are():
+    vertices, faces = SHAPES["torus"]()
+    before = vertices.clone(), faces.clone()
+    unwrap(vertices, faces, 256, 2, nothing)
+    assert torch.equal(vertices, before[0]) and torch.equal(faces, before[1])
+
+
+def test_cancelling():
+    class Stop(Exception):
+        pass
+
+    vertices, faces = SHAPES["dual grid"]()
+    calls = []
+    unwrap(vertices, faces, 256, 2, lambda: calls.append(None))
+    assert len(calls) > 20
+    for stop_at in (1, len(calls) // 2, len(calls)):
+        left = [stop_at]
+
+        def tick(left=left):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Stop
+
+        with pytest.raises(Stop):
+            unwrap(vertices, faces, 256, 2, tick)
+
+
+def test_more_faces_than_texels():
+    vertices, faces = tensors(trimesh.creation.icosphere(5))  # 20,480 faces, 4,096 texels
+    _, new, uvs, facts = unwrap(vertices, faces, 64, 1, nothing)
+    assert times_covered(uvs, new, 64).max() == 1 and facts["utilisation"] > 0.3
+    with pytest.raises(SettingsError, match="do not fit"):
+        unwrap(*soup(2000), 64, 4, nothing)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"faces": torch.zeros(0, 3, dtype=torch.int32)}, EmptyResultError, "no faces"),
+        ({"vertices": torch.zeros(0, 3), "faces": torch.zeros(0, 3, dtype=torch.int32)}, EmptyResultError, "no faces"),
+        ({"vertices": torch.full((3, 3), 0.5)}, EmptyResultError, "has an area"),
+        ({"faces": torch.tensor([[0, 1, 1]])}, EmptyResultError, "has an area"),
+        ({"vertices": torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, torch.nan, 0]])}, NotFiniteError, "1 vertices"),
+        ({"faces": torch.tensor([[0, 1, 3]])}, SettingsError, "0 to 2"),
+        ({"faces": torch.tensor([[0, 1, -1]])}, SettingsError, "-1"),
+        ({"size": 0}, SettingsError, "0 pixels"),
+        ({"size": 20000}, SettingsError, "20000 pixels"),
+        ({"size": 1}, SettingsError, "do not fit"),
+        ({"padding": -1}, SettingsError, "padding of -1"),
+    ],
+)
+def test_bad_input(change, error, words):
+    good = {"vertices": torch.eye(3), "faces": torch.tensor([[0, 1, 2]]), "size": 64, "padding": 1}
+    with pytest.raises(error, match=words):
+        unwrap(**{**good, **change}, tick=nothing)
