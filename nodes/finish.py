@@ -27,7 +27,8 @@ class ProcessMesh(io.ComfyNode):
             node_id="T2ProcessMesh",
             display_name="TRELLIS.2 Process Mesh",
             category=CATEGORY,
-            description="Fills small holes, simplifies to a number of faces and gives all faces one winding.",
+            description="Repairs the mesh, removes inner shells or makes one closed surface, simplifies to a number of "
+            "faces and turns all faces outward.",
             inputs=[
                 Mesh.Input("mesh", tooltip="From TRELLIS.2 Decode Shape."),
                 faces_input(),
@@ -40,14 +41,50 @@ class ProcessMesh(io.ComfyNode):
                     tooltip="Holes up to this length round their edge are filled; the object fits into a cube of "
                     "side 1. 0 fills nothing.",
                 ),
+                shells_input(),
+                advanced(
+                    io.Int.Input(
+                        "shell_resolution",
+                        default=512,
+                        min=64,
+                        max=1024,
+                        step=64,
+                        tooltip="Cells along the longest side in which outer and solid see: gaps narrower than a cell "
+                        "count as closed, and solid has this much detail.",
+                    )
+                ),
             ],
-            outputs=[Mesh.Output(display_name="mesh", tooltip="Ready for baking or export.")],
+            outputs=[
+                Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
+                io.String.Output(
+                    display_name="report", tooltip="What was repaired and what the mesh is like now, as JSON."
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, mesh: stages.Mesh, faces: int, hole_perimeter: float) -> io.NodeOutput:
-        result = run(stages.process_mesh, None, Progress(), mesh, target_faces=faces, max_hole_perimeter=hole_perimeter)
-        return io.NodeOutput(result)
+    def execute(
+        cls, mesh: stages.Mesh, faces: int, hole_perimeter: float, shells: str = "outer", shell_resolution: int = 512
+    ) -> io.NodeOutput:
+        result = run(
+            *(stages.process_mesh, None, Progress(), mesh),
+            target_faces=faces,
+            max_hole_perimeter=hole_perimeter,
+            shells=shells,
+            resolution=shell_resolution,
+        )
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1))
+
+
+def shells_input() -> io.Input:
+    """What becomes of inner shells and open sheets."""
+    return io.Combo.Input(
+        "shells",
+        options=list(stages.SHELLS),
+        default="outer",
+        tooltip="surface keeps everything, open sheets and inner shells too; outer drops what cannot be reached from "
+        "outside; solid makes one closed surface, for printing and physics.",
+    )
 
 
 def faces_input() -> io.Input:
@@ -91,6 +128,20 @@ class BakeTexture(io.ComfyNode):
                         "other from afar.",
                     )
                 ),
+                Mesh.Input(
+                    "original",
+                    optional=True,
+                    tooltip="The raw mesh from TRELLIS.2 Decode Shape. Colours are then looked up on it rather than on "
+                    "the simplified mesh, and normal map and occlusion show its detail.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "normal_map", default=False, tooltip="Bake the detail that simplifying lost into a normal map."
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input("occlusion", default=False, tooltip="Bake ambient occlusion: darker crevices.")
+                ),
             ],
             outputs=[
                 TexturedMesh.Output(display_name="textured_mesh", tooltip="For export."),
@@ -104,9 +155,25 @@ class BakeTexture(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mesh: stages.Mesh, voxels: stages.PBRVoxels, texture_size: int, padding: int) -> io.NodeOutput:
+    def execute(
+        cls,
+        mesh: stages.Mesh,
+        voxels: stages.PBRVoxels,
+        texture_size: int,
+        padding: int,
+        original: stages.Mesh | None = None,
+        normal_map: bool = False,
+        occlusion: bool = False,
+    ) -> io.NodeOutput:
         make_room(_BYTES_A_TEXEL * texture_size**2)
-        textured = run(stages.bake_texture, None, Progress(2), mesh, voxels, size=texture_size, padding=padding)
+        textured = run(
+            *(stages.bake_texture, None, Progress(2), mesh, voxels),
+            size=texture_size,
+            padding=padding,
+            original=original,
+            normal_map=normal_map,
+            occlusion=occlusion,
+        )
         return io.NodeOutput(textured, *maps(textured))
 
 
@@ -194,7 +261,7 @@ def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
     """What the file says of itself."""
     if isinstance(mesh, stages.TexturedMesh):
         return {"vertices": len(mesh.mesh.vertices), "faces": len(mesh.mesh.faces), **mesh.facts}
-    return {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+    return {"vertices": len(mesh.vertices), "faces": len(mesh.faces), **mesh.facts}
 
 
 def _graph(hidden) -> dict:

@@ -125,7 +125,13 @@ class ImageToGLB(io.ComfyNode):
             latent = add("T2SampleTexture", **sees, shape=shape.out(0))
             voxels = add("T2DecodeTexture", models=models, texture=latent.out(0), subdivision=decoded.out(1))
             size = texture_size or preset_size
-            result = add("T2BakeTexture", mesh=result.out(0), voxels=voxels.out(0), texture_size=size)
+            result = add(
+                "T2BakeTexture",
+                mesh=result.out(0),
+                voxels=voxels.out(0),
+                texture_size=size,
+                original=decoded.out(0),
+            )
         file = add("T2ExportGLB", mesh=result.out(0), filename_prefix=filename_prefix)
         return io.NodeOutput(file.out(0), file.out(1), expand=graph.finalize())
 

@@ -1,4 +1,4 @@
-"""The command line: python -m pipeline generate | bench."""
+"""The command line: python -m pipeline generate | bench | bench-mesh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import __version__, bench, geometry, stages
+from . import __version__, bench, bench_mesh, geometry, stages
 from .errors import PipelineError, SettingsError
 from .export import AlphaMode
 from .export.files import check_writable, writing
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pipeline", description="A picture to a textured GLB with TRELLIS.2.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="generate | bench")
+    commands = parser.add_subparsers(required=True, metavar="generate | bench | bench-mesh")
 
     make = commands.add_parser("generate", help="make a GLB from a picture")
     make.set_defaults(run=generate)
@@ -100,6 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--geometry-only", action="store_true", help="no texture")
     make.add_argument("--faces", type=int, default=500_000, metavar="N", help="at most so many faces; default: 500000")
+    make.add_argument(
+        "--shells",
+        choices=stages.SHELLS,
+        default="outer",
+        help="surface: keep inner shells and open sheets; outer: drop what cannot be reached from outside; "
+        "solid: remesh to one closed surface; default: outer",
+    )
+    make.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
+    make.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
     make.add_argument("--texture-size", type=int, default=2048, metavar="N", help="pixels along a side; default: 2048")
     make.add_argument(
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
@@ -131,7 +140,27 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device"
     )
     measure.add_argument("--report", type=Path, metavar="OUT.json", help="write the numbers as JSON too")
+
+    finish = commands.add_parser(
+        "bench-mesh", help="seconds, peak memory and quality of the post-processing, on procedural meshes"
+    )
+    finish.set_defaults(run=measure_meshes)
+    finish.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
+    finish.add_argument(
+        "--mesh",
+        action="append",
+        choices=tuple(bench_mesh.SIDES),
+        help="faces of the raw mesh, may be given several times; default: 1 M and 3 M",
+    )
+    finish.add_argument("--yardsticks", action="store_true", help="also fast-simplification and xatlas")
+    finish.add_argument("--report", type=Path, metavar="OUT.json", help="write the numbers as JSON too")
     return parser
+
+
+def measure_meshes(options: argparse.Namespace) -> int:
+    """The command `bench-mesh`."""
+    runtime = Runtime(choose_device(options.device), stages.table())
+    return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report)
 
 
 def _seed(text: str) -> int:
@@ -152,6 +181,9 @@ def generate(options: argparse.Namespace) -> int:
         AlphaMode[options.alpha_mode.upper()],
         not options.single_sided,
         options.texture_format,
+        options.shells,
+        options.normal_map,
+        options.occlusion,
     )
     if options.max_tokens < 1:
         raise SettingsError(f"--max-tokens must be at least 1, got {options.max_tokens}.")
@@ -252,11 +284,16 @@ def _choices(pairs: list[str]) -> dict[str, str]:
 
 def _finish(runtime: Runtime, made: stages.Generation, export: stages.ExportSettings):
     """The processed, and if there are voxels textured, mesh and what there is to say about it."""
-    mesh = stages.process_mesh(runtime, made.mesh, export.faces)
+    mesh = stages.process_mesh(runtime, made.mesh, export.faces, shells=export.shells)
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if made.voxels is None:
-        return mesh, facts
-    textured = stages.bake_texture(runtime, mesh, made.voxels, export.texture_size)
+        return mesh, {**facts, **mesh.facts}
+    textured = stages.bake_texture(
+        *(runtime, mesh, made.voxels, export.texture_size),
+        original=made.mesh,
+        normal_map=export.normal_map,
+        occlusion=export.occlusion,
+    )
     translucent = float((textured.maps.attrs[:, :, stages.ALPHA][textured.maps.covered] < 0.9).mean())
     return textured, {
         **facts,
@@ -288,8 +325,10 @@ def _print_result(report: dict) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for warning in report.get("warnings", ()):
+        print(warning)
     if report["backends"].get("unwrap") == "triangles":
-        print("Unwrapped triangle by triangle, as xatlas is not installed: the texture is coarser than it could be.")
+        print("Unwrapped triangle by triangle, as there is neither Warp nor xatlas: the texture is coarse.")
     if report.get("texels_far"):
         print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
     if report.get("translucent", 0) > 0.01:

@@ -35,7 +35,7 @@ class Operation:
     """An operation and its rows, the preferred first.
 
     `example(device)` gives the positional arguments of a small problem on which a row must agree
-    with the twin: max |row - twin| <= tolerance * max |twin|.
+    with the twin: max |row - twin| <= tolerance * max |twin|, for each tensor that they return.
     """
 
     name: str
@@ -125,13 +125,19 @@ class Backends:
             return ""
         arguments = operation.example(device)
         with torch.no_grad():
-            expected = operation.twin(*arguments).float()
+            expected = _tensors(operation.twin(*arguments))
             try:
-                found = row.function(*arguments).float()
-            except RuntimeError as error:  # how torch and Triton report a kernel that this device cannot run
+                found = _tensors(row.function(*arguments))
+            except RuntimeError as error:  # how torch, Triton and Warp report a kernel that this device cannot run
                 return f"it failed: {error}".splitlines()[0]
-        limit = operation.tolerance * expected.abs().max().item()
-        error = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
-        if error <= limit:  # False for NaN
-            return ""
-        return f"its answer is off by {error:.3g} where {limit:.3g} is allowed."
+        for right, answer in zip(expected, found):
+            limit = operation.tolerance * right.abs().max().item()
+            error = (answer - right).abs().max().item() if answer.shape == right.shape else float("inf")
+            if not error <= limit:  # NaN too
+                return f"its answer is off by {error:.3g} where {limit:.3g} is allowed."
+        return ""
+
+
+def _tensors(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """What an operation returns, as float32."""
+    return [each.float() for each in (answer if isinstance(answer, tuple) else (answer,))]

@@ -9,20 +9,26 @@ Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from . import geometry, sparse
 from .backends import Backend, Backends
-from .errors import CheckpointError, EmptyResultError, SettingsError
+from .errors import BackendError, CheckpointError, EmptyResultError, SettingsError
 from .export import AlphaMode, Material, write_glb
-from .geometry.bake import BakedMaps, bake_voxels
+from .geometry.bake import BakedMaps, Original, Texels, bake_normals, bake_occlusion, bake_voxels, vertex_tangents
+from .geometry.clean import AFTER_SIMPLIFYING, CleanSettings, clean
 from .geometry.dual_grid import dual_grid_to_mesh
-from .geometry.repair import compact, drop_bad_faces, fill_small_holes, orient, vertex_normals
+from .geometry.repair import vertex_normals
+from .geometry.report import measure
+from .geometry.shells import outer_shell
+from .geometry.solid import project, solid
+from .geometry.surface import ABSENT
 from .image import to_pixels
 from .models.flow import Context, FlowTransformer
 from .runtime import Runtime
@@ -44,6 +50,8 @@ from .weights import Models
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
+SHELLS = ("surface", "outer", "solid")  # what process_mesh can make of inner and open surfaces
+_OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _LOWER = "Choose a lower type, or fewer max tokens."
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
 
@@ -55,9 +63,10 @@ def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Bac
         choices: as for Backends.
         more: further rows by operation, which run only where they are chosen.
     """
-    more = more or {}
+    first, more = geometry.FIRST, more or {}
     operations = (*sparse.OPERATIONS, *geometry.OPERATIONS)
-    return Backends((replace(op, rows=(*op.rows, *more.get(op.name, ()))) for op in operations), choices)
+    rows = {op.name: (*first.get(op.name, ()), *op.rows, *more.get(op.name, ())) for op in operations}
+    return Backends((replace(op, rows=rows[op.name]) for op in operations), choices)
 
 
 @dataclass(frozen=True)
@@ -115,13 +124,17 @@ class Latent:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles in the world frame: vertices [V, 3] fp32, faces [F, 3] int32."""
+    """Triangles in the world frame: vertices [V, 3] fp32, faces [F, 3] int32.
+
+    facts: what process_mesh changed and measured; empty for a raw mesh.
+    """
 
     vertices: torch.Tensor
     faces: torch.Tensor
+    facts: dict = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Mesh:
-        return Mesh(self.vertices.to(device), self.faces.to(device))
+        return Mesh(self.vertices.to(device), self.faces.to(device), self.facts)
 
 
 @dataclass(frozen=True)
@@ -137,9 +150,12 @@ class PBRVoxels:
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """An unwrapped mesh with its maps. uvs [V, 2] in 0-1, v downwards; normals [V, 3] unit.
+    """An unwrapped mesh with its maps, all on the CPU. uvs [V, 2] in 0-1, v downwards; normals [V, 3] unit.
 
-    facts: charts, utilisation (share of the atlas that charts cover), texels_far (see BakedMaps.far).
+    normal_map: [S, S, 3] float32 in 0-1, in the tangent space of `tangents` [V, 4] (see geometry.bake); None if not
+    asked for. occlusion: [S, S] float32, 1 where all light arrives; None if not asked for.
+    facts: the mesh's, charts, utilisation (share of the atlas that charts cover), stretch where the unwrapper tells,
+    texels_far (see BakedMaps.far).
     """
 
     mesh: Mesh
@@ -147,6 +163,9 @@ class TexturedMesh:
     uvs: torch.Tensor
     maps: BakedMaps
     facts: dict
+    tangents: torch.Tensor | None = None
+    normal_map: np.ndarray | None = None
+    occlusion: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +177,9 @@ class ExportSettings:
     alpha_mode: AlphaMode = AlphaMode.OPAQUE
     double_sided: bool = True
     image_format: str = "png"
+    shells: str = "outer"  # one of SHELLS, see process_mesh
+    normal_map: bool = False
+    occlusion: bool = False
 
     def __post_init__(self) -> None:
         if self.faces < 4:
@@ -393,37 +415,73 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
         return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution)
 
 
-def process_mesh(runtime: Runtime, mesh: Mesh, target_faces: int, max_hole_perimeter: float = 3e-2) -> Mesh:
-    """Raw mesh -> small holes filled, at most target_faces faces, one winding, outward; on the CPU.
+def process_mesh(
+    runtime: Runtime,
+    mesh: Mesh,
+    target_faces: int,
+    max_hole_perimeter: float = 3e-2,
+    shells: str = "outer",
+    resolution: int = 512,
+) -> Mesh:
+    """Raw mesh -> cleaned, shells as asked, at most target_faces faces, cleaned again; on the CPU.
 
     Args:
-        max_hole_perimeter: world units; 0 fills nothing.
+        max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing.
+        shells: "surface" keeps every face that is not broken, open sheets and inner shells too; "outer" drops what
+            cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
+            closed manifold surface and snaps it to the raw one.
+        resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
 
     Raises:
-        EmptyResultError: the mesh has no faces.
+        EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
     """
+    if shells not in SHELLS:
+        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
     if len(mesh.faces) == 0:
         raise EmptyResultError(
             f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
             "Try another seed or type."
         )
-    with runtime.stage("process mesh", 3, _LOWER):
-        vertices, faces, _ = fill_small_holes(mesh.vertices, mesh.faces, max_hole_perimeter)
-        vertices, faces = compact(vertices, faces)
-        runtime.step("process mesh", 1, 3)
-        if len(faces) > target_faces:
-            simplify = runtime.backends.pick(geometry.SIMPLIFY, runtime.device)
-            tick = _ticker(runtime, "process mesh", 1, 3)
-            vertices, faces = simplify(vertices, faces, target_faces, tick)
-        vertices, faces = vertices.cpu(), faces.cpu()
-        faces = drop_bad_faces(vertices, faces)
+    device = _geometry_device(runtime)
+    with runtime.stage("process mesh", 4, _LOWER):
+        cleaned = clean(
+            mesh.vertices.to(device), mesh.faces.to(device), CleanSettings(max_hole_perimeter=max_hole_perimeter)
+        )
+        vertices, faces = cleaned.vertices, cleaned.faces
         if len(faces) == 0:
             raise EmptyResultError("Every face of the mesh has zero area. Try another seed or type.")
-        vertices, faces = compact(vertices, faces)
-        runtime.step("process mesh", 2, 3)
-        faces = orient(vertices, faces)
-        runtime.step("process mesh", 3, 3)
-        return Mesh(vertices, faces)
+        facts: dict = {"cleaned": cleaned.changes}
+        warnings = []
+        if ABSENT and shells == "outer":
+            warnings, shells = [f"Inner shells stay: {ABSENT}"], "surface"
+        runtime.step("process mesh", 1, 4)
+        if shells != "surface":
+            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution)
+        runtime.step("process mesh", 2, 4)
+        if len(faces) > target_faces:
+            simplify = runtime.backends.pick(geometry.SIMPLIFY, device)
+            vertices, faces = simplify(vertices, faces, target_faces, _ticker(runtime, "process mesh", 2, 4))
+        runtime.step("process mesh", 3, 4)
+        cleaned = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
+        report = measure(cleaned.vertices, cleaned.faces)
+        facts |= {"cleaned_again": cleaned.changes, "mesh": report.as_dict(), "warnings": warnings + report.warnings()}
+        runtime.step("process mesh", 4, 4)
+        return Mesh(cleaned.vertices.cpu(), cleaned.faces.cpu(), facts)
+
+
+def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int):
+    """As process_mesh says. Returns vertices, faces and the report."""
+    if ABSENT:
+        raise BackendError(f"A solid mesh needs Warp: {ABSENT}")
+    if shells == "outer":
+        return outer_shell(vertices, faces, resolution)
+    closed, triangles, report = solid(vertices, faces, resolution)
+    return project(closed, triangles, vertices, faces, limit=0.5 * report["cell"]), triangles, report
+
+
+def _geometry_device(runtime: Runtime) -> torch.device:
+    """Where meshes are worked on: fp64 and Warp are needed, which MPS lacks."""
+    return torch.device("cpu") if runtime.device.type == "mps" else runtime.device
 
 
 def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[], None]:
@@ -431,28 +489,70 @@ def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[],
     return lambda: runtime.step(stage, step, total)
 
 
-def bake_texture(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, size: int, padding: int = 4) -> TexturedMesh:
+def bake_texture(
+    runtime: Runtime,
+    mesh: Mesh,
+    voxels: PBRVoxels,
+    size: int,
+    padding: int = 4,
+    original: Mesh | None = None,
+    normal_map: bool = False,
+    occlusion: bool = False,
+) -> TexturedMesh:
     """Unwrap a processed mesh and bake the voxels into size x size maps.
 
     Args:
         padding: texels between charts.
+        original: the raw mesh of the voxels. Texels look up where it is nearest; without it, or without Warp, where
+            the processed mesh is.
+        normal_map, occlusion: bake these as well, from the original (from the mesh itself without one).
     """
+    device = _geometry_device(runtime)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
-        unwrap = runtime.backends.pick(geometry.UNWRAP, runtime.device)
-        source, faces, uvs, facts = unwrap(mesh.vertices, mesh.faces, size, padding, _ticker(runtime, "unwrap", 0, 1))
-        normals = vertex_normals(mesh.vertices, mesh.faces)[source]
-        vertices = mesh.vertices[source]
+        unwrap = runtime.backends.pick(geometry.UNWRAP, device)
+        tick = _ticker(runtime, "unwrap", 0, 1)
+        vertices, faces = mesh.vertices.to(device), mesh.faces.to(device)
+        source, faces, uvs, facts = unwrap(vertices, faces, size, padding, tick)
+        source, faces, uvs = source.to(device), faces.to(device), uvs.to(device)
+        normals = vertex_normals(vertices, mesh.faces.to(device))[source]
+        vertices = vertices[source]
         runtime.step("unwrap", 1, 1)
-    # fp64 in the raster, which MPS lacks
-    device = torch.device("cpu") if runtime.device.type == "mps" else runtime.device
-    with runtime.stage("bake", 1, "Ask for a smaller texture."):
-        on_device = (x.to(device) for x in (vertices, faces, uvs))
-        grid = voxels.sparse.to(device)
+    tangents = relief = shade = None
+    with runtime.stage("bake", 3, "Ask for a smaller texture."):
         pick = runtime.backends.pick
-        functions = pick(geometry.RASTER, device), pick(sparse.TRILINEAR, device)
-        maps = bake_voxels(*on_device, grid.voxels, grid.feats, voxels.resolution, size, *functions)
-        runtime.step("bake", 1, 1)
-    return TexturedMesh(Mesh(vertices, faces), normals, uvs, maps, {**facts, "texels_far": maps.far})
+        rasterise, trilinear = pick(geometry.RASTER, device), pick(sparse.TRILINEAR, device)
+        nearest = pick(geometry.NEAREST, device)
+        grid = voxels.sparse.to(device)
+        full = _original(original or Mesh(vertices, faces), device)
+        maps = bake_voxels(
+            *(vertices, faces, uvs, grid.voxels, grid.feats, voxels.resolution, size, rasterise, trilinear),
+            nearest=nearest,
+            original=full if original else None,
+        )
+        runtime.step("bake", 1, 3)
+        if normal_map or occlusion:
+            if full is None:
+                raise BackendError(f"Normal maps and occlusion need Warp: {ABSENT}")
+            texels = Texels.of(uvs, faces, size, rasterise, nearest)
+            if normal_map:
+                tangents = vertex_tangents(vertices, faces, uvs, normals)
+                relief = bake_normals(texels, vertices, faces, normals, tangents, full).cpu().numpy()
+                tangents = tangents.cpu()
+            runtime.step("bake", 2, 3)
+            if occlusion:  # which is smooth, and dear: its rays would take minutes at full size on a CPU
+                texels = Texels.of(uvs, faces, min(size, _OCCLUSION_SIDE), rasterise, nearest)
+                shade = bake_occlusion(texels, vertices, faces, normals, full, rays=_OCCLUSION_RAYS)
+                shade = F.interpolate(shade[None, None], (size, size), mode="bilinear")[0, 0].cpu().numpy()
+        runtime.step("bake", 3, 3)
+    facts = {**mesh.facts, **facts, "texels_far": maps.far}
+    return TexturedMesh(
+        Mesh(vertices.cpu(), faces.cpu()), normals.cpu(), uvs.cpu(), maps, facts, tangents, relief, shade
+    )
+
+
+def _original(mesh: Mesh, device: torch.device) -> Original | None:
+    """A mesh ready to bake from, or None without Warp."""
+    return None if ABSENT else Original(mesh.vertices.to(device), mesh.faces.to(device))
 
 
 def export_glb(
@@ -468,14 +568,24 @@ def export_glb(
             normals = vertex_normals(vertices, faces)
             write_glb(path, vertices.numpy(), faces.numpy(), normals.numpy(), None, plain, extras)
         else:
-            texels = np.round(result.maps.attrs * 255).astype(np.uint8)
-            base = texels[:, :, [0, 1, 2, ALPHA]]
+            texels = _bytes(result.maps.attrs)
             material = replace(
-                plain, base_color=base, metallic=texels[:, :, METALLIC], roughness=texels[:, :, ROUGHNESS]
+                plain,
+                base_color=texels[:, :, [0, 1, 2, ALPHA]],
+                metallic=texels[:, :, METALLIC],
+                roughness=texels[:, :, ROUGHNESS],
+                occlusion=None if result.occlusion is None else _bytes(result.occlusion),
+                normal=None if result.normal_map is None else _bytes(result.normal_map),
             )
             mesh, arrays = result.mesh, (result.normals.numpy(), result.uvs.numpy())
-            write_glb(path, mesh.vertices.numpy(), mesh.faces.numpy(), *arrays, material, extras)
+            tangents = None if result.tangents is None else result.tangents.numpy()
+            write_glb(path, mesh.vertices.numpy(), mesh.faces.numpy(), *arrays, material, extras, tangents)
         runtime.step("export", 1, 1)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """0-1 -> 0-255."""
+    return np.round(values * 255).clip(0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -96,3 +96,12 @@ def test_no_queries():
     surface = Surface(*sphere(rings=8), solid=True)
     empty = torch.zeros(0, 3)
     assert len(surface.closest(empty).face) == len(surface.rays(empty, empty).face) == len(surface.inside(empty)) == 0
+
+
+def test_kernels_have_names_that_can_be_folders():
+    """Warp makes folders of them, and inside ComfyUI a module's own name is the pack's path."""
+    from pipeline.geometry import bake_kernels, kernels, raster_kernels, render_kernels, shells_kernels, unwrap_kernels
+
+    for file in (kernels, bake_kernels, raster_kernels, render_kernels, shells_kernels, unwrap_kernels):
+        found = {each.module.name for each in vars(file).values() if isinstance(each, kernels.wp.Kernel)}
+        assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

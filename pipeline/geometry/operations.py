@@ -10,10 +10,15 @@ import torch
 
 from ..backends import Backend, Operation
 from ..errors import SettingsError
+from ..sparse import TRILINEAR
+from .bricks import trilinear_warp
+from .collapse import collapse
 from .jobs import missing, run_job
-from .raster import rasterise
+from .raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
+from .surface import ABSENT
+from .unwrap import unwrap
 
-SIMPLIFY, UNWRAP, RASTER = "simplify", "unwrap", "raster"
+SIMPLIFY, UNWRAP, RASTER, NEAREST = "simplify", "unwrap", "raster", "nearest"
 
 
 def fast_simplification(
@@ -84,17 +89,40 @@ def _row(name: str, package: str, function: Callable, why: str) -> Backend:
     return Backend(name, None if reason else function, reason)
 
 
+def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda")) -> Backend:
+    return Backend("warp", None if ABSENT else function, ABSENT, devices)
+
+
+def _raster_example(device: torch.device) -> tuple:
+    """A square of two triangles, wound against each other, and one across its corner."""
+    uvs = torch.tensor([[0.1, 0.1], [0.9, 0.15], [0.85, 0.9], [0.1, 0.8], [0.02, 0.05], [0.05, 0.02]], device=device)
+    return uvs, torch.tensor([[0, 1, 2], [0, 3, 2], [0, 4, 5]], dtype=torch.int32, device=device), 64
+
+
+def _nearest_example(device: torch.device) -> tuple:
+    """Two covered texels, with no texel as near to one as to the other."""
+    covered = torch.zeros(32, 32, dtype=torch.bool, device=device)
+    covered[3, 5] = covered[24, 28] = True
+    return (covered,)
+
+
 OPERATIONS = (
     Operation(
         SIMPLIFY,
-        (_row("fast-simplification", "fast_simplification", fast_simplification, "pip install fast-simplification."),),
+        (
+            _warp(collapse, ("cuda",)),  # on a CPU slower than fast-simplification
+            _row("fast-simplification", "fast_simplification", fast_simplification, "pip install fast-simplification."),
+        ),
     ),
     Operation(
         UNWRAP,
         (
+            _warp(unwrap),
             _row("xatlas", "xatlas", xatlas, "it has wheels for Python up to 3.13, none for Linux on Arm."),
             Backend("triangles", triangle_by_triangle),
         ),
     ),
-    Operation(RASTER, twin=rasterise),
+    Operation(RASTER, (_warp(rasterise_warp),), twin=rasterise, example=_raster_example, tolerance=1e-6),
+    Operation(NEAREST, (_warp(nearest_covered_warp),), twin=nearest_covered, example=_nearest_example),
 )
+FIRST = {TRILINEAR: (_warp(trilinear_warp),)}  # rows in front of those that an operation elsewhere has
