@@ -112,6 +112,12 @@ def test_texels_of_two_charts_keep_the_padding(padding):
     assert (edge < 0).all()
 
 
+def test_fragments_with_corners_on_texel_centres_keep_the_padding():
+    for seed in range(3):
+        _, new, uvs, _ = unwrap(*soup(3000, seed), 1024, 4, nothing)
+        assert smallest_gap(chart_of_texels(uvs, new, 1024), 6) > 4**2
+
+
 def test_most_of_the_texture_is_used():
     _, _, _, facts = unwrap(*surface_net(bench_field, 48), 1024, 2, nothing)
     assert facts["utilisation"] >= 0.66 and facts["stretch"] <= 1.2 and facts["charts"] < 700

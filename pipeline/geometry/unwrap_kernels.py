@@ -263,6 +263,8 @@ def draw(
             above = covered_span(a, b, c, wp.clamp(level + slack, a[1], c[1]))
             if level < a[1] or level > c[1]:
                 span = below
+            if wp.abs(b[1] - level) <= slack:  # a corner between the three heights
+                below = wp.vec2d(wp.min(below[0], b[0]), wp.max(below[1], b[0]))
             span[0] = wp.min(span[0], wp.min(below[0], above[0])) - slack
             span[1] = wp.max(span[1], wp.max(below[1], above[1])) + slack
         y = wp.int64(row - y0)
