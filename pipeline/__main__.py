@@ -10,7 +10,9 @@ import time
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from . import __version__, bench, bench_mesh, geometry, stages
@@ -18,8 +20,10 @@ from .errors import PipelineError, SettingsError
 from .export import AlphaMode
 from .export.files import check_writable, writing
 from .export.state import save_state
+from .geometry.surface import ABSENT
 from .image import prepare, read_mask, read_picture, rembg_remover
 from .models import build
+from .render import Subject, turntable
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
 from .weights import Models, open_checkpoint
@@ -77,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: the picture's name with .glb, unless only --save-state is asked for",
     )
     make.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
+    make.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     make.add_argument("--report", type=Path, metavar="OUT.json", help="write seconds and peak memory per stage")
     make.add_argument(
         "--mask",
@@ -226,6 +231,8 @@ def generate(options: argparse.Namespace) -> int:
             result, more = _finish(runtime, made, export)
             extras = {**settings, **more, "backends": runtime.backends.used}
             stages.export_glb(runtime, result, output, export, extras)
+            if options.picture:
+                _draw(result, export, options.picture)
             facts |= more
     facts |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
     report = {
@@ -254,7 +261,14 @@ def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
         output = Path(Path(options.images[0]).stem + ".glb")
     if output is not None and output.suffix.lower() != ".glb":
         raise SettingsError(f"The output must end in .glb, got {output.name}.")
-    paths = [path for path in (output, options.save_state, options.report) if path is not None]
+    if options.picture is not None:
+        if output is None:
+            raise SettingsError("--picture shows what --output holds; give both.")
+        if ABSENT:
+            raise SettingsError(f"--picture needs Warp: {ABSENT}")
+        if options.picture.suffix.lower() != ".png":
+            raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
+    paths = [path for path in (output, options.save_state, options.picture, options.report) if path is not None]
     for path in paths:
         check_writable(path)
     return output, paths
@@ -301,6 +315,21 @@ def _finish(runtime: Runtime, made: stages.Generation, export: stages.ExportSett
         "texture_size": export.texture_size,
         "translucent": round(translucent, 4),
     }
+
+
+def _draw(result: stages.Mesh | stages.TexturedMesh, export: stages.ExportSettings, path: Path) -> None:
+    """Write four views of the result, a quarter turn apart, side by side."""
+    if isinstance(result, stages.Mesh):
+        views = turntable(Subject(result.vertices, result.faces), 4, mode="shaded")
+    else:
+        mesh = result.mesh
+        subject = Subject(
+            *(mesh.vertices, mesh.faces, result.normals, result.uvs, result.maps.attrs),
+            alpha_mode=export.alpha_mode.value,
+        )
+        views = turntable(subject, 4, mode="pbr")
+    with writing(path) as temporary:
+        Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
 
 
 def _state(made: stages.Generation) -> dict[str, torch.Tensor]:

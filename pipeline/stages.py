@@ -22,7 +22,7 @@ from .backends import Backend, Backends
 from .errors import BackendError, CheckpointError, EmptyResultError, SettingsError
 from .export import AlphaMode, Material, write_glb
 from .geometry.bake import BakedMaps, Original, Texels, bake_normals, bake_occlusion, bake_voxels, vertex_tangents
-from .geometry.clean import AFTER_SIMPLIFYING, CleanSettings, clean
+from .geometry.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
 from .geometry.dual_grid import dual_grid_to_mesh
 from .geometry.repair import vertex_normals
 from .geometry.report import measure
@@ -458,11 +458,17 @@ def process_mesh(
         if shells != "surface":
             vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution)
         runtime.step("process mesh", 2, 4)
-        if len(faces) > target_faces:
+        cleaned, goal = Cleaned(vertices, faces, {}), target_faces
+        while len(cleaned.faces) > target_faces and goal > 0:
             simplify = runtime.backends.pick(geometry.SIMPLIFY, device)
-            vertices, faces = simplify(vertices, faces, target_faces, _ticker(runtime, "process mesh", 2, 4))
+            tick = _ticker(runtime, "process mesh", 2, 4)
+            before = len(cleaned.faces)
+            vertices, faces = simplify(cleaned.vertices, cleaned.faces, goal, tick)
+            cleaned = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
+            if len(cleaned.faces) >= before:  # as far as it goes
+                break
+            goal -= 2 * max(len(cleaned.faces) - target_faces, 1)  # parting what touches takes some faces more
         runtime.step("process mesh", 3, 4)
-        cleaned = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
         report = measure(cleaned.vertices, cleaned.faces)
         facts |= {"cleaned_again": cleaned.changes, "mesh": report.as_dict(), "warnings": warnings + report.warnings()}
         runtime.step("process mesh", 4, 4)

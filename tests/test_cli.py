@@ -59,13 +59,13 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     names = [stage["stage"] for stage in facts["stages"]]
     assert names[0] == "encode" and names[-4:] == ["process mesh", "unwrap", "bake", "export"]
     assert all(stage["seconds"] >= 0 and stage["peak_bytes"] > 0 for stage in facts["stages"])
-    assert facts["backends"]["unwrap"] == "xatlas" and facts["device"] == "cpu"
+    assert facts["backends"]["unwrap"] == "warp" and facts["device"] == "cpu"
     for name in names:  # the table a user sees
         assert re.search(rf"^\| {name} \| [\d.]+ \| [\d.]+ \| [\d.]+ GB \|$", out, re.MULTILINE), name
     assert f"{facts['faces']:,} faces" in out and str(glb) in out
 
 
-def test_a_glb_without_xatlas(run, root, tmp_path):
+def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
     glb = tmp_path / "rocket.glb"
     options = ("--seed", 20, "--output", glb, "--texture-size", 256, "--backend", "unwrap=triangles")
     code, out, err = run("generate", root / "assets" / "rocket.png", *options)
@@ -133,7 +133,7 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--report", "tests"), "tests is a folder; name a file"),
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
         (("--backend", "unwrap"), "takes OP=NAME"),
-        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has xatlas, triangles"),
+        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles"),
     ],
 )
 def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkeypatch, root, options, message):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 pytest.importorskip("warp")
 from pipeline import stages
@@ -70,6 +71,17 @@ def test_the_report_counts_what_was_repaired(damaged):
     assert not open_ball.facts["mesh"]["watertight"] and "not watertight" in open_ball.facts["warnings"][0]
 
 
+@pytest.mark.parametrize("target", [100, 500, 3000])
+def test_the_face_count_is_a_ceiling(target):
+    """Also where parting what touches needs faces of its own: bodies that share edges and corners."""
+    solid = torch.zeros(8, 8, 8, dtype=torch.bool)
+    solid[:6, :6, :6] = torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(1)) > 0.5
+    mesh = stages.Mesh(*surface_net(lambda p: 0.5 - solid[tuple(((p + 0.5) * 8).long().clamp(0, 7).T)].float(), SIDE))
+    result = stages.process_mesh(runtime(), mesh, target, shells="surface")
+    assert 0.9 * target <= len(result.faces) <= target
+    assert result.facts["mesh"]["non_manifold_edges"] == 0
+
+
 def test_the_input_stays_as_it_is(damaged):
     before = damaged[0].vertices.clone(), damaged[0].faces.clone()
     stages.process_mesh(runtime(), damaged[0], 1000, resolution=64)
@@ -111,6 +123,20 @@ def test_without_warp(nested, monkeypatch):
 def test_unknown_shells(nested):
     with pytest.raises(SettingsError, match="Unknown shells 'inner'; choose one of surface, outer, solid"):
         stages.process_mesh(runtime(), nested, 1000, shells="inner")
+
+
+def test_a_picture_of_the_result(run, root, tmp_path):
+    glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
+    options = ("--seed", 8, "--type", "512", "--texture-size", 256, "--output", glb, "--picture", picture)
+    code, _, err = run("generate", root / "assets" / "rocket.png", *options)
+    assert code == 0, err
+    with Image.open(picture) as views:
+        assert views.size == (2048, 512) and views.mode == "RGBA"
+        assert np.asarray(views)[:, :, 3].any() and not np.asarray(views)[0, 0, 3]
+    code, _, err = run(
+        "generate", root / "assets" / "rocket.png", "--save-state", tmp_path / "x.safetensors", *options[-2:]
+    )
+    assert code == 1 and "--picture shows what --output holds; give both" in err
 
 
 def test_bench_mesh(run, tmp_path):

@@ -9,7 +9,8 @@ import trimesh
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
 from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
-from pipeline.geometry.parameterise import flat_shapes, stretches
+from pipeline.geometry.pack import _outlines, chart_boxes
+from pipeline.geometry.parameterise import cut, flat_shapes, stretches
 from pipeline.geometry.raster import rasterise
 from pipeline.geometry.unwrap import unwrap
 
@@ -112,10 +113,16 @@ def test_texels_of_two_charts_keep_the_padding(padding):
     assert (edge < 0).all()
 
 
-def test_fragments_with_corners_on_texel_centres_keep_the_padding():
-    for seed in range(3):
-        _, new, uvs, _ = unwrap(*soup(3000, seed), 1024, 4, nothing)
-        assert smallest_gap(chart_of_texels(uvs, new, 1024), 6) > 4**2
+def test_outlines_hold_texels_that_rounding_may_cover():
+    corners = torch.tensor([[-4e-6, 6e-6], [1.707, 0.49], [1.822, -0.0016]], dtype=torch.float64)
+    labels = torch.zeros(1, dtype=torch.int64)
+    pieces = cut(torch.tensor([[0, 1, 2]]), labels, 3, 1)
+    for turn in range(4):  # the first corner lies at texel 0, 0, just not on its covered side
+        low, sizes = chart_boxes(corners, pieces)
+        outlines = _outlines(corners, pieces, labels, low, sizes)
+        runs = outlines.runs[: outlines.first[0, 1]] + torch.stack([low[0, 1], low[0, 0], low[0, 0]])
+        assert any(row == 0 and start <= 0 < end for row, start, end in runs.tolist()), turn
+        corners = torch.stack([-corners[:, 1], corners[:, 0]], 1)
 
 
 def test_most_of_the_texture_is_used():
@@ -234,8 +241,8 @@ def test_thin_rings_do_not_need_memory_for_their_boxes():
 
 
 def test_ten_thousand_fragments():
-    _, _, _, facts = unwrap(*soup(10000), 1024, 1, nothing)
-    assert facts["charts"] == 10000 and facts["utilisation"] > 0.3 and facts["stretch"] == pytest.approx(1, abs=1e-3)
+    _, _, _, facts = unwrap(*soup(10000), 512, 1, nothing)
+    assert facts["charts"] == 10000 and facts["utilisation"] > 0.2 and facts["stretch"] == pytest.approx(1, abs=1e-3)
 
 
 def test_inputs_stay_as_they_are():
