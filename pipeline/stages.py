@@ -460,7 +460,9 @@ def process_mesh(
         runtime.step("process mesh", 2, 4)
         cleaned, goal = Cleaned(vertices, faces, {}), target_faces
         while len(cleaned.faces) > target_faces and goal > 0:
-            simplify = runtime.backends.pick(geometry.SIMPLIFY, device)
+            # fast-simplification would open what solid closed
+            closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
+            simplify = runtime.backends.pick(geometry.SIMPLIFY, device, closed)
             tick = _ticker(runtime, "process mesh", 2, 4)
             before = len(cleaned.faces)
             vertices, faces = simplify(cleaned.vertices, cleaned.faces, goal, tick)

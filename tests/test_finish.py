@@ -60,6 +60,13 @@ def test_shells(nested, shells, components):
     assert facts["volume"] == pytest.approx(volume, rel=0.02)
 
 
+def test_solid_stays_closed_when_simplified(damaged):
+    for target in (10_000, 1000, 300):
+        result = stages.process_mesh(runtime(), damaged[0], target, shells="solid", resolution=64)
+        facts = result.facts["mesh"]
+        assert facts["watertight"] and facts["euler"] == 2 and 0.9 * target <= facts["faces"] <= target, facts
+
+
 def test_the_report_counts_what_was_repaired(damaged):
     result = stages.process_mesh(runtime(), damaged[0], 2000, max_hole_perimeter=0.2, resolution=64)
     changes, facts = result.facts["cleaned"], result.facts["mesh"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -110,8 +111,10 @@ OPERATIONS = (
     Operation(
         SIMPLIFY,
         (
-            _warp(collapse, ("cuda",)),  # on a CPU slower than fast-simplification
+            _warp(collapse, ("cuda",)),
             _row("fast-simplification", "fast_simplification", fast_simplification, "pip install fast-simplification."),
+            # several times slower on a CPU, but what was closed stays closed
+            replace(_warp(collapse, ("cpu",)), name="warp-cpu"),
         ),
     ),
     Operation(
