@@ -7,7 +7,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
     target = {"100 k": 20_000, "10 M": 500_000}.get(name, 200_000)
     row, mesh = _measure(runtime, f"{name} dirty faces -> clean {target:,}", lambda: _process(runtime, raw, target))
     whole = _process(runtime, raw, len(raw.faces)).to(runtime.device)  # clean, and with all of its faces
-    yield _with(row, f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
+    yield replace(row, notes=f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
     if yardsticks:
         simplify = runtime.backends.pick(geometry.SIMPLIFY, "cpu", "fast-simplification")
         vertices, faces = whole.vertices.cpu(), whole.faces.cpu()
@@ -86,7 +86,7 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
             f"of this the simplifying, by fast-simplification to {len(mesh.faces):,}",
             lambda: simplify(vertices, faces, len(mesh.faces), lambda: None),
         )
-        yield _with(row, _distance(whole, stages.Mesh(*found)))
+        yield replace(row, notes=_distance(whole, stages.Mesh(*found)))
     if name == "3 M":
         for size in (2048, 4096):
             row, textured = _measure(
@@ -105,7 +105,7 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
             row, found = _measure(
                 runtime, work, lambda unwrap=unwrap, here=here: unwrap(here.vertices, here.faces, 2048, 4, lambda: None)
             )
-            yield _with(row, ", ".join(f"{key} {value:.4g}" for key, value in found[3].items()))
+            yield replace(row, notes=", ".join(f"{key} {value:.4g}" for key, value in found[3].items()))
     if name != "1 M":
         webp = "webp" if name == "10 M" else "png"
         row, size = _measure(
@@ -113,7 +113,7 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
             f"raw {name} dirty faces to GLB, {target:,} faces, 2048, {webp}",
             lambda: _whole(runtime, raw, voxels, target, webp),
         )
-        yield _with(row, f"{size / 1e6:.1f} MB")
+        yield replace(row, notes=f"{size / 1e6:.1f} MB")
 
 
 def _measure(runtime: Runtime, work: str, call: Callable):
@@ -127,10 +127,6 @@ def _measure(runtime: Runtime, work: str, call: Callable):
             seconds = time.perf_counter() - start
     peak = max([memory.peak, *(record.peak_bytes for record in runtime.records)])  # stages begin their counts anew
     return Row(work, seconds, peak, ""), result
-
-
-def _with(row: Row, notes: str) -> Row:
-    return Row(row.work, row.seconds, row.peak_bytes, notes)
 
 
 def _process(runtime: Runtime, raw: stages.Mesh, faces: int) -> stages.Mesh:

@@ -531,7 +531,8 @@ def bake_texture(
         rasterise, trilinear = pick(geometry.RASTER, device), pick(sparse.TRILINEAR, device)
         nearest = pick(geometry.NEAREST, device)
         grid = voxels.sparse.to(device)
-        full = _original(original or Mesh(vertices, faces), device)
+        wanted = original or (Mesh(vertices, faces) if normal_map or occlusion else None)
+        full = _original(wanted, device) if wanted else None
         maps = bake_voxels(
             *(vertices, faces, uvs, grid.voxels, grid.feats, voxels.resolution, size, rasterise, trilinear),
             nearest=nearest,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .half_edges import components
+
 CONE = math.radians(85)  # no face turns further from its chart's mean normal: the projection along it has no folds
 _SHARED = 0.3  # weight of a shared border against a difference of direction, when neighbours are compared
 _FIXED = 1 << 40  # sums are kept as integers in units of total / 2^40: exact, so the same in any order
@@ -140,7 +142,7 @@ def split(dual: Dual, labels: torch.Tensor, count: int, bad: torch.Tensor, folde
     pairs = number[dual.pairs]
     pairs = pairs[(pairs >= 0).all(1)]
     group = chart * 2 + side
-    new = _components(len(face), pairs[group[pairs[:, 0]] == group[pairs[:, 1]]])
+    new = components(*pairs[group[pairs[:, 0]] == group[pairs[:, 1]]].unbind(1), len(face))[0]
     result = torch.full_like(labels, -1)
     result[face] = new
     return result
@@ -156,23 +158,6 @@ def _beyond_middle(centres: torch.Tensor, chart: torch.Tensor, count: int) -> to
     axis = (high - low).nan_to_num(0, 0, 0).argmax(1)
     middle = ((low + high) / 2).gather(1, axis[:, None])[:, 0]
     return centres.gather(1, axis[chart][:, None])[:, 0] > middle[chart]
-
-
-def _components(count: int, pairs: torch.Tensor) -> torch.Tensor:
-    """[count] int64: connected components 0 .. C - 1, by the least index spreading over edges and pointers."""
-    label = torch.arange(count, device=pairs.device)
-    while True:
-        a, b = label[pairs[:, 0]], label[pairs[:, 1]]
-        low, high = torch.minimum(a, b), torch.maximum(a, b)
-        if not bool((low != high).any()):
-            break
-        label.scatter_reduce_(0, high, low, "amin")
-        while True:
-            next = label[label]
-            if torch.equal(next, label):
-                break
-            label = next
-    return label.unique(return_inverse=True)[1]
 
 
 def _starts(key: torch.Tensor) -> torch.Tensor:
