@@ -9,7 +9,7 @@ import trimesh
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
 from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
-from pipeline.geometry.pack import _outlines, chart_boxes
+from pipeline.geometry.pack import _outlines, chart_boxes, overlapping
 from pipeline.geometry.parameterise import cut, flat_shapes, stretches
 from pipeline.geometry.raster import rasterise
 from pipeline.geometry.unwrap import unwrap
@@ -123,6 +123,23 @@ def test_outlines_hold_texels_that_rounding_may_cover():
         runs = outlines.runs[: outlines.first[0, 1]] + torch.stack([low[0, 1], low[0, 0], low[0, 0]])
         assert any(row == 0 and start <= 0 < end for row, start, end in runs.tolist()), turn
         corners = torch.stack([-corners[:, 1], corners[:, 0]], 1)
+
+
+def test_overlaps_are_found_by_several_threads():
+    """Each face lies on one that another thread draws; they come from both ends and meet. A count would lose some."""
+    side = 128
+    texel = torch.arange(side**2)
+    centre = torch.stack([texel % side, texel // side], 1).double()[:, None]
+    half = centre + torch.tensor([[-0.4, -0.4], [0.4, -0.4], [0.0, 0.4]])
+    triangles = torch.cat([half, half.flip(0)])
+    triangles[-1] += side  # apart from all others
+    faces = torch.arange(6 * side**2, dtype=torch.int32).reshape(-1, 3)
+    box = torch.tensor([[0, 0]], dtype=torch.int32), torch.tensor([[2 * side, 2 * side]], dtype=torch.int32)
+    expected = torch.ones(len(faces), dtype=torch.bool)
+    expected[[0, -1]] = False
+    for _ in range(100):
+        found = overlapping(triangles.reshape(-1, 2), faces, torch.zeros(len(faces), dtype=torch.int32), *box)
+        assert torch.equal(found, expected)
 
 
 def test_most_of_the_texture_is_used():

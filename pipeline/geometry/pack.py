@@ -122,9 +122,9 @@ def overlapping(
 
     flags = torch.zeros(len(faces), dtype=torch.uint8, device=texels.device)
     offset, total = _offsets(sizes)
-    hits = torch.zeros(total, dtype=torch.int32, device=texels.device)
-    for mode in (own.COUNT, own.FIND):
-        _draw(mode, texels, faces, labels, low, sizes, offset, hits, flags, flags[:0])
+    owner = torch.empty(total, dtype=torch.int32, device=texels.device)
+    for mode in (own.CLAIM, own.FIND):
+        _draw(mode, texels, faces, labels, low, sizes, offset, owner, flags, flags[:0])
     return flags > 0
 
 
@@ -140,7 +140,7 @@ def _offsets(sizes: torch.Tensor) -> tuple[torch.Tensor, int]:
     return texels.cumsum(0) - texels, int(texels.sum())
 
 
-def _draw(mode, texels, faces, labels, low, sizes, offset, hits, flags, turned) -> None:
+def _draw(mode, texels, faces, labels, low, sizes, offset, owner, flags, turned) -> None:
     from . import unwrap_kernels as own
 
     wp = own.wp
@@ -153,7 +153,7 @@ def _draw(mode, texels, faces, labels, low, sizes, offset, hits, flags, turned) 
             wp.from_torch(texels.contiguous(), dtype=wp.vec2d),
             wp.from_torch(labels.int()),
             *(wp.from_torch(each.contiguous(), dtype=wp.vec2i) for each in (low, sizes)),
-            *(wp.from_torch(each) for each in (offset, hits, flags, turned)),
+            *(wp.from_torch(each) for each in (offset, owner, flags, turned)),
         )
 
 
@@ -165,8 +165,8 @@ def _outlines(
 
     offset, total = _offsets(sizes)
     marks, turned = (torch.zeros(total, dtype=torch.uint8, device=texels.device) for _ in range(2))
-    hits = torch.empty(0, dtype=torch.int32, device=texels.device)
-    _draw(own.MARK, texels, pieces.faces, labels, low, sizes, offset, hits, marks, turned)
+    owner = torch.empty(0, dtype=torch.int32, device=texels.device)
+    _draw(own.MARK, texels, pieces.faces, labels, low, sizes, offset, owner, marks, turned)
     upright, beside = _runs(marks, offset, sizes), _runs(turned, offset, sizes.flip(1))
     first = torch.stack([upright[0], beside[0] + len(upright[1])])
     return Outlines(low, sizes, first.int(), torch.cat([upright[1], beside[1]]))

@@ -19,7 +19,7 @@ ROWS = 1 << 13  # fewest rows that are worth a thread
 STRIDE = wp.constant(12)  # rows skipped while a place is sought: one for so many rows of a chart's height
 SLACK = wp.constant(1e-3)  # texels: more than rounding texture coordinates to float32 moves a corner
 WIDE = wp.constant(16)  # texels: what narrower charts take does not change a row's widest free run much
-COUNT, FIND, MARK = wp.constant(0), wp.constant(1), wp.constant(2)
+CLAIM, FIND, MARK = wp.constant(0), wp.constant(1), wp.constant(2)
 
 
 class Launcher:
@@ -212,14 +212,15 @@ def draw(
     low: wp.array[wp.vec2i],
     sizes: wp.array[wp.vec2i],
     offset: wp.array[wp.int64],
-    hits: wp.array[wp.int32],
+    owner: wp.array[wp.int32],
     flags: wp.array[wp.uint8],
     turned: wp.array[wp.uint8],
 ):
     """Scan-converts faces as raster.rasterise does, each into the box of its chart.
 
-    Texel (column x, row y) of chart c stands at offset[c] + (y - low) * width + (x - low). Mode COUNT: hits += 1 at
-    covered texels. FIND: flags[face] = 1 where hits > 1. MARK: flags = 1 at texels that are covered, or would be if
+    Texel (column x, row y) of chart c stands at offset[c] + (y - low) * width + (x - low). Mode CLAIM: owner = face at
+    covered texels, the last to write stays. FIND: flags = 1 for the owner of a covered texel and the face, if these are
+    two (no thread counts: on a CPU Warp has no atomics). MARK: flags = 1 at texels that are covered, or would be if
     corners were rounded, and at the texel of the face's centroid; `turned` the same after a quarter turn (x, y) ->
     (height - 1 - y, x).
     """
@@ -271,10 +272,11 @@ def draw(
         for column in range(wp.int32(wp.ceil(span[0])), wp.int32(wp.ceil(span[1]))):
             x = wp.int64(column - x0)
             at = base + y * width + x
-            if mode == COUNT:
-                wp.atomic_add(hits, at, 1)
+            if mode == CLAIM:
+                owner[at] = f
             elif mode == FIND:
-                if hits[at] > 1:
+                if owner[at] != f:
+                    flags[owner[at]] = wp.uint8(1)
                     flags[f] = wp.uint8(1)
             else:
                 flags[at] = wp.uint8(1)
