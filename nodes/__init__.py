@@ -12,7 +12,7 @@ _NODES = {
     "picture": ("PrepareImage", "EncodeImage"),
     "sample": ("SamplerSettingsNode", "SampleStructure", "SampleShape", "SampleTexture"),
     "decode": ("DecodeShape", "DecodeTexture"),
-    "finish": ("ProcessMesh", "BakeTexture", "ExportGLB"),
+    "finish": ("ProcessMesh", "BakeTexture", "ColorVertices", "RenderMesh", "ExportGLB"),
     "simple": ("ImageToGLB",),
     "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
 }

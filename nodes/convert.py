@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.errors import EmptyResultError, SettingsError
+from ..pipeline.export import srgb_to_linear
 from .finish import maps
 from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels
 
@@ -33,18 +34,24 @@ class MeshToCore(io.ComfyNode):
 
     @classmethod
     def execute(cls, mesh: stages.Mesh | stages.TexturedMesh) -> io.NodeOutput:
-        textured = isinstance(mesh, stages.TexturedMesh)
-        plain = mesh.mesh if textured else mesh
+        plain, more = mesh, {}
+        if isinstance(mesh, stages.TexturedMesh):
+            first = mesh.levels[0]
+            plain = first.mesh
+            base_color, packed, _, normal_map = maps(mesh)
+            more = {"uvs": first.uvs[None], "normals": _y_up(first.normals)[None], "texture": base_color}
+            more |= {"metallic_roughness": packed, "occlusion_in_mr": mesh.occlusion is not None}
+            if first.tangents is not None:
+                tangents = torch.cat([_y_up(first.tangents[:, :3]), first.tangents[:, 3:]], 1)
+                more |= {"normal_map": normal_map, "tangents": tangents[None]}
+        elif mesh.attrs is not None:
+            srgb = mesh.attrs[None, :, stages.BASE_COLOR].cpu().numpy()
+            more = {"vertex_colors": torch.from_numpy(srgb_to_linear(srgb)).float()}
         arrays = _y_up(plain.vertices)[None], plain.faces.long()[None]
-        if not textured:
-            return io.NodeOutput(_core_type("MESH")(*arrays))
-        base_color, metallic_roughness, _ = maps(mesh)
-        more = {"uvs": mesh.uvs[None], "normals": _y_up(mesh.normals)[None], "texture": base_color}
         try:
-            core = _core_type("MESH")(*arrays, **more, metallic_roughness=metallic_roughness)
+            return io.NodeOutput(_core_type("MESH")(*arrays, **more))
         except TypeError:  # hosts before 2026 know vertices and faces only
-            core = _core_type("MESH")(*arrays)
-        return io.NodeOutput(core)
+            return io.NodeOutput(_core_type("MESH")(*arrays))
 
 
 class MeshFromCore(io.ComfyNode):
@@ -54,8 +61,8 @@ class MeshFromCore(io.ComfyNode):
             node_id="T2MeshFromCore",
             display_name="TRELLIS.2 Mesh from ComfyUI",
             category=CATEGORY,
-            description="A mesh of ComfyUI's own nodes for ours. Vertices and faces only: its UVs and textures stay "
-            "behind, as Bake Texture makes new ones from the voxels.",
+            description="A mesh of ComfyUI's own nodes for ours, with its UVs, which Bake Texture can keep. Its "
+            "textures stay behind, as Bake Texture makes new ones from the voxels.",
             inputs=[io.Mesh.Input("core_mesh", tooltip="ComfyUI's MESH with one mesh, Y up.")],
             outputs=[Mesh.Output(display_name="mesh", tooltip="For Process Mesh, Bake Texture or Export GLB.")],
         )
@@ -75,7 +82,9 @@ class MeshFromCore(io.ComfyNode):
                 f"The mesh's faces name vertices {int(faces.min())} to {int(faces.max())}; it has {len(vertices)}."
             )
         x, y, z = vertices.float().unbind(1)
-        return io.NodeOutput(stages.Mesh(torch.stack([x, -z, y], 1), faces.int()))
+        uvs = getattr(core_mesh, "uvs", None)
+        uvs = None if uvs is None else uvs[0, : len(vertices)].float()
+        return io.NodeOutput(stages.Mesh(torch.stack([x, -z, y], 1), faces.int(), uvs=uvs))
 
 
 class VoxelsToCore(io.ComfyNode):

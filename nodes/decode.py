@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from PIL import Image
 
 from ..pipeline import stages
+from ..pipeline.geometry.surface import ABSENT
+from ..pipeline.image import on_black
+from ..pipeline.render import Camera
 from ..pipeline.sparse import Subdivision as SubdivisionLevel
 from .host import pictures
 from .host.memory import ManagedModels
@@ -35,9 +39,11 @@ class DecodeShape(io.ComfyNode):
 
     @classmethod
     def execute(cls, models: ManagedModels, shape: ShapeLatent) -> io.NodeOutput:
-        progress = Progress()
+        progress = Progress(2)
         mesh, subdivision = run(stages.decode_shape, models, progress, shape.latent)
-        progress.show(1, pictures.draw_mesh(mesh.vertices, mesh.faces))
+        if not ABSENT and len(mesh.faces):  # which the next node will say
+            drawn = run(stages.draw, None, progress, mesh, frames=1, size=pictures.SIDE, camera=Camera())
+            progress.show(1, on_black(Image.fromarray(drawn[0])))
         return io.NodeOutput(mesh, subdivision)
 
 

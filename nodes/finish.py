@@ -1,4 +1,4 @@
-"""From the raw mesh to a file: process, bake, export."""
+"""From the raw mesh to a picture and a file: process, bake or colour, render, export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from comfy.cli_args import args
 from comfy_api.latest import io
 
 from ..pipeline import stages
+from ..pipeline.errors import SettingsError
 from ..pipeline.export import AlphaMode
+from ..pipeline.render import MODES, Camera
 from .host.memory import make_room
 from .host.run import Progress, run
 from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced
@@ -53,6 +55,14 @@ class ProcessMesh(io.ComfyNode):
                         "count as closed, and solid has this much detail.",
                     )
                 ),
+                advanced(
+                    io.String.Input(
+                        "lods",
+                        default="",
+                        tooltip="Triangles of coarser levels of detail, for example 100000, 20000, 5000. They share "
+                        "the textures and go into the same GLB (MSFT_lod). Empty: none.",
+                    )
+                ),
             ],
             outputs=[
                 Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
@@ -64,7 +74,13 @@ class ProcessMesh(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, mesh: stages.Mesh, faces: int, hole_perimeter: float, shells: str = "outer", shell_resolution: int = 512
+        cls,
+        mesh: stages.Mesh,
+        faces: int,
+        hole_perimeter: float,
+        shells: str = "outer",
+        shell_resolution: int = 512,
+        lods: str = "",
     ) -> io.NodeOutput:
         result = run(
             *(stages.process_mesh, None, Progress(), mesh),
@@ -72,8 +88,19 @@ class ProcessMesh(io.ComfyNode):
             max_hole_perimeter=hole_perimeter,
             shells=shells,
             resolution=shell_resolution,
+            lods=_counts(lods),
         )
         return io.NodeOutput(result, json.dumps(result.facts, indent=1))
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers between commas or spaces."""
+    try:
+        return [int(each) for each in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise SettingsError(
+            f"lods must be numbers of triangles between commas, for example 100000, 20000; got {text!r}."
+        ) from error
 
 
 def shells_input() -> io.Input:
@@ -142,15 +169,26 @@ class BakeTexture(io.ComfyNode):
                 advanced(
                     io.Boolean.Input("occlusion", default=False, tooltip="Bake ambient occlusion: darker crevices.")
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "keep_uvs",
+                        default=False,
+                        tooltip="Bake into the UVs that a mesh from TRELLIS.2 Mesh from ComfyUI brings along, in place "
+                        "of new ones.",
+                    )
+                ),
             ],
             outputs=[
                 TexturedMesh.Output(display_name="textured_mesh", tooltip="For export."),
                 io.Image.Output(display_name="base_color", tooltip="Base colour, sRGB."),
                 io.Image.Output(
                     display_name="metallic_roughness",
-                    tooltip="glTF's packing: green is roughness, blue is metallic, linear.",
+                    tooltip="glTF's packing: red is occlusion, green is roughness, blue is metallic, linear.",
                 ),
                 io.Mask.Output(display_name="alpha", tooltip="Opacity; 1: opaque."),
+                io.Image.Output(
+                    display_name="normal_map", tooltip="Tangent space, green up, linear; flat unless it was asked for."
+                ),
             ],
         )
 
@@ -164,6 +202,7 @@ class BakeTexture(io.ComfyNode):
         original: stages.Mesh | None = None,
         normal_map: bool = False,
         occlusion: bool = False,
+        keep_uvs: bool = False,
     ) -> io.NodeOutput:
         make_room(_BYTES_A_TEXEL * texture_size**2)
         textured = run(
@@ -173,16 +212,135 @@ class BakeTexture(io.ComfyNode):
             original=original,
             normal_map=normal_map,
             occlusion=occlusion,
+            keep_uvs=keep_uvs,
         )
         return io.NodeOutput(textured, *maps(textured))
 
 
-def maps(textured: stages.TexturedMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Base colour [1, S, S, 3], metallic-roughness in glTF's packing [1, S, S, 3], alpha [1, S, S]."""
-    attrs = textured.maps.attrs
-    packed = np.stack([np.ones_like(attrs[:, :, 0]), attrs[:, :, stages.ROUGHNESS], attrs[:, :, stages.METALLIC]], 2)
-    parts = attrs[:, :, stages.BASE_COLOR], packed, attrs[:, :, stages.ALPHA]
-    return tuple(torch.from_numpy(np.ascontiguousarray(part))[None] for part in parts)
+def maps(textured: stages.TexturedMesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Base colour [1, S, S, 3], occlusion-roughness-metallic as glTF packs it [1, S, S, 3], alpha [1, S, S], normal map
+    [1, S, S, 3]."""
+    attrs, occlusion, normal = textured.maps, textured.occlusion, textured.normal_map
+    light = np.full_like(attrs[:, :, 0], 255) if occlusion is None else occlusion
+    packed = np.stack([light, attrs[:, :, stages.ROUGHNESS], attrs[:, :, stages.METALLIC]], 2)
+    flat = torch.tensor([0.5, 0.5, 1.0]).expand(1, *attrs.shape[:2], 3)
+    base_color, packed, alpha = (
+        _image(each) for each in (attrs[:, :, stages.BASE_COLOR], packed, attrs[:, :, stages.ALPHA])
+    )
+    return base_color, packed, alpha, flat if normal is None else _image(normal)
+
+
+def _image(values: np.ndarray) -> torch.Tensor:
+    """uint8 -> IMAGE or MASK: a batch of one, 0-1."""
+    return torch.from_numpy(np.ascontiguousarray(values))[None].float() / 255
+
+
+class ColorVertices(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2ColorVertices",
+            display_name="TRELLIS.2 Color Vertices",
+            category=CATEGORY,
+            description="Gives a mesh the colours of the material voxels at its vertices, in place of textures: no "
+            "unwrapping, a smaller file, and enough for a first look at a mesh of many faces.",
+            inputs=[
+                Mesh.Input("mesh", tooltip="From TRELLIS.2 Process Mesh."),
+                Voxels.Input("voxels", tooltip="From TRELLIS.2 Decode Texture."),
+                Mesh.Input(
+                    "original",
+                    optional=True,
+                    tooltip="The raw mesh from TRELLIS.2 Decode Shape. Colours are then looked up on it rather than on "
+                    "the simplified mesh.",
+                ),
+            ],
+            outputs=[Mesh.Output(display_name="mesh", tooltip="With vertex colours, for Export GLB or Render Mesh.")],
+        )
+
+    @classmethod
+    def execute(cls, mesh: stages.Mesh, voxels: stages.PBRVoxels, original: stages.Mesh | None = None) -> io.NodeOutput:
+        return io.NodeOutput(run(stages.color_vertices, None, Progress(), mesh, voxels, original=original))
+
+
+class RenderMesh(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2RenderMesh",
+            display_name="TRELLIS.2 Render Mesh",
+            category=CATEGORY,
+            description="Draws a mesh from one side, or from all round as frames of a turntable.",
+            inputs=[
+                io.MultiType.Input(
+                    "mesh",
+                    types=[Mesh, TexturedMesh],
+                    tooltip="Raw, processed, with vertex colours, or textured.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=["material", *(mode for mode in MODES if mode != "pbr")],
+                    default="material",
+                    tooltip="material: colours, metal and roughness under studio light (clay if the mesh has no "
+                    "colours); shaded: clay; base_color: colours without light; normals; wireframe.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=1,
+                    min=1,
+                    max=360,
+                    tooltip="Pictures from a full circle, evenly spaced; 1: only the one from the azimuth.",
+                ),
+                io.Int.Input("size", default=512, min=64, max=4096, step=64, tooltip="Pixels along a side."),
+                io.Float.Input(
+                    "azimuth",
+                    default=30.0,
+                    min=-360.0,
+                    max=360.0,
+                    step=5.0,
+                    tooltip="Degrees round the object, anticlockwise seen from above; 0: from the front.",
+                ),
+                io.Float.Input(
+                    "elevation",
+                    default=20.0,
+                    min=-90.0,
+                    max=90.0,
+                    step=5.0,
+                    tooltip="Degrees above the horizon from which the camera looks.",
+                ),
+                io.Combo.Input(
+                    "alpha_mode",
+                    options=[mode.name.lower() for mode in AlphaMode],
+                    default="opaque",
+                    tooltip="How alpha is drawn: ignore it, cut at one half, or blend.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="On black; a batch of frames."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the object is."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        mesh: stages.Mesh | stages.TexturedMesh,
+        mode: str,
+        frames: int,
+        size: int,
+        azimuth: float,
+        elevation: float,
+        alpha_mode: str,
+    ) -> io.NodeOutput:
+        drawn = run(
+            *(stages.draw, None, Progress(), mesh),
+            frames=frames,
+            size=size,
+            mode=None if mode == "material" else mode,
+            camera=Camera(azimuth, elevation),
+            alpha_mode=AlphaMode[alpha_mode.upper()],
+        )
+        values = torch.from_numpy(drawn).float() / 255
+        return io.NodeOutput(values[..., :3] * values[..., 3:], values[..., 3])
 
 
 class ExportGLB(io.ComfyNode):
@@ -259,9 +417,8 @@ def filename_prefix_input() -> io.Input:
 
 def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
     """What the file says of itself."""
-    if isinstance(mesh, stages.TexturedMesh):
-        return {"vertices": len(mesh.mesh.vertices), "faces": len(mesh.mesh.faces), **mesh.facts}
-    return {"vertices": len(mesh.vertices), "faces": len(mesh.faces), **mesh.facts}
+    plain = mesh.levels[0].mesh if isinstance(mesh, stages.TexturedMesh) else mesh
+    return {"vertices": len(plain.vertices), "faces": len(plain.faces), **mesh.facts}
 
 
 def _graph(hidden) -> dict:

@@ -23,7 +23,6 @@ from .export.state import save_state
 from .geometry.surface import ABSENT
 from .image import prepare, read_mask, read_picture, rembg_remover
 from .models import build
-from .render import Subject, turntable
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
 from .weights import Models, open_checkpoint
@@ -112,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
         help="surface: keep inner shells and open sheets; outer: drop what cannot be reached from outside; "
         "solid: remesh to one closed surface; default: outer",
     )
+    make.add_argument(
+        "--lods",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="face counts of coarser levels in the same file (MSFT_lod), which share the textures",
+    )
+    make.add_argument("--vertex-colors", action="store_true", help="colours at the vertices in place of textures")
     make.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
     make.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
     make.add_argument("--texture-size", type=int, default=2048, metavar="N", help="pixels along a side; default: 2048")
@@ -189,6 +197,8 @@ def generate(options: argparse.Namespace) -> int:
         options.shells,
         options.normal_map,
         options.occlusion,
+        tuple(options.lods),
+        options.vertex_colors,
     )
     if options.max_tokens < 1:
         raise SettingsError(f"--max-tokens must be at least 1, got {options.max_tokens}.")
@@ -232,7 +242,9 @@ def generate(options: argparse.Namespace) -> int:
             extras = {**settings, **more, "backends": runtime.backends.used}
             stages.export_glb(runtime, result, output, export, extras)
             if options.picture:
-                _draw(result, export, options.picture)
+                views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
+                with writing(options.picture) as temporary:
+                    Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
             facts |= more
     facts |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
     report = {
@@ -297,10 +309,12 @@ def _choices(pairs: list[str]) -> dict[str, str]:
 
 
 def _finish(runtime: Runtime, made: stages.Generation, export: stages.ExportSettings):
-    """The processed, and if there are voxels textured, mesh and what there is to say about it."""
-    mesh = stages.process_mesh(runtime, made.mesh, export.faces, shells=export.shells)
+    """The processed, and if there are voxels textured or coloured, mesh and what there is to say about it."""
+    mesh = stages.process_mesh(runtime, made.mesh, export.faces, shells=export.shells, lods=export.lods)
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
-    if made.voxels is None:
+    if made.voxels is not None and export.vertex_colors:
+        mesh = stages.color_vertices(runtime, mesh, made.voxels, made.mesh)
+    if made.voxels is None or export.vertex_colors:
         return mesh, {**facts, **mesh.facts}
     textured = stages.bake_texture(
         *(runtime, mesh, made.voxels, export.texture_size),
@@ -308,28 +322,7 @@ def _finish(runtime: Runtime, made: stages.Generation, export: stages.ExportSett
         normal_map=export.normal_map,
         occlusion=export.occlusion,
     )
-    translucent = float((textured.maps.attrs[:, :, stages.ALPHA][textured.maps.covered] < 0.9).mean())
-    return textured, {
-        **facts,
-        **textured.facts,
-        "texture_size": export.texture_size,
-        "translucent": round(translucent, 4),
-    }
-
-
-def _draw(result: stages.Mesh | stages.TexturedMesh, export: stages.ExportSettings, path: Path) -> None:
-    """Write four views of the result, a quarter turn apart, side by side."""
-    if isinstance(result, stages.Mesh):
-        views = turntable(Subject(result.vertices, result.faces), 4, mode="shaded")
-    else:
-        mesh = result.mesh
-        subject = Subject(
-            *(mesh.vertices, mesh.faces, result.normals, result.uvs, result.maps.attrs),
-            alpha_mode=export.alpha_mode.value,
-        )
-        views = turntable(subject, 4, mode="pbr")
-    with writing(path) as temporary:
-        Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+    return textured, {**facts, **textured.facts, "texture_size": export.texture_size}
 
 
 def _state(made: stages.Generation) -> dict[str, torch.Tensor]:

@@ -374,7 +374,8 @@ class _Scene:
         shape.source = kernels.MAPS
         shape.uvs = wp.from_torch(self._on_device(subject.uvs), dtype=wp.vec2)
         shape.map_side = len(subject.maps)
-        maps = torch.from_numpy(np.ascontiguousarray(subject.maps, np.float32)).to(self._device)
+        maps = torch.from_numpy(np.ascontiguousarray(subject.maps)).to(self._device)
+        maps = maps / 255 if maps.dtype == torch.uint8 else maps.float()
         shape.maps = self._table(maps.reshape(-1, 6))
         shape.mips, shape.levels = self._mips(shape.maps, shape.map_side)
         return shape

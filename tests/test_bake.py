@@ -1,5 +1,7 @@
 """Raster, margins, projection and look-up of the bake; normal map, ambient occlusion, tangents, vertex colours."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from pipeline.geometry.bake import (
     bake_normals,
     bake_occlusion,
     bake_voxels,
-    sample_vertices,
+    sample_voxels,
     vertex_tangents,
 )
 from pipeline.geometry.bricks import trilinear_warp
@@ -56,6 +58,15 @@ def grid(resolution, keep):
     centres = (xyz + 0.5) / resolution - 0.5
     chosen = keep(centres)
     return Voxels.single(xyz[chosen]), centres[chosen]
+
+
+def bake_maps(
+    vertices, faces, uvs, voxels, attrs, resolution, size, rasterise, trilinear, nearest=nearest_covered, **options
+):
+    """The maps, which texels a face covers, and how many of these are far from voxels."""
+    texels = Texels.of(uvs, faces, size, rasterise, nearest)
+    maps, far = bake_voxels(texels, vertices, faces, voxels, attrs, resolution, trilinear, **options)
+    return SimpleNamespace(attrs=maps.numpy(), covered=texels.covered.numpy(), far=far)
 
 
 # --- raster
@@ -174,7 +185,7 @@ def test_no_mip_level_bleeds():
     uvs, faces = torch.tensor([[0.3, 0.3], [0.6, 0.3], [0.3, 0.5]]), torch.tensor([[0, 1, 2]])
     voxels, _ = grid(8, lambda p: p[:, 0] > -1)
     red = torch.tensor([[0.9, 0.0, 0.1, 0.0, 0.5, 1.0]])
-    maps = bake_voxels(
+    maps = bake_maps(
         vertices, faces, uvs, voxels, red.expand(len(voxels), 6), 8, 32, rasterise_warp, trilinear_warp,
         nearest=nearest_covered_warp,
     )  # fmt: skip
@@ -248,7 +259,7 @@ def baked(field, way, ball=BALL, resolution=48, size=128, **options):
     """Bake a field of position on a ball from a shell of voxels round radius 0.4; the maps and texels' positions."""
     vertices, faces, uvs, _ = unwrapped(ball, size)
     voxels, centres = grid(resolution, lambda p: (p.norm(dim=1) - 0.395).abs() < 3 / resolution)
-    maps = bake_voxels(vertices, faces, uvs, voxels, field(centres), resolution, size, **WAYS[way], **options)
+    maps = bake_maps(vertices, faces, uvs, voxels, field(centres), resolution, size, **WAYS[way], **options)
     texels = Texels.of(uvs, faces, size, rasterise)
     return maps, texels.image(texels.points(vertices, faces))[texels.covered]
 
@@ -301,7 +312,7 @@ def test_voxels_that_do_not_touch_the_mesh_are_counted():
     vertices, faces, uvs, _ = unwrapped(BALL, 128)
     voxels = Voxels.single(torch.tensor([[0, 0, 0], [63, 63, 63]]))
     attrs = torch.tensor([[0.2] * 6, [0.7] * 6])
-    maps = bake_voxels(vertices, faces, uvs, voxels, attrs, 64, 128, rasterise_warp, trilinear_warp)
+    maps = bake_maps(vertices, faces, uvs, voxels, attrs, 64, 128, rasterise_warp, trilinear_warp)
     assert maps.far == maps.covered.sum() and set(np.unique(maps.attrs)) == {np.float32(0.2), np.float32(0.7)}
 
 
@@ -309,9 +320,10 @@ def test_vertex_colours():
     vertices, _ = tensors(BALL)
     voxels, centres = grid(64, lambda p: (p.norm(dim=1) - 0.4).abs() < 3 / 64)
     attrs = linear(centres)
-    assert (sample_vertices(vertices, voxels, attrs, 64, trilinear_warp) - linear(vertices)).abs().max() < 1e-5
+    assert (sample_voxels(vertices, voxels, attrs, 64, trilinear_warp)[0] - linear(vertices)).abs().max() < 1e-5
     original = Original(*tensors(FINE))
-    found = sample_vertices(vertices * 0.9, voxels, attrs, 64, trilinear_warp, original)
+    found, far = sample_voxels(vertices * 0.9, voxels, attrs, 64, trilinear_warp, original)
+    assert far == 0
     assert (found - linear(vertices)).abs().max() < 1.5 / 255
 
 
@@ -320,7 +332,7 @@ def test_what_cannot_be_baked():
     voxels, attrs = Voxels.single(torch.tensor([[8, 8, 8]])), torch.ones(1, 6)
 
     def attempt(vertices=vertices, faces=faces, voxels=voxels, attrs=attrs, uvs=uvs):
-        return bake_voxels(vertices, faces, uvs, voxels, attrs, 16, 128, rasterise_warp, trilinear_warp)
+        return bake_maps(vertices, faces, uvs, voxels, attrs, 16, 128, rasterise_warp, trilinear_warp)
 
     assert attempt().far > 0
     broken = vertices.clone()
@@ -328,7 +340,7 @@ def test_what_cannot_be_baked():
     with pytest.raises(MeshError, match="vertices hold NaN"):
         attempt(vertices=broken)
     with pytest.raises(MeshError, match="vertices hold NaN"):
-        sample_vertices(broken, voxels, attrs, 16, trilinear_warp)
+        sample_voxels(broken, voxels, attrs, 16, trilinear_warp)
     with pytest.raises(MeshError, match="vertices hold NaN"):
         Original(broken, faces)
     with pytest.raises(MeshError, match="The faces name vertices"):

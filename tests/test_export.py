@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from pipeline.errors import OutputError
-from pipeline.export import AlphaMode, Material, write_glb
+from pipeline.export import AlphaMode, Geometry, Material, write_glb
 from pipeline.export.files import writing
 from pipeline.export.state import save_state
 
@@ -50,7 +50,7 @@ def images(path):
 def test_trimesh_reads_the_same_arrays(tmp_path, alpha_mode, image_format):
     path, (vertices, faces, normals, uvs) = tmp_path / "ball.glb", arrays()
     source = material(alpha_mode=alpha_mode, image_format=image_format)
-    write_glb(path, vertices, faces, normals, uvs, source)
+    write_glb(path, [Geometry(vertices, faces, normals, uvs)], source)
     (mesh,) = trimesh.load(path, process=False).geometry.values()
     x, y, z = vertices.T
     assert np.array_equal(mesh.vertices, np.stack([x, z, -y], 1)) and np.array_equal(mesh.faces, faces)
@@ -70,7 +70,7 @@ def test_trimesh_reads_the_same_arrays(tmp_path, alpha_mode, image_format):
 def test_metallic_and_roughness_survive_webp(tmp_path):
     """Never lossy: 4:2:0 chroma would mix the two."""
     path, source = tmp_path / "ball.glb", material(64, image_format="webp")
-    write_glb(path, *arrays(), source)
+    write_glb(path, [Geometry(*arrays())], source)
     packed = np.asarray(images(path)[1])
     assert np.array_equal(packed[:, :, 1], source.roughness) and np.array_equal(packed[:, :, 2], source.metallic)
 
@@ -80,9 +80,10 @@ def test_metallic_and_roughness_survive_webp(tmp_path):
 def test_the_validator_finds_nothing(tmp_path, validate, alpha_mode, image_format):
     path, (vertices, faces, normals, uvs) = tmp_path / "ball.glb", arrays()
     if image_format:
-        write_glb(path, vertices, faces, normals, uvs, material(alpha_mode=alpha_mode, image_format=image_format))
+        source = material(alpha_mode=alpha_mode, image_format=image_format)
+        write_glb(path, [Geometry(vertices, faces, normals, uvs)], source)
     else:
-        write_glb(path, vertices, faces, normals, None, Material(alpha_mode=alpha_mode), {"seed": 1})
+        write_glb(path, [Geometry(vertices, faces, normals)], Material(alpha_mode=alpha_mode), {"seed": 1})
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == issues["numHints"] == 0, issues["messages"]
 
@@ -90,19 +91,19 @@ def test_the_validator_finds_nothing(tmp_path, validate, alpha_mode, image_forma
 def test_up_is_up(tmp_path):
     """The world's +Z is glTF's +Y, the world's -Y its +Z."""
     vertices = np.array([[0, 0, 1], [0, -1, 0], [1, 0, 0]], np.float32)
-    write_glb(tmp_path / "t.glb", vertices, np.array([[0, 1, 2]]), vertices)
+    write_glb(tmp_path / "t.glb", [Geometry(vertices, np.array([[0, 1, 2]]), vertices)])
     (mesh,) = trimesh.load(tmp_path / "t.glb", process=False).geometry.values()
     assert mesh.vertices.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        write_glb(tmp_path / name, *arrays(), material(), {"seed": 7})
+        write_glb(tmp_path / name, [Geometry(*arrays())], material(), {"seed": 7})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_extras(tmp_path):
-    write_glb(tmp_path / "t.glb", *arrays()[:3], extras={"seed": 7, "backends": {"unwrap": "xatlas"}})
+    write_glb(tmp_path / "t.glb", [Geometry(*arrays()[:3])], extras={"seed": 7, "backends": {"unwrap": "xatlas"}})
     assert parts(tmp_path / "t.glb")[0]["asset"]["extras"] == {"seed": 7, "backends": {"unwrap": "xatlas"}}
 
 
@@ -111,9 +112,9 @@ def test_nothing_that_gltf_cannot_hold(tmp_path, broken):
     mesh = dict(zip(("vertices", "faces", "normals", "uvs"), arrays()))
     mesh[broken] = np.where(np.arange(len(mesh[broken]))[:, None] == 3, np.nan, mesh[broken])
     with pytest.raises(OutputError, match=f"{broken} hold NaN"):
-        write_glb(tmp_path / "t.glb", **mesh)
+        write_glb(tmp_path / "t.glb", [Geometry(**mesh)])
     with pytest.raises(OutputError, match="no faces"):
-        write_glb(tmp_path / "t.glb", mesh["vertices"], mesh["faces"][:0], mesh["normals"])
+        write_glb(tmp_path / "t.glb", [Geometry(mesh["vertices"], mesh["faces"][:0], mesh["normals"])])
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +154,7 @@ def test_normal_map_and_occlusion(tmp_path, validate, image_format):
     random = np.random.default_rng(1)
     occlusion, normal = random.integers(0, 256, (16, 16), np.uint8), random.integers(0, 256, (32, 32, 3), np.uint8)
     source = material(image_format=image_format, occlusion=occlusion, normal=normal)
-    write_glb(path, vertices, faces, normals, uvs, source, tangents=tangents)
+    write_glb(path, [Geometry(vertices, faces, normals, uvs, tangents)], source)
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     entry = parts(path)[0]["materials"][0]
@@ -174,7 +175,7 @@ def test_vertex_colours(tmp_path, validate):
     path, (vertices, faces, normals, _) = tmp_path / "ball.glb", arrays()
     colors = np.zeros((len(vertices), 4), np.uint8)
     colors[:] = [255, 128, 0, 255]
-    write_glb(path, vertices, faces, normals, colors=colors)
+    write_glb(path, [Geometry(vertices, faces, normals, colors=colors)], Material(metallic=0.25, roughness=0.75))
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     (mesh,) = trimesh.load(path, process=False).geometry.values()

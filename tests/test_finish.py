@@ -2,17 +2,21 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import trimesh
 from PIL import Image
 
 pytest.importorskip("warp")
 from pipeline import stages
 from pipeline.bench_shapes import spoil, surface_net
-from pipeline.errors import BackendError, SettingsError
+from pipeline.errors import BackendError, MeshError, SettingsError
+from pipeline.geometry.raster import rasterise
+from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 
@@ -111,11 +115,126 @@ def test_maps_of_the_original_reach_the_file(damaged, tmp_path, validate):
     assert document["asset"]["extras"]["mesh"]["watertight"]
     assert {"normalTexture", "occlusionTexture"} <= set(document["materials"][0])
     # the colour at a texel is the place of the original's point, which lies on the ball
-    attrs = textured.maps.attrs[textured.maps.covered]
-    radius = np.linalg.norm(attrs[:, :3] - 0.5, axis=1)
-    assert np.abs(radius - 0.4).max() < 1.5 / SIDE
+    colour = textured.maps[:, :, :3].reshape(-1, 3) / 255
+    assert np.abs(np.linalg.norm(colour - 0.5, axis=1) - 0.4).max() < 1.5 / SIDE
     without = stages.bake_texture(used, mesh, voxels, 128)
-    assert without.normal_map is None and without.occlusion is None and without.tangents is None
+    assert without.normal_map is None and without.occlusion is None and without.levels[0].tangents is None
+
+
+def contents(path):
+    """The JSON of a GLB and its accessors as arrays."""
+    data = path.read_bytes()
+    length = struct.unpack_from("<I", data, 12)[0]
+    document, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    arrays = []
+    for accessor in document["accessors"]:
+        kind = np.uint32 if accessor["componentType"] == 5125 else np.float32
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+        start = document["bufferViews"][accessor["bufferView"]]["byteOffset"]
+        arrays.append(np.frombuffer(binary, kind, accessor["count"] * width, start).reshape(-1, width))
+    return document, arrays
+
+
+def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
+    raw, voxels = damaged
+    used = runtime()
+    mesh = stages.process_mesh(used, raw, 4000, max_hole_perimeter=0.2, resolution=64, lods=[1000, 250])
+    assert [0.95 * goal <= len(level.faces) <= goal for level, goal in zip(mesh.levels, (4000, 1000, 250))] == [
+        True
+    ] * 3
+    for level in (mesh.facts, *mesh.facts["lods"]):
+        assert level["mesh"]["watertight"] and level["mesh"]["euler"] == 2 and not level["warnings"]
+    textured = stages.bake_texture(used, mesh, voxels, 512, original=raw, normal_map=True)
+    path = tmp_path / "ball.glb"
+    stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    issues = validate(path)["issues"]
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues
+    document, arrays = contents(path)
+    assert document["nodes"][0]["extensions"]["MSFT_lod"]["ids"] == [1, 2] and document["scenes"][0]["nodes"] == [0]
+    assert len(document["images"]) == 3 and len(document["meshes"]) == 3
+    taken, sizes = np.zeros((512, 512), int), []
+    for level, written in zip(textured.levels, document["meshes"]):
+        attributes = written["primitives"][0]["attributes"]
+        x, y, z = level.mesh.vertices.numpy().T
+        assert np.array_equal(arrays[attributes["POSITION"]], np.stack([x, z, -y], 1))
+        assert np.array_equal(arrays[attributes["TEXCOORD_0"]], level.uvs.numpy())
+        face, weights = rasterise(level.uvs, level.mesh.faces, 512)
+        covered = (face >= 0).reshape(512, 512).numpy()
+        taken += covered
+        corners = level.mesh.vertices[level.mesh.faces.long()[face.clamp_min(0)]]
+        points = (corners * weights[:, :, None]).sum(1).reshape(512, 512, 3).numpy()[covered]
+        outward = points / np.linalg.norm(points, axis=1, keepdims=True)
+        assert np.abs(textured.maps[covered][:, :3] / 255 - 0.5 - 0.4 * outward).max() < 2 / SIDE
+        sizes.append(covered.sum())
+    assert taken.max() == 1  # no texel of two levels
+    assert 3 < sizes[0] / sizes[1] < 5.5 and 3 < sizes[1] / sizes[2] < 6
+
+
+def test_a_level_that_is_none_is_left_out(nested):
+    mesh = stages.process_mesh(runtime(), nested, 10**6, resolution=64, lods=[10**5, 500])
+    assert [len(level.faces) <= 500 for level in mesh.levels] == [False, True]
+    assert mesh.facts["warnings"] == ["No level of 100,000 faces: the one before it has no more."]
+    for lods in ([500, 500], [2000, 100], [100, 200]):
+        with pytest.raises(SettingsError, match="Levels of detail must have fewer faces than the mesh and than each"):
+            stages.process_mesh(runtime(), nested, 1000, lods=lods)
+
+
+def test_vertex_colours_reach_the_file(damaged, tmp_path, validate):
+    raw, voxels = damaged
+    used = runtime()
+    mesh = stages.process_mesh(used, raw, 2000, max_hole_perimeter=0.2, resolution=64, lods=[500])
+    coloured = stages.color_vertices(used, mesh, voxels, raw)
+    path = tmp_path / "ball.glb"
+    stages.export_glb(used, coloured, path, stages.ExportSettings(), coloured.facts)
+    issues = validate(path)["issues"]
+    assert issues["numErrors"] == issues["numWarnings"] == 0, issues
+    document, arrays = contents(path)
+    for level, written in zip(coloured.levels, document["meshes"]):
+        assert (level.attrs[:, :3] - 0.5 - 0.4 * F.normalize(level.vertices, dim=1)).abs().max() < 1.5 / SIDE
+        linear = arrays[written["primitives"][0]["attributes"]["COLOR_0"]]
+        srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+        assert np.abs(srgb[:, :3] - level.attrs[:, :3].numpy()).max() < 1.01 / 255
+    factors = document["materials"][0]["pbrMetallicRoughness"]
+    assert factors["metallicFactor"] == pytest.approx(float(coloured.attrs[:, 3].mean()), abs=1e-6)
+    assert mesh.attrs is None  # the input stays as it is
+
+
+def test_uvs_from_elsewhere_are_kept(damaged):
+    raw, voxels = damaged
+    used = runtime()
+    unwrapped = stages.bake_texture(used, stages.process_mesh(used, raw, 1000, resolution=64), voxels, 256)
+    first = unwrapped.levels[0]
+    mesh = stages.Mesh(first.mesh.vertices, first.mesh.faces, uvs=first.uvs)
+    kept = stages.bake_texture(used, mesh, voxels, 256, keep_uvs=True)
+    assert torch.equal(kept.levels[0].uvs, first.uvs) and torch.equal(kept.levels[0].mesh.faces, first.mesh.faces)
+    assert np.array_equal(kept.maps, unwrapped.maps) and not kept.facts["warnings"]
+    # vertices that seams parted are shaded as one
+    places, place = first.mesh.vertices.unique(dim=0, return_inverse=True)
+    expected = torch.zeros_like(places).index_copy_(0, place, kept.levels[0].normals)[place]
+    assert len(places) < len(place) and torch.equal(kept.levels[0].normals, expected)
+    folded = stages.bake_texture(used, replace(mesh, uvs=first.uvs % 0.5), voxels, 256, keep_uvs=True)
+    assert "The UVs overlap" in folded.facts["warnings"][0]
+    with pytest.raises(MeshError, match="UVs reach from .* to 2.* only those in 0-1"):
+        stages.bake_texture(used, replace(mesh, uvs=first.uvs + 1.5), voxels, 256, keep_uvs=True)
+    with pytest.raises(MeshError, match="UVs reach from"):
+        stages.bake_texture(used, replace(mesh, uvs=first.uvs * torch.nan), voxels, 256, keep_uvs=True)
+    with pytest.raises(SettingsError, match="has no UVs to keep"):
+        stages.bake_texture(used, raw, voxels, 256, keep_uvs=True)
+
+
+def test_pictures_of_every_kind_of_result(damaged):
+    raw, voxels = damaged
+    used = runtime()
+    mesh = stages.process_mesh(used, raw, 1000, max_hole_perimeter=0.2, resolution=64)
+    coloured = stages.color_vertices(used, mesh, voxels)
+    textured = stages.bake_texture(used, mesh, voxels, 256)
+    clay, one, two = (stages.draw(used, each, 1, 64, camera=Camera(0, 0))[0] for each in (mesh, coloured, textured))
+    assert np.array_equal(clay[:, :, 3] > 128, two[:, :, 3] > 128) and (clay[:, :, 3] > 128).mean() > 0.5
+    assert np.ptp(clay[32, 32, :3].astype(int)) < 12  # grey
+    for picture in (one, two):  # in front, colour is (0.5, 0.1, 0.5)
+        red, green, blue = picture[32, 32, :3].astype(int)
+        assert green < 0.6 * min(red, blue) and abs(red - blue) < 20
+    assert np.abs(one.astype(int) - two)[20:44, 20:44].max() < 25
 
 
 def test_without_warp(nested, monkeypatch):

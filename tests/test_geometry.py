@@ -1,12 +1,14 @@
 """Meshes: dual grid, repair, simplification, unwrapping, raster and bake."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import trimesh
 
 from pipeline.errors import BackendError, EmptyResultError, SettingsError
-from pipeline.geometry.bake import bake_voxels
+from pipeline.geometry.bake import Texels, bake_voxels
 from pipeline.geometry.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.geometry.jobs import run_job
 from pipeline.geometry.operations import fast_simplification, triangle_by_triangle, xatlas
@@ -316,6 +318,13 @@ def test_degenerate_triangles_cover_nothing():
     assert (face == -1).all() and weights.isfinite().all()
 
 
+def bake_maps(vertices, faces, uvs, voxels, attrs, resolution, size):
+    """The maps, which texels a face covers, and how many of these are far from voxels."""
+    texels = Texels.of(uvs, faces, size, rasterise)
+    maps, far = bake_voxels(texels, vertices, faces, voxels, attrs, resolution, trilinear)
+    return SimpleNamespace(attrs=maps.numpy(), covered=texels.covered.numpy(), far=far)
+
+
 def baked(field, resolution=64, size=256):
     """Bake a field of position (in 0-1) on a ball; returns the maps, and each texel's position on the ball."""
     ball = trimesh.creation.icosphere(5, 0.4)
@@ -325,7 +334,7 @@ def baked(field, resolution=64, size=256):
     centres = (shell + 0.5) / resolution
     shell = shell[((centres - 0.5).norm(dim=1) - 0.4).abs() < 2.5 / resolution]
     attrs = field((shell + 0.5) / resolution)
-    maps = bake_voxels(vertices, faces, uvs, Voxels.single(shell), attrs, resolution, size, rasterise, trilinear)
+    maps = bake_maps(vertices, faces, uvs, Voxels.single(shell), attrs, resolution, size)
     face, weights = rasterise(uvs, faces, size)
     points = (vertices[faces.long()[face.clamp_min(0)]] * weights[:, :, None]).sum(1) + 0.5
     return maps, points.reshape(size, size, 3).numpy()
@@ -350,7 +359,7 @@ def test_texels_without_a_voxel_take_the_nearest_ones():
     voxels = Voxels.single(torch.tensor([[0, 0, 0], [15, 15, 15]]))
     attrs = torch.tensor([[0.2] * 6, [0.7] * 6])
     faces = torch.tensor([[0, 1, 2]])
-    maps = bake_voxels(vertices, faces, uvs, voxels, attrs, 16, 16, rasterise, trilinear)
+    maps = bake_maps(vertices, faces, uvs, voxels, attrs, 16, 16)
     assert maps.far == maps.covered.sum() and np.allclose(maps.attrs, 0.7)
 
 
@@ -359,4 +368,4 @@ def test_maps_that_nothing_covers_are_refused():
     uvs = torch.tensor([[0.5, 0.5], [0.5001, 0.5], [0.5, 0.5001]])
     voxels, attrs = Voxels.single(torch.tensor([[8, 8, 8]])), torch.ones(1, 6)
     with pytest.raises(EmptyResultError, match="No face covers a texel of a 16 x 16 texture"):
-        bake_voxels(vertices, faces, uvs, voxels, attrs, 16, 16, rasterise, trilinear)
+        bake_maps(vertices, faces, uvs, voxels, attrs, 16, 16)

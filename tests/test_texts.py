@@ -124,7 +124,7 @@ def test_a_page_shows_the_defaults_and_ranges(root, interface, language):
         inputs = rows(page(root, language, node_id).read_text(encoding="utf-8"), INPUT_CELLS)
         for name, spec in node["inputs"].items():
             _, _, default, span, _ = inputs[name]
-            if spec["type"] in ("COMBO", "STRING") and default != f"`{spec['default']}`":
+            if spec["type"] in ("COMBO", "STRING") and default != (f"`{spec['default']}`" if spec["default"] else ""):
                 wrong.append(f"{node_id}.{name}: default {default}")
             if spec["type"] in ("INT", "FLOAT"):
                 shown = [*numbers(default), *numbers(span)]
@@ -143,4 +143,4 @@ def rows(text, width):
 def numbers(cell):
     """The numbers in a cell."""
     cell = cell.replace(",", "").replace("2^64 - 1", str(2**64 - 1))
-    return [float(number) if "." in number else int(number) for number in re.findall(r"\d+(?:\.\d+)?", cell)]
+    return [float(number) if "." in number else int(number) for number in re.findall(r"-?\d+(?:\.\d+)?", cell)]

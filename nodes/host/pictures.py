@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 EXAMPLE = "trellis2_rocket.png"
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
-_SIDE = 256  # pixels of a preview
-_POINTS = 400_000  # drawn of a mesh
+SIDE = 256  # pixels of a preview
+_POINTS = 400_000  # voxels drawn at most
 # The camera looks from the front, above and to the right; rows are the picture's right, up and towards the viewer.
 _VIEW = np.array([[0.82, 0.57, 0.0], [-0.24, 0.34, 0.91], [0.52, -0.75, 0.42]])
 _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
@@ -101,40 +101,22 @@ def draw_voxels(coords: torch.Tensor, resolution: int, colors: torch.Tensor | No
     return _splat(centres, colors, size)
 
 
-def draw_mesh(vertices: torch.Tensor, faces: torch.Tensor) -> Image.Image:
-    """A mesh seen from the front, shaded, as a cloud of points spread evenly over its surface."""
-    corners = vertices.cpu().numpy()[faces.cpu().numpy()]  # [F, 3, 3]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    areas = np.linalg.norm(normals, axis=1)
-    if not areas.sum() > 0:
-        return Image.new("RGB", (_SIDE, _SIDE))
-    random = np.random.default_rng(0)
-    face = np.searchsorted(np.cumsum(areas), random.random(_POINTS) * areas.sum()).clip(max=len(areas) - 1)
-    u, v = random.random((2, _POINTS))
-    flip = u + v > 1
-    u, v = np.where(flip, 1 - u, u)[:, None], np.where(flip, 1 - v, v)[:, None]
-    a, b, c = corners[face].transpose(1, 0, 2)
-    points = a + u * (b - a) + v * (c - a)
-    facing = np.abs(normals[face] @ _VIEW[2]) / areas[face]  # the raw mesh's winding is not settled yet
-    return _splat(points, np.repeat((0.2 + 0.75 * facing)[:, None], 3, 1), 1)
-
-
 def _scale() -> float:
     """Pixels a world unit takes: the cube's diagonal fits into the picture."""
-    return _SIDE / 1.6
+    return SIDE / 1.6
 
 
 def _splat(points: np.ndarray, colors: np.ndarray, size: int) -> Image.Image:
     """Draw points [N, 3] as squares of `size` pixels, nearer ones over farther ones."""
-    picture = np.zeros((_SIDE, _SIDE, 3), np.uint8)
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
     right, up, depth = (points @ _VIEW.T).T
     order = depth.argsort(kind="stable")  # far to near: of several writes to a pixel the last one stays
-    columns = np.round(_SIDE / 2 + right * _scale() - size / 2).astype(int)[order]
-    rows = np.round(_SIDE / 2 - up * _scale() - size / 2).astype(int)[order]
+    columns = np.round(SIDE / 2 + right * _scale() - size / 2).astype(int)[order]
+    rows = np.round(SIDE / 2 - up * _scale() - size / 2).astype(int)[order]
     values = np.round(np.clip(colors, 0, 1) * 255).astype(np.uint8)[order]
     steps = np.arange(size)
-    rows = (rows[:, None, None] + steps[:, None]).clip(0, _SIDE - 1)
-    columns = (columns[:, None, None] + steps).clip(0, _SIDE - 1)
+    rows = (rows[:, None, None] + steps[:, None]).clip(0, SIDE - 1)
+    columns = (columns[:, None, None] + steps).clip(0, SIDE - 1)
     rows, columns = np.broadcast_arrays(rows, columns)
     picture[rows, columns] = values[:, None, None]
     return Image.fromarray(picture)

@@ -1,6 +1,6 @@
 """Files: GLB with PBR materials. The only place that turns the world's Z-up into glTF's Y-up."""
 
 from .files import writing
-from .glb import AlphaMode, Material, write_glb
+from .glb import AlphaMode, Geometry, Material, srgb_to_linear, write_glb
 
-__all__ = ["AlphaMode", "Material", "write_glb", "writing"]
+__all__ = ["AlphaMode", "Geometry", "Material", "srgb_to_linear", "write_glb", "writing"]

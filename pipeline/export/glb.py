@@ -1,4 +1,4 @@
-"""GLB writer: one textured or plain triangle mesh, glTF 2.0.
+"""GLB writer: one textured or plain triangle mesh, with coarser levels of detail if there are any, glTF 2.0.
 
 Written by hand because it is small and a library leaves no choice of image encoding: lossy WebP
 smears metallic and roughness into each other.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
@@ -35,18 +35,36 @@ class AlphaMode(str, Enum):
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """A triangle mesh in the world frame (Z up): written as (x, z, -y).
+
+    vertices: [V, 3]. faces: [F, 3]. normals: [V, 3] unit.
+    uvs: [V, 2], v downwards as glTF wants it; needed by a material with textures.
+    tangents: [V, 4] unit, and the bitangent's sign (-1 or 1); for a normal map.
+    colors: [V, 4] uint8 vertex colours with alpha, sRGB; written linear, as glTF wants them.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    uvs: np.ndarray | None = None
+    tangents: np.ndarray | None = None
+    colors: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Material:
     """A metallic-roughness material.
 
-    base_color: [S, S, 4] uint8 sRGB with alpha, row 0 at v = 0; or None for a plain grey.
-    metallic, roughness: [S, S] uint8, linear; both given or both None.
+    base_color: [S, S, 4] uint8 sRGB with alpha, row 0 at v = 0; or None for vertex colours, or a plain grey.
+    metallic, roughness: [S, S] uint8, linear, beside a base colour; without one, numbers in 0-1.
     occlusion: [S, S] uint8, linear, 255 where all light arrives; or None.
     normal: [S', S', 3] uint8, tangent space, x right, y up, 128 is 0; or None. The mesh then needs tangents.
     """
 
     base_color: np.ndarray | None = None
-    metallic: np.ndarray | None = None
-    roughness: np.ndarray | None = None
+    metallic: np.ndarray | float = 0.0
+    roughness: np.ndarray | float = 0.6
     occlusion: np.ndarray | None = None
     normal: np.ndarray | None = None
     alpha_mode: AlphaMode = AlphaMode.OPAQUE
@@ -80,49 +98,27 @@ class _Document:
 
 
 def write_glb(
-    path: Path,
-    vertices: np.ndarray,
-    faces: np.ndarray,
-    normals: np.ndarray,
-    uvs: np.ndarray | None = None,
-    material: Material = Material(),
-    extras: Mapping | None = None,
-    tangents: np.ndarray | None = None,
-    colors: np.ndarray | None = None,
+    path: Path, levels: Sequence[Geometry], material: Material = Material(), extras: Mapping | None = None
 ) -> None:
     """Write a mesh as GLB, whole or not at all.
 
     Args:
-        vertices: [V, 3] world frame (Z up): written as (x, z, -y).
-        faces: [F, 3].
-        normals: [V, 3] unit, world frame.
-        uvs: [V, 2], v downwards as glTF wants it; needed by a material with textures.
+        levels: the mesh; behind it coarser ones, which share its material, by the extension MSFT_lod: viewers without
+            it show the first.
         extras: JSON-able facts for asset.extras.
-        tangents: [V, 4] unit, world frame, and the bitangent's sign (-1 or 1); for a normal map.
-        colors: [V, 4] uint8 vertex colours with alpha, sRGB; written linear, as glTF wants them.
 
     Raises:
         OutputError: not a mesh that glTF can hold, or the path cannot be written.
     """
-    if len(faces) == 0:
-        raise OutputError("The mesh has no faces; there is nothing to write.")
-    for name, array in (("vertices", vertices), ("normals", normals), ("uvs", uvs), ("tangents", tangents)):
-        if array is not None and not np.isfinite(array).all():
-            raise OutputError(f"The mesh's {name} hold NaN or infinity.")
     document = _Document()
-    attributes = {
-        "POSITION": document.accessor(_y_up(vertices), "VEC3", _VERTICES, bounds=True),
-        "NORMAL": document.accessor(_y_up(normals), "VEC3", _VERTICES),
-    }
-    if uvs is not None:
-        attributes["TEXCOORD_0"] = document.accessor(np.ascontiguousarray(uvs, np.float32), "VEC2", _VERTICES)
-    if tangents is not None:
-        turned = np.concatenate([_y_up(tangents[:, :3]), tangents[:, 3:].astype(np.float32)], 1)
-        attributes["TANGENT"] = document.accessor(turned, "VEC4", _VERTICES)
-    if colors is not None:
-        attributes["COLOR_0"] = document.accessor(_linear(colors), "VEC4", _VERTICES)
-    indices = document.accessor(np.ascontiguousarray(faces.reshape(-1), np.uint32), "SCALAR", _INDICES)
-    textures = _textures(document, material, colors is not None)
+    meshes = [_mesh(document, level) for level in levels]
+    nodes: list[dict] = [{"mesh": number} for number in range(len(levels))]
+    materials = _textures(document, material, levels[0].colors is not None)
+    if len(levels) > 1:
+        nodes[0]["extensions"] = {"MSFT_lod": {"ids": list(range(1, len(levels)))}}
+        # a level serves down to half the height on the screen of the one before it, and the last one to nothing
+        nodes[0]["extras"] = {"MSFT_screencoverage": [*(0.5 ** (k + 1) for k in range(len(levels) - 1)), 0.0]}
+        materials["extensionsUsed"] = [*materials.get("extensionsUsed", ()), "MSFT_lod"]
     root = {
         "asset": {
             "version": "2.0",
@@ -131,9 +127,9 @@ def write_glb(
         },
         "scene": 0,
         "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0, "mode": 4}]}],
-        **textures,
+        "nodes": nodes,
+        "meshes": meshes,
+        **materials,
         "accessors": document.accessors,
         "bufferViews": document.views,
         "buffers": [{"byteLength": len(document.binary)}],
@@ -147,16 +143,45 @@ def write_glb(
         file.write(struct.pack("<I4s", len(binary), b"BIN\0") + binary)
 
 
+def _mesh(document: _Document, geometry: Geometry) -> dict:
+    """A mesh of one primitive with material 0."""
+    if len(geometry.faces) == 0:
+        raise OutputError("The mesh has no faces; there is nothing to write.")
+    for name in ("vertices", "normals", "uvs", "tangents"):
+        array = getattr(geometry, name)
+        if array is not None and not np.isfinite(array).all():
+            raise OutputError(f"The mesh's {name} hold NaN or infinity.")
+    attributes = {
+        "POSITION": document.accessor(_y_up(geometry.vertices), "VEC3", _VERTICES, bounds=True),
+        "NORMAL": document.accessor(_y_up(geometry.normals), "VEC3", _VERTICES),
+    }
+    if geometry.uvs is not None:
+        uvs = np.ascontiguousarray(geometry.uvs, np.float32)
+        attributes["TEXCOORD_0"] = document.accessor(uvs, "VEC2", _VERTICES)
+    if geometry.tangents is not None:
+        tangents = np.asarray(geometry.tangents, np.float32)
+        turned = np.concatenate([_y_up(tangents[:, :3]), tangents[:, 3:]], 1)
+        attributes["TANGENT"] = document.accessor(turned, "VEC4", _VERTICES)
+    if geometry.colors is not None:
+        attributes["COLOR_0"] = document.accessor(_linear(geometry.colors), "VEC4", _VERTICES)
+    indices = document.accessor(np.ascontiguousarray(geometry.faces.reshape(-1), np.uint32), "SCALAR", _INDICES)
+    return {"primitives": [{"attributes": attributes, "indices": indices, "material": 0, "mode": 4}]}
+
+
 def _y_up(vectors: np.ndarray) -> np.ndarray:
     x, y, z = np.asarray(vectors, np.float32).T
     return np.ascontiguousarray(np.stack([x, z, -y], 1))
 
 
+def srgb_to_linear(values: np.ndarray) -> np.ndarray:
+    """0-1 -> 0-1 (IEC 61966-2-1)."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
 def _linear(colors: np.ndarray) -> np.ndarray:
     """[V, 4] uint8 sRGB with alpha -> float32 linear."""
     values = colors.astype(np.float32) / 255
-    rgb = values[:, :3]
-    values[:, :3] = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    values[:, :3] = srgb_to_linear(values[:, :3])
     return values
 
 
@@ -168,8 +193,8 @@ def _textures(document: _Document, material: Material, coloured: bool) -> dict:
     if material.base_color is None:
         entry["pbrMetallicRoughness"] = {
             "baseColorFactor": [1.0, 1.0, 1.0, 1.0] if coloured else [0.8, 0.8, 0.8, 1.0],
-            "metallicFactor": 0.0,
-            "roughnessFactor": 0.6,
+            "metallicFactor": material.metallic,
+            "roughnessFactor": material.roughness,
         }
         return {"materials": [entry]}
     keep_alpha = material.alpha_mode is not AlphaMode.OPAQUE

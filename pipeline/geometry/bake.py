@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.spatial import cKDTree
@@ -22,19 +21,6 @@ LIMIT = 0.05  # world units; how far from the processed mesh its original is loo
 _TILE = 16  # texels
 _ROWS = 1 << 19  # texels whose temporaries (about 200 bytes each) are held at once
 _BLOCK = 1 << 23  # points looked up in the voxels at once (about 80 bytes each)
-
-
-@dataclass(frozen=True)
-class BakedMaps:
-    """PBR attributes per texel: [S, S, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha), row 0 at v = 0.
-
-    covered marks texels that a triangle covers; the others hold their nearest covered texel's values.
-    far counts covered texels without a voxel within one voxel of them; they take the nearest voxel's.
-    """
-
-    attrs: np.ndarray
-    covered: np.ndarray  # [S, S] bool
-    far: int
 
 
 class Original(Surface):
@@ -186,58 +172,42 @@ class Texels:
 
 
 def bake_voxels(
+    texels: Texels,
     vertices: torch.Tensor,
     faces: torch.Tensor,
-    uvs: torch.Tensor,
     voxels: Voxels,
     attrs: torch.Tensor,
     resolution: int,
-    size: int,
-    rasterise: Callable,
     trilinear: Callable,
-    *,
-    nearest: Callable = nearest_covered,
     original: Original | None = None,
     limit: float = LIMIT,
-) -> BakedMaps:
+) -> tuple[torch.Tensor, int]:
     """Texel -> point on the mesh -> nearest point of the original -> trilinear look-up in the voxels; margins filled.
 
     Args:
-        vertices: [V, 3] world frame; faces: [F, 3]; uvs: [V, 2], v downwards.
+        vertices: [V, 3] world frame; faces: [F, 3], those of the texels.
         voxels, attrs: PBR voxels [T] and their values [T, 6] in 0-1, on the mesh's device.
         resolution: voxels along a side of the world cube.
-        size: texels along a side.
-        rasterise, trilinear, nearest: the backends to use.
+        trilinear: the backend to use.
         original: the mesh that the voxels belong to; without it texels are looked up where they are.
         limit: how far from a texel's point the original is looked for, world units; beyond it stays where it is.
 
+    Returns:
+        [S, S, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha), and how many covered texels had no voxel
+        within one voxel: they have the nearest voxel's values.
+
     Raises:
-        EmptyResultError: no triangle covers the centre of a texel, so the maps would be blank; or there are no voxels.
+        EmptyResultError: there are no voxels.
         MeshError: vertices are not finite, or a face names one that is not there.
         NotFiniteError: the voxels' values hold NaN or infinity.
-        SettingsError: the size is out of range, or voxels and values are not equally many.
+        SettingsError: voxels and values are not equally many.
     """
     _check_mesh(vertices, faces)
-    texels = Texels.of(uvs, faces, size, rasterise, nearest)
-    values, far = sample(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, original, limit)
-    return BakedMaps(texels.image(values).cpu().numpy(), texels.covered.cpu().numpy(), far)
+    values, far = sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, original, limit)
+    return texels.image(values), far
 
 
-def sample_vertices(
-    vertices: torch.Tensor,
-    voxels: Voxels,
-    attrs: torch.Tensor,
-    resolution: int,
-    trilinear: Callable,
-    original: Original | None = None,
-    limit: float = LIMIT,
-) -> torch.Tensor:
-    """[V, 6] PBR attributes at vertices [V, 3], for vertex colours. Arguments and errors as bake_voxels."""
-    _check_points(vertices)
-    return sample(vertices.float(), voxels, attrs, resolution, trilinear, original, limit)[0]
-
-
-def sample(
+def sample_voxels(
     points: torch.Tensor,
     voxels: Voxels,
     attrs: torch.Tensor,
@@ -246,11 +216,13 @@ def sample(
     original: Original | None = None,
     limit: float = LIMIT,
 ) -> tuple[torch.Tensor, int]:
-    """PBR attributes at points [N, 3] of the world.
+    """PBR attributes at points [N, 3] of the world, such as vertices that are to have colours.
 
     Returns:
-        [N, 6] float32 in 0-1, and how many points had no voxel within one voxel: they have the nearest voxel's.
+        [N, 6] float32 in 0-1, and how many points had no voxel within one voxel: they have the nearest voxel's. Other
+        arguments and errors as bake_voxels.
     """
+    _check_points(points)
     _check_voxels(voxels, attrs)
     values, far = torch.empty(len(points), attrs.shape[1], device=points.device), 0
     for block in _slices(len(points), _BLOCK):
