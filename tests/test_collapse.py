@@ -8,7 +8,7 @@ import torch
 
 from pipeline import bench_shapes
 from pipeline.errors import NotFiniteError, SettingsError
-from pipeline.geometry.collapse import collapse, collapse_chain
+from pipeline.geometry.collapse import collapse
 from pipeline.geometry.surface import Surface
 
 pytest.importorskip("warp")
@@ -177,17 +177,15 @@ def test_scale_does_not_matter(scale):
     assert torch.equal(found, expected * scale) and torch.equal(found_faces, expected_faces)
 
 
-def test_a_chain_goes_on_from_level_to_level():
+def test_the_volume_stays_and_so_does_the_input():
     vertices, faces = sphere()
     before, given = vertices.clone(), faces.clone()
-    levels = collapse_chain(vertices, faces, [10**6, 1000, 300, 300, 50], quiet)
-    assert levels[0][0] is vertices and levels[0][1] is faces
-    assert torch.equal(vertices, before) and torch.equal(faces, given)  # the input is left alone
-    assert [len(level[1]) for level in levels[1:]] == [1000, 300, 300, 50]
-    assert torch.equal(levels[2][0], levels[3][0])
-    for level, bound in zip(levels[1:], (0.01, 0.03, 0.03, 0.2)):
-        assert set(edges(level[1]).values()) == {2}
-        assert volume(*level) == pytest.approx(4 / 3 * math.pi, rel=bound)
+    assert collapse(vertices, faces, 10**6, quiet) == (vertices, faces)
+    for target, bound in ((1000, 0.01), (300, 0.03), (50, 0.2)):
+        found = collapse(vertices, faces, target, quiet)
+        assert len(found[1]) == target and set(edges(found[1]).values()) == {2}
+        assert volume(*found) == pytest.approx(4 / 3 * math.pi, rel=bound)
+    assert torch.equal(vertices, before) and torch.equal(faces, given)
 
 
 def test_it_is_as_near_as_fast_simplification():
@@ -240,11 +238,6 @@ def test_a_fan_of_thousands_round_one_vertex_ends():
 def test_a_target_below_one_is_refused(target):
     with pytest.raises(SettingsError, match="at least 1"):
         collapse(*cube(2), target, quiet)
-
-
-def test_ascending_targets_are_refused():
-    with pytest.raises(SettingsError, match="ascend"):
-        collapse_chain(*cube(2), [10, 20], quiet)
 
 
 def test_indices_out_of_range_and_nan_are_refused():

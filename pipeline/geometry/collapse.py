@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,7 @@ _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 def collapse(
     vertices: torch.Tensor, faces: torch.Tensor, target: int, tick: Callable[[], None]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quadric edge collapse to `target` faces: collapse_chain with one level."""
-    return collapse_chain(vertices, faces, [target], tick)[0]
-
-
-def collapse_chain(
-    vertices: torch.Tensor, faces: torch.Tensor, targets: Sequence[int], tick: Callable[[], None]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Levels of detail by quadric edge collapse, each continuing from the one before.
+    """Quadric edge collapse to `target` faces.
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
     priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
@@ -37,37 +30,28 @@ def collapse_chain(
 
     Args:
         vertices: [V, 3], finite, any scale. faces: [F, 3], wound counter-clockwise; need not be manifold.
-        targets: face counts, descending.
         tick: called once a round; may raise to stop.
 
     Returns:
-        For each target: vertices [V', 3] float32 (used ones only), faces [F', 3] int32 on the input's device. F' is the
-        target or a face less (a few where non-manifold edges go), but stays above where nothing more can be collapsed
-        without one of the faults above: a closed part keeps at least four faces. A target of at least F returns the
-        input's own tensors.
+        vertices [V', 3] float32 (used ones only), faces [F', 3] int32 on the input's device. F' is the target or a face
+        less (a few where non-manifold edges go), but stays above where nothing more can be collapsed without one of the
+        faults above: a closed part keeps at least four faces. A target of at least F returns the input's own tensors.
 
     Raises:
-        SettingsError: a target below 1, targets that ascend, or faces that name vertices there are not.
+        SettingsError: a target below 1, or faces that name vertices there are not.
         NotFiniteError: a vertex is NaN or infinite.
     """
-    _check(vertices, faces, targets)
-    levels, mesh = [], None
-    for target in targets:
-        if mesh is None and target >= len(faces):
-            levels.append((vertices, faces))
-            continue
-        mesh = mesh or _Mesh(vertices, faces)
-        mesh.reduce(target, tick)
-        levels.append(mesh.result())
-    return levels
+    _check(vertices, faces, target)
+    if target >= len(faces):
+        return vertices, faces
+    mesh = _Mesh(vertices, faces)
+    mesh.reduce(target, tick)
+    return mesh.result()
 
 
-def _check(vertices: torch.Tensor, faces: torch.Tensor, targets: Sequence[int]) -> None:
-    for target, before in zip(targets, [math.inf, *targets]):
-        if target < 1:
-            raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
-        if target > before:
-            raise SettingsError(f"The targets {list(targets)} ascend; give the largest face count first.")
+def _check(vertices: torch.Tensor, faces: torch.Tensor, target: int) -> None:
+    if target < 1:
+        raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
     if len(faces) == 0:
         return
     low, high = (int(each) for each in faces.aminmax())

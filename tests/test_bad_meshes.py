@@ -1,0 +1,174 @@
+"""Meshes, voxels and settings that nobody should give to the post-processing: a clear error or a stated result."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+pytest.importorskip("warp")
+from pipeline import stages
+from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
+from pipeline.runtime import Runtime
+from pipeline.sparse import SparseTensor, Voxels
+
+RESOLUTION = 64  # of voxels and shells
+
+
+def runtime():
+    return Runtime("cpu", stages.table())
+
+
+def mesh(vertices, faces):
+    vertices, faces = torch.as_tensor(np.asarray(vertices)), torch.as_tensor(np.asarray(faces))
+    return stages.Mesh(vertices.float().reshape(-1, 3), faces.int().reshape(-1, 3))
+
+
+def ball(radius=0.4, subdivisions=3, at=0.0):
+    shape = trimesh.creation.icosphere(subdivisions, radius)
+    return mesh(shape.vertices + at, shape.faces)
+
+
+def voxels_on(points, colour=0.6):
+    xyz = ((points + 0.5) * RESOLUTION).long().clamp(0, RESOLUTION - 1).unique(dim=0)
+    return stages.PBRVoxels(SparseTensor(Voxels.single(xyz.int()), torch.full((len(xyz), 6), colour)), RESOLUTION)
+
+
+def finished(raw, faces=2000, size=128, shells="outer", voxels=None, **options):
+    """The whole of the post-processing up to the file."""
+    used = runtime()
+    done = stages.process_mesh(used, raw, faces, shells=shells, resolution=RESOLUTION)
+    voxels = voxels_on(raw.vertices) if voxels is None else voxels
+    return done, stages.bake_texture(used, done, voxels, size, original=raw, **options)
+
+
+def broken(change):
+    raw = ball()
+    change(raw)
+    return raw
+
+
+def not_a_number(raw):
+    raw.vertices[7, 1] = torch.nan
+
+
+def infinite(raw):
+    raw.vertices[7, 1] = torch.inf
+
+
+def beyond(raw):
+    raw.faces[3, 2] = len(raw.vertices)
+
+
+def negative(raw):
+    raw.faces[3, 2] = -1
+
+
+UNUSABLE = {
+    "empty": (lambda: mesh([], []), EmptyResultError, "no faces"),
+    "vertices alone": (lambda: mesh([[0, 0, 0]], []), EmptyResultError, "no faces"),
+    "all degenerate": (lambda: mesh(np.eye(3), [[0, 1, 1], [2, 2, 2]]), EmptyResultError, "zero area"),
+    "all in one point": (lambda: mesh(np.zeros((3, 3)), [[0, 1, 2]]), EmptyResultError, "zero area"),
+    "NaN": (lambda: broken(not_a_number), MeshError, "NaN or infinite"),
+    "infinite": (lambda: broken(infinite), MeshError, "NaN or infinite"),
+    "index too high": (lambda: broken(beyond), MeshError, "name vertices"),
+    "index negative": (lambda: broken(negative), MeshError, "name vertices -1"),
+}
+
+
+@pytest.mark.parametrize("shells", stages.SHELLS)
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_processed_is_named(name, shells):
+    make, error, words = UNUSABLE[name]
+    with pytest.raises(error, match=words):
+        stages.process_mesh(runtime(), make(), 1000, shells=shells, resolution=RESOLUTION)
+
+
+@pytest.mark.parametrize("shells", stages.SHELLS)
+def test_one_triangle(shells):
+    """An open sheet stays one; solid makes a thin closed body of it."""
+    raw = mesh([[-0.3, 0, -0.3], [0.3, 0, -0.3], [0, 0, 0.3]], [[0, 1, 2]])
+    done, textured = finished(raw, shells=shells)
+    facts = done.facts["mesh"]
+    if shells == "solid":
+        assert facts["watertight"] and facts["euler"] == 2
+    else:
+        assert facts["faces"] == 1 and facts["boundary_edges"] == 3
+        assert any("not watertight" in text or "open" in text for text in done.facts["warnings"])
+    assert (np.abs(textured.maps.astype(int) - round(0.6 * 255)) <= 1).all()
+
+
+def test_ten_thousand_fragments():
+    """Specks round a ball go, with a count; fragments alone are what the mesh is, and stay."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(10_000, 1, 3))
+    centres *= 0.45 / np.linalg.norm(centres, axis=2, keepdims=True)
+    specks = (centres + random.normal(size=(10_000, 3, 3)) * 2e-4).reshape(-1, 3)
+    rows = np.arange(len(specks)).reshape(-1, 3)
+    whole = ball()
+    both = mesh(np.concatenate([whole.vertices, specks]), np.concatenate([whole.faces, rows + len(whole.vertices)]))
+    done, _ = finished(both)
+    assert done.facts["cleaned"]["removed_components"] == 10_000 and done.facts["mesh"]["components"] == 1
+    alone, textured = finished(mesh(specks * 1.0, rows), faces=20_000, size=1024, shells="surface")
+    assert alone.facts["mesh"]["components"] > 9_000 and textured.facts["charts"] > 9_000
+
+
+@pytest.mark.parametrize("faces", [-1, 0, 3])
+def test_too_few_faces_asked_for(faces):
+    with pytest.raises(SettingsError, match="at least 4 faces"):
+        stages.process_mesh(runtime(), ball(), faces)
+
+
+def test_more_faces_asked_for_than_there_are():
+    raw = ball()
+    done = stages.process_mesh(runtime(), raw, 10**9, resolution=RESOLUTION)
+    assert len(done.faces) == len(raw.faces) and done.facts["mesh"]["watertight"]
+
+
+def test_the_least_that_a_ball_can_be():
+    done = stages.process_mesh(runtime(), ball(), 4, resolution=RESOLUTION)
+    assert 4 <= len(done.faces) <= 20 and done.facts["mesh"]["watertight"]
+
+
+def test_textures_too_small_and_too_large():
+    done = stages.process_mesh(runtime(), ball(), 500, resolution=RESOLUTION)
+    for size, error, words in (
+        (0, SettingsError, "0"),
+        (1, SettingsError, "fit"),
+        (16385, SettingsError, "16384|16385"),
+    ):
+        with pytest.raises(error, match=words):
+            stages.bake_texture(runtime(), done, voxels_on(done.vertices), size)
+    for size in (15, 16385):
+        with pytest.raises(SettingsError, match="must lie in 16-16384"):
+            stages.ExportSettings(texture_size=size)
+
+
+def test_the_largest_texture():
+    done = stages.process_mesh(runtime(), ball(subdivisions=1), 500, resolution=RESOLUTION)
+    textured = stages.bake_texture(runtime(), done, voxels_on(done.vertices), 4096)  # 16384: 16 times the memory
+    assert textured.maps.shape == (4096, 4096, 6)
+
+
+def test_a_mesh_outside_the_cube():
+    """Nothing needs the cube but the voxels: far texels take the nearest, and are counted."""
+    raw = ball(radius=3.0, at=20.0)
+    done, textured = finished(raw, voxels=voxels_on(ball().vertices))
+    assert done.facts["mesh"]["watertight"] and textured.facts["texels_far"] > 0
+    assert (np.abs(textured.maps.astype(int) - round(0.6 * 255)) <= 1).all()
+
+
+def test_voxels_that_do_not_touch_the_mesh():
+    _, textured = finished(ball(0.2), voxels=voxels_on(torch.tensor([[0.45, 0.45, 0.45]])))
+    assert textured.facts["texels_far"] > 1000 and textured.maps.min() > 0
+
+
+def test_voxels_that_cannot_be_used():
+    none = stages.PBRVoxels(SparseTensor(Voxels.single(torch.zeros(0, 3).int()), torch.zeros(0, 6)), RESOLUTION)
+    with pytest.raises(EmptyResultError, match="no PBR voxels"):
+        finished(ball(), voxels=none)
+    voxels = voxels_on(ball().vertices)
+    voxels.sparse.feats[3, 2] = torch.nan
+    with pytest.raises(NotFiniteError, match="PBR voxels hold NaN"):
+        finished(ball(), voxels=voxels)
+    with pytest.raises(NotFiniteError, match="PBR voxels hold NaN"):
+        stages.color_vertices(runtime(), ball(), voxels)
