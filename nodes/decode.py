@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..pipeline import stages
+from ..pipeline.errors import SettingsError
 from ..pipeline.geometry.surface import ABSENT
 from ..pipeline.image import on_black
 from ..pipeline.render import Camera
@@ -41,10 +42,19 @@ class DecodeShape(io.ComfyNode):
     def execute(cls, models: ManagedModels, shape: ShapeLatent) -> io.NodeOutput:
         progress = Progress(2)
         mesh, subdivision = run(stages.decode_shape, models, progress, shape.latent)
-        if not ABSENT and len(mesh.faces):  # which the next node will say
-            drawn = run(stages.draw, None, progress, mesh, frames=1, size=pictures.SIDE, camera=Camera())
-            progress.show(1, on_black(Image.fromarray(drawn[0])))
+        progress.show(1, _picture(mesh, progress))
         return io.NodeOutput(mesh, subdivision)
+
+
+def _picture(mesh: stages.Mesh, progress: Progress) -> Image.Image | None:
+    """The raw mesh, if there is anything to see and to draw it with; what is wrong with it the next node says."""
+    if ABSENT or len(mesh.faces) == 0:
+        return None
+    try:
+        drawn = run(stages.draw, None, progress, mesh, frames=1, size=pictures.SIDE, camera=Camera())
+    except SettingsError:  # all in one point
+        return None
+    return on_black(Image.fromarray(drawn[0]))
 
 
 class DecodeTexture(io.ComfyNode):

@@ -776,7 +776,9 @@ def draw(
     with runtime.stage("draw", 1, "Ask for smaller pictures."):
         if isinstance(result, Mesh):
             mesh = result.to(device)
-            subject = Subject(mesh.vertices, mesh.faces, colours=mesh.attrs)
+            used, faces = mesh.faces.unique(return_inverse=True)  # raw meshes have vertices without faces
+            colours = None if mesh.attrs is None else mesh.attrs[used]
+            subject = Subject(mesh.vertices[used], faces.int(), colours=colours)
         else:
             first = result.levels[0]
             mesh = first.mesh.to(device)

@@ -107,7 +107,7 @@ def test_ten_thousand_fragments():
     whole = ball()
     both = mesh(np.concatenate([whole.vertices, specks]), np.concatenate([whole.faces, rows + len(whole.vertices)]))
     done, _ = finished(both)
-    assert done.facts["cleaned"]["removed_components"] == 10_000 and done.facts["mesh"]["components"] == 1
+    assert done.facts["cleaned"]["small_components"] == 10_000 and done.facts["mesh"]["components"] == 1
     alone, textured = finished(mesh(specks * 1.0, rows), faces=20_000, size=1024, shells="surface")
     assert alone.facts["mesh"]["components"] > 9_000 and textured.facts["charts"] > 9_000
 
