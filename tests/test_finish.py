@@ -251,6 +251,18 @@ def test_unknown_shells(nested):
         stages.process_mesh(runtime(), nested, 1000, shells="inner")
 
 
+def test_vertex_colours_on_the_command_line(run, root, tmp_path):
+    glb = tmp_path / "rocket.glb"
+    options = ("--seed", 8, "--type", "512", "--vertex-colors", "--lods", 5, "--output", glb)
+    code, out, err = run("generate", root / "assets" / "rocket.png", *options)
+    assert code == 0, err
+    document, _ = contents(glb)
+    assert all("COLOR_0" in each["primitives"][0]["attributes"] for each in document["meshes"])
+    assert "images" not in document and "bake" not in out
+    code, _, err = run("generate", root / "assets" / "rocket.png", "--faces", 100, "--lods", 100, "--output", glb)
+    assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
+
+
 def test_a_picture_of_the_result(run, root, tmp_path):
     glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
     options = ("--seed", 8, "--type", "512", "--texture-size", 256, "--output", glb, "--picture", picture)
