@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..pipeline import sparse, stages
 from ..pipeline.errors import CheckpointError
 from ..pipeline.spec import IMAGE_ENCODER, ROUTES
+from ..pipeline.weights import RELEASED_CHECKPOINT
 from .host import folders
 from .host.attention import COMFYUI
 from .host.memory import ManagedModels, device_dtype
@@ -99,7 +100,7 @@ class LoadModels(io.ComfyNode):
             log.warning(
                 "Using the small checkpoint that comes along. Its weights are random: it makes no real object. "
                 "For the real model choose %s (16 GB download).",
-                folders.RELEASED,
+                RELEASED_CHECKPOINT,
             )
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)

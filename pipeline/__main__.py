@@ -25,11 +25,8 @@ from .image import prepare, read_mask, read_picture, rembg_remover
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
-from .weights import Models, open_checkpoint
+from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, Models, open_checkpoint
 
-# Until a trained one comes along: random weights that prove the plumbing.
-SMALL_CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "random"
-REAL_CHECKPOINT = "microsoft/TRELLIS.2-4B"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -209,7 +206,7 @@ def generate(options: argparse.Namespace) -> int:
     if options.checkpoint is None:
         print(
             "Using the small checkpoint that comes along. Its weights are random: it proves the plumbing and makes "
-            f"no real object. For the real model: --checkpoint {REAL_CHECKPOINT} (16 GB download)."
+            f"no real object. For the real model: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
     chosen_route = chosen_route or route(checkpoint.spec.default_route)

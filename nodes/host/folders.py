@@ -7,15 +7,13 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pipeline.weights import Checkpoint, open_bundles, open_checkpoint
+from ...pipeline.weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, Checkpoint, open_bundles, open_checkpoint
 from ...pipeline.weights.hub import cached_file, cached_repositories, is_repo_id
 
 FOLDER = "trellis2"  # models/trellis2
 SMALL = "small (comes with the pack)"
-RELEASED = "microsoft/TRELLIS.2-4B"
 OWN = "as the checkpoint says"
 AUTOMATIC = "automatic"
-SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "random"
 
 _DESCRIPTION = "pipeline.json"
 _DECODER_KEYS = (b'"shape_dec.', b'"txt_dec.', b'"struct_dec.', b".shape_dec.")
@@ -40,7 +38,7 @@ def checkpoints() -> dict[str, str]:
     for repo in cached_repositories():
         if _is_ours(cached_file(repo, _DESCRIPTION)):
             found[repo] = "in the Hugging Face cache"
-    found.setdefault(RELEASED, "not here; downloaded (16 GB) when a run asks for it")
+    found.setdefault(RELEASED_CHECKPOINT, "not here; downloaded (16 GB) when a run asks for it")
     return found
 
 
@@ -104,7 +102,7 @@ def why_not(choice: str) -> str:
         return ""
     return (
         f"There is no checkpoint {choice!r}. Looked in {searched()}. Put its folder (pipeline.json and ckpts/) into "
-        f"models/{FOLDER}, or choose {RELEASED}, which is downloaded."
+        f"models/{FOLDER}, or choose {RELEASED_CHECKPOINT}, which is downloaded."
     )
 
 

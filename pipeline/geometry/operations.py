@@ -18,6 +18,7 @@ from .jobs import missing, run_job
 from .raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
 from .surface import ABSENT
 from .unwrap import unwrap
+from .worker import CHUNK_FACES
 
 SIMPLIFY, UNWRAP, RASTER, NEAREST = "simplify", "unwrap", "raster", "nearest"
 
@@ -33,9 +34,16 @@ def fast_simplification(
 
 
 def xatlas(
-    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+    chunk_faces: int = CHUNK_FACES,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """Charts, parameterisation and packing by xatlas.
+
+    chunk_faces: the mesh is split into parts of at most so many faces, as xatlas is more than linear in their number.
 
     Returns:
         source [V'] int64 (the vertex each new vertex copies), faces [F, 3] int32, uvs [V', 2] in 0-1, and
@@ -48,6 +56,7 @@ def xatlas(
         faces=faces.cpu().numpy(),
         resolution=np.int64(size),
         padding=np.int64(padding),
+        chunk=np.int64(chunk_faces),
     )
     facts = {"charts": int(result["charts"]), "utilisation": float(result["utilisation"])}
     arrays = (torch.from_numpy(result[name]) for name in ("source", "faces", "uvs"))

@@ -11,7 +11,7 @@ import numpy as np
 # Aggressiveness of fast-simplification on the unit box: low keeps the surface 4-9 times more accurately than its
 # default (7) but may stop above the target, so each rung continues from the last.
 LADDER = (2, 3, 4, 5, 7)
-CHUNK_FACES = 8192  # xatlas is more than linear in a mesh's size
+CHUNK_FACES = 8192
 
 
 def simplify(vertices, faces, target):
@@ -33,11 +33,11 @@ def simplify(vertices, faces, target):
     return {"vertices": (points * size + low).astype(np.float32), "faces": faces.astype(np.int32)}
 
 
-def unwrap(vertices, faces, resolution, padding):
+def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
     import xatlas
 
     atlas = xatlas.Atlas()
-    chunks = split_faces(vertices[faces].mean(1), CHUNK_FACES)
+    chunks = split_faces(vertices[faces].mean(1), int(chunk))
     used = []
     for chunk in chunks:
         own, local = np.unique(faces[chunk], return_inverse=True)

@@ -1,5 +1,19 @@
 """Checkpoints: where the files of each model are, in which layout, and how they fill the modules."""
 
-from .checkpoint import Checkpoint, Models, open_bundles, open_checkpoint
+from .checkpoint import (
+    RELEASED_CHECKPOINT,
+    SMALL_CHECKPOINT,
+    Checkpoint,
+    Models,
+    open_bundles,
+    open_checkpoint,
+)
 
-__all__ = ["Checkpoint", "Models", "open_bundles", "open_checkpoint"]
+__all__ = [
+    "RELEASED_CHECKPOINT",
+    "SMALL_CHECKPOINT",
+    "Checkpoint",
+    "Models",
+    "open_bundles",
+    "open_checkpoint",
+]

@@ -23,6 +23,9 @@ from .hub import fetch, is_repo_id
 OnDownload = Callable[[str, int, int], None]  # file name, bytes here, bytes in all
 Sources = dict[str, Callable[[], ModelFiles]]  # role -> its files, fetched if need be
 
+SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "random"  # comes along
+RELEASED_CHECKPOINT = "microsoft/TRELLIS.2-4B"  # on the Hugging Face hub
+
 _TEXTURING = "texturing_pipeline.json"
 _ENCODER = "DinoV3FeatureExtractor"
 _RELEASED_ENCODER = "facebook/dinov3-vitl16-pretrain-lvd1689m"
