@@ -12,8 +12,9 @@ import trimesh
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
+from pipeline.geometry import half_edges
 from pipeline.geometry.clean import AFTER_SIMPLIFYING, CleanSettings, clean
-from pipeline.geometry.half_edges import HalfEdges, Sheets, components, hook, stable_order, two_colour
+from pipeline.geometry.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
 from pipeline.geometry.repair import (
     drop_degenerate,
     drop_duplicates,
@@ -38,6 +39,11 @@ def turned(faces, seed=0):
     """Half of the faces wound the other way."""
     flip = torch.rand(len(faces), generator=torch.Generator().manual_seed(seed)) < 0.5
     return torch.where(flip[:, None], faces.flip(1), faces)
+
+
+def same_faces(one, other):
+    """The same corners, wound alike; in any order."""
+    return sorted(one.tolist()) == sorted(other.tolist())
 
 
 def fans(faces):
@@ -107,29 +113,55 @@ def moebius():
 # --- half-edges, components, colours
 
 
+@pytest.fixture(params=["warp", "plain"])
+def path(request, monkeypatch):
+    """Both ways of doing the large steps: by kernels, and by torch and scipy where there is no Warp."""
+    if request.param == "plain":
+        without_warp(monkeypatch)
+    elif half_edges.ABSENT:
+        pytest.skip(half_edges.ABSENT)
+
+
+def without_warp(monkeypatch):
+    monkeypatch.setattr(half_edges, "ABSENT", "not for this test")
+
+
+@pytest.mark.usefixtures("path")
 def test_half_edges_against_a_dictionary():
     faces = torch.randint(30, (400, 3), generator=torch.Generator().manual_seed(1))
     edges, expected = HalfEdges.of(faces), defaultdict(list)
     for h, (a, b) in enumerate(torch.stack(edges.ends(torch.arange(1200)), 1).tolist()):
         assert a == faces[h // 3, h % 3] and b == faces[h // 3, (h + 1) % 3]
         expected[min(a, b), max(a, b)].append(h)
-    found = [part.tolist() for part in edges.order.split(edges.uses.tolist())]
-    assert found == [expected[key] for key in sorted(expected)]
-    half, edge = edges.crowded()
-    assert [half[edge == i].tolist() for i in range(int(edge.max()) + 1)] == [part for part in found if len(part) > 2]
+    found = [expected[key] for key in sorted(expected)]
+    assert edges.count == len(found) and edges.crowded_edges == sum(len(part) > 2 for part in found)
+    assert [edges.crowded[edges.edge == i].tolist() for i in range(edges.crowded_edges)] == [
+        part for part in found if len(part) > 2
+    ]
+    assert edges.border().tolist() == sorted(part[0] for part in found if len(part) == 1)
+    pairs = sorted(part for part in found if len(part) == 2)
+    assert pairs and torch.stack(edges.pairs(), 1).tolist() == pairs
+    twins = dict(pairs) | {b: a for a, b in pairs}
+    assert edges.twin.tolist() == [twins.get(h, -1) for h in range(1200)]
 
 
-def test_half_edges_of_some_faces():
-    random = torch.Generator().manual_seed(3)
-    faces, keep = torch.randint(30, (400, 3), generator=random), torch.rand(400, generator=random) < 0.4
-    found, expected = HalfEdges.of(faces).kept(keep), HalfEdges.of(faces[keep])
-    for name in ("faces", "order", "first", "uses"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("keys", [0, 1, 1000])
+def test_grouped(keys):
+    key = torch.randint(50, (keys,), generator=torch.Generator().manual_seed(0)).int()
+    order, first = grouped(key, 52)
+    assert torch.equal(order.long(), key.sort(stable=True).indices)
+    assert first.tolist() == torch.searchsorted(key.sort().values, torch.arange(53)).tolist()
 
 
-def test_stable_order():
-    key = torch.randint(50, (1000,), generator=torch.Generator().manual_seed(0)).int()
-    assert torch.equal(stable_order(key, 50).long(), key.sort(stable=True).indices)
+@pytest.mark.usefixtures("path")
+def test_the_order_of_corners():
+    faces = torch.randint(9, (300, 3), generator=torch.Generator().manual_seed(0)).int()
+    expected = sorted(range(300), key=lambda f: (sorted(faces[f].tolist()), f))
+    order, again = by_corners(faces)
+    assert order.tolist() == expected
+    corners = [sorted(faces[f].tolist()) for f in expected]
+    assert again.tolist() == [False] + [one == other for one, other in itertools.pairwise(corners)]
 
 
 @pytest.mark.parametrize("links", [0, 30, 120, 1000])
@@ -160,19 +192,23 @@ def test_two_colours():
     assert label.tolist() == [0, 0, 0, 1] and possible.tolist() == [False, True] and not found.any()
 
 
-def test_sheets_by_search_equal_those_by_labelling():
-    """Twelve balls (large ones are searched, the rest labelled), a Moebius strip, all with random winding."""
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_sheets_of_a_cpu_equal_those_by_labelling(shuffled):
+    """Nine balls (large ones are searched, the rest labelled), three Moebius strips, all with random winding."""
     parts = [tensors(trimesh.creation.icosphere(4 - i // 2, 0.1)) for i in range(9)] + [moebius()] * 3
     shift = np.cumsum([0] + [len(v) for v, _ in parts])
     faces = turned(torch.cat([f + int(s) for (_, f), s in zip(parts, shift)])).int()
-    twin = HalfEdges.of(faces).twins()
+    if shuffled:
+        faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(1))]
+    twin = HalfEdges.of(faces).twin
     half = ((twin >= 0) & (twin > torch.arange(len(twin)))).nonzero().squeeze(1)
     same = faces.reshape(-1)[half] == faces.reshape(-1)[twin[half]]
     expected = two_colour(half // 3, twin[half].long() // 3, same, len(faces))
     sheets = Sheets.of(faces, twin)
     for found, wanted in zip((sheets.label, sheets.flip, sheets.orientable), expected):
         assert torch.equal(found, wanted)
-    assert sheets.orientable.tolist() == [True] * 9 + [False] * 3
+    assert int(sheets.orientable.sum()) == 9 and len(sheets.orientable) == 12
 
 
 # --- edges of many faces, vertices of many fans
@@ -224,7 +260,7 @@ def test_any_set_of_voxels_becomes_a_closed_manifold_of_their_volume(seed, spoil
     assert found.watertight and found.volume == pytest.approx(int(cells.sum()))
     assert found.area == pytest.approx(measure(vertices, faces).area)
     again = clean(done.vertices, done.faces, AFTER_SIMPLIFYING)
-    assert not any(again.changes.values()) and torch.equal(again.faces, done.faces)
+    assert not any(again.changes.values()) and same_faces(again.faces, done.faces)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -258,7 +294,9 @@ def test_a_fin_on_a_body_leaves_the_body_closed():
         assert_manifold(done.vertices, done.faces, closed=False)
         found = measure(done.vertices, done.faces)
         assert (found.components, found.boundary_edges, found.boundary_loops, found.euler) == (2, 64, 2, 2)
-        assert measure(done.vertices, done.faces[:64]).watertight
+        part_of = Sheets.of(done.faces, HalfEdges.of(done.faces).twin).label
+        closed = [measure(done.vertices, done.faces[part_of == i]).watertight for i in range(2)]
+        assert sorted(closed) == [False, True] and (part_of == closed.index(True)).sum() == 64
 
 
 def test_a_vertex_of_many_faces():
@@ -308,7 +346,7 @@ def test_many_balls_in_a_ball():
 def test_a_moebius_strip_is_left_as_it_is():
     vertices, faces = moebius()
     done = clean(vertices, faces)
-    assert torch.equal(done.vertices, vertices) and torch.equal(done.faces, faces) and not any(done.changes.values())
+    assert torch.equal(done.vertices, vertices) and same_faces(done.faces, faces) and not any(done.changes.values())
     found = measure(vertices, faces)
     assert (found.inconsistent_edges, found.boundary_loops, found.components, found.euler) == (1, 1, 1, 0)
 
@@ -438,7 +476,7 @@ def test_the_hole_of_a_one_sided_strip_is_not_filled():
     vertices, faces = moebius()
     assert fill_small_holes(vertices, faces, 100.0)[2] == 1
     done = clean(vertices, faces, CleanSettings(max_hole_perimeter=100.0))
-    assert done.changes["filled_holes"] == 0 and torch.equal(done.faces, faces)
+    assert done.changes["filled_holes"] == 0 and same_faces(done.faces, faces)
 
 
 def test_the_spoiled_bench_mesh_comes_out_manifold():
@@ -448,6 +486,31 @@ def test_the_spoiled_bench_mesh_comes_out_manifold():
     assert_manifold(done.vertices, done.faces, closed=False)
     assert done.changes["degenerate_faces"] == 200 and done.changes["small_components"] >= 60
     assert done.changes["filled_holes"] > 300
+
+
+def test_kernels_and_plain_torch_clean_alike(monkeypatch):
+    vertices, faces = spoil(*surface_net(bench_field, 40))
+    by_kernels = clean(vertices, faces, CleanSettings(max_hole_perimeter=0.15))
+    without_warp(monkeypatch)
+    plain = clean(vertices, faces, CleanSettings(max_hole_perimeter=0.15))
+    assert plain.changes == by_kernels.changes and torch.equal(plain.faces, by_kernels.faces)
+    assert torch.equal(plain.vertices, by_kernels.vertices)
+
+
+def test_the_order_of_faces_does_not_matter():
+    vertices, faces = spoil(*surface_net(bench_field, 40))
+    faces = faces[~by_repeats(faces)]
+    one, other = clean(vertices, faces), clean(vertices, faces[torch.randperm(len(faces))])
+    assert one.changes == other.changes and torch.equal(one.faces, other.faces)
+    assert torch.equal(one.vertices, other.vertices)
+    low = one.faces[: len(faces) // 2].amin(1)
+    assert (low[1:] < low[:-1]).float().mean() < 0.05  # neighbours in memory, but at vertices that were copied
+
+
+def by_repeats(faces):
+    """[F] bool: has the same corners as another face."""
+    _, place, uses = torch.unique(faces.sort(1).values, dim=0, return_inverse=True, return_counts=True)
+    return uses[place] > 1
 
 
 def test_inputs_are_not_changed():

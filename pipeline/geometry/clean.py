@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SettingsError
-from .half_edges import HalfEdges
+from .half_edges import HalfEdges, by_corners
 from .manifold import match, outward, part
 from .repair import (
     check,
     close_holes,
-    drop_degenerate,
+    degenerate,
     drop_unused,
     large_components,
-    repeats,
     weld,
 )
 
@@ -57,7 +56,8 @@ class Cleaned:
 
 def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings | None = None) -> Cleaned:
     """Weld, drop degenerate and repeated faces, pair the faces at crowded edges and wind all alike, drop small
-    components, fill small holes, face outward, part what only touches, drop unused vertices.
+    components, fill small holes, face outward, part what only touches, drop unused vertices. Faces come in the order of
+    their vertices.
 
     Pairs come before everything that looks at components or open edges, so that a mesh is never opened where bodies
     touch; holes are filled before vertices are parted, so that what had to stay open there is not filled.
@@ -76,14 +76,13 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
     changes["welded_vertices"] = 0
     if settings.weld is not None:
         vertices, faces, changes["welded_vertices"] = weld(vertices, faces, settings.weld)
-    vertices, faces, changes["degenerate_faces"] = drop_degenerate(vertices, faces)
-    edges = HalfEdges.of(faces)
-    repeated = repeats(edges)
-    changes["repeated_faces"] = int(repeated.count_nonzero())
-    if changes["repeated_faces"]:
-        edges = edges.kept(~repeated)
-    topology, flip = match(vertices, edges)
-    del edges, faces, repeated
+    order, again = by_corners(faces)
+    flat = degenerate(vertices, faces).index_select(0, order)
+    changes["degenerate_faces"] = int(flat.count_nonzero())
+    changes["repeated_faces"] = int((again & ~flat).count_nonzero())
+    faces = faces.index_select(0, order[~(flat | again)])
+    topology, flip = match(vertices, HalfEdges.of(faces))
+    del order, again, flat, faces
     topology = topology.turned(flip)
     changes["non_manifold_edges"] = topology.crowded_edges
     changes["small_components"] = 0

@@ -9,88 +9,172 @@ import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from .surface import ABSENT
+
 _PEELS = 8  # large parts that are searched one by one on a CPU before the rest is labelled together
 _LARGE = 16  # a part is large if it has at least one face in so many
+_COUNTERS = 4  # cores that count keys, each with a counter for every key
+_CROWDED = -2  # for the time being, twin of the half-edges on edges of more than two faces
+
+
+def by_kernels(tensor: torch.Tensor) -> bool:
+    """Whether a large step is taken by kernels of mesh_kernels.py: on a CPU, where chains of torch's operations spend
+    most of their time on temporary tensors and on waking threads. CUDA's sorts and gathers are fast as they are."""
+    return tensor.device.type == "cpu" and not ABSENT
 
 
 def stable_order(key: torch.Tensor, count: int) -> torch.Tensor:
-    """[N] int32: the stable order of keys [N] int32 in 0 .. count - 1.
+    """[N] int32: the stable order of keys [N] int32 in 0 .. count - 1; see `grouped`."""
+    return grouped(key, count)[0]
 
-    On a CPU a counting sort (the transposition of a sparse matrix with one entry a row), 5-10 times faster than a
-    comparison sort; on CUDA torch's radix sort.
+
+def grouped(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """[N] int32, the stable order of keys [N] int32 in 0 .. count - 1, and [count + 1] int32, where each begins in it.
+
+    On a CPU a counting sort, each core counting and placing a range of the keys (without Warp the transposition of a
+    sparse matrix with one entry a row), 5-10 times faster than a comparison sort; on CUDA torch's radix sort.
     """
+    if by_kernels(key):
+        return _counted(key, count)
+    first = torch.zeros(count + 1, dtype=torch.int32, device=key.device)
+    first[1:] = torch.bincount(key, minlength=count).cumsum(0)
     if key.device.type != "cpu":
-        return key.sort(stable=True).indices.int()
-    size = len(key)
-    rows = np.arange(size + 1, dtype=np.int32)
-    matrix = csr_matrix((np.zeros(size, np.int8), key.numpy(), rows), shape=(size, count))
-    return torch.from_numpy(matrix.tocsc().indices.astype(np.int32, copy=False))
+        return key.sort(stable=True).indices.int(), first
+    rows = np.arange(len(key) + 1, dtype=np.int32)
+    matrix = csr_matrix((np.zeros(len(key), np.int8), key.numpy(), rows), shape=(len(key), count))
+    return torch.from_numpy(matrix.tocsc().indices.astype(np.int32, copy=False)), first
+
+
+def _counted(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`grouped` on a CPU with Warp."""
+    from . import mesh_kernels as kernels
+
+    bounds = kernels.ranges(len(key), most=_COUNTERS)
+    counts = torch.zeros(len(bounds) - 1, count, dtype=torch.int32)
+    kernels.over_ranges(kernels.count_keys, bounds, key, counts)
+    ends = torch.zeros(count * len(counts) + 1, dtype=torch.int32)  # by key, then by range
+    torch.cumsum(counts.T.reshape(-1), 0, dtype=torch.int32, out=ends[1:])
+    places = ends[:-1].reshape(count, len(counts)).T.contiguous()
+    order = torch.empty_like(key)
+    kernels.over_ranges(kernels.place_keys, bounds, key, places, order)
+    return order, ends[:: len(counts)].contiguous()
+
+
+def by_corners(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces [F, 3] in the order of their corners: their lowest ones, then the next, then the highest, then as given.
+
+    Neighbours in space, whose vertices mostly have neighbouring numbers, are then neighbours in memory, too: all that
+    follows is several times faster than on faces in random order.
+
+    Returns:
+        order [F] int32; [F] bool in this order: has the same three vertices as the face before.
+    """
+    count = int(faces.max()) + 1 if len(faces) else 0
+    if not by_kernels(faces):
+        low, middle, high = faces.sort(1).values.int().unbind(1)
+        order = stable_order(high, count)
+        for key in (middle, low):
+            order = order.index_select(0, stable_order(key.index_select(0, order), count))
+        again = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
+        for key in (low, middle, high):
+            key = key.index_select(0, order)
+            again[1:] |= key[1:] != key[:-1]
+        again[1:] = ~again[1:]
+        return order, again
+    from . import mesh_kernels as kernels
+
+    faces = faces.to(torch.int32).contiguous().reshape(-1)
+    low = torch.empty(len(faces) // 3, dtype=torch.int32, device=faces.device)
+    again = torch.zeros(len(low), dtype=torch.uint8, device=faces.device)
+    kernels.over(kernels.lowest_corners, len(low), faces, low)
+    order, first = grouped(low, count)
+    kernels.over(kernels.sort_faces, count, faces, first, order, again)
+    return order, again.bool()
 
 
 @dataclass(frozen=True)
 class HalfEdges:
-    """Directed edges of faces, grouped by the undirected edge they lie on.
+    """Directed edges of faces, and which of them lie on the same undirected edge.
 
-    Half-edge h = 3 f + k leads from faces[f, k] to the next corner of that face; order lists half-edges so that those
-    of one edge follow each other, by rising h.
+    Half-edge h = 3 f + k leads from faces[f, k] to the next corner of that face.
     """
 
     faces: torch.Tensor  # [F, 3] int32
-    order: torch.Tensor  # [3 F] int32
-    first: torch.Tensor  # [E] int64, where each edge begins in order
-    uses: torch.Tensor  # [E] int64, how many faces an edge has
+    twin: torch.Tensor  # [3 F] int32, the other half-edge of an edge of two faces; -1 on other edges
+    crowded: torch.Tensor  # [N] int64 half-edges of the edges of more than two faces, edge by edge, rising within one
+    edge: torch.Tensor  # [N] int64 which of these edges each lies on, ascending from 0
+    count: int  # of all edges
 
     @classmethod
     def of(cls, faces: torch.Tensor) -> HalfEdges:
         """faces: [F, 3]."""
         faces = faces.to(torch.int32).contiguous()
-        start, end = faces.reshape(-1), faces.roll(-1, 1).reshape(-1)
-        low, high = torch.minimum(start, end), torch.maximum(start, end)
-        count = int(faces.max()) + 1 if len(faces) else 0
-        order = stable_order(high, count)
-        order = order.index_select(0, stable_order(low.index_select(0, order), count))
-        low, high = low.index_select(0, order), high.index_select(0, order)
-        new = torch.ones_like(low, dtype=torch.bool)
-        new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-        first = new.nonzero().squeeze(1)
-        uses = torch.diff(first, append=first.new_tensor([len(order)]))
-        return cls(faces, order, first, uses)
+        twin, count = (_paired_by_vertex if by_kernels(faces) else _paired_by_sorting)(faces)
+        crowded = (twin == _CROWDED).nonzero().squeeze(1)
+        twin[crowded] = -1
+        corners = faces.reshape(-1)
+        ends = torch.stack([corners[crowded], corners[following(crowded)]], 1).long().sort(1).values
+        key = ends[:, 0] * (int(ends.max()) + 1 if len(ends) else 1) + ends[:, 1]
+        key, order = key.sort(stable=True)
+        new = torch.ones_like(key, dtype=torch.bool)
+        new[1:] = key[1:] != key[:-1]
+        return cls(faces, twin, crowded[order], new.cumsum(0) - 1, count)
 
-    def kept(self, face: torch.Tensor) -> HalfEdges:
-        """As `of` the faces [F] bool marked, without sorting again."""
-        stays = face.index_select(0, self.order // 3)
-        missing = (3 * (~face).cumsum(0)).int()  # half-edges left out up to each face
-        order = self.order[stays]
-        last = stays.cumsum(0).index_select(0, self.first + self.uses - 1)
-        uses = torch.diff(last, prepend=last.new_zeros(1))
-        uses = uses[uses > 0]
-        return HalfEdges(self.faces[face], order - missing.index_select(0, order // 3), uses.cumsum(0) - uses, uses)
+    @property
+    def crowded_edges(self) -> int:
+        """How many edges have more than two faces."""
+        return int(self.edge[-1]) + 1 if len(self.edge) else 0
 
     def ends(self, half_edge: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where half-edges start and end, int64."""
         corners = self.faces.reshape(-1)
         return corners[half_edge].long(), corners[following(half_edge)].long()
 
-    def with_uses(self, count: int) -> torch.Tensor:
-        """[E', count] int64 half-edges of the edges that have exactly `count` faces."""
-        first = self.first[self.uses == count]
-        return torch.stack([self.order.index_select(0, first + i) for i in range(count)], 1).long()
+    def border(self) -> torch.Tensor:
+        """[N] int64 half-edges of the edges of one face."""
+        alone = self.twin < 0
+        alone[self.crowded] = False
+        return alone.nonzero().squeeze(1)
 
-    def crowded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Half-edges [N] int64 of the edges with more than two faces, and which of these edges each lies on, [N] int64
-        ascending from 0."""
-        many = self.uses > 2
-        uses = self.uses[many]
-        edge = torch.repeat_interleave(torch.arange(len(uses), device=uses.device), uses)
-        place = torch.arange(len(edge), device=uses.device) - (uses.cumsum(0) - uses)[edge]
-        return self.order.index_select(0, self.first[many][edge] + place).long(), edge
+    def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both half-edges, int32, of the edges of two faces, the lower ones ascending."""
+        one = torch.arange(len(self.twin), dtype=torch.int32, device=self.twin.device)
+        one = one[self.twin > one]
+        return one, self.twin.index_select(0, one)
 
-    def twins(self) -> torch.Tensor:
-        """[3 F] int32: the other half-edge of every edge of two faces; -1 on other edges."""
-        twin = torch.full_like(self.order, -1)
-        a, b = self.with_uses(2).unbind(1)
-        twin[a], twin[b] = b.int(), a.int()
-        return twin
+
+def _paired_by_sorting(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """[3 F] int32 twins, -1 on edges of one face and -2 on those of more than two; how many edges there are."""
+    start, end = faces.reshape(-1), faces.roll(-1, 1).reshape(-1)
+    low, high = torch.minimum(start, end), torch.maximum(start, end)
+    count = int(faces.max()) + 1 if len(faces) else 0
+    order = stable_order(high, count)
+    order = order.index_select(0, stable_order(low.index_select(0, order), count))
+    low, high = low.index_select(0, order), high.index_select(0, order)
+    new = torch.ones_like(low, dtype=torch.bool)
+    new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    first = new.nonzero().squeeze(1)
+    uses = torch.diff(first, append=first.new_tensor([len(order)]))
+    twin = torch.full_like(order, _CROWDED)
+    twin[order[first[uses == 1]].long()] = -1
+    first = first[uses == 2]
+    a, b = order.index_select(0, first), order.index_select(0, first + 1)
+    twin[a.long()], twin[b.long()] = b, a
+    return twin, len(uses)
+
+
+def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """As _paired_by_sorting, which it equals: the half-edges of a lower end are sorted on their own, all at once."""
+    from . import mesh_kernels as kernels
+
+    count = int(faces.max()) + 1 if len(faces) else 0
+    faces = faces.reshape(-1)
+    low, twin = torch.empty_like(faces), torch.empty_like(faces)
+    kernels.over(kernels.low_ends, len(faces), faces, low)
+    edges = torch.empty(count, dtype=torch.int32, device=faces.device)
+    order, first = grouped(low, count)
+    kernels.over(kernels.pair_half_edges, count, faces, first, order, twin, edges)
+    return twin, int(edges.sum())
 
 
 def following(half_edge: torch.Tensor) -> torch.Tensor:
@@ -116,8 +200,11 @@ class Sheets:
         """Components of the oriented double cover, which has every face once as it is and once flipped: a sheet that
         can be wound alike appears in it twice, one that cannot (a Moebius strip) once.
 
-        On a CPU large sheets are found by breadth-first search, the rest by scipy's labelling; on CUDA see `hook`.
+        On a CPU by union-find in the order of the faces, first within a range of them for each core (without Warp large
+        sheets by breadth-first search, the rest by scipy's labelling); on CUDA see `hook`.
         """
+        if by_kernels(twin):
+            return cls(*_united(faces, twin))
         start = faces.reshape(-1)
         joined = (twin >= 0).nonzero().squeeze(1).int()
         joined = joined[twin.index_select(0, joined) > joined]
@@ -126,6 +213,26 @@ class Sheets:
         if twin.device.type != "cpu" or len(faces) == 0:
             return cls(*two_colour(joined // 3, other // 3, differ, len(faces)))
         return cls(*_peel(twin.numpy(), joined.numpy()[differ.numpy()], len(faces)))
+
+
+def _united(faces: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sheets.of on a CPU with Warp: (label, flip, orientable)."""
+    from . import mesh_kernels as kernels
+
+    faces = faces.to(torch.int32).contiguous().reshape(-1)
+    bounds = kernels.ranges(len(faces) // 3, most=len(faces) // 3)
+    parent = 2 * torch.arange(len(faces) // 3, dtype=torch.int32)
+    odd = torch.zeros(len(parent), dtype=torch.uint8)
+    kernels.over_ranges(kernels.unite_faces, bounds, faces, twin, parent, odd)
+    kernels.alone(kernels.unite_ranges, bounds, faces, twin, parent, odd)
+    root, flip = torch.empty_like(parent), torch.empty(len(parent), dtype=torch.bool)
+    kernels.over(kernels.find_sheets, len(parent), parent, root, flip)
+    label, count = _dense(root)
+    possible = torch.ones(count, dtype=torch.bool)
+    possible[label[odd.nonzero().squeeze(1)]] = False
+    if not bool(possible.all()):
+        flip &= possible[label]
+    return label, flip, possible
 
 
 def two_colour(
@@ -188,9 +295,9 @@ def hook(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
 def _dense(root: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Roots renumbered from 0 without gaps, and how many there are."""
     used = torch.zeros(int(root.max()) + 1 if len(root) else 0, dtype=torch.bool, device=root.device)
-    used[root] = True
+    used.index_fill_(0, root.long(), True)
     number = used.cumsum(0) - 1
-    return number.index_select(0, root), int(used.sum())
+    return number.index_select(0, root), int(used.count_nonzero())
 
 
 def _peel(twin: np.ndarray, differ: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

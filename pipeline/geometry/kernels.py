@@ -5,12 +5,13 @@ second to import.
 """
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import warp as wp
+
+from .jobs import cores
 
 wp.config.log_level = wp.LOG_ERROR  # no banner
 wp.init()
@@ -93,10 +94,6 @@ def array(tensor: torch.Tensor) -> wp.array:
     if tensor.dtype == torch.float32 and tensor.ndim == 2 and tensor.shape[1] == 3:
         return wp.from_torch(tensor, dtype=wp.vec3)
     return wp.from_torch(tensor)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(kernel: wp.Kernel, count: int, arguments: Callable[[int, int], list], where: str, chunk: int = CHUNK) -> None:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from .columns import chunks, corners, cross, difference, dot
-from .half_edges import HalfEdges, Sheets, components, following, preceding, two_colour
+from .half_edges import HalfEdges, Sheets, by_kernels, components, following, preceding, two_colour
 
 _PAIRS = 1 << 20  # pairs of a face and a point compared at once
 _OPEN = 4.0  # radians by which a sheet that is all border counts as bent more
@@ -48,18 +48,19 @@ class Topology:
     def kept(self, keep: torch.Tensor) -> Topology:
         """Only the components [components] bool marked."""
         face = keep[self.component]
-        missing = (3 * (~face).cumsum(0)).int()  # half-edges left out up to each face
-        twin = self.twin.reshape(-1, 3)[face].reshape(-1)
-        crowded = self.crowded[face[self.crowded // 3]]
+        rows = face.nonzero().squeeze(1)
+        corner = torch.arange(3, dtype=torch.int32, device=face.device)
+        place = (3 * (face.cumsum(0, dtype=torch.int32) - 1)[:, None] + corner).reshape(-1)  # [3 F] new half-edges
+        twin = self.twin.reshape(-1, 3).index_select(0, rows).reshape(-1)
         return replace(
             self,
-            faces=self.faces[face],
-            twin=torch.where(twin < 0, twin, twin - missing.index_select(0, twin.clamp_min(0) // 3)),
-            component=(keep.cumsum(0) - 1)[self.component[face]],
+            faces=self.faces.index_select(0, rows),
+            twin=torch.where(twin < 0, twin, place.index_select(0, twin.clamp_min(0))),
+            component=(keep.cumsum(0) - 1).index_select(0, self.component.index_select(0, rows)),
             one_sided=self.one_sided[keep],
             area=self.area[keep],
             volume=self.volume[keep],
-            crowded=crowded - missing[crowded // 3],
+            crowded=place[self.crowded[face[self.crowded // 3]]].long(),
         )
 
     def turned(self, flip: torch.Tensor) -> Topology:
@@ -97,6 +98,14 @@ def face_measures(
     """[groups] float64 area, and [groups] signed volume between the faces and the middle of the mesh's bounding box,
     for groups of faces [F]."""
     area, volume = torch.zeros(2, groups, dtype=torch.float64, device=vertices.device)
+    if by_kernels(faces):
+        from . import mesh_kernels as kernels
+
+        parts = torch.empty(2, len(faces), dtype=torch.float64, device=vertices.device)
+        corner = faces.to(torch.int32).contiguous().reshape(-1)
+        centre = kernels.wp.vec3d(*middle(vertices).tolist())
+        kernels.over(kernels.measure_faces, len(faces), vertices.double().contiguous(), centre, corner, *parts)
+        return area.index_add_(0, group, parts[0]), volume.index_add_(0, group, parts[1])
     axes = (vertices.double() - middle(vertices)).T.contiguous()
     for chunk in chunks(faces):
         a, b, c = corners(axes, faces[chunk])
@@ -119,20 +128,19 @@ def match(vertices: torch.Tensor, edges: HalfEdges) -> tuple[Topology, torch.Ten
     Returns:
         the topology of the faces as they are, but with the volumes they have once turned; [F] bool the faces to turn.
     """
-    faces, twin = edges.faces, edges.twins()
+    faces, twin = edges.faces, edges.twin.clone() if len(edges.crowded) else edges.twin
     sheets = Sheets.of(faces, twin)
     count = len(sheets.orientable)
     wound = torch.where(sheets.flip[:, None], faces.flip(1), faces)
     area, volume = face_measures(vertices, wound, sheets.label, count)
     label, turn = sheets.label, torch.zeros(count, dtype=torch.bool, device=faces.device)
-    crowded, edge = edges.crowded()
-    if len(crowded):
-        around = _sorted_round_edges(vertices, edges, crowded, edge)
-        half, edge = around.half, around.edge
+    if len(edges.crowded):
+        around = _sorted_round_edges(vertices, edges)
+        half = around.half
         start, end = edges.ends(half)
         sheet = label[half // 3]
         forward = (start < end) ^ sheets.flip[half // 3]
-        border = torch.bincount(label[edges.with_uses(1).squeeze(1) // 3], minlength=count)
+        border = torch.bincount(label[edges.border() // 3], minlength=count)
         loose = _OPEN * (border / torch.bincount(label, minlength=count))[sheet]
         turn = _align(around, forward, sheet, loose, volume) & sheets.orientable
         pairs = _pairs(around, forward ^ turn[sheet], loose)
@@ -146,8 +154,9 @@ def match(vertices: torch.Tensor, edges: HalfEdges) -> tuple[Topology, torch.Ten
         torch.zeros(total, dtype=torch.float64, device=faces.device).index_add_(0, joined, each)
         for each in (area, torch.where(turn, -volume, volume))
     ]
-    crowded_edges = int((edges.uses > 2).sum())
-    topology = Topology(faces, twin, joined.index_select(0, label), one_sided, *sums, crowded, crowded_edges)
+    topology = Topology(
+        faces, twin, joined.index_select(0, label), one_sided, *sums, edges.crowded, edges.crowded_edges
+    )
     return topology, sheets.flip ^ turn.index_select(0, label)
 
 
@@ -160,7 +169,8 @@ class _Around:
     angle: torch.Tensor  # [N] float64, ascending within an edge
 
 
-def _sorted_round_edges(vertices: torch.Tensor, edges: HalfEdges, half: torch.Tensor, edge: torch.Tensor) -> _Around:
+def _sorted_round_edges(vertices: torch.Tensor, edges: HalfEdges) -> _Around:
+    half, edge = edges.crowded, edges.edge
     start, end = edges.ends(half)
     apex, _ = edges.ends(preceding(half))
     low = vertices[torch.minimum(start, end)].double()
@@ -388,6 +398,15 @@ def _split_fans(topology: Topology, count: int, only: torch.Tensor | None) -> tu
 def _may_have_several_fans(start: torch.Tensor, twin: torch.Tensor, count: int) -> torch.Tensor:
     """[V] bool: the faces round a vertex are not one closed fan, by walking round it from one corner; True also for
     vertices where that walk is not possible or too long."""
+    if by_kernels(start):
+        from . import mesh_kernels as kernels
+
+        corner = torch.zeros(count, dtype=torch.int32, device=start.device)
+        kernels.over(kernels.one_corner, len(start), start, corner)
+        several = torch.zeros(count, dtype=torch.bool, device=start.device)
+        valence = torch.bincount(start, minlength=count)
+        kernels.over(kernels.mark_fans, count, start, twin, corner, valence, several)
+        return several
     odd = ((twin < 0) | (start.index_select(0, twin.clamp_min(0)) == start)).nonzero().squeeze(1)  # open or one-sided
     several = torch.zeros(count, dtype=torch.bool, device=start.device)
     several[start[odd].long()] = True

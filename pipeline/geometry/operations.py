@@ -15,6 +15,7 @@ from ..sparse import TRILINEAR
 from .bricks import trilinear_warp
 from .collapse import collapse
 from .jobs import missing, run_job
+from .parts import reduce_in_parts
 from .raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
 from .surface import ABSENT
 from .unwrap import unwrap
@@ -26,10 +27,13 @@ SIMPLIFY, UNWRAP, RASTER, NEAREST = "simplify", "unwrap", "raster", "nearest"
 def fast_simplification(
     vertices: torch.Tensor, faces: torch.Tensor, target: int, tick: Callable[[], None]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quadric edge collapse (Garland & Heckbert 1997) to about `target` faces; returns CPU vertices and faces."""
-    result = run_job(
-        "simplify", tick, vertices=vertices.cpu().double().numpy(), faces=faces.cpu().numpy(), target=np.int64(target)
-    )
+    """Quadric edge collapse (Garland & Heckbert 1997) to about `target` faces; returns CPU vertices and faces.
+
+    Large meshes are first simplified in parts, several at once (see `parts`).
+    """
+    vertices, faces = vertices.cpu().float().numpy(), faces.cpu().int().numpy()
+    vertices, faces = reduce_in_parts(vertices, faces, target, tick)
+    result = run_job("simplify", tick, vertices=vertices, faces=faces, target=np.int64(target))
     return torch.from_numpy(result["vertices"]), torch.from_numpy(result["faces"])
 
 

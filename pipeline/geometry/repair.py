@@ -12,7 +12,7 @@ import torch
 
 from ..errors import MeshError
 from .columns import chunks, corners, cross, difference, dot
-from .half_edges import HalfEdges, Sheets, components
+from .half_edges import HalfEdges, Sheets, by_corners, by_kernels, components, following
 from .manifold import Topology, face_measures, match, outward, part
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
@@ -80,38 +80,40 @@ def weld(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float = 0.0) ->
 
 def drop_degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Drop faces of no area: corners that are the same vertex, or on a line to fp32 rounding."""
-    keep = torch.empty(len(faces), dtype=torch.bool, device=faces.device)
+    flat = degenerate(vertices, faces)
+    dropped = int(flat.count_nonzero())
+    return vertices, faces[~flat] if dropped else faces, dropped
+
+
+def degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """[F] bool: faces of no area."""
+    if by_kernels(faces):
+        from . import mesh_kernels as kernels
+
+        flat = torch.zeros(len(faces), dtype=torch.uint8, device=faces.device)
+        corner = faces.to(torch.int32).contiguous().reshape(-1)
+        kernels.over(
+            kernels.mark_flat, len(faces), vertices.double().contiguous(), corner, kernels.wp.float64(_FLAT), flat
+        )
+        return flat.bool()
+    flat = torch.empty(len(faces), dtype=torch.bool, device=faces.device)
     axes = vertices.double().T.contiguous()
     for chunk in chunks(faces):
         a, b, c = corners(axes, faces[chunk])
         u, v, w = difference(b, a), difference(c, a), difference(c, b)
         longest = torch.maximum(torch.maximum(dot(u, u), dot(v, v)), dot(w, w))
         normal = cross(u, v)
-        keep[chunk] = dot(normal, normal) > _FLAT**2 * longest**2
-    dropped = len(faces) - int(keep.count_nonzero())
-    return vertices, faces[keep] if dropped else faces, dropped
+        flat[chunk] = dot(normal, normal) <= _FLAT**2 * longest**2
+    return flat
 
 
 def drop_duplicates(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Drop faces with the same three vertices as an earlier one, whichever way they are wound."""
-    repeated = repeats(HalfEdges.of(faces))
-    return vertices, faces[~repeated] if bool(repeated.any()) else faces, int(repeated.count_nonzero())
-
-
-def repeats(edges: HalfEdges) -> torch.Tensor:
-    """[F] bool: has the same three vertices as an earlier face. Such faces share edges, so only these are compared."""
-    faces = edges.faces
-    repeated = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
-    if len(faces) == 0:
-        return repeated
-    apex = faces.roll(1, 1).reshape(-1)  # the corner that a half-edge does not touch
-    a, b = edges.with_uses(2).unbind(1)
-    equal = apex.index_select(0, a) == apex.index_select(0, b)
-    repeated[torch.maximum(a, b)[equal] // 3] = True
-    half, edge = edges.crowded()
-    key, order = (edge * (int(faces.max()) + 1) + apex[half]).sort(stable=True)
-    repeated[half[order[1:][key[1:] == key[:-1]]] // 3] = True
-    return repeated
+    order, again = by_corners(faces)
+    repeated = torch.zeros_like(again)
+    repeated[order[again].long()] = True
+    dropped = int(again.count_nonzero())
+    return vertices, faces[~repeated] if dropped else faces, dropped
 
 
 def drop_small_components(
@@ -150,7 +152,7 @@ def repair_edges(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Ten
     edges = HalfEdges.of(faces)
     topology, _ = match(vertices, edges)
     ends = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
-    ends[torch.cat(edges.ends(topology.crowded))] = True
+    ends[torch.cat(edges.ends(edges.crowded))] = True
     parted = part(vertices, topology, ends)
     return parted.vertices, parted.faces.to(faces.dtype), topology.crowded_edges
 
@@ -173,8 +175,7 @@ def orient(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     Open components face away from the middle of the mesh's bounding box. Components that cannot be oriented (Moebius
     strips) keep their winding.
     """
-    twin = HalfEdges.of(faces).twins()
-    sheets = Sheets.of(faces.int(), twin)
+    sheets = Sheets.of(faces.int(), HalfEdges.of(faces).twin)
     faces = torch.where(sheets.flip[:, None], faces.flip(1), faces)
     _, volume = face_measures(vertices, faces, sheets.label, len(sheets.orientable))
     inward = ((volume < 0) & sheets.orientable).index_select(0, sheets.label)
@@ -208,8 +209,7 @@ def fill_small_holes(
         vertices with the centres behind, faces with the fans behind, the number of holes filled.
     """
     edges = HalfEdges.of(faces)
-    border = edges.with_uses(1).squeeze(1)
-    start, end = edges.ends(border)
+    start, end = edges.ends(edges.border())
     chosen, loop, centre = _loops(vertices, start, end, max_perimeter)
     fan = torch.stack([end[chosen], start[chosen], len(vertices) + loop], 1).to(faces.dtype)
     return torch.cat([vertices, centre]), torch.cat([faces, fan]), len(centre)
@@ -224,7 +224,7 @@ def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float
     """
     border = topology.border()
     start = topology.faces.reshape(-1)[border].long()
-    end = topology.faces.roll(-1, 1).reshape(-1)[border].long()
+    end = topology.faces.reshape(-1)[following(border)].long()
     chosen, loop, centre = _loops(vertices, start, end, max_perimeter, topology.component[border // 3])
     if len(centre) == 0:
         return vertices, topology, 0

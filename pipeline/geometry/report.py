@@ -74,12 +74,10 @@ def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
     check(vertices, faces)
     faces = faces.int()
     edges = HalfEdges.of(faces)
-    border = edges.with_uses(1).squeeze(1)
-    pairs = edges.with_uses(2)
-    start = faces.reshape(-1)
-    same_way = int((start.index_select(0, pairs[:, 0]) == start.index_select(0, pairs[:, 1])).sum())
-    del pairs
-    crowded = int((edges.uses > 2).sum())
+    border, crowded, start = edges.border(), edges.crowded_edges, faces.reshape(-1)
+    one, other = edges.pairs()
+    same_way = int((start.index_select(0, one) == start.index_select(0, other)).count_nonzero())
+    del one, other
     used = torch.bincount(start, minlength=len(vertices)) > 0
     watertight = len(faces) > 0 and len(border) == 0 and crowded == 0
     one = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
@@ -96,7 +94,7 @@ def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
         non_manifold_edges=crowded,
         inconsistent_edges=same_way,
         watertight=watertight,
-        euler=int(used.count_nonzero()) - len(edges.uses) + len(faces),
+        euler=int(used.count_nonzero()) - edges.count + len(faces),
         volume=volume if watertight and same_way == 0 else None,
         area=area,
         bounds=bounds,
@@ -105,10 +103,9 @@ def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
 
 def _components(edges: HalfEdges) -> int:
     """Sheets of faces, joined where edges have more than two."""
-    sheets = Sheets.of(edges.faces, edges.twins())
-    half, edge = edges.crowded()
-    sheet = sheets.label[half // 3]
-    together = edge[1:] == edge[:-1]
+    sheets = Sheets.of(edges.faces, edges.twin)
+    sheet = sheets.label[edges.crowded // 3]
+    together = edges.edge[1:] == edges.edge[:-1]
     return components(sheet[1:][together], sheet[:-1][together], len(sheets.orientable))[1]
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from ..errors import EmptyResultError, NotFiniteError, SettingsError
-from .half_edges import HalfEdges, components
+from .half_edges import HalfEdges, Sheets
 from .repair import compact
 
 RESOLUTIONS = (8, 2048)
@@ -115,12 +115,15 @@ def outer_shell(
     Raises:
         As outside().
     """
-    lattice = outside(vertices, faces, resolution)
+    check_mesh(vertices, faces)
     edges = HalfEdges.of(faces)
-    patch, count = components(*(edges.with_uses(2) // 3).unbind(1), len(faces))
-    stays = _seen_patches(lattice, patch, count)
-    crossings = torch.bincount(patch[lattice.face.long()], minlength=count)
-    stays |= (crossings == 0) & _beside_outside(lattice, patch, count)
+    lattice = outside(vertices, faces, resolution, edges=edges)
+    sheets = Sheets.of(edges.faces, edges.twin)
+    patch, count = sheets.label, len(sheets.orientable)
+    owner = patch.index_select(0, lattice.face)
+    crossings = torch.bincount(owner, minlength=count)
+    stays = _seen_patches(lattice, owner, crossings)
+    stays |= _beside_outside(lattice, patch, crossings == 0)
     stays |= (crossings < _BLOCK) & _attached(edges, patch, stays)
     keep = stays[patch]
     removed = int((~keep).sum())
@@ -135,13 +138,16 @@ def outer_shell(
     return *compact(vertices, faces[keep]), report
 
 
-def outside(vertices: torch.Tensor, faces: torch.Tensor, resolution: int, margin: int = 2) -> Lattice:
+def outside(
+    vertices: torch.Tensor, faces: torch.Tensor, resolution: int, margin: int = 2, edges: HalfEdges | None = None
+) -> Lattice:
     """The lattice round a mesh with the states of its points.
 
     Args:
         vertices: [V, 3] finite. faces: [F, 3] integers.
         resolution: cells along the longest side of the bounding box, 8 - 2048.
         margin: cells round the surface that are stored, at most 14.
+        edges: those of the faces, if they are known.
 
     Raises:
         EmptyResultError: no faces, or all in one point.
@@ -153,9 +159,9 @@ def outside(vertices: torch.Tensor, faces: torch.Tensor, resolution: int, margin
         low, high = RESOLUTIONS
         raise SettingsError(f"The resolution is {resolution}; choose one from {low} to {high} cells.")
     faces = faces.to(torch.int32).contiguous()
-    used = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
-    used[faces.reshape(-1).long()] = True
-    low, high = vertices[used].double().aminmax(dim=0)
+    used = torch.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
+    corner = vertices if bool(used.all()) else vertices[used]
+    low, high = corner.amin(0).double(), corner.amax(0).double()
     cell = float((high - low).max()) / resolution
     if cell <= 0:
         raise EmptyResultError("All vertices of the mesh lie in one point: there is no surface to work on.")
@@ -166,7 +172,7 @@ def outside(vertices: torch.Tensor, faces: torch.Tensor, resolution: int, margin
     if len(places) * 512 * 3 >= 2**31:
         raise SettingsError(f"The surface fills too many cells at resolution {resolution}; choose a smaller one.")
     launch = Launcher(bricks, size)
-    torn = _torn(launch, points, faces, len(places) * 512)
+    torn = _torn(launch, points, edges or HalfEdges.of(faces), len(places) * 512)
     touched, crossed, depth, face = _rasterise(launch, points, faces, len(places))
     cells, empty = _flood(launch, places, touched, len(bricks))
     states = torch.empty_like(cells)
@@ -188,7 +194,8 @@ def check_mesh(vertices: torch.Tensor, faces: torch.Tensor) -> None:
         raise SettingsError(
             f"Faces refer to vertices {low} to {high}, but the mesh has {len(vertices):,} vertices, counted from 0."
         )
-    bad = int((~torch.isfinite(vertices)).any(1)[faces.long()].any(1).sum())
+    finite = vertices.isfinite()
+    bad = 0 if bool(finite.all()) else int((~finite).any(1)[faces.long()].any(1).sum())
     if bad:
         raise NotFiniteError(f"{bad:,} of {len(faces):,} faces have vertices at NaN or infinity; remove them first.")
 
@@ -231,23 +238,19 @@ def _rasterise(launch, points, faces, slots) -> tuple[torch.Tensor, torch.Tensor
 
 def _flood(launch, places, touched, bricks) -> tuple[torch.Tensor, torch.Tensor]:
     """States of cells, [slots * 512] uint8 (0 where touched), and of empty bricks, [bricks] uint8."""
-    from .shells_kernels import INSIDE, OUTSIDE
-
     stored = len(touched)
     parent = torch.arange(stored + bricks, dtype=torch.int32, device=touched.device)
-    launch.together(stored, "unite_cells", places, ..., touched, stored, parent)
+    launch.over(stored, "unite_cells", touched, parent)
+    launch.together(6 * len(places), "unite_bricks", places, ..., touched, stored, parent)
     launch.together(bricks, "unite_empty_bricks", ..., stored, parent)
-    root = torch.empty_like(parent)
-    launch.over(len(parent), "find_roots", parent, root)
-    state = (root == root[stored]).to(torch.uint8)  # brick 0 lies in the border
-    state = torch.where(state > 0, OUTSIDE, INSIDE).to(torch.uint8)
-    return state[:stored].masked_fill_(touched > 0, 0), state[stored:]
+    state = torch.empty(len(parent), dtype=torch.uint8, device=touched.device)
+    launch.over(len(parent), "judge_cells", parent, stored, touched, state)  # brick 0 lies in the border
+    return state[:stored], state[stored:]
 
 
-def _torn(launch, points, faces, nodes) -> torch.Tensor:
+def _torn(launch, points, edges, nodes) -> torch.Tensor:
     """[nodes] uint8: cells that hold an open edge of the mesh."""
-    edges = HalfEdges.of(faces)
-    segments = torch.stack(edges.ends(edges.with_uses(1).squeeze(1)), 1).int()
+    segments = torch.stack(edges.ends(edges.border()), 1).int()
     torn = torch.zeros(nodes, dtype=torch.uint8, device=points.device)
     launch.over(len(segments), "mark_segments", points, segments, ..., torn)
     return torn
@@ -272,21 +275,22 @@ def _settle(launch, places, states, crossed, torn) -> None:
 
 def _attached(edges: HalfEdges, patch: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
     """[patches] bool: those that share an edge of more than two faces with one that stays."""
-    half_edge, edge = edges.crowded()
-    owner = patch[half_edge // 3]
-    bright = torch.zeros(len(edges.uses), dtype=torch.bool, device=patch.device)
-    bright[edge[stays[owner]]] = True
-    return torch.zeros_like(stays).index_fill_(0, owner[bright[edge]], True)
+    owner = patch[edges.crowded // 3]
+    bright = torch.zeros(edges.crowded_edges, dtype=torch.bool, device=patch.device)
+    bright[edges.edge[stays[owner]]] = True
+    return torch.zeros_like(stays).index_fill_(0, owner[bright[edges.edge]], True)
 
 
-def _seen_patches(lattice: Lattice, patch: torch.Tensor, count: int) -> torch.Tensor:
-    """[count] bool: patches seen from outside, where lattice edges meet them."""
+def _seen_patches(lattice: Lattice, owner: torch.Tensor, crossings: torch.Tensor) -> torch.Tensor:
+    """[patches] bool: those seen from outside, where lattice edges meet them. owner: [K] the patch of each crossing,
+    crossings: [patches] how many each has."""
+    count = len(crossings)
     seen = first_crossings(lattice)
-    owner = patch[lattice.face.long()]
-    half_seen = 2 * torch.bincount(owner[seen], minlength=count) >= torch.bincount(owner, minlength=count)
-    result = half_seen & half_seen.new_zeros(count).index_fill_(0, owner[seen], True)
-    # per patch and block of cells; blocks are parts of a brick, in the order of nodes
-    node = lattice.crossed // 3
+    views = torch.bincount(owner[seen], minlength=count)
+    result = (views > 0) & (2 * views >= crossings)
+    # the others per patch and block of cells; blocks are parts of a brick, in the order of nodes
+    rows = ((views > 0) & ~result).index_select(0, owner).nonzero().squeeze(1)
+    node, owner, seen = lattice.crossed[rows] // 3, owner[rows], seen[rows]
     per_side = 8 // _BLOCK
     block = node // 512
     for shift in (6, 3, 0):
@@ -302,23 +306,29 @@ def first_crossings(lattice: Lattice) -> torch.Tensor:
     """[K] bool: crossings that an outside end of their lattice edge sees, that is, no other lies between."""
     from .shells_kernels import OUTSIDE
 
-    ends = lattice.ends(lattice.crossed)
-    seen = torch.zeros(len(ends), dtype=torch.bool, device=ends.device)
+    outer = lattice.ends(lattice.crossed) == OUTSIDE
+    edge, order = lattice.crossed.int().sort()
+    again = edge[1:] == edge[:-1]
+    shared = torch.zeros(len(edge), dtype=torch.bool, device=edge.device)  # of an edge with other crossings
+    shared[1:] = again
+    shared[:-1] |= again
+    rows = order[shared]
+    seen = outer.any(1)
+    seen[rows] = False
+    edge = torch.unique_consecutive(edge[shared], return_inverse=True)[1]
     for side in (0, 1):
-        rows = (ends[:, side] == OUTSIDE).nonzero().squeeze(1)
-        way = lattice.depth[rows] if side == 0 else 1 - lattice.depth[rows]
-        edge = torch.unique(lattice.crossed[rows], return_inverse=True)[1]
-        nearest = torch.full((int(edge.max()) + 1 if len(edge) else 0,), 2.0, device=ends.device)
-        nearest.scatter_reduce_(0, edge, way, "amin")
-        seen[rows[way <= nearest[edge]]] = True
+        depth = lattice.depth[rows] if side == 0 else 1 - lattice.depth[rows]
+        nearest = torch.full((int(edge[-1]) + 1 if len(edge) else 0,), 2.0, device=edge.device)
+        nearest.scatter_reduce_(0, edge, depth, "amin")
+        seen[rows[outer[rows, side] & (depth <= nearest[edge])]] = True
     return seen
 
 
-def _beside_outside(lattice: Lattice, patch: torch.Tensor, count: int) -> torch.Tensor:
-    """[count] bool: patches with a vertex in a cell that has an outside corner."""
-    found = torch.empty(len(lattice.points), dtype=torch.uint8, device=patch.device)
-    points = torch.nan_to_num(lattice.points, 0.0, 0.0, 0.0)
-    lattice.launcher.over(len(found), "beside_outside", points, ..., lattice.states, lattice.empty, found)
-    return torch.zeros(count, dtype=torch.bool, device=patch.device).index_fill_(
-        0, patch[(found[lattice.faces.long()] > 0).any(1)], True
-    )
+def _beside_outside(lattice: Lattice, patch: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """[patches] bool: those asked for, [patches] bool, with a vertex in a cell that has an outside corner."""
+    face = asked[patch].nonzero().squeeze(1)
+    corners = lattice.points[lattice.faces[face].reshape(-1).long()]  # [3 N, 3]
+    found = torch.empty(len(corners), dtype=torch.uint8, device=patch.device)
+    lattice.launcher.over(len(found), "beside_outside", corners, ..., lattice.states, lattice.empty, found)
+    beside = patch[face[(found.reshape(-1, 3) > 0).any(1)]]
+    return torch.zeros_like(asked).index_fill_(0, beside, True)

@@ -114,9 +114,12 @@ def mark_bricks(
     for x in range(_brick_of(low[0], size[0] - 1), _brick_of(high[0], size[0] - 1) + 1):
         for y in range(_brick_of(low[1], size[1] - 1), _brick_of(high[1], size[1] - 1) + 1):
             for z in range(_brick_of(low[2], size[2] - 1), _brick_of(high[2], size[2] - 1) + 1):
+                brick = (x * size[1] + y) * size[2] + z
+                if marks[brick] != _NONE:  # most are, by a neighbour
+                    continue
                 corner = wp.vec3(8.0 * wp.float32(x), 8.0 * wp.float32(y), 8.0 * wp.float32(z))
                 if _overlaps(a, b, c, corner, 8.0, slack):
-                    marks[(x * size[1] + y) * size[2] + z] = _SET
+                    marks[brick] = _SET
 
 
 @wp.kernel
@@ -139,12 +142,15 @@ def list_bricks(
     c = points[faces[f, 2]]
     low = wp.min(a, wp.min(b, c)) - wp.vec3(slack, slack, slack)
     high = wp.max(a, wp.max(b, c)) + wp.vec3(slack, slack, slack)
+    first = wp.vec3i(_brick_of(low[0], size[0] - 1), _brick_of(low[1], size[1] - 1), _brick_of(low[2], size[2] - 1))
+    last = wp.vec3i(_brick_of(high[0], size[0] - 1), _brick_of(high[1], size[1] - 1), _brick_of(high[2], size[2] - 1))
+    one = first[0] == last[0] and first[1] == last[1] and first[2] == last[2]
     found = wp.int32(0)
-    for x in range(_brick_of(low[0], size[0] - 1), _brick_of(high[0], size[0] - 1) + 1):
-        for y in range(_brick_of(low[1], size[1] - 1), _brick_of(high[1], size[1] - 1) + 1):
-            for z in range(_brick_of(low[2], size[2] - 1), _brick_of(high[2], size[2] - 1) + 1):
+    for x in range(first[0], last[0] + 1):
+        for y in range(first[1], last[1] + 1):
+            for z in range(first[2], last[2] + 1):
                 corner = wp.vec3(8.0 * wp.float32(x), 8.0 * wp.float32(y), 8.0 * wp.float32(z))
-                if _overlaps(a, b, c, corner, 8.0, slack):
+                if one or _overlaps(a, b, c, corner, 8.0, slack):
                     if write:
                         at = wp.int32(ends[f]) - counts[f] + found
                         pair_face[at] = f
@@ -176,12 +182,15 @@ def touch_cells(
     c = points[faces[f, 2]] - origin
     low = wp.min(a, wp.min(b, c)) - wp.vec3(_SLACK, _SLACK, _SLACK)
     high = wp.max(a, wp.max(b, c)) + wp.vec3(_SLACK, _SLACK, _SLACK)
-    node = bricks[brick] << 9
+    base = bricks[brick] << 9
     for x in range(wp.max(wp.int32(wp.floor(low[0])), 0), wp.min(wp.int32(wp.floor(high[0])), 7) + 1):
         for y in range(wp.max(wp.int32(wp.floor(low[1])), 0), wp.min(wp.int32(wp.floor(high[1])), 7) + 1):
             for z in range(wp.max(wp.int32(wp.floor(low[2])), 0), wp.min(wp.int32(wp.floor(high[2])), 7) + 1):
+                node = base | (x << 6) | (y << 3) | z
+                if touched[node] != _NONE:  # most are, by a neighbour
+                    continue
                 if _overlaps(a, b, c, wp.vec3(wp.float32(x), wp.float32(y), wp.float32(z)), 1.0, _SLACK):
-                    touched[node | (x << 6) | (y << 3) | z] = _SET
+                    touched[node] = _SET
 
 
 @wp.func
@@ -207,6 +216,8 @@ def cross_edges(
 ):
     """The lattice edges of a brick that a face crosses: counted, or written as edge = node * 3 + axis, depth 0-1."""
     i = start + wp.tid()
+    if write and counts[i] == 0:
+        return
     f = pair_face[i]
     brick = pair_brick[i]
     first = wp.vec3i(brick // (size[1] * size[2]) * 8, (brick // size[2]) % size[1] * 8, brick % size[2] * 8)
@@ -311,15 +322,21 @@ def _unite(parent: wp.array[wp.int32], i: wp.int32, j: wp.int32):
             b = _root(parent, low)
 
 
-@wp.func
-def _member(node: wp.int32, stored: wp.int32):
-    if node < 0:
-        return stored - 1 - node
-    return node
+@wp.kernel
+def unite_cells(start: wp.int32, touched: wp.array[wp.uint8], parent: wp.array[wp.int32]):
+    """Join untouched cells of the same brick across their faces. On a CPU a brick's must be in the same launch."""
+    node = start + wp.tid()
+    if touched[node] == _NONE:
+        if (node & 7) != 7 and touched[node + 1] == _NONE:
+            _unite(parent, node, node + 1)
+        if (node & 56) != 56 and touched[node + 8] == _NONE:
+            _unite(parent, node, node + 8)
+        if (node & 448) != 448 and touched[node + 64] == _NONE:
+            _unite(parent, node, node + 64)
 
 
 @wp.kernel
-def unite_cells(
+def unite_bricks(
     places: wp.array[wp.int32],
     bricks: wp.array[wp.int32],
     size: wp.vec3i,
@@ -327,21 +344,30 @@ def unite_cells(
     stored: wp.int32,
     parent: wp.array[wp.int32],
 ):
-    """Join untouched cells across their faces. On a CPU this must run on one thread."""
-    node = wp.tid()
-    if touched[node] == _NONE:
-        p = _place(places, size, node)
-        for axis in range(3):
-            step = wp.vec3i(0, 0, 0)
-            step[axis] = 1
-            after = _node(bricks, size, p[0] + step[0], p[1] + step[1], p[2] + step[2])
-            if after < 0:
-                _unite(parent, node, _member(after, stored))
-            elif touched[after] == _NONE:
-                _unite(parent, node, after)
-            before = _node(bricks, size, p[0] - step[0], p[1] - step[1], p[2] - step[2])
-            if before < 0:  # empty bricks do not look at their cells
-                _unite(parent, node, _member(before, stored))
+    """Join untouched cells across the six sides of a brick; one thread a brick and side. On a CPU this must run on one
+    thread."""
+    slot = wp.tid() // 6
+    side = wp.tid() % 6
+    axis = side >> 1
+    step = wp.vec3i(0, 0, 0)
+    step[axis] = 2 * (side & 1) - 1
+    place = _place(places, size, slot << 9) + 8 * step
+    brick = ((place[0] >> 3) * size[1] + (place[1] >> 3)) * size[2] + (place[2] >> 3)
+    other = bricks[brick]
+    if (side & 1) == 1 or other < 0:  # a stored neighbour looks across the other sides; empty bricks do not look
+        along = 6 - 3 * axis  # bits of the place in a brick along the axis
+        here = (7 * (side & 1)) << along
+        beyond = (7 - 7 * (side & 1)) << along
+        near = wp.where(axis == 2, 3, 0)
+        far = wp.where(axis == 0, 3, 6)
+        for i in range(64):
+            inner = ((i & 7) << near) | ((i >> 3) << far)
+            node = (slot << 9) | here | inner
+            if touched[node] == _NONE:
+                if other < 0:
+                    _unite(parent, node, stored + brick)
+                elif touched[(other << 9) | beyond | inner] == _NONE:
+                    _unite(parent, node, (other << 9) | beyond | inner)
 
 
 @wp.kernel
@@ -369,6 +395,28 @@ def find_roots(start: wp.int32, parent: wp.array[wp.int32], root: wp.array[wp.in
 
 
 @wp.kernel
+def judge_cells(
+    start: wp.int32,
+    parent: wp.array[wp.int32],
+    outer: wp.int32,
+    touched: wp.array[wp.uint8],
+    states: wp.array[wp.uint8],
+):
+    """Cells, and behind them empty bricks, are outside if they hang together with the member `outer`; 0 if touched."""
+    i = start + wp.tid()
+    if i < touched.shape[0] and touched[i] != _NONE:
+        states[i] = _NONE
+        return
+    at = i
+    while parent[at] != at:
+        at = parent[at]
+    out = outer
+    while parent[out] != out:
+        out = parent[out]
+    states[i] = wp.where(at == out, _OUTSIDE, _INSIDE)
+
+
+@wp.kernel
 def judge_points(
     start: wp.int32,
     places: wp.array[wp.int32],
@@ -383,14 +431,19 @@ def judge_points(
     Both states meet only at a point in a hole of the surface; most cells win, and a draw closes the hole.
     """
     node = start + wp.tid()
+    inner = (node & 7) != 0 and (node & 56) != 0 and (node & 448) != 0  # all eight cells lie in the same brick
     p = _place(places, size, node)
     balance = wp.int32(0)
     seen = wp.int32(0)
     for corner in range(8):
-        x = p[0] - (corner & 1)
-        y = p[1] - ((corner >> 1) & 1)
-        z = p[2] - (corner >> 2)
-        state = _at(cells, empty, _node(bricks, size, x, y, z))
+        x = corner & 1
+        y = (corner >> 1) & 1
+        z = corner >> 2
+        state = wp.uint8(0)
+        if inner:
+            state = cells[node - ((x << 6) | (y << 3) | z)]
+        else:
+            state = _at(cells, empty, _node(bricks, size, p[0] - x, p[1] - y, p[2] - z))
         if state == _OUTSIDE:
             balance += 1
             seen += 1

@@ -18,6 +18,7 @@ def simplify(vertices, faces, target):
     import fast_simplification
 
     target = int(target)
+    vertices = vertices.astype(np.float64)
     low, size = vertices.min(0), np.ptp(vertices, axis=0).max()
     points = (vertices - low) / (size or 1)
     for keep_border in (True, False):  # open borders are given up only when nothing else is left to collapse
@@ -31,6 +32,55 @@ def simplify(vertices, faces, target):
             if keep_border and before - len(faces) < 0.1 * (before - target):
                 break
     return {"vertices": (points * size + low).astype(np.float32), "faces": faces.astype(np.int32)}
+
+
+def simplify_parts(vertices, faces, vertex_ends, face_ends, targets, cut, low, size):
+    """Parts of a mesh one after the other, each to its target, with all open edges kept. cut: [V] bool, vertices that
+    other parts use, too. Returns the parts as they were given, with numbers instead of `cut`: [V'] int64, which vertex
+    of its part a cut vertex was, -1 for others; and whether all of them were found again."""
+    import fast_simplification
+
+    found, complete, start, begin = [], True, 0, 0
+    for end, last, target in zip(vertex_ends, face_ends, targets):
+        given = points = (vertices[start:end].astype(np.float64) - low) / size
+        corners = faces[begin:last]
+        for aggressiveness in LADDER[:2]:  # what these cannot reach is left to the last pass over the whole
+            if len(corners) <= target:
+                break
+            points, corners = fast_simplification.simplify(
+                points, corners.astype(np.int32), target_count=int(target), agg=aggressiveness, preserve_border=True
+            )
+        number = _found_again(points, corners, given, np.flatnonzero(cut[start:end]))
+        complete &= number is not None
+        found.append((points * size + low, corners, number if complete else np.full(len(points), -1)))
+        start, begin = end, last
+    return {
+        "vertices": np.concatenate([each[0] for each in found]).astype(np.float32),
+        "faces": np.concatenate([each[1] for each in found]).astype(np.int32),
+        "number": np.concatenate([each[2] for each in found]),
+        "vertex_ends": np.cumsum([len(each[0]) for each in found]),
+        "face_ends": np.cumsum([len(each[1]) for each in found]),
+        "complete": np.bool_(complete),
+    }
+
+
+def _found_again(points, faces, given, wanted):
+    """[len(points)] int64: which of the wanted rows of `given` a point is, -1 for none; None if they are not all there.
+
+    They lie on open edges, did not move, and kept their order."""
+    edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=1)
+    key, uses = np.unique(edges[:, 0] * len(points) + edges[:, 1], return_counts=True)
+    key = key[uses == 1]
+    rim = np.unique(np.concatenate([key // len(points), key % len(points)]))
+    there = points[rim].view("V24").reshape(-1)
+    here = given[wanted].view("V24").reshape(-1)
+    rim = rim[np.isin(there, here)]
+    number = np.full(len(points), -1)
+    order, places = (np.lexsort(each.T) for each in (given[wanted], points[rim]))
+    if len(order) != len(places) or not np.array_equal(given[wanted[order]], points[rim[places]]):
+        return None
+    number[rim[places]] = wanted[order]
+    return number
 
 
 def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
@@ -79,5 +129,5 @@ def split_faces(centres, limit):
 if __name__ == "__main__":
     job, source, target = sys.argv[1:]
     with np.load(source) as arrays:
-        result = {"simplify": simplify, "unwrap": unwrap}[job](**arrays)
+        result = {"simplify": simplify, "simplify_parts": simplify_parts, "unwrap": unwrap}[job](**arrays)
     np.savez(target, **result)
