@@ -8,9 +8,10 @@ import trimesh
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
+from pipeline.geometry import unwrap as room
 from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
 from pipeline.geometry.pack import _outlines, chart_boxes, overlapping
-from pipeline.geometry.parameterise import cut, flat_shapes, stretches
+from pipeline.geometry.parameterise import cut, flat_shapes, folds, stretches
 from pipeline.geometry.raster import rasterise
 from pipeline.geometry.unwrap import unwrap
 
@@ -99,17 +100,17 @@ def test_no_face_is_lost_mirrored_or_overlapped(name):
     assert 1 <= facts["stretch"] <= 1.5
 
 
-@pytest.mark.parametrize("padding", [0, 1, 3, 8])
-def test_texels_of_two_charts_keep_the_padding(padding):
+@pytest.mark.parametrize(("padding", "size"), [(0, 512), (1, 512), (3, 500), (8, 600)])
+def test_texels_of_two_charts_keep_the_padding(padding, size):
     vertices, faces = SHAPES["dual grid"]()
-    _, new, uvs, facts = unwrap(vertices, faces, 512, padding, nothing)
-    charts = chart_of_texels(uvs, new, 512)
+    _, new, uvs, facts = unwrap(vertices, faces, size, padding, nothing)
+    charts = chart_of_texels(uvs, new, size)
     assert 100 < charts.max() < facts["charts"]
     gap = smallest_gap(charts, 12)
     assert gap > max(padding, 1) ** 2
     assert gap <= (max(padding, 1) + 2) ** 2  # and no texel is wasted
     rim = max(padding, 1) // 2
-    edge = np.concatenate([charts[:rim].ravel(), charts[-rim or 512 :].ravel()])
+    edge = np.concatenate([each.ravel() for side in (charts, charts.T) for each in (side[:rim], side[size - rim :])])
     assert (edge < 0).all()
 
 
@@ -123,6 +124,75 @@ def test_outlines_hold_texels_that_rounding_may_cover():
         runs = outlines.runs[: outlines.first[0, 1]] + torch.stack([low[0, 1], low[0, 0], low[0, 0]])
         assert any(row == 0 and start <= 0 < end for row, start, end in runs.tolist()), turn
         corners = torch.stack([-corners[:, 1], corners[:, 0]], 1)
+
+
+def ribbon(turns, width=0.3):
+    """A strip of quads along a path with so much turn at each step: points [2 K, 2], faces, all counter-clockwise."""
+    heading = turns.cumsum(0)
+    step = torch.stack([heading.cos(), heading.sin()], 1)
+    path = torch.cat([torch.zeros(1, 2), step.cumsum(0)]).double()
+    across = torch.cat([step[:1], step]).double() @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    i = 2 * torch.arange(len(turns), dtype=torch.int32)
+    points = torch.stack([path - width * across, path + width * across], 1).reshape(-1, 2)
+    return points, torch.cat([torch.stack([i, i + 2, i + 3], 1), torch.stack([i, i + 3, i + 1], 1)])
+
+
+def share_area(one, other):
+    """Whether two triangles [3, 2] have inner points in common: no side of either parts them."""
+    for a, b in ((one, other), (other, one)):
+        for k in range(3):
+            side = a[(k + 1) % 3] - a[k]
+            if (side[0] * (b - a[k])[:, 1] - side[1] * (b - a[k])[:, 0]).max() <= 1e-12:
+                return False
+    return True
+
+
+def test_folds_are_those_of_charts_that_cover_themselves():
+    """Ribbons that wind at random, against every pair of their triangles; all in one call, all at the same place."""
+    random = torch.Generator().manual_seed(3)
+    all_points, all_faces, labels, expected, start = [], [], [], [], 0
+    while len(expected) < 120:
+        count, bend = 8 + int(16 * torch.rand(1, generator=random)), 0.6 * torch.rand(1, generator=random)
+        points, faces = ribbon(bend + 0.3 * torch.randn(count, generator=random))
+        corners = points[faces.long()].numpy()
+        if min(signed(points, faces)) <= 0:
+            continue
+        pairs = [(i, j) for i in range(len(corners)) for j in range(i)]
+        expected.append(any(share_area(corners[i], corners[j]) for i, j in pairs))
+        all_points.append(points)
+        all_faces.append(faces + start)
+        labels += [len(expected) - 1] * len(faces)
+        start += len(points)
+    points, faces, labels = torch.cat(all_points), torch.cat(all_faces), torch.tensor(labels)
+    pieces = cut(faces, labels, len(points), len(expected))
+    found = torch.zeros(len(expected), dtype=torch.bool)
+    found[labels[folds(points[pieces.source], pieces, labels)]] = True
+    assert 15 < sum(expected) < 105
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("turns", [0.9, 1.1])
+def test_folds_round_a_vertex(turns):
+    angle = torch.linspace(0, 2 * torch.pi * turns, 12, dtype=torch.float64)
+    points = torch.cat([torch.zeros(1, 2, dtype=torch.float64), torch.stack([angle.cos(), angle.sin()], 1)])
+    i = torch.arange(1, 12)
+    faces = torch.stack([torch.zeros_like(i), i, i + 1], 1)
+    closed = torch.cat([faces, torch.tensor([[0, 12, 1]])]) if turns < 1 else faces
+    labels = torch.zeros(len(closed), dtype=torch.int64)
+    pieces = cut(closed, labels, len(points), 1)
+    assert folds(points[pieces.source], pieces, labels).any() == (turns > 1)
+    twice = torch.cat([closed, closed[:1]])  # a face on another
+    labels = torch.zeros(len(twice), dtype=torch.int64)
+    pieces = cut(twice, labels, len(points), 1)
+    assert folds(points[pieces.source], pieces, labels)[[0, -1]].all()
+
+
+@pytest.mark.parametrize("name", ["dual grid", "dirty", "torus"])
+def test_charts_that_overlap_are_found_before_they_are_packed(name, monkeypatch):
+    packed = []
+    monkeypatch.setattr(room, "pack", lambda *given, inner=room.pack: packed.append(1) or inner(*given))
+    unwrap(*SHAPES[name](), 512, 2, nothing)
+    assert len(packed) == 1
 
 
 def test_overlaps_are_found_by_several_threads():
@@ -203,6 +273,27 @@ def test_charts_are_connected_and_face_one_way():
     sums = torch.zeros(count, 3, dtype=torch.int64).index_add_(0, labels, dual.weighted)
     assert cone_angles(dual, labels, sums).max() <= CONE + 1e-6
     assert (dual.normals * axes_of(sums)[labels]).sum(1)[dual.areas > 0].min() > 0
+
+
+def test_a_plain_takes_in_many_small_neighbours_at_once():
+    """A disk with 600 teeth round it, and a sheet with exactly flat squares: not one merge after another."""
+    angle = torch.arange(600) * (2 * torch.pi / 600)
+    rim = torch.stack([angle.cos(), angle.sin(), 0 * angle], 1)
+    tips = 1.02 * rim + torch.tensor([0, 0, 0.02]) * (3.3 * torch.arange(600)).sin()[:, None]
+    i, j = torch.arange(600), torch.arange(600).roll(-1)
+    faces = torch.cat([torch.stack([0 * i, i + 1, j + 1], 1), torch.stack([j + 1, i + 1, i + 601], 1)])
+    gear = torch.cat([torch.zeros(1, 3), rim, tips]).double(), faces
+    side = torch.arange(41)
+    x, y = torch.meshgrid(side, side, indexing="ij")
+    sheet = torch.stack([x, y, 0.1 * (x - 20).clamp_min(0)], 2).reshape(-1, 3).double()
+    a, b, c, d = (
+        each.reshape(-1) for each in ((41 * x + y)[k : k + 40, m : m + 40] for k, m in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    )
+    sheet = sheet, torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)])
+    for mesh in (gear, sheet):
+        rounds = []
+        assert merge(dual_graph(*mesh), lambda rounds=rounds: rounds.append(1)).max() == 0
+        assert len(rounds) < 60
 
 
 def test_flat_and_single_faces():

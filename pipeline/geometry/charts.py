@@ -15,6 +15,9 @@ _SHARED = 0.3  # weight of a shared border against a difference of direction, wh
 _FIXED = 1 << 40  # sums are kept as integers in units of total / 2^40: exact, so the same in any order
 _STEADY = 50  # bounds of cones are made exact again when more than 1 / _STEADY of the groups has merged,
 _EXACT_EVERY = 8  # and every so many rounds
+_TIE = 1e-6 / 0x1000000  # differences of cost that do not matter, to order equals at random
+_LARGE = 16  # times a group's area has a neighbour that it joins without being named by it,
+_LITTLE = 4  # if all that join have together less than 1 / _LITTLE of its area
 _EXCISE = 0.1  # faces to part with, of a chart's area, before it is halved instead
 
 
@@ -64,8 +67,9 @@ def merge(dual: Dual, tick: Callable[[], None]) -> torch.Tensor:
     """Charts by hierarchical face clustering (Garland et al. 2001), many merges at once.
 
     In each round every group names the neighbour that differs least in direction and shares most of the border; pairs
-    that name each other merge, if all their normals stay within CONE of the mean normal. Sums are integers, so the
-    result does not depend on the order in which a device adds.
+    that name each other merge, and small groups join a large one that they name (or a plain with many small neighbours
+    would take them in one by one), if all normals stay within CONE of the mean normal. Sums are integers, so the result
+    does not depend on the order in which a device adds.
 
     Returns:
         [F] int64, the chart of each face, 0 .. C - 1; charts are connected.
@@ -79,25 +83,21 @@ def merge(dual: Dual, tick: Callable[[], None]) -> torch.Tensor:
         tick()
         turn += 1
         pairs, lengths = _unite(pairs, lengths, len(areas))
-        cost, angle = _cost(pairs, lengths, areas, sums, rims, spread)
-        chosen = _mutual(pairs, cost, len(areas))
-        if len(chosen) == 0:
-            break
-        kept, gone = pairs[chosen].unbind(1)
-        to = torch.arange(len(areas), device=areas.device)
-        to[gone] = kept
-        stays = torch.ones_like(to, dtype=torch.bool)
-        stays[gone] = False
-        spread[kept] = angle[chosen]
-        spread = spread[stays]
+        to = _joined(pairs, _cost(pairs, lengths, areas, sums, rims, spread), areas, sums, spread)
+        before, stays = len(areas), to == torch.arange(len(areas), device=areas.device)
         to = (stays.cumsum(0) - 1)[to]
+        count = int(to.amax()) + 1
+        if count == before:
+            break
         labels = to[labels]
-        areas, sums, rims = (_sum(each, to, len(spread)) for each in (areas, sums, rims))
+        spread = _spread(to, count, sums, spread)
+        areas, sums, rims = (_sum(each, to, count) for each in (areas, sums, rims))
         ends = to[pairs]
         inside = ends[:, 0] == ends[:, 1]
-        rims.index_add_(0, ends[inside, 0], -2 * lengths[inside])
-        pairs, lengths = ends[~inside], lengths[~inside]
-        if len(chosen) * _STEADY > len(spread) or turn % _EXACT_EVERY == 0:
+        rims.index_add_(0, ends[:, 0], torch.where(inside, -2 * lengths, 0))
+        outside = (~inside).nonzero()[:, 0]
+        pairs, lengths = ends[outside], lengths[outside]
+        if (before - count) * _STEADY > count or turn % _EXACT_EVERY == 0:
             spread = cone_angles(dual, labels, sums)
     return labels
 
@@ -179,30 +179,53 @@ def _unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torc
     return torch.stack([key // count, key % count], 1), _sum(lengths[order], starts.cumsum(0) - 1, len(key))
 
 
-def _cost(pairs, lengths, areas, sums, rims, spread) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each merge costs [E] float64, inf where it is not allowed, and a bound of the merged cone's half angle."""
+def _cost(pairs, lengths, areas, sums, rims, spread) -> torch.Tensor:
+    """What each merge costs [E] float64, inf where it is not allowed."""
     a, b = pairs.unbind(1)
     one, two = sums[a].double(), sums[b].double()
-    size_one, size_two = one.norm(dim=1), two.norm(dim=1)
     both = one + two
-    size = both.norm(dim=1)
-
-    def reach(normal, length, angle):
-        return ((normal * both).sum(1) / (length * size).clamp_min(1)).clamp(-1, 1).acos() * (length > 0) + angle
-
-    angle = torch.maximum(reach(one, size_one, spread[a]), reach(two, size_two, spread[b]))
-    bend = (size_one + size_two - size) / torch.minimum(areas[a], areas[b]).clamp_min(1)
+    angle = torch.maximum(_reach(one, both) + spread[a], _reach(two, both) + spread[b])
+    bend = one.norm(dim=1) + two.norm(dim=1) - both.norm(dim=1)
     share = lengths / torch.minimum(rims[a], rims[b]).clamp_min(1)
-    return torch.where(angle <= CONE, bend - _SHARED * share, torch.inf), angle
+    cost = bend / torch.minimum(areas[a], areas[b]).clamp_min(1) - _SHARED * share
+    cost += ((a * 0x9E3779B1 ^ b * 0x85EBCA6B) & 0xFFFFFF) * _TIE  # or equals would merge one after another, by number
+    return torch.where(angle <= CONE, cost, torch.inf)
 
 
-def _mutual(pairs: torch.Tensor, cost: torch.Tensor, count: int) -> torch.Tensor:
-    """Rows of the pairs that are the cheapest for both, among those that cost less than inf."""
-    rows = (cost < torch.inf).nonzero()[:, 0]
-    rows = rows[cost[rows].argsort(stable=True)]
-    rank = torch.arange(len(rows), device=rows.device)
-    best = torch.full((count,), len(rows), dtype=torch.int64, device=rows.device)
-    for end in pairs[rows].unbind(1):
+def _reach(normals: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    """[N] the angles between vectors [N, 3] of any length, 0 where the first has none."""
+    length = normals.norm(dim=1)
+    return ((normals * axes).sum(1) / (length * axes.norm(dim=1)).clamp_min(1)).clamp(-1, 1).acos() * (length > 0)
+
+
+def _spread(to: torch.Tensor, count: int, sums: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """[count] bounds of the cones' half angles after groups have moved `to` [C] others."""
+    axes = _sum(sums, to, count).double()
+    alone = _sum(torch.ones_like(to), to, count)[to] == 1
+    bound = torch.where(alone, 0, _reach(sums.double(), axes[to])) + spread
+    return torch.zeros(count, dtype=spread.dtype, device=spread.device).scatter_reduce_(0, to, bound, "amax")
+
+
+def _joined(pairs, cost, areas, sums, spread) -> torch.Tensor:
+    """[C] int64 the group that each group becomes: itself, the other of a pair that name each other, or the much
+    larger neighbour that it names (or what that becomes)."""
+    count = len(areas)
+    rank = torch.empty(len(pairs), dtype=torch.int64, device=pairs.device)
+    order = cost.argsort(stable=True)
+    rank[order] = torch.arange(len(pairs), device=pairs.device)
+    rank = torch.where(cost < torch.inf, rank, len(pairs))
+    best = torch.full((count,), len(pairs), dtype=torch.int64, device=pairs.device)
+    for end in pairs.unbind(1):
         best.scatter_reduce_(0, end, rank, "amin")
-    a, b = pairs[rows].unbind(1)
-    return rows[(best[a] == rank) & (best[b] == rank)]
+    group = torch.arange(count, device=pairs.device)
+    named = pairs[order[best.clamp_max(len(pairs) - 1)]]
+    named = torch.where(best < len(pairs), named.sum(1) - group, group)
+    mutual = named[named] == group
+    paired = torch.where(mutual, torch.minimum(group, named), group)
+    small = ~mutual & (areas * _LARGE < areas[named])
+    small &= ~small[named]
+    taken = torch.zeros_like(areas).index_add_(0, named, torch.where(small, areas, 0))
+    small &= (taken * _LITTLE < areas)[named]
+    to = torch.where(small, paired[named], paired)
+    wide = _spread(to, count, sums, spread) > CONE
+    return torch.where(small & wide[to], group, to)

@@ -83,6 +83,37 @@ def signed_areas(points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     return (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2
 
 
+def folds(points: torch.Tensor, pieces: Pieces, labels: torch.Tensor) -> torch.Tensor:
+    """[F] bool: faces at which flat charts cover themselves, however little.
+
+    A chart of which no face is mirrored covers itself only where faces round a vertex do or where its rims cross (the
+    degree of a map): faces are compared round their vertices, rims edge by edge. Faces within an area that is covered
+    twice are not named, only those at its border.
+
+    Args:
+        points: [N, 2] float64. labels: [F] int64, the chart of each face.
+    """
+    from . import unwrap_kernels as own
+
+    wp = own.wp
+    folded = torch.zeros(len(labels), dtype=torch.uint8, device=points.device)
+    rim = torch.empty(3 * len(labels), dtype=torch.uint8, device=points.device)
+    flat, faces = wp.from_torch(points.contiguous(), dtype=wp.vec2d), wp.from_torch(pieces.faces, dtype=wp.vec3i)
+    result, around = wp.from_torch(folded), (wp.from_torch(pieces.first), wp.from_torch(pieces.incident))
+    with own.Launcher(points) as launch:
+        launch(own.circle, len(points), *around, faces, flat, result)
+        launch(own.rims, len(rim), *around, faces, flat, wp.from_torch(rim), result)
+        edges = rim.nonzero()[:, 0].int()
+        if len(edges) == 0:
+            return folded > 0
+        low, high = (torch.empty(len(edges), 3, device=points.device) for _ in range(2))
+        boxes = [wp.from_torch(each, dtype=wp.vec3) for each in (low, high)]
+        sides, charts = wp.from_torch(edges), wp.from_torch(labels.int())
+        launch(own.rim_boxes, len(edges), sides, faces, flat, charts, *boxes)
+        launch(own.crossings, len(edges), launch.tree(*boxes).id, *boxes, sides, faces, flat, charts, result)
+    return folded > 0
+
+
 def stretches(rest: torch.Tensor, points: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest and the smallest singular value [F] of each face's map from the texture to the surface (Sander et al.
     2001); inf where a face has no area in the texture."""

@@ -12,9 +12,9 @@ import torch
 from ..errors import EmptyResultError, NotFiniteError, SettingsError
 from .charts import Dual, axes_of, dual_graph, merge, split
 from .pack import chart_boxes, overlapping, pack
-from .parameterise import Pieces, cut, flat_shapes, flatten, signed_areas, stretches
+from .parameterise import Pieces, cut, flat_shapes, flatten, folds, signed_areas, stretches
 
-_FINEST = 4096  # charts are searched for folds at twice the texture's size, but not finer than this
+_FINEST = 4096  # overlaps are sought at twice the texture's size, but not finer than this
 _HALVINGS = 10  # charts that still do not lie flat after so many cuts fall apart into single faces
 _REPACKS = 3  # attempts to pack beyond that
 _NEGLIGIBLE = 1e-12  # of the charts' area: a face turned over by rounding
@@ -72,7 +72,6 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None]) -> tuple:
     labels, corners = _lay_flat(mesh, merge(mesh.dual, tick), size, 0, tick)
-    step = None
     for attempt in range(_HALVINGS + _REPACKS):
         charts = int(labels.max()) + 1
         pieces = cut(mesh.faces, labels, len(mesh.vertices), charts)
@@ -80,8 +79,7 @@ def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None]) -> t
         points[pieces.faces.long()] = corners
         tick()
         area = signed_areas(points, pieces.faces).abs().sum().item()
-        uvs, step = pack(points, pieces, labels, area, size, padding, tick, step)
-        uvs = uvs.float()
+        uvs = pack(points, pieces, labels, area, size, padding, tick).float()
         bad = torch.zeros(charts, dtype=torch.bool, device=labels.device)
         twice = _overlapping(uvs, pieces.faces, size)
         bad[labels[twice]] = True
@@ -167,10 +165,9 @@ def _lay_flat(
         folded = torch.zeros_like(labels, dtype=torch.bool)
         bad = torch.zeros(count, dtype=torch.bool, device=face.device)
         if not single:  # one face cannot overlap
-            texels = points * _affordable(points, pieces, scale, resolution)
-            folded[face] = signed_areas(points, pieces.faces) < -_NEGLIGIBLE * mesh.area
-            folded[face] |= overlapping(texels, pieces.faces, chart, *chart_boxes(texels, pieces))
-            bad[chart[folded[face]]] = True
+            away = folds(points, pieces, chart) | (signed_areas(points, pieces.faces) < -_NEGLIGIBLE * mesh.area)
+            bad[chart[away]] = True
+            folded[face] = away | _covered_twice(points, pieces, chart, bad, scale, resolution)
         good = ~bad[chart]
         number = (~bad).cumsum(0) - 1 + charts
         done[face[good]] = number[chart[good]]
@@ -179,11 +176,19 @@ def _lay_flat(
     return done, corners
 
 
-def _affordable(points: torch.Tensor, pieces: Pieces, scale: float, resolution: int) -> float:
-    """The scale, or a smaller one at which the charts' boxes are not much larger than the texture: thin bent charts
-    fill little of their box."""
-    sides = chart_boxes(points * scale, pieces)[1].double()
-    return scale * min(1.0, math.sqrt(_ROOM / sides.prod(1).sum().item()) * resolution)
+def _covered_twice(
+    points: torch.Tensor, pieces: Pieces, chart: torch.Tensor, bad: torch.Tensor, scale: float, resolution: int
+) -> torch.Tensor:
+    """[F] bool: faces of bad charts [C] that share a texel's centre with another of the same chart, at this scale or
+    at a smaller one at which the charts' boxes are not much larger than the texture: thin bent charts fill little of
+    their box."""
+    face = bad[chart].nonzero()[:, 0]
+    area = torch.where(bad, chart_boxes(points * scale, pieces)[1].double().prod(1), 0).sum().clamp_min(1)
+    texels = points * (scale * (math.sqrt(_ROOM) * resolution / area.sqrt()).clamp_max(1))
+    low, sizes = chart_boxes(texels, pieces)
+    twice = torch.zeros_like(chart, dtype=torch.bool)
+    twice[face] = overlapping(texels, pieces.faces[face], chart[face], low, torch.where(bad[:, None], sizes, 0))
+    return twice
 
 
 def _overlapping(uvs: torch.Tensor, faces: torch.Tensor, size: int) -> torch.Tensor:

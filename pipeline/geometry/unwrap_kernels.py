@@ -1,6 +1,6 @@
-"""Kernels of the unwrapping on NVIDIA Warp, and how they are launched: rigid flattening, texel drawing, packing.
+"""Kernels of the unwrapping on NVIDIA Warp, and how they are launched: rigid flattening and texel drawing.
 
-Every kernel but the sequential one takes the number of its first row, so that a CPU's threads can share the rows.
+Every kernel takes the number of its first row, so that a CPU's threads can share the rows.
 Sums are gathered in a fixed order: results do not depend on the number of threads. Variables that change in a loop are
 declared with a type, for Warp takes a bare number as a constant.
 """
@@ -16,9 +16,9 @@ from .kernels import configure, cores, device_of
 configure(__name__)
 
 ROWS = 1 << 13  # fewest rows that are worth a thread
-STRIDE = wp.constant(12)  # rows skipped while a place is sought: one for so many rows of a chart's height
 SLACK = wp.constant(1e-3)  # texels: more than rounding texture coordinates to float32 moves a corner
-WIDE = wp.constant(16)  # texels: what narrower charts take does not change a row's widest free run much
+FLAT = wp.constant(1e-5)  # sine of an angle that rounding may give
+ROUNDING = wp.constant(1e-7)  # of float32
 CLAIM, FIND, MARK = wp.constant(0), wp.constant(1), wp.constant(2)
 
 
@@ -26,7 +26,7 @@ class Launcher:
     """Launches kernels over rows on a tensor's device; on a CPU from a pool of threads that ends with `with`."""
 
     def __init__(self, like: torch.Tensor) -> None:
-        self.where = device_of(like)
+        self.where, self._trees = device_of(like), []
         if self.where == "cpu":
             wp.load_module(__name__, device="cpu")  # before the threads: modules must not be compiled by two at once
             self._pool, self._stream = ThreadPoolExecutor(cores()), None
@@ -39,6 +39,8 @@ class Launcher:
     def __exit__(self, *_) -> None:
         if self._pool is not None:
             self._pool.shutdown()
+        elif self._trees:
+            wp.synchronize_stream(self._stream)  # before they go
 
     def __call__(self, kernel: wp.Kernel, count: int, *arguments) -> None:
         if self._pool is None:
@@ -55,6 +57,12 @@ class Launcher:
         ]
         for each in work:
             each.result()
+
+    def tree(self, low: wp.array[wp.vec3], high: wp.array[wp.vec3]) -> wp.Bvh:
+        """A bounding volume tree of boxes that lives until `with` ends."""
+        with wp.ScopedStream(self._stream):
+            self._trees.append(wp.Bvh(low, high))
+        return self._trees[-1]
 
 
 @wp.kernel
@@ -284,147 +292,142 @@ def draw(
 
 
 @wp.func
-def turn_run(run: wp.vec3i, turn: wp.int32, width: wp.int32, height: wp.int32):
-    """A run (row, first column, end) of turn 0 or 1 as it lies in that turn or, half a turn on, in turn 2 or 3."""
-    if turn < 2:
-        return run
-    return wp.vec3i(height - 1 - run[0], width - run[2], width - run[1])
-
-
-@wp.func
-def leftmost(
-    runs: wp.array[wp.vec3i],
-    head: wp.int32,
-    tail: wp.int32,
-    turn: wp.int32,
-    width: wp.int32,
-    height: wp.int32,
-    y: wp.int32,
-    margin: wp.int32,
-    last: wp.array2d[wp.int16],
-):
-    """The first column at which a chart's runs head .. tail - 1 are all free when its lowest row is y; -1 for none."""
-    end = last.shape[0] - margin - width
-    x = wp.int32(margin)
-    passed = wp.int32(0)
-    i = wp.int32(head)
-    while passed < tail - head and x <= end:
-        run = turn_run(runs[i], turn, width, height)
-        taken = wp.int32(last[y + run[0], x + run[2] - 1])
-        if taken >= x + run[1]:  # right behind what is in the way
-            x = taken + 1 - run[1]
-            passed = wp.int32(0)
-        else:
-            passed += 1
-            i += 1
-            if i == tail:
-                i = wp.int32(head)
-    if x > end:
-        x = wp.int32(-1)
-    return x
+def cross(a: wp.vec2d, b: wp.vec2d):
+    return a[0] * b[1] - a[1] * b[0]
 
 
 @wp.kernel
-def place(
-    begin: wp.int32,
-    end: wp.int32,
-    order: wp.array[wp.int32],
-    sizes: wp.array[wp.vec2i],
-    first: wp.array2d[wp.int32],
-    runs: wp.array[wp.vec3i],
-    halo: wp.array[wp.vec2i],
-    margin: wp.int32,
-    last: wp.array2d[wp.int16],
-    widest: wp.array[wp.int32],
-    hint: wp.array2d[wp.int32],
-    grain: wp.int32,
-    found: wp.array[wp.vec3i],
-    failed: wp.array[wp.int32],
+def circle(
+    start: wp.int32,
+    first: wp.array[wp.int32],
+    incident: wp.array[wp.int32],
+    faces: wp.array[wp.vec3i],
+    points: wp.array[wp.vec2d],
+    folded: wp.array[wp.uint8],
 ):
-    """Put charts order[begin:end], one after another, each as low as it goes in one of four turns, then as far left.
+    """folded = 1 for faces round a vertex of which two or more lie in the direction of the x axis from it."""
+    i = start + wp.tid()
+    times = wp.int32(0)
+    for k in range(first[i], first[i + 1]):
+        c = incident[k]
+        f = c // 3
+        j = c - 3 * f
+        right = points[faces[f][(j + 1) % 3]] - points[i]
+        left = points[faces[f][(j + 2) % 3]] - points[i]
+        if right[1] < wp.float64(0.0) and left[1] >= wp.float64(0.0) and cross(right, left) > wp.float64(0.0):
+            times += 1
+    if times > 1:
+        for k in range(first[i], first[i + 1]):
+            folded[incident[k] // 3] = wp.uint8(1)
 
-    sizes [C]: width, height of turn 0. first [2, C + 1]: where each chart's runs begin, of turn 0 and of turn 1.
-    runs: (row, first column, end), the longest of a chart first. halo: (row, half width) of the disk that is taken with
-    each texel. margin: texels to keep free along the texture's border.
-    last [S, S]: the last taken column up to here, -1 for none. widest [S]: no free run of a row is longer. hint: the
-    row to look from, for small charts by width and height in units of `grain` texels. found [C]: column, row, turn.
-    failed: 1 if one did not fit.
-    """
-    size = last.shape[0]
-    gap = halo.shape[0] // 2
-    known = hint.shape[0] * grain  # texels: charts below look up where to begin
-    for k in range(begin, end):
-        chart = order[k]
-        top = size - margin + 1
-        best = wp.vec3i(-1, -1, -1)
-        for turn in range(4):
-            odd = turn % 2
-            w = sizes[chart][odd]
-            h = sizes[chart][1 - odd]
-            head = first[odd, chart]
-            longest = turn_run(runs[head], turn, w, h)
-            stride = 1 + h // STRIDE
-            y = wp.int32(margin)
-            if w < known and h < known:
-                y = wp.max(y, hint[w // grain, h // grain])
-            while y + h < top:
-                x = wp.int32(-1)
-                if widest[y + longest[0]] >= longest[2] - longest[1]:
-                    x = leftmost(runs, head, first[odd, chart + 1], turn, w, h, y, margin, last)
-                if x < 0:
-                    y += stride
-                    continue
-                lower = wp.int32(x)
-                step = wp.int32(0)  # rows were skipped: down again as far as it goes
-                while lower >= 0:
-                    x = lower
-                    y -= step
-                    step = wp.int32(1)
-                    lower = wp.int32(-1)
-                    if stride > 1 and y > margin:
-                        lower = leftmost(runs, head, first[odd, chart + 1], turn, w, h, y - 1, margin, last)
-                best = wp.vec3i(x, y, turn)
-                top = y + h
-                if w < known and h < known:
-                    hint[w // grain, h // grain] = y
-                break
-        found[chart] = best
-        if best[2] < 0:
-            failed[0] = 1
-            break
-        turn = best[2]
-        odd = turn % 2
-        w = sizes[chart][odd]
-        h = sizes[chart][1 - odd]
-        for i in range(first[odd, chart], first[odd, chart + 1]):
-            run = turn_run(runs[i], turn, w, h)
-            for j in range(halo.shape[0]):
-                row = best[1] + run[0] + halo[j][0]
-                if row >= 0 and row < size:
-                    for x in range(
-                        wp.max(best[0] + run[1] - halo[j][1], 0), wp.min(best[0] + run[2] + halo[j][1], size)
-                    ):
-                        last[row, x] = wp.int16(x)
-        left = wp.max(best[0] - gap, 0)
-        right = best[0] + w + gap
-        for row in range(wp.max(best[1] - gap, 0), wp.min(best[1] + h + gap, size)):
-            current = wp.int32(-1)
-            if left > 0:
-                current = wp.int32(last[row, left - 1])
-            x = wp.int32(left)
-            while x < size:
-                if wp.int32(last[row, x]) == x:
-                    current = x
-                    if x >= right:
-                        break
-                else:
-                    last[row, x] = wp.int16(current)
-                x += 1
-            if w >= WIDE:
-                free = wp.int32(0)
-                current = wp.int32(-1)
-                for x in range(size):
-                    if wp.int32(last[row, x]) == x:
-                        free = wp.max(free, x - current - 1)
-                        current = x
-                widest[row] = wp.max(free, size - current - 1)
+
+@wp.kernel
+def rims(
+    start: wp.int32,
+    first: wp.array[wp.int32],
+    incident: wp.array[wp.int32],
+    faces: wp.array[wp.vec3i],
+    points: wp.array[wp.vec2d],
+    rim: wp.array[wp.uint8],
+    folded: wp.array[wp.uint8],
+):
+    """rim = 1 for half-edges (3 * face + corner, from that corner to the next) without a face on their other side;
+    folded = 1 for faces that have a half-edge in common, and for those with a rim that leaves one of its ends into
+    another face, and that face."""
+    h = start + wp.tid()
+    f = h // 3
+    j = h - 3 * f
+    v = faces[f]
+    tail = v[j]
+    head = v[(j + 1) % 3]
+    alone = wp.int32(1)
+    for k in range(first[tail], first[tail + 1]):
+        c = incident[k]
+        g = c // 3
+        i = c - 3 * g
+        if faces[g][(i + 2) % 3] == head:
+            alone = wp.int32(0)
+        if g != f and faces[g][(i + 1) % 3] == head:
+            folded[f] = wp.uint8(1)
+    rim[h] = wp.uint8(alone)
+    if alone == 0:
+        return
+    for end in range(2):
+        at = tail
+        along = points[head] - points[tail]
+        if end == 1:
+            at = head
+            along = -along
+        sine = wp.float64(FLAT) * wp.length(along)
+        for k in range(first[at], first[at + 1]):
+            c = incident[k]
+            g = c // 3
+            i = c - 3 * g
+            right = points[faces[g][(i + 1) % 3]] - points[at]
+            left = points[faces[g][(i + 2) % 3]] - points[at]
+            if cross(right, along) > sine * wp.length(right) and cross(along, left) > sine * wp.length(left):
+                folded[f] = wp.uint8(1)
+                folded[g] = wp.uint8(1)
+
+
+@wp.kernel
+def rim_boxes(
+    start: wp.int32,
+    half_edges: wp.array[wp.int32],
+    faces: wp.array[wp.vec3i],
+    points: wp.array[wp.vec2d],
+    labels: wp.array[wp.int32],
+    low: wp.array[wp.vec3],
+    high: wp.array[wp.vec3],
+):
+    """Boxes of half-edges, those of each chart in a plane of its own."""
+    i = start + wp.tid()
+    h = half_edges[i]
+    f = h // 3
+    j = h - 3 * f
+    a = points[faces[f][j]]
+    b = points[faces[f][(j + 1) % 3]]
+    z = wp.float32(labels[f])
+    least = wp.min(a, b)
+    most = wp.max(a, b)
+    slack = wp.float64(ROUNDING) * (wp.float64(1.0) + wp.length(a) + wp.length(b))
+    low[i] = wp.vec3(wp.float32(least[0] - slack), wp.float32(least[1] - slack), z - 0.25)
+    high[i] = wp.vec3(wp.float32(most[0] + slack), wp.float32(most[1] + slack), z + 0.25)
+
+
+@wp.kernel
+def crossings(
+    start: wp.int32,
+    bvh: wp.uint64,
+    low: wp.array[wp.vec3],
+    high: wp.array[wp.vec3],
+    half_edges: wp.array[wp.int32],
+    faces: wp.array[wp.vec3i],
+    points: wp.array[wp.vec2d],
+    labels: wp.array[wp.int32],
+    folded: wp.array[wp.uint8],
+):
+    """folded = 1 for faces whose half-edge crosses another of the same chart."""
+    i = start + wp.tid()
+    h = half_edges[i]
+    f = h // 3
+    j = h - 3 * f
+    v = faces[f]
+    a = points[v[j]]
+    b = points[v[(j + 1) % 3]]
+    query = wp.bvh_query_aabb(bvh, low[i], high[i])
+    other = wp.int32(0)
+    while wp.bvh_query_next(query, other):
+        h = half_edges[other]
+        g = h // 3
+        k = h - 3 * g
+        w = faces[g]
+        tail = w[k]
+        head = w[(k + 1) % 3]
+        if labels[g] != labels[f] or tail == v[j] or tail == v[(j + 1) % 3] or head == v[j] or head == v[(j + 1) % 3]:
+            continue
+        c = points[tail]
+        d = points[head]
+        apart = cross(b - a, c - a) * cross(b - a, d - a) < wp.float64(0.0)
+        if apart and cross(d - c, a - c) * cross(d - c, b - c) < wp.float64(0.0):
+            folded[f] = wp.uint8(1)
