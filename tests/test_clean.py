@@ -621,3 +621,14 @@ def test_meshes_that_are_none_are_refused(vertices, faces, message):
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         CleanSettings(**wrong)
+
+
+def test_the_rim_of_a_sheet_is_no_hole():
+    """A cap of a ball, cut at a height: a deep one is closed by its fan, a flat one stays a sheet."""
+    ball = trimesh.creation.icosphere(4, 1e-3)
+    for height, holes in ((-0.5, 1), (0.6, 0)):
+        faces = ball.faces[(ball.vertices[ball.faces][:, :, 2] > height * 1e-3).all(1)]
+        done = clean(torch.tensor(ball.vertices).float(), torch.tensor(faces).int(), CleanSettings())
+        assert done.changes["filled_holes"] == holes
+    triangle = torch.tensor([[0.0, 0, 0], [1e-3, 0, 0], [0, 1e-3, 0]]), torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    assert len(clean(*triangle, CleanSettings()).faces) == 1

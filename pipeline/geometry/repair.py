@@ -17,6 +17,7 @@ from .manifold import Topology, face_measures, match, outward, part
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
 _SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
+_SHEET = 0.7  # area of a hole by its component's, above which it is no hole but the rim of a sheet
 
 
 def check(vertices: torch.Tensor, faces: torch.Tensor) -> None:
@@ -217,7 +218,8 @@ def fill_small_holes(
 
 def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float) -> tuple[torch.Tensor, Topology, int]:
     """`fill_small_holes` for faces whose twins are known and that are wound alike, at edges of one face only; loops
-    that lead through several components, or through a one-sided one against its winding, stay open.
+    that lead through several components, or through a one-sided one against its winding, stay open, and so do the rims
+    of sheets, whose fans would lie on the sheet itself.
 
     Returns:
         vertices, the topology with the fans behind, the number of holes filled.
@@ -225,7 +227,7 @@ def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float
     border = topology.border()
     start = topology.faces.reshape(-1)[border].long()
     end = topology.faces.reshape(-1)[following(border)].long()
-    chosen, loop, centre = _loops(vertices, start, end, max_perimeter, topology.component[border // 3])
+    chosen, loop, centre = _loops(vertices, start, end, max_perimeter, topology.component[border // 3], topology.area)
     if len(centre) == 0:
         return vertices, topology, 0
     border, start, end = border[chosen], start[chosen], end[chosen]
@@ -256,9 +258,11 @@ def _loops(
     end: torch.Tensor,
     max_perimeter: float,
     component: torch.Tensor | None = None,
+    areas: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Small loops among open edges: [N] int64 the edges that are in one, [N] the number of its loop, and the loops'
-    centres [L, 3]. With the edges' components only loops within one, whose edges lead from one to the next."""
+    centres [L, 3]. With the edges' components [N] and the components' areas [C] only loops within one that is much
+    larger than the loop's fan, and whose edges lead from one to the next."""
     if len(start) == 0:
         return start, start, vertices[:0]
     loop, count = _chains(start, end)
@@ -270,7 +274,8 @@ def _loops(
     if component is not None:
         begun = torch.bincount(place[: len(start)], minlength=len(meetings))
         closed[loop[begun[place[: len(start)]] != 1]] = False
-        closed[loop[component != component[_any_of(loop, count)[loop]]]] = False
+        own = component[_any_of(loop, count)]
+        closed[loop[component != own[loop]]] = False
     a, b = vertices[start].double(), vertices[end].double()
     total = a.new_zeros(count, 4)
     total.index_add_(0, loop, torch.cat([(a + b) / 2, (b - a).norm(dim=1, keepdim=True)], 1))
@@ -278,6 +283,8 @@ def _loops(
     to_centre = torch.linalg.cross(b - a, centre[loop] - a).norm(dim=1) / 2
     area = perimeter.new_zeros(count).index_add_(0, loop, to_centre)
     small = closed & (perimeter < max_perimeter) & (area > _SLIT * perimeter**2)
+    if component is not None:
+        small &= area < _SHEET * areas[own]
     chosen = small[loop].nonzero().squeeze(1)
     return chosen, (small.cumsum(0) - 1)[loop[chosen]], centre[small].to(vertices.dtype)
 
