@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .errors import BackendError, EmptyResultError, NotFiniteError, SettingsError
+from .errors import BackendError, NotFiniteError, SettingsError
+from .geometry.checks import check_mesh
 from .geometry.surface import ABSENT
 
 MODES = ("shaded", "normals", "base_color", "wireframe", "pbr")
@@ -176,7 +177,8 @@ def render(
         background: RGB, 0-1 sRGB; None: transparent.
 
     Raises:
-        EmptyResultError: no faces. NotFiniteError: NaN or infinity. SettingsError: anything else that cannot be drawn.
+        EmptyResultError: no faces. MeshError: see check_mesh. NotFiniteError: NaN or infinity in normals, UVs or
+        colours. SettingsError: anything else that cannot be drawn.
     """
     _check_picture(size, mode, background)
     return _Scene(subject, mode, studio).picture(camera, size, background)
@@ -211,20 +213,10 @@ def _check_picture(size: int, mode: str, background: Sequence[float] | None) -> 
 
 def _checked(subject: Subject, mode: str) -> None:
     vertices, faces = subject.vertices, subject.faces
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
-        raise SettingsError(
-            f"A mesh is vertices [V, 3] and faces [F, 3], got {list(vertices.shape)} and {list(faces.shape)}."
-        )
-    if faces.is_floating_point() or faces.is_complex() or faces.dtype == torch.bool:
-        raise SettingsError(f"Faces must be whole numbers, got {faces.dtype}.")
-    if len(faces) == 0:
-        raise EmptyResultError("The mesh has no faces; there is nothing to draw.")
+    check_mesh(vertices, faces, some_faces=True)
     if len(faces) >= 1 << 31:
         raise SettingsError(f"A picture shows at most {1 << 31:,} faces, got {len(faces):,}. Simplify the mesh.")
-    lowest, highest = (int(x) for x in faces.aminmax())
-    if lowest < 0 or highest >= len(vertices):
-        raise SettingsError(f"Faces name vertices {lowest} to {highest}, but there are {len(vertices):,} vertices.")
-    for name, width in (("vertices", (3,)), ("normals", (3,)), ("uvs", (2,)), ("colours", (3, 6))):
+    for name, width in (("normals", (3,)), ("uvs", (2,)), ("colours", (3, 6))):
         values = getattr(subject, name)
         if values is None:
             continue

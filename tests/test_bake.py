@@ -151,7 +151,7 @@ def test_what_no_raster_can_take(function):
     for wrong in (-1, 12):
         bad = faces.clone()
         bad[2, 1] = wrong
-        with pytest.raises(MeshError, match=f"name vertices .*{wrong}.*but there are 12"):
+        with pytest.raises(MeshError, match=f"name vertices .*{wrong}.*but the mesh has 12"):
             function(uvs, bad, 8)
     for size in (0, 16385):
         with pytest.raises(SettingsError, match=f"{size} x {size} texels cannot be made"):
@@ -337,13 +337,13 @@ def test_what_cannot_be_baked():
     assert attempt().far > 0
     broken = vertices.clone()
     broken[5, 1] = torch.nan
-    with pytest.raises(MeshError, match="vertices hold NaN"):
+    with pytest.raises(MeshError, match="NaN or infini"):
         attempt(vertices=broken)
-    with pytest.raises(MeshError, match="vertices hold NaN"):
+    with pytest.raises(MeshError, match="NaN or infini"):
         sample_voxels(broken, voxels, attrs, 16, trilinear_warp)
-    with pytest.raises(MeshError, match="vertices hold NaN"):
+    with pytest.raises(MeshError, match="NaN or infini"):
         Original(broken, faces)
-    with pytest.raises(MeshError, match="The faces name vertices"):
+    with pytest.raises(MeshError, match="Faces name vertices"):
         Original(vertices, faces + 1)
     with pytest.raises(EmptyResultError, match="no faces"):
         Original(vertices, faces[:0])

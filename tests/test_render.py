@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
+from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from pipeline.geometry.surface import ABSENT, Surface
 from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
 
@@ -407,15 +407,15 @@ NAN = torch.full((4, 3), float("nan"))
     ("subject", "mode", "error", "words"),
     [
         (plain(faces=torch.zeros(0, 3, dtype=torch.int32)), "shaded", EmptyResultError, "no faces"),
-        (plain(vertices=torch.zeros(0, 3)), "shaded", SettingsError, "there are 0 vertices"),
-        (plain(vertices=NAN), "shaded", NotFiniteError, "vertices hold NaN"),
+        (plain(vertices=torch.zeros(0, 3)), "shaded", MeshError, "has 0"),
+        (plain(vertices=NAN), "shaded", MeshError, "NaN or infinite"),
         (plain(normals=NAN), "shaded", NotFiniteError, "normals hold NaN"),
         (plain(colours=NAN), "pbr", NotFiniteError, "colours hold NaN"),
         (plain(colours=torch.ones(3, 3)), "pbr", SettingsError, r"\[4, 3 or 6\]"),
-        (plain(faces=torch.tensor([[0, 1, 4]])), "shaded", SettingsError, "vertices 0 to 4"),
-        (plain(faces=torch.tensor([[0, 1, -1]])), "shaded", SettingsError, "vertices -1 to 1"),
-        (plain(faces=torch.tensor([[0.0, 1, 2]])), "shaded", SettingsError, "whole numbers"),
-        (plain(vertices=torch.zeros(4, 2)), "shaded", SettingsError, r"vertices \[V, 3\]"),
+        (plain(faces=torch.tensor([[0, 1, 4]])), "shaded", MeshError, "vertices 0 to 4"),
+        (plain(faces=torch.tensor([[0, 1, -1]])), "shaded", MeshError, "vertices -1 to 1"),
+        (plain(faces=torch.tensor([[0.0, 1, 2]])), "shaded", MeshError, "int32 or int64"),
+        (plain(vertices=torch.zeros(4, 2)), "shaded", MeshError, r"expected \[V, 3\]"),
         (plain(vertices=torch.ones(4, 3)), "shaded", SettingsError, "in one point"),
         (plain(vertices=torch.tensor([[-3e38], [3e38], [0], [0]]).expand(4, 3)), "shaded", SettingsError, "too large"),
         (plain(), "pbr", SettingsError, "needs maps or vertex colours"),

@@ -100,8 +100,19 @@ def test_no_queries():
 
 def test_kernels_have_names_that_can_be_folders():
     """Warp makes folders of them, and inside ComfyUI a module's own name is the pack's path."""
-    from pipeline.geometry import bake_kernels, kernels, raster_kernels, render_kernels, shells_kernels, unwrap_kernels
+    from pipeline.geometry import (
+        bake_kernels,
+        collapse_kernels,
+        kernels,
+        mesh_kernels,
+        pack_kernels,
+        raster_kernels,
+        render_kernels,
+        shells_kernels,
+        unwrap_kernels,
+    )
 
-    for file in (kernels, bake_kernels, raster_kernels, render_kernels, shells_kernels, unwrap_kernels):
+    files = (kernels, bake_kernels, collapse_kernels, mesh_kernels, pack_kernels, raster_kernels, render_kernels)
+    for file in (*files, shells_kernels, unwrap_kernels):
         found = {each.module.name for each in vars(file).values() if isinstance(each, kernels.wp.Kernel)}
         assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

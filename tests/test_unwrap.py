@@ -7,7 +7,7 @@ import torch
 import trimesh
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
-from pipeline.errors import EmptyResultError, NotFiniteError, SettingsError
+from pipeline.errors import EmptyResultError, MeshError, SettingsError
 from pipeline.geometry import unwrap as room
 from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
 from pipeline.geometry.pack import _outlines, chart_boxes, overlapping
@@ -395,9 +395,9 @@ def test_more_faces_than_texels():
         ({"vertices": torch.zeros(0, 3), "faces": torch.zeros(0, 3, dtype=torch.int32)}, EmptyResultError, "no faces"),
         ({"vertices": torch.full((3, 3), 0.5)}, EmptyResultError, "has an area"),
         ({"faces": torch.tensor([[0, 1, 1]])}, EmptyResultError, "has an area"),
-        ({"vertices": torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, torch.nan, 0]])}, NotFiniteError, "1 vertices"),
-        ({"faces": torch.tensor([[0, 1, 3]])}, SettingsError, "0 to 2"),
-        ({"faces": torch.tensor([[0, 1, -1]])}, SettingsError, "-1"),
+        ({"vertices": torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, torch.nan, 0]])}, MeshError, "1 of 3 vertices are NaN"),
+        ({"faces": torch.tensor([[0, 1, 3]])}, MeshError, "0 to 2"),
+        ({"faces": torch.tensor([[0, 1, -1]])}, MeshError, "-1"),
         ({"size": 0}, SettingsError, "0 pixels"),
         ({"size": 20000}, SettingsError, "20000 pixels"),
         ({"size": 1}, SettingsError, "do not fit"),

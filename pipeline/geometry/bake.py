@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 
 from ..errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ..sparse import Voxels
-from .raster import check_indices, nearest_covered
+from .checks import check_mesh
+from .raster import nearest_covered
 from .surface import ABSENT, Surface
 
 LIMIT = 0.05  # world units; how far from the processed mesh its original is looked for
@@ -33,9 +34,7 @@ class Original(Surface):
     """
 
     def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, normals: torch.Tensor | None = None) -> None:
-        _check_mesh(vertices, faces)
-        if len(faces) == 0:
-            raise EmptyResultError("The mesh to bake from has no faces. Bake without it, or make it again.")
+        check_mesh(vertices, faces, some_faces=True)
         super().__init__(vertices, faces)
         self.vertices, self.faces, self.normals = vertices, faces, normals
 
@@ -202,7 +201,7 @@ def bake_voxels(
         NotFiniteError: the voxels' values hold NaN or infinity.
         SettingsError: voxels and values are not equally many.
     """
-    _check_mesh(vertices, faces)
+    check_mesh(vertices, faces)
     values, far = sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, original, limit)
     return texels.image(values), far
 
@@ -385,14 +384,9 @@ def _slices(count: int, rows: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
 
 
-def _check_mesh(vertices: torch.Tensor, faces: torch.Tensor) -> None:
-    check_indices(faces, len(vertices))
-    _check_points(vertices)
-
-
 def _check_points(points: torch.Tensor) -> None:
     if not points.isfinite().all():
-        raise MeshError("The mesh's vertices hold NaN or infinity. Make or load the mesh again.")
+        raise MeshError("The points to look up hold NaN or infinity. Make or load the mesh again.")
 
 
 def _check_voxels(voxels: Voxels, attrs: torch.Tensor) -> None:

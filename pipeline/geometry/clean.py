@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SettingsError
+from .checks import check_mesh
 from .half_edges import HalfEdges, by_corners
 from .manifold import match, outward, part
 from .repair import (
-    check,
     close_holes,
     degenerate,
     drop_unused,
@@ -70,7 +70,7 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
         MeshError: not a triangle mesh, vertices that are not finite, faces that name vertices there are not.
     """
     settings = settings or CleanSettings()
-    check(vertices, faces)
+    check_mesh(vertices, faces)
     kind, changes = faces.dtype, {}
     faces = faces.int()
     changes["welded_vertices"] = 0

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import NotFiniteError, SettingsError
+from ..errors import SettingsError
+from .checks import check_mesh
 
 _PASSES = 4  # independent sets drawn from one round's costs
 _LEAST_PART = 0.02  # of the edges, that may go in a round however few collapses are still wanted
@@ -38,29 +39,16 @@ def collapse(
         faults above: a closed part keeps at least four faces. A target of at least F returns the input's own tensors.
 
     Raises:
-        SettingsError: a target below 1, or faces that name vertices there are not.
-        NotFiniteError: a vertex is NaN or infinite.
+        SettingsError: a target below 1. MeshError: see check_mesh.
     """
-    _check(vertices, faces, target)
+    check_mesh(vertices, faces)
+    if target < 1:
+        raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
     if target >= len(faces):
         return vertices, faces
     mesh = _Mesh(vertices, faces)
     mesh.reduce(target, tick)
     return mesh.result()
-
-
-def _check(vertices: torch.Tensor, faces: torch.Tensor, target: int) -> None:
-    if target < 1:
-        raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
-    if len(faces) == 0:
-        return
-    low, high = (int(each) for each in faces.aminmax())
-    if low < 0 or high >= len(vertices):
-        raise SettingsError(
-            f"Faces name vertices {low} to {high}, of {len(vertices)} vertices: the mesh is damaged; make it again."
-        )
-    if not vertices.isfinite().all():
-        raise NotFiniteError("A vertex of the mesh is NaN or infinite; remove the faces round it first.")
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,7 @@ class _Mesh:
     def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
         from . import collapse_kernels, kernels
 
-        self._kernels, self._run, self._wp = collapse_kernels, kernels.run, kernels.wp
+        self._kernels, self._base, self._wp = collapse_kernels, kernels, kernels.wp
         self._where = kernels.device_of(vertices)
         self._device = vertices.device
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
@@ -205,15 +193,10 @@ class _Mesh:
 
     def _launch(self, kernel, count: int, *tensors: torch.Tensor) -> None:
         arrays = [self._array(each) for each in tensors]
-        self._run(kernel, count, lambda start, _: [start, *arrays], self._where)
+        self._base.run(kernel, count, lambda start, _: [start, *arrays], self._where)
 
     def _launch_atomic(self, kernel, count: int, *tensors: torch.Tensor) -> None:
-        """Warp's atomic operations are not atomic on CPUs, where one thread must do all."""
-        arrays = [self._array(each) for each in tensors]
-        if self._where == "cpu":
-            self._wp.launch(kernel, count, arrays, device="cpu")
-        else:
-            self._run(kernel, count, lambda *_: arrays, self._where)
+        self._base.run_whole(kernel, count, [self._array(each) for each in tensors], self._where)
 
     def _array(self, tensor: torch.Tensor):
         """The bare descriptor, made ten times as fast as a Warp array: a round launches twenty kernels."""

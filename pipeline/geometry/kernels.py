@@ -96,6 +96,18 @@ def array(tensor: torch.Tensor) -> wp.array:
     return wp.from_torch(tensor)
 
 
+def stream_of(where: str) -> wp.Stream | None:
+    """Torch's stream, so that kernels run in turn with its own; None on a CPU. where: Warp's name of the device."""
+    return None if where == "cpu" else wp.stream_from_torch(torch.cuda.current_stream(torch.device(where)))
+
+
+def run_whole(kernel: wp.Kernel, count: int, arguments: list, where: str) -> None:
+    """Launch a kernel whose threads write to each other's places: with atomics on a GPU; on a CPU, where Warp's are
+    none, one after the other."""
+    if count:
+        wp.launch(kernel, count, arguments, device=where, stream=stream_of(where))
+
+
 def run(kernel: wp.Kernel, count: int, arguments: Callable[[int, int], list], where: str, chunk: int = CHUNK) -> None:
     """Launch a kernel over `count` rows: whole on a GPU, in chunks from a thread pool on a CPU.
 
@@ -113,7 +125,7 @@ def run_each(kernel: wp.Kernel, launches: Iterable[tuple[int, list]], where: str
     """Launch a kernel once for each (threads, arguments): in turn on a GPU, from a thread pool on a CPU, where the
     launches must not write to the same places."""
     if where != "cpu":
-        stream = wp.stream_from_torch(torch.cuda.current_stream(torch.device(where)))
+        stream = stream_of(where)
         for threads, arguments in launches:
             wp.launch(kernel, threads, arguments, device=where, stream=stream)
         return

@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from ..errors import MeshError, SettingsError
+from ..errors import SettingsError
+from .checks import check_indices
 
 # A triangle whose doubled area is below this part of its longest side squared has none, to fp64 rounding.
 FLAT = 1e-12
@@ -129,18 +130,6 @@ def check_raster(uvs: torch.Tensor, faces: torch.Tensor, size: int) -> None:
     if not 1 <= size <= MAX_SIZE:
         raise SettingsError(f"A texture of {size} x {size} texels cannot be made; ask for 1 to {MAX_SIZE} a side.")
     check_indices(faces, len(uvs))
-
-
-def check_indices(faces: torch.Tensor, count: int) -> None:
-    """Raises MeshError unless every index of faces [F, 3] is one of `count` vertices."""
-    if len(faces) == 0:
-        return
-    low, high = torch.stack(torch.aminmax(faces)).tolist()
-    if low < 0 or high >= count:
-        raise MeshError(
-            f"The faces name vertices {low} to {high}, but there are {count:,} (0 to {count - 1}). "
-            "The mesh is damaged; make or load it again."
-        )
 
 
 def nearest_covered(covered: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
-import torch
 import warp as wp
 
 from . import kernels
@@ -978,8 +977,7 @@ def run(
     if count == 0:
         return
     if where != "cpu":
-        stream = wp.stream_from_torch(torch.cuda.current_stream(torch.device(where)))
-        wp.launch(kernel, count, arguments(0, 0), device=where, stream=stream)
+        kernels.run_whole(kernel, count, arguments(0, 0), where)
         return
     wp.load_module(kernel.module, device=where)  # before the threads: modules must not be compiled by two at once
     free = SimpleQueue()

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import torch
 
-from ..errors import MeshError
 from .columns import chunks, corners, cross, difference, dot
 from .half_edges import HalfEdges, Sheets, by_corners, by_kernels, components, following
 from .manifold import Topology, face_measures, match, outward, part
@@ -18,31 +17,6 @@ from .manifold import Topology, face_measures, match, outward, part
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
 _SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
 _SHEET = 0.7  # area of a hole by its component's, above which it is no hole but the rim of a sheet
-
-
-def check(vertices: torch.Tensor, faces: torch.Tensor) -> None:
-    """Raises MeshError unless vertices are [V, 3] finite floats and faces [F, 3] integers within 0 .. V - 1."""
-    if vertices.ndim != 2 or vertices.shape[1] != 3 or not vertices.is_floating_point():
-        raise MeshError(f"Vertices are {_kind(vertices)}; expected [V, 3] of a float type.")
-    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype not in (torch.int32, torch.int64):
-        raise MeshError(f"Faces are {_kind(faces)}; expected [F, 3] int32 or int64: triangulate the mesh.")
-    finite = vertices.isfinite().all(1)
-    if not bool(finite.all()):
-        raise MeshError(
-            f"{int((~finite).sum()):,} of {len(vertices):,} vertices are NaN or infinite, the first is number "
-            f"{int((~finite).int().argmax())}; expected finite coordinates. Look at the step that made the mesh."
-        )
-    if len(faces):
-        lowest, highest = (int(each) for each in faces.aminmax())
-        if lowest < 0 or highest >= len(vertices):
-            raise MeshError(
-                f"Faces name vertices {lowest} to {highest}, but the mesh has {len(vertices):,}; expected 0 to "
-                f"{len(vertices) - 1}. Are its vertices and faces of the same mesh, and counted from 0?"
-            )
-
-
-def _kind(tensor: torch.Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def weld(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, int]:

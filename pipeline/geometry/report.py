@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from .checks import check_mesh
 from .half_edges import HalfEdges, Sheets, components
 from .manifold import face_measures
-from .repair import check
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
     Raises:
         MeshError: not a triangle mesh, vertices that are not finite, faces that name vertices there are not.
     """
-    check(vertices, faces)
+    check_mesh(vertices, faces)
     faces = faces.int()
     edges = HalfEdges.of(faces)
     border, crowded, start = edges.border(), edges.crowded_edges, faces.reshape(-1)

@@ -7,7 +7,8 @@ from functools import cached_property
 
 import torch
 
-from ..errors import EmptyResultError, NotFiniteError, SettingsError
+from ..errors import EmptyResultError, SettingsError
+from .checks import check_mesh
 from .half_edges import HalfEdges, Sheets
 from .repair import compact
 
@@ -68,7 +69,7 @@ class Launcher:
     def __init__(self, bricks: torch.Tensor, size: tuple[int, int, int]) -> None:
         from . import kernels, shells_kernels
 
-        self._module, self._run = shells_kernels, kernels.run
+        self._module, self._base = shells_kernels, kernels
         self._where = kernels.device_of(bricks)
         self.size = kernels.wp.vec3i(*size)
         self._bricks = kernels.array(bricks)
@@ -76,11 +77,11 @@ class Launcher:
     def over(self, count: int, kernel: str, *arguments) -> None:
         """Rows that do not disturb each other."""
         given = self._given(arguments)
-        self._run(getattr(self._module, kernel), count, lambda start, _end: [start, *given], self._where)
+        self._base.run(getattr(self._module, kernel), count, lambda start, _end: [start, *given], self._where)
 
     def together(self, count: int, kernel: str, *arguments) -> None:
         """Rows that write to each other's places through atomics."""
-        self._module.run_whole(getattr(self._module, kernel), count, self._given(arguments), self._where)
+        self._base.run_whole(getattr(self._module, kernel), count, self._given(arguments), self._where)
 
     def _given(self, arguments: tuple) -> list:
         given = []
@@ -115,7 +116,7 @@ def outer_shell(
     Raises:
         As outside().
     """
-    check_mesh(vertices, faces)
+    check_mesh(vertices, faces, some_faces=True)
     edges = HalfEdges.of(faces)
     lattice = outside(vertices, faces, resolution, edges=edges)
     sheets = Sheets.of(edges.faces, edges.twin)
@@ -150,11 +151,10 @@ def outside(
         edges: those of the faces, if they are known.
 
     Raises:
-        EmptyResultError: no faces, or all in one point.
-        NotFiniteError: a vertex that a face uses is NaN or infinite.
-        SettingsError: indices out of range, a resolution out of range or too large for the memory layout.
+        EmptyResultError: no faces, or all in one point. MeshError: see check_mesh.
+        SettingsError: a resolution out of range or too large for the memory layout.
     """
-    check_mesh(vertices, faces)
+    check_mesh(vertices, faces, some_faces=True)
     if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
         low, high = RESOLUTIONS
         raise SettingsError(f"The resolution is {resolution}; choose one from {low} to {high} cells.")
@@ -179,25 +179,6 @@ def outside(
     launch.over(len(states), "judge_points", places, ..., cells, empty, states)
     _settle(launch, places, states, crossed, torn)
     return Lattice(cell, origin, points, faces, size, bricks, places, touched, crossed, depth, face, states, empty)
-
-
-def check_mesh(vertices: torch.Tensor, faces: torch.Tensor) -> None:
-    """Raise the errors that outside() documents for a mesh."""
-    if faces.ndim != 2 or faces.shape[1] != 3 or vertices.ndim != 2 or vertices.shape[1] != 3:
-        raise SettingsError(
-            f"A mesh has vertices [V, 3] and faces [F, 3]; found {tuple(vertices.shape)} and {tuple(faces.shape)}."
-        )
-    if len(faces) == 0:
-        raise EmptyResultError("The mesh has no faces: there is no surface to work on.")
-    low, high = int(faces.min()), int(faces.max())
-    if low < 0 or high >= len(vertices):
-        raise SettingsError(
-            f"Faces refer to vertices {low} to {high}, but the mesh has {len(vertices):,} vertices, counted from 0."
-        )
-    finite = vertices.isfinite()
-    bad = 0 if bool(finite.all()) else int((~finite).any(1)[faces.long()].any(1).sum())
-    if bad:
-        raise NotFiniteError(f"{bad:,} of {len(faces):,} faces have vertices at NaN or infinity; remove them first.")
 
 
 def _store_bricks(points, faces, size, margin) -> tuple[torch.Tensor, torch.Tensor]:

@@ -810,13 +810,5 @@ def join_vertices(
         faces[2 * i + 1, 2] = r
 
 
-def run_whole(kernel: wp.Kernel, count: int, arguments: list, where: str) -> None:
-    """Launch a kernel whose threads write to each other's rows: with atomics on a GPU, on one thread on a CPU."""
-    if count == 0:
-        return
-    stream = None if where == "cpu" else wp.stream_from_torch(torch.cuda.current_stream(torch.device(where)))
-    wp.launch(kernel, count, arguments, device=where, stream=stream)
-
-
 def arrays(*tensors: torch.Tensor) -> list[wp.array]:
     return [array(each) for each in tensors]

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from ..errors import EmptyResultError, SettingsError
-from .shells import Lattice, check_mesh, outside
+from .checks import check_mesh
+from .shells import Lattice, outside
 from .surface import Surface
 
 _BANDS = (0.75, 4.0)
@@ -120,14 +121,14 @@ def project(
         [V, 3] float32 vertices.
 
     Raises:
-        EmptyResultError, NotFiniteError, SettingsError: as shells.check_mesh, for both meshes; amount out of range.
+        EmptyResultError, MeshError: as check_mesh, for both meshes. SettingsError: amount out of range.
     """
     if not 0 <= amount <= 1 or not limit >= 0:
         raise SettingsError(
             f"amount is {amount} and limit {limit}; choose an amount of 0 to 1 and a limit of 0 or more."
         )
-    check_mesh(vertices, faces)
-    check_mesh(original_vertices, original_faces)
+    check_mesh(vertices, faces, some_faces=True)
+    check_mesh(original_vertices, original_faces, some_faces=True)
     used = faces.long().unique()
     start = vertices.float()
     hits = Surface(original_vertices, original_faces).closest(start[used], min(limit, _FAR))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import EmptyResultError, NotFiniteError, SettingsError
+from ..errors import EmptyResultError, SettingsError
 from .charts import Dual, axes_of, dual_graph, merge, split
+from .checks import check_mesh
 from .pack import chart_boxes, overlapping, pack
 from .parameterise import Pieces, cut, flat_shapes, flatten, folds, signed_areas, stretches
 
@@ -47,9 +48,8 @@ def unwrap(
         that of a texture which keeps all areas: 1 is isometric.
 
     Raises:
-        EmptyResultError: no face, or none that has an area. NotFiniteError: vertices that are NaN or infinite.
-        SettingsError: faces that name vertices which do not exist, a size or padding out of range, charts that do not
-        fit into the texture at any scale.
+        EmptyResultError: no face, or none that has an area. MeshError: see check_mesh.
+        SettingsError: a size or padding out of range, charts that do not fit into the texture at any scale.
     """
     mesh = _Mesh.of(vertices, faces, size, padding)
     tick()
@@ -111,16 +111,7 @@ class _Mesh:
 
     @staticmethod
     def of(vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int) -> _Mesh:
-        if len(faces) == 0 or len(vertices) == 0:
-            raise EmptyResultError("This mesh has no faces, so there is nothing to unwrap.")
-        if not vertices.isfinite().all():
-            bad = int((~vertices.isfinite()).any(1).sum())
-            raise NotFiniteError(f"{bad:,} vertices of this mesh are not finite, so it cannot be unwrapped.")
-        least, most = faces.min().item(), faces.max().item()
-        if least < 0 or most >= len(vertices):
-            raise SettingsError(
-                f"Faces name vertices {least} to {most}, but it has 0 to {len(vertices) - 1}: the mesh is damaged."
-            )
+        check_mesh(vertices, faces, some_faces=True)
         if not _SIZES[0] <= size <= _SIZES[1]:
             raise SettingsError(f"A texture of {size} pixels was asked for; {_SIZES[0]} to {_SIZES[1]:,} will work.")
         if padding < 0:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import warp as wp
 
-from .kernels import configure, cores, device_of
+from .kernels import configure, cores, device_of, stream_of
 
 configure(__name__)
 
@@ -31,7 +31,7 @@ class Launcher:
             wp.load_module(__name__, device="cpu")  # before the threads: modules must not be compiled by two at once
             self._pool, self._stream = ThreadPoolExecutor(cores()), None
         else:
-            self._pool, self._stream = None, wp.stream_from_torch(torch.cuda.current_stream(like.device))
+            self._pool, self._stream = None, stream_of(self.where)
 
     def __enter__(self) -> "Launcher":
         return self
