@@ -101,7 +101,8 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
                 lambda size=size: _bake(runtime, mesh, voxels, size, raw),
             )
             bake = runtime.records[-1]
-            yield Row(f"of these baking {size}", bake.seconds, bake.peak_bytes, _bake_notes(textured))
+            yield replace(row, notes=_bake_notes(textured))
+            yield Row(f"of these baking {size}", bake.seconds, bake.peak_bytes, "")
     for count in {"1 M": (200_000, 500_000), "10 M": (1_000_000,)}.get(name, ()):
         other = mesh if count == target else _process(runtime, raw, count)
         here = other.to(runtime.device)

@@ -66,7 +66,7 @@ def bake_maps(
     """The maps, which texels a face covers, and how many of these are far from voxels."""
     texels = Texels.of(uvs, faces, size, rasterise, nearest)
     maps, far = bake_voxels(texels, vertices, faces, voxels, attrs, resolution, trilinear, **options)
-    return SimpleNamespace(attrs=maps.numpy(), covered=texels.covered.numpy(), far=far)
+    return SimpleNamespace(attrs=texels.image(maps).numpy(), covered=texels.covered.numpy(), far=far)
 
 
 # --- raster

@@ -322,7 +322,7 @@ def bake_maps(vertices, faces, uvs, voxels, attrs, resolution, size):
     """The maps, which texels a face covers, and how many of these are far from voxels."""
     texels = Texels.of(uvs, faces, size, rasterise)
     maps, far = bake_voxels(texels, vertices, faces, voxels, attrs, resolution, trilinear)
-    return SimpleNamespace(attrs=maps.numpy(), covered=texels.covered.numpy(), far=far)
+    return SimpleNamespace(attrs=texels.image(maps).numpy(), covered=texels.covered.numpy(), far=far)
 
 
 def baked(field, resolution=64, size=256):

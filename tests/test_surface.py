@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import trimesh
 
 pytest.importorskip("warp")
 from pipeline.geometry.surface import Surface
@@ -96,6 +97,23 @@ def test_no_queries():
     surface = Surface(*sphere(rings=8), solid=True)
     empty = torch.zeros(0, 3)
     assert len(surface.closest(empty).face) == len(surface.rays(empty, empty).face) == len(surface.inside(empty)) == 0
+
+
+def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
+    from pipeline.geometry import surface
+    from pipeline.geometry.bake import Original
+
+    monkeypatch.setattr(surface, "_MANY", 0)
+    ball = trimesh.creation.icosphere(3)
+    vertices, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces)
+    faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))]
+    before, centres = faces.clone(), vertices[faces].mean(1)
+    row, original = torch.arange(len(faces)), Original(vertices, faces)
+    hits = original.closest(centres)
+    assert torch.equal(hits.face, row) and (hits.points(vertices, faces) - centres).abs().max() < 1e-6
+    assert torch.equal(original.rays(centres * 3, -centres / centres.norm(dim=1, keepdim=True)).face, row)
+    assert torch.equal(original.snap(centres * 1.01)[1].long(), row) and torch.equal(faces, before)
+    assert (original.closest(centres * 3, 0.1).face == -1).all()
 
 
 def test_kernels_have_names_that_can_be_folders():

@@ -59,7 +59,7 @@ class Original(Surface):
             return [self._mesh.id, array(points[start:end]), limit, *parts]
 
         self._kernels.run(snap_point, len(points), arguments, self._where)
-        return snapped, face, weights
+        return snapped, self._named(face), weights
 
     def normals_at(
         self, face: torch.Tensor, weights: torch.Tensor, towards: torch.Tensor
@@ -181,7 +181,7 @@ def bake_voxels(
     original: Original | None = None,
     limit: float = LIMIT,
 ) -> tuple[torch.Tensor, int]:
-    """Texel -> point on the mesh -> nearest point of the original -> trilinear look-up in the voxels; margins filled.
+    """Texel -> point on the mesh -> nearest point of the original -> trilinear look-up in the voxels.
 
     Args:
         vertices: [V, 3] world frame; faces: [F, 3], those of the texels.
@@ -192,8 +192,8 @@ def bake_voxels(
         limit: how far from a texel's point the original is looked for, world units; beyond it stays where it is.
 
     Returns:
-        [S, S, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha), and how many covered texels had no voxel
-        within one voxel: they have the nearest voxel's values.
+        [N, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha) for texels.image, and how many of them had
+        no voxel within one voxel: they have the nearest voxel's values.
 
     Raises:
         EmptyResultError: there are no voxels.
@@ -202,8 +202,7 @@ def bake_voxels(
         SettingsError: voxels and values are not equally many.
     """
     check_mesh(vertices, faces)
-    values, far = sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, original, limit)
-    return texels.image(values), far
+    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, original, limit)
 
 
 def sample_voxels(
