@@ -15,8 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ImageError
 
 MAX_SIDE = 1024  # pixels; larger pictures are reduced before they are cropped
-_OPAQUE_ENOUGH = 0.8  # the object's box is drawn round alpha above this
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as DINOv3 was trained
+OPAQUE_ENOUGH = 0.8  # the object's box is drawn round alpha above this
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as DINOv3 was trained
 
 
 def read_picture(path: str | Path) -> Image.Image:
@@ -132,7 +132,7 @@ def cut_out(
 
 def _crop(image: Image.Image) -> Image.Image:
     rgba = np.asarray(image)
-    rows, columns = np.nonzero(rgba[:, :, 3] > _OPAQUE_ENOUGH * 255)
+    rows, columns = np.nonzero(rgba[:, :, 3] > OPAQUE_ENOUGH * 255)
     if len(rows) == 0:
         raise ImageError(
             "The picture is empty: no pixel is more than 80 % opaque. "
@@ -185,5 +185,5 @@ def to_pixels(images: Sequence[Image.Image], size: int) -> torch.Tensor:
     """Pictures -> [B, 3, size, size] fp32, Lanczos-resized and normalised as the encoder expects."""
     resized = [image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS) for image in images]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in resized])).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (_MEAN, _STD))
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
     return (pixels - mean) / std

@@ -151,15 +151,15 @@ class Block(nn.Module):
             self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(channels, 6 * channels))
         self.shared_modulation = shared_modulation
 
-    def forward(self, x, modulation, context, phases, lengths, cond_lengths, backends) -> torch.Tensor:
-        """modulation: [B, 6 C] shared, or the [B, C] time embedding; x and the result: [T, C], torso dtype."""
+    def forward(self, x, modulation, sample, context, phases, lengths, cond_lengths, backends) -> torch.Tensor:
+        """modulation: [B, 6 C] shared, or the [B, C] time embedding; sample: [T] each token's, None if there is one;
+        x and the result: [T, C], torso dtype."""
         if self.shared_modulation:
             modulation = (self.modulation + modulation).to(modulation.dtype)
         else:
             modulation = self.adaLN_modulation(modulation)
-        if len(lengths) > 1:
-            counts = torch.tensor(lengths, device=x.device)
-            modulation = modulation.repeat_interleave(counts, 0, output_size=len(x))
+        if sample is not None:
+            modulation = modulation[sample]
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, 1)  # each [1 or T, C]
         h = self.norm1(x) * (1 + scale_1) + shift_1
         x = x + self.self_attn(h, phases, lengths, backends) * gate_1
@@ -238,8 +238,11 @@ class FlowTransformer(nn.Module):
             modulation = self.adaLN_modulation(modulation)
         modulation = modulation.to(self.dtype)
         phases = rotary_phases(xyz, self.head_channels, *self.rope_freq)
+        sample = None
+        if len(lengths) > 1:
+            sample = torch.repeat_interleave(torch.tensor(lengths, device=x.device), output_size=len(x))
         for block, seen in zip(self.blocks, context.blocks):
-            h = block(h, modulation, seen, phases, lengths, context.lengths, backends)
+            h = block(h, modulation, sample, seen, phases, lengths, context.lengths, backends)
         return self.out_layer(final_norm(h.to(x.dtype)))
 
 

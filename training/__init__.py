@@ -1,0 +1,1 @@
+"""Trains the small checkpoint of this pack on procedural objects; nothing of the pack imports this."""

@@ -1,0 +1,189 @@
+"""Command line of the training: python -m training COMMAND --out DIR (see README.md)."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pipeline import stages
+from pipeline.errors import PipelineError
+from pipeline.runtime import Runtime, choose_device
+
+from . import evaluate
+from .export import export
+from .networks import DESIGNS
+from .operations import table
+from .tasks import PLANS, TASKS
+from .train import Limits, Stop, TrainingError, is_finished, load_weights, train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (TrainingError, PipelineError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m training", description=sys.modules["training"].__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in TASKS:
+        one = _command(commands, name, partial(_train, name), f"train one model; {PLANS[name].minutes:g} minutes")
+        one.add_argument("--minutes", type=float, help="length of the whole run, over all resumptions")
+        one.add_argument("--steps", type=int, help="its length in steps instead, rounded up to whole cycles")
+        one.add_argument("--batch", type=int, help="objects of a step")
+        _running(one)
+    every = _command(commands, "all", _train_all, "train what is not finished, side by side; resumes by itself")
+    every.add_argument("--scale", type=float, default=1.0, help="multiplies the minutes of every run")
+    every.add_argument("--steps", type=int, help="length of every run in steps instead")
+    _running(every)
+    out = _command(commands, "export", _export, "write the checkpoint folder")
+    out.add_argument("--checkpoint", type=Path, required=True, help="the folder to write")
+    judge = _command(commands, "evaluate", _evaluate, "measure a checkpoint on held-out objects", out_required=False)
+    judge.add_argument("--checkpoint", type=Path, required=True)
+    judge.add_argument("--count", type=int, default=128, help="objects")
+    judge.add_argument("--report", type=Path, help="folder for objects.csv, autoencoders.csv and objects.png")
+    judge.add_argument("--seed", type=int, default=1)
+    judge.add_argument("--device", default="auto")
+    return parser
+
+
+def _command(commands, name: str, run, help_text: str, out_required: bool = True) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help_text, description=help_text)
+    command.add_argument("--out", type=Path, required=out_required, help="folder of the training runs")
+    command.add_argument("--design", choices=DESIGNS, default="small")
+    command.set_defaults(run=run)
+    return command
+
+
+def _running(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--limit", type=float, default=float("inf"), help="minutes this call may take; resume later")
+    command.add_argument("--resume", action="store_true", help="go on with the runs in the folder")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--device", default="auto")
+
+
+def _train(name: str, options: argparse.Namespace) -> int:
+    device = choose_device(options.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    torch.manual_seed(options.seed)  # the first weights
+    plan = PLANS[name]
+    if options.batch is not None:
+        plan = replace(plan, batch=options.batch, objects=options.batch * max(1, plan.objects // plan.batch))
+    task = TASKS[name](DESIGNS[options.design], device, table())
+    task.load(partial(load_weights, options.out))
+    limits = Limits(options.minutes or plan.minutes, options.steps, 60 * options.limit)
+
+    def report(steps: int, seconds: float, terms: Mapping[str, float]) -> None:
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in terms.items())
+        print(f"{name:14} {steps:7} steps {seconds / 60:6.2f} min  {shown}", flush=True)
+
+    with Stop() as stop:
+        done = train(task, plan, options.out / name, limits, options.resume, options.seed, lambda: stop.asked, report)
+    state = "finished" if done.finished else "stopped, to be resumed"
+    print(f"{name:14} {done.steps:7} steps {done.seconds / 60:6.2f} min  {state}", flush=True)
+    return 0
+
+
+def _train_all(options: argparse.Namespace) -> int:
+    """Every run in a process of its own, begun as soon as what it needs is finished."""
+    end = time.monotonic() + 60 * options.limit
+    waiting = [name for name in TASKS if not is_finished(options.out, name)]
+    running: dict[str, subprocess.Popen] = {}
+    failed, told = [], False
+    with Stop() as stop:
+        while running or (waiting and not failed):
+            for name in list(waiting):
+                ready = all(is_finished(options.out, need) for need in TASKS[name].needs)
+                if ready and not failed and not stop.asked and time.monotonic() < end:
+                    waiting.remove(name)
+                    running[name] = subprocess.Popen(_child(name, options, (end - time.monotonic()) / 60))
+            time.sleep(0.2)
+            if stop.asked and not told:  # once: a process that saves already would be cut off
+                told = True
+                for process in running.values():
+                    process.terminate()
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    if process.returncode:
+                        failed.append(name)
+            if not running and (stop.asked or time.monotonic() >= end):
+                break
+    left = [name for name in TASKS if not is_finished(options.out, name)]
+    print(f"Failed: {', '.join(failed)}." if failed else f"Left: {', '.join(left) or 'nothing'}.", flush=True)
+    return 1 if failed else 0
+
+
+def _child(name: str, options: argparse.Namespace, limit: float) -> list[str]:
+    given = {"out": options.out, "design": options.design, "seed": options.seed, "device": options.device}
+    given |= {"steps": options.steps} if options.steps else {"minutes": PLANS[name].minutes * options.scale}
+    given |= {"limit": limit} if limit < float("inf") else {}
+    command = [sys.executable, "-m", "training", name, "--resume"]
+    return [*command, *(str(part) for key, value in given.items() for part in (f"--{key}", value))]
+
+
+def _export(options: argparse.Namespace) -> int:
+    size = export(DESIGNS[options.design], partial(load_weights, options.out), options.checkpoint)
+    print(f"{options.checkpoint}: {size / 1e6:.2f} MB")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    device, design = choose_device(options.device), DESIGNS[options.design]
+    models = evaluate.open_models(str(options.checkpoint))
+    runtime = Runtime(device, stages.table(), torch.float32, keep_models=True)
+    start = time.perf_counter()
+
+    def report(row: evaluate.Row) -> None:
+        values = "  ".join(f"{key} {value:.3f}" for key, value in vars(row.measures).items())
+        print(f"{row.number:4} {row.name:12} {values}", flush=True)
+
+    rows = evaluate.evaluate(runtime, models, design, options.count, options.seed, report)
+    print(f"\n{len(rows)} held-out objects, {(time.perf_counter() - start) / len(rows):.1f} s each")
+    _print_verdicts(rows, evaluate.GOALS)
+    coded = []
+    if options.out:
+        weights = partial(load_weights, options.out)
+        coded = evaluate.autoencode(models, design, weights, device, options.count, options.seed)
+        print("\nThe autoencoders alone")
+        _print_verdicts(coded, evaluate.AUTOENCODER_GOALS)
+    if options.report:
+        options.report.mkdir(parents=True, exist_ok=True)
+        _write_csv(options.report / "objects.csv", rows)
+        _write_csv(options.report / "autoencoders.csv", coded)
+        evaluate.contact_sheet(rows).save(options.report / "objects.png")
+    return 0
+
+
+def _print_verdicts(rows: list[evaluate.Row], goals: tuple[evaluate.Goal, ...]) -> None:
+    print("| measure | goal | reached | |\n|---|---|---|---|")
+    for goal, reached, enough in evaluate.verdicts(rows, goals):
+        sign, kind = ">=" if goal.at_least else "<=", "share" if goal.share else "median"
+        verdict = "pass" if enough else "MISS"
+        print(f"| {goal.measure}, {kind} | {sign} {goal.bound} | {reached:.4f} | {verdict} |")
+
+
+def _write_csv(path: Path, rows: list[evaluate.Row]) -> None:
+    lines = evaluate.table(rows)
+    if lines:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0])
+            writer.writeheader()
+            writer.writerows(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

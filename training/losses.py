@@ -1,0 +1,246 @@
+"""What each network is trained to do: losses of the three autoencoders, the image encoder and the flows.
+
+As TRELLIS.2 (arXiv 2512.14692 and its trainers) but for the rendering losses of the shape and texture autoencoders:
+here the truth is exact, so the fields themselves are compared.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.backends import Backends
+from pipeline.models.flow import FlowTransformer, SparseStructureFlowModel
+from pipeline.models.sparse_unet import SparseResBlockC2S3d, SparseUnetVaeDecoder
+from pipeline.sparse import SparseTensor, Subdivision, Voxels, space_to_channel
+
+from .networks import reparameterise
+
+# The quad of a crossed edge, as pipeline.geometry.dual_grid puts it together.
+_QUADS = (
+    ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
+    ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),
+    ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
+)
+_SIGMA_MIN = 1e-5
+_TIME_MEAN, _TIME_STD = 1.0, 1.0  # of the logit of a flow's time, as the reference
+_DROPOUT = 0.1  # share of samples whose condition is left out
+
+Terms = dict[str, torch.Tensor]  # "loss" is what is minimised, the rest is for the log
+
+
+def kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """Divergence of the posterior from a unit Gaussian, per number."""
+    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).mean()
+
+
+def structure_vae(
+    encoder: nn.Module, decoder: nn.Module, occupied: torch.Tensor, random: torch.Generator, kl_weight: float = 1e-3
+) -> Terms:
+    """Cross-entropy and dice of the occupancy [B, 1, R, R, R], and the KL term."""
+    occupied = occupied.float()
+    mean, log_variance = encoder(occupied)
+    logits = decoder(reparameterise(mean, log_variance, random)).float()
+    bce = F.binary_cross_entropy_with_logits(logits, occupied)
+    shown = logits.sigmoid()
+    axes = (1, 2, 3, 4)
+    dice = (1 - (2 * (shown * occupied).sum(axes) + 1) / (shown.sum(axes) + occupied.sum(axes) + 1)).mean()
+    regular = kl(mean, log_variance)
+    with torch.no_grad():
+        hit = logits > 0
+        both, either = (hit & (occupied > 0)).sum(axes), (hit | (occupied > 0)).sum(axes)
+    loss = bce + 0.1 * dice + kl_weight * regular
+    return {"loss": loss, "bce": bce, "dice": dice, "kl": regular, "iou": (both / either.clamp_min(1)).mean()}
+
+
+def levels(voxels: Voxels, count: int) -> list[Subdivision]:
+    """The subdivisions, coarse to fine, that lead to these voxels from a grid 2^count times coarser."""
+    found = []
+    for _ in range(count):
+        found.insert(0, space_to_channel(voxels))
+        voxels = found[0].parents
+    return found
+
+
+def decode(
+    decoder: SparseUnetVaeDecoder, latent: SparseTensor, truth: list[Subdivision], backends: Backends
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """A decoder along the true subdivisions. Returns the raw fields on the finest voxels, and per level the logits of
+    the children [T, 8] that it would have made itself (none for a decoder that is told)."""
+    h = latent.replace(decoder.from_latent(latent.feats))
+    logits = []
+    for level, blocks in enumerate(decoder.blocks):
+        for block in blocks:
+            if isinstance(block, SparseResBlockC2S3d):
+                if block.to_subdiv is not None:
+                    logits.append(block.to_subdiv(h.feats).float())
+                h = block(h, truth[level], backends)
+            else:
+                h = block(h, backends)
+    return decoder.output_layer(F.layer_norm(h.feats.float(), h.feats.shape[-1:])).float(), logits
+
+
+def children(subdivision: Subdivision) -> torch.Tensor:
+    """[T, 8] float: which children of each parent exist."""
+    exists = torch.zeros(8 * len(subdivision.parents), device=subdivision.slots.device)
+    return exists.index_fill(0, subdivision.slots, 1.0).unflatten(0, (-1, 8))
+
+
+def shape_vae(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    grids,
+    objects,
+    random: torch.Generator,
+    backends: Backends,
+    kl_weight: float = 5e-3,
+) -> Terms:
+    """Subdivision, crossed edges, dual vertices, diagonals of quads and the KL term.
+
+    Args:
+        grids: truth.DualGrids. objects: the Objects they belong to; None leaves the diagonals out.
+    """
+    mean, log_variance = encoder(grids.voxels, grids.offsets, grids.crossed, backends)
+    truth = levels(grids.voxels, decoder.levels)
+    latent = _like(mean, truth[0].parents, reparameterise(mean.feats, log_variance, random))
+    raw, logits = decode(decoder, latent, truth, backends)
+    margin = decoder.voxel_margin
+    offsets = (1 + 2 * margin) * raw[:, :3].sigmoid() - margin
+    terms = {
+        "subdivision": sum(F.binary_cross_entropy_with_logits(x, children(s)) for x, s in zip(logits, truth)),
+        "crossed": F.binary_cross_entropy_with_logits(raw[:, 3:6], grids.crossed.float()),
+        "offsets": (offsets - grids.offsets).square().mean(),
+        "kl": kl(mean.feats, log_variance),
+    }
+    loss = terms["subdivision"] + terms["crossed"] + 5 * terms["offsets"] + kl_weight * terms["kl"]
+    if objects is not None:
+        terms["diagonals"] = diagonals(raw[:, 6], grids, objects)
+        loss = loss + 0.1 * terms["diagonals"]
+    return {"loss": loss, **terms}
+
+
+def _like(mean: SparseTensor, voxels: Voxels, feats: torch.Tensor) -> SparseTensor:
+    """Features of the encoder's voxels on an equal set: both are sorted by (sample, x, y, z)."""
+    if len(mean.voxels) != len(voxels):
+        raise ValueError(f"The encoder made {len(mean.voxels)} voxels, the truth has {len(voxels)}.")
+    return SparseTensor(voxels, feats)
+
+
+def diagonals(raw: torch.Tensor, grids, objects) -> torch.Tensor:
+    """Each quad's diagonal should be the one whose middle lies nearer to the surface; weighted by how much nearer.
+
+    Args:
+        raw: [T] the decoder's seventh channel.
+    """
+    voxels, cell = grids.voxels, 1 / grids.resolution
+    steps = torch.tensor(_QUADS, dtype=torch.int32, device=voxels.device)  # [3, 4, 3]
+    row, axis = grids.crossed.nonzero().unbind(1)
+    coords = voxels.coords[row]
+    corners = [voxels.find(torch.cat([coords[:, :1], coords[:, 1:] + steps[axis, i]], 1)) for i in range(4)]
+    quads = torch.stack(corners, 1)
+    quads = quads[(quads >= 0).all(1)]
+    points = (voxels.xyz + grids.offsets) * cell - 0.5
+    middles = (points[quads[:, [0, 1]]] + points[quads[:, [2, 3]]]) / 2  # [Q, 2, 3]: of 0-2 and of 1-3
+    sample = voxels.coords[quads[:, 0], 0].long()
+    counts = torch.bincount(sample, minlength=len(voxels.lengths))
+    size = int(counts.max())
+    place = sample * size + torch.arange(len(quads), device=quads.device) - (counts.cumsum(0) - counts)[sample]
+    dense = middles.new_zeros(len(counts) * size, 2, 3).index_copy(0, place, middles)
+    distance, _ = objects.distance(dense.reshape(len(counts), -1, 3))
+    distance = distance.abs().reshape(-1, 2)[place] / cell
+    gain = distance[:, 1] - distance[:, 0]  # positive: along 0-2
+    log_weight = F.softplus(raw).clamp_min(1e-6).log()[quads]
+    logits = log_weight[:, 0] + log_weight[:, 2] - log_weight[:, 1] - log_weight[:, 3]
+    weight = gain.abs().clamp_max(1)
+    losses = F.binary_cross_entropy_with_logits(logits, (gain > 0).float(), reduction="none")
+    return (weight * losses).sum() / weight.sum().clamp_min(1e-6)
+
+
+def texture_vae(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    grids,
+    random: torch.Generator,
+    backends: Backends,
+    kl_weight: float = 1e-3,
+) -> Terms:
+    """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers."""
+    target = 2 * grids.pbr - 1
+    mean, log_variance = encoder(SparseTensor(grids.voxels, target), backends)
+    truth = levels(grids.voxels, decoder.levels)
+    latent = _like(mean, truth[0].parents, reparameterise(mean.feats, log_variance, random))
+    raw, _ = decode(decoder, latent, truth, backends)
+    error = (raw - target).abs()
+    regular = kl(mean.feats, log_variance)
+    loss = error.mean() + error.square().mean() + kl_weight * regular
+    return {"loss": loss, "l1": error.mean(), "colour": error[:, :3].mean() / 2, "kl": regular}
+
+
+def picture(
+    encoder: nn.Module, head: nn.Module, pictures, occupied: torch.Tensor, material: torch.Tensor, filled: torch.Tensor
+) -> Terms:
+    """What the picture shows, pixel by pixel, and the object behind it.
+
+    Args:
+        pictures: pictures.Pictures.
+        occupied: [B, 1, S, S, S] bool. material: [B, 6, S / 2, S / 2, S / 2], filled: [B, 1, ...] bool where it counts.
+    """
+    pixels = pictures.normalised()
+    side = pixels.shape[-1] // head.patch
+    shown, occupancy, stuff = (x.float() for x in head(encoder(pixels), side))
+    mask = pictures.mask
+    total = mask.sum().clamp_min(1)
+
+    def within(channels: slice, target: torch.Tensor) -> torch.Tensor:
+        return ((shown[:, channels] - target).abs() * mask).sum() / (3 * total)
+
+    both = (occupancy > 0) & occupied
+    either = (occupancy > 0) | occupied
+    terms = {
+        "mask": F.binary_cross_entropy_with_logits(shown[:, :1], mask),
+        "colour": within(slice(1, 4), pictures.base_color),
+        "position": within(slice(4, 7), pictures.position),
+        "normal": within(slice(7, 10), pictures.normal),
+        "occupancy": F.binary_cross_entropy_with_logits(occupancy, occupied.float()),
+        "material": ((stuff - material).abs() * filled).sum() / (material.shape[1] * filled.sum().clamp_min(1)),
+    }
+    weights = {"mask": 0.3, "colour": 1.0, "position": 10.0, "normal": 0.5, "occupancy": 5.0, "material": 1.0}
+    axes = (1, 2, 3, 4)
+    iou = (both.sum(axes) / either.sum(axes).clamp_min(1)).mean()
+    return {"loss": sum(weights[name] * term for name, term in terms.items()), **terms, "iou": iou}
+
+
+def flow(
+    network: FlowTransformer,
+    x_0: torch.Tensor | SparseTensor,
+    tokens: torch.Tensor,
+    random: torch.Generator,
+    backends: Backends,
+    told: torch.Tensor | None = None,
+) -> Terms:
+    """Flow matching: the squared error of the velocity at logit-normal times, conditions left out now and then.
+
+    Args:
+        x_0: normalised latent: [B, C, R, R, R] for the structure, else a SparseTensor.
+        tokens: [B, L, Cc] of the pictures.
+        told: [T, C'] normalised shape latent, for the texture.
+    """
+    batch, device = len(tokens), tokens.device
+    kept = torch.rand(batch, 1, 1, generator=random, device=device) >= _DROPOUT
+    context = network.context(tokens * kept)
+    t = torch.sigmoid(torch.randn(batch, generator=random, device=device) * _TIME_STD + _TIME_MEAN)
+    dense = isinstance(network, SparseStructureFlowModel)
+    data = x_0 if dense else x_0.feats
+    noise = torch.randn(data.shape, generator=random, device=device)
+    at = t.reshape(-1, 1, 1, 1, 1) if dense else t[x_0.voxels.coords[:, 0].long(), None]
+    x_t = (1 - at) * data + (_SIGMA_MIN + (1 - _SIGMA_MIN) * at) * noise
+    if dense:
+        velocity = network(x_t, 1000 * t, context, backends)
+    else:
+        velocity = network(x_0.replace(x_t), 1000 * t, context, told, backends)
+    error = (velocity.float() - ((1 - _SIGMA_MIN) * noise - data)).square()
+    with torch.no_grad():  # how well the data are known at the start, where the condition alone tells
+        early = (at > 0.9).expand_as(error)
+        start = (error * early).sum() / early.sum().clamp_min(1)
+    return {"loss": error.mean(), "start": start}
