@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from . import geometry, stages
-from .bench_shapes import bench_field, spoil, surface_net
+from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
 from .errors import SettingsError
 from .export.files import check_writable
 from .geometry.report import MeshReport, measure
@@ -67,7 +67,7 @@ def run(runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | No
 
 def _raw(side: int, device: torch.device) -> tuple[stages.Mesh, stages.PBRVoxels]:
     """A spoiled mesh and the voxels on it, whose colour is their place in the cube."""
-    vertices, faces = surface_net(bench_field, side, device)
+    vertices, faces = surface_net(bench_field, side, device, STEEPEST)
     cells = torch.unique(((vertices + 0.5) * side).long().clamp(0, side - 1), dim=0)
     place = (cells + 0.5) / side
     attrs = torch.cat([place, place.flip(1)], 1)
@@ -125,7 +125,8 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
             f"raw {name} dirty faces to GLB, {target:,} faces, 2048, {webp}",
             lambda: _whole(runtime, raw, voxels, target, webp),
         )
-        yield replace(row, notes=f"{size / 1e6:.1f} MB")
+        shares = ", ".join(f"{record.stage} {record.seconds:.2f} s" for record in runtime.records)
+        yield replace(row, notes=f"{size / 1e6:.1f} MB; {shares}")
 
 
 def _measure(runtime: Runtime, work: str, call: Callable, calls: int = 2):

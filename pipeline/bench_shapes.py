@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 
 _SLAB = 32  # grid planes evaluated at once
+_BLOCK = 16  # points along a block's side
+
+
+STEEPEST = 2.5  # slope of bench_field at most
 
 
 def bench_field(points: torch.Tensor) -> torch.Tensor:
@@ -15,7 +19,7 @@ def bench_field(points: torch.Tensor) -> torch.Tensor:
     body = (torch.stack([x / 0.36, y / 0.32, (z - 0.05) / 0.38]).norm(dim=0) - 1) * 0.32 + bumps
     turns = 40 * points
     gyroid = sum(turns[:, i].sin() * turns[:, (i + 1) % 3].cos() for i in range(3)) / 40
-    body = torch.where(z < -0.05, torch.maximum(body, gyroid), body)
+    body = torch.maximum(body, torch.minimum(gyroid, -0.05 - z))
     ring = torch.stack([torch.stack([x, y]).norm(dim=0) - 0.42, z]).norm(dim=0) - 0.025
     angle = torch.atan2(y, x)
     nearest = torch.round(angle / _EIGHTH) * _EIGHTH
@@ -29,7 +33,9 @@ _EIGHTH = torch.pi / 4
 _BUMPS = ((0.02, 23.0), (0.01, 47.0), (0.004, 111.0))
 
 
-def surface_net(field, resolution: int, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+def surface_net(
+    field, resolution: int, device: torch.device | str = "cpu", steepest: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The zero set of a field over the cube -0.5 .. 0.5 as quads split into triangles, wound outward.
 
     One vertex to a cell that the surface crosses, at the mean of its crossed edges (surface nets, Gibson 1998): the
@@ -38,19 +44,13 @@ def surface_net(field, resolution: int, device: torch.device | str = "cpu") -> t
     Args:
         field: [N, 3] points -> [N] values, negative inside; positive at the cube's border.
         resolution: cells along a side.
+        steepest: the field's slope at most, which spares looking far from the surface.
 
     Returns:
         vertices [V, 3] float32, faces [F, 3] int32.
     """
-    side = resolution + 1
-    axis = torch.linspace(-0.5, 0.5, side, device=device)
-    values = torch.empty(side, side, side, device=device)
-    for start in range(0, side, _SLAB):
-        block = torch.cartesian_prod(axis[start : start + _SLAB], axis, axis)
-        values[start : start + _SLAB] = field(block).reshape(-1, side, side)
-    total = torch.zeros(resolution**3, 3, device=device)
-    crossings = torch.zeros(resolution**3, device=device)
-    quads = []
+    values = _values(field, resolution + 1, device, steepest)
+    quads, points = [], []
     stride = torch.tensor([resolution * resolution, resolution, 1], device=device)
     for a in range(3):
         b, c = (a + 1) % 3, (a + 2) % 3
@@ -63,16 +63,39 @@ def surface_net(field, resolution: int, device: torch.device | str = "cpu") -> t
         point[:, a] += here / (here - there)
         corner = (crossed * stride).sum(1)
         around = torch.stack([corner - stride[b] - stride[c], corner - stride[c], corner, corner - stride[b]], 1)
-        for cell in around.unbind(1):
-            total.index_add_(0, cell, point)
-            crossings.index_add_(0, cell, torch.ones_like(here))
         quads.append(torch.where((here < 0)[:, None], around, around.flip(1)))
-    quads = torch.cat(quads)
-    used = crossings > 0
-    number = used.cumsum(0) - 1
-    quads = number[quads]
-    vertices = total[used] / crossings[used, None] / resolution - 0.5
+        points.append(point)
+    del values
+    cells, quads = torch.cat(quads).unique(return_inverse=True)
+    points, total = torch.cat(points), torch.zeros(len(cells), 3, device=device)
+    for cell in quads.unbind(1):
+        total.index_add_(0, cell, points)
+    crossings = torch.bincount(quads.reshape(-1), minlength=len(cells))
+    vertices = total / crossings[:, None] / resolution - 0.5
     return vertices, torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).int()
+
+
+def _values(field, side: int, device: torch.device | str, steepest: float | None) -> torch.Tensor:
+    """[side, side, side] the field at the grid's points; far from the surface that at the middle of a block of them."""
+    axis = torch.linspace(-0.5, 0.5, side, device=device)
+    values = torch.empty(side, side, side, device=device)
+    if steepest is None:
+        for start in range(0, side, _SLAB):
+            block = torch.cartesian_prod(axis[start : start + _SLAB], axis, axis)
+            values[start : start + _SLAB] = field(block).reshape(-1, side, side)
+        return values
+    starts = range(0, side, _BLOCK)
+    middle = torch.stack([axis[start : start + _BLOCK].mean() for start in starts])
+    far = field(torch.cartesian_prod(middle, middle, middle)).reshape((len(starts),) * 3)
+    spread = far.repeat_interleave(_BLOCK, 2)[:, :, :side].repeat_interleave(_BLOCK, 1)[:, :side]
+    for row, start in enumerate(starts):
+        values[start : start + _BLOCK] = spread[row]
+    reach = 3**0.5 / 2 * (_BLOCK - 1) / (side - 1)
+    for place in (far.abs() <= steepest * reach).nonzero().tolist():
+        box = tuple(slice(each * _BLOCK, (each + 1) * _BLOCK) for each in place)
+        parts = [axis[each] for each in box]
+        values[box] = field(torch.cartesian_prod(*parts)).reshape([len(part) for part in parts])
+    return values
 
 
 def spoil(vertices: torch.Tensor, faces: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

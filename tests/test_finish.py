@@ -19,6 +19,7 @@ from pipeline.geometry.raster import rasterise
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
+from pipeline.stages import finish
 
 SIDE = 48
 
@@ -238,7 +239,7 @@ def test_pictures_of_every_kind_of_result(damaged):
 
 
 def test_without_warp(nested, monkeypatch):
-    monkeypatch.setattr(stages, "ABSENT", "warp is not installed")
+    monkeypatch.setattr(finish, "ABSENT", "warp is not installed")
     result = stages.process_mesh(runtime(), nested, 10**6)
     assert result.facts["mesh"]["components"] == 2
     assert result.facts["warnings"] == ["Inner shells stay: warp is not installed"]

@@ -1,0 +1,337 @@
+"""The networks: picture -> condition -> structure -> shape -> texture -> raw mesh and voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from PIL import Image
+
+from .. import geometry, sparse
+from ..backends import Backend, Backends
+from ..errors import CheckpointError, EmptyResultError
+from ..geometry.dual_grid import dual_grid_to_mesh
+from ..image import to_pixels
+from ..models.flow import Context, FlowTransformer
+from ..runtime import Runtime
+from ..sampling import Spread, dense_spread, euler, guided, packed_spread
+from ..sparse import SparseTensor, Subdivision, Voxels
+from ..spec import (
+    IMAGE_ENCODER,
+    MAX_TOKENS,
+    SHAPE_DECODER,
+    STRUCTURE_DECODER,
+    STRUCTURE_FLOW,
+    TEXTURE_DECODER,
+    Normalisation,
+    Pass,
+    Route,
+    SamplerSettings,
+)
+from ..weights import Models
+from .values import (
+    Condition,
+    Generation,
+    Latent,
+    Mesh,
+    PBRVoxels,
+    Structure,
+)
+
+_LOWER = "Choose a lower type, or fewer max tokens."
+_CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
+
+
+def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Backend]] | None = None) -> Backends:
+    """The backend table of the whole pipeline.
+
+    Args:
+        choices: as for Backends.
+        more: further rows by operation, which run only where they are chosen.
+    """
+    first, more = geometry.FIRST, more or {}
+    operations = (*sparse.OPERATIONS, *geometry.OPERATIONS)
+    rows = {op.name: (*first.get(op.name, ()), *op.rows, *more.get(op.name, ())) for op in operations}
+    return Backends((replace(op, rows=rows[op.name]) for op in operations), choices)
+
+
+def encode_images(runtime: Runtime, models: Models, images: Sequence[Image.Image], scales: Sequence[int]) -> Condition:
+    """Prepared pictures (views of one object) -> tokens at each image scale."""
+    with runtime.stage("encode", len(scales), "Give fewer pictures."):
+        largest = models.spec.image_size * max(scales)
+        patches = (largest // models.config(IMAGE_ENCODER)["args"].get("patch_size", 16)) ** 2
+        tokens = {}
+        with runtime.use(models, IMAGE_ENCODER, patches) as encoder:
+            for done, scale in enumerate(scales, 1):
+                pixels = to_pixels(images, models.spec.image_size * scale).to(runtime.device)
+                tokens[scale] = torch.cat([encoder(one[None]) for one in pixels])
+                runtime.step("encode", done, len(scales))
+        runtime.check_finite("image condition", *tokens.values())
+        return Condition(tokens)
+
+
+def sample_structure(
+    runtime: Runtime, models: Models, condition: Condition, seed: int, settings: SamplerSettings | None = None
+) -> Structure:
+    """Sample the coarse structure. settings: the checkpoint's if not given.
+
+    Raises:
+        EmptyResultError: no voxel is occupied.
+    """
+    settings = settings or models.spec.structure_sampler
+    random = torch.Generator().manual_seed(seed)
+    with runtime.stage("structure", settings.steps, "Choose a device with more memory, or the CPU."):
+        z = _structure_latent(runtime, models, condition, random, settings)
+        with runtime.use(models, STRUCTURE_DECODER, z[0, 0].numel()) as decoder:
+            logits = decoder(z)
+        runtime.check_finite("structure", logits)
+    occupied = logits[0, 0] > 0
+    if not occupied.any():
+        raise EmptyResultError(
+            "The structure is empty: no voxel is occupied. Try another seed, and check that the picture shows the "
+            "whole object on a transparent background."
+        )
+    return Structure(occupied, random.get_state())
+
+
+def _structure_latent(runtime, models, condition: Condition, random: torch.Generator, settings) -> torch.Tensor:
+    positions = models.config(STRUCTURE_FLOW)["args"]["resolution"] ** 3
+    with runtime.use(models, STRUCTURE_FLOW, positions, condition.count(1)) as flow:
+        noise = torch.randn(1, flow.in_channels, *(flow.resolution,) * 3, generator=random).to(runtime.device)
+
+        def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
+            return flow(x, t, context, runtime.backends)
+
+        return _sample(runtime, "structure", flow, velocity, condition.tokens[1], noise, settings, dense_spread)
+
+
+def sample_shape(
+    runtime: Runtime,
+    models: Models,
+    condition: Condition,
+    structure: Structure,
+    route: Route,
+    settings: SamplerSettings | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> Latent:
+    """Sample the shape latent, coarse to fine if the route is a cascade.
+
+    Args:
+        settings: the checkpoint's if not given.
+        max_tokens: a cascade lowers its resolution, down to that of its model, until it has fewer tokens.
+
+    Raises:
+        EmptyResultError: the coarse shape decodes to nothing.
+    """
+    settings = settings or models.spec.shape_sampler
+    random = torch.Generator()
+    random.set_state(structure.random)
+    latent, resolution = None, 0
+    for number, one_pass in enumerate(route.shape):
+        grid = _grid(models, one_pass)
+        if latent is None:
+            voxels = structure.voxels(grid)
+        else:
+            voxels, grid = _finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
+        stage = "shape" if number == 0 else f"shape {grid * _upscale(models)}"
+        latent = _sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings)
+        resolution = grid * _upscale(models)
+    return Latent(latent, resolution, random.get_state())
+
+
+def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
+    seen = condition.count(one_pass.image_scale)
+    with (
+        runtime.stage(stage, settings.steps, _LOWER),
+        runtime.use(models, one_pass.model, len(voxels), seen) as flow,
+    ):
+        noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
+        normalised = _sample_latent(
+            runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings
+        )
+        return SparseTensor(voxels, _denormalise(normalised, models.spec.shape_normalisation))
+
+
+def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
+    """Decode the coarse shape's voxels and quantise them to the next pass's grid."""
+    tokens = len(latent.voxels)
+    with runtime.stage("upsample", _levels(models), _LOWER), runtime.use(models, SHAPE_DECODER, tokens) as decoder:
+
+        def on_level(level: int) -> None:
+            runtime.step("upsample", level, decoder.levels)
+
+        fine = decoder.upsample(latent, decoder.levels, runtime.backends, on_level)
+        if len(fine) == 0:
+            raise EmptyResultError("The coarse shape decodes to nothing. Try another seed.")
+        smallest, grid = models.config(one_pass.model)["args"]["resolution"], _grid(models, one_pass)
+        while True:
+            coords = ((fine.xyz + 0.5) / resolution * grid).int().unique(dim=0)
+            if len(coords) < max_tokens or grid <= smallest:
+                return Voxels.single(coords), grid
+            grid = max(smallest, grid - _CASCADE_STEP)
+
+
+def sample_texture(
+    runtime: Runtime,
+    models: Models,
+    condition: Condition,
+    shape: Latent,
+    route: Route,
+    settings: SamplerSettings | None = None,
+) -> Latent:
+    """Sample the texture latent on the shape's voxels, told the shape latent.
+
+    settings: the checkpoint's if not given.
+    """
+    settings = settings or models.spec.texture_sampler
+    random = torch.Generator()
+    random.set_state(shape.random)
+    seen = condition.count(route.texture.image_scale)
+    with (
+        runtime.stage("texture", settings.steps, _LOWER),
+        runtime.use(models, route.texture.model, len(shape.sparse.voxels), seen) as flow,
+    ):
+        shape_feats = _normalise(shape.sparse.feats, models.spec.shape_normalisation)
+        channels = flow.in_channels - shape_feats.shape[1]
+        noise = torch.randn(len(shape_feats), channels, generator=random).to(runtime.device)
+        tokens = condition.tokens[route.texture.image_scale]
+        normalised = _sample_latent(runtime, "texture", flow, tokens, shape.sparse.voxels, noise, settings, shape_feats)
+        feats = _denormalise(normalised, models.spec.texture_normalisation)
+    return Latent(shape.sparse.replace(feats), shape.resolution, random.get_state())
+
+
+def _sample_latent(runtime, stage, flow, tokens, voxels: Voxels, noise, settings, concat=None) -> torch.Tensor:
+    def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
+        return flow(SparseTensor(voxels, x), t, context, concat, runtime.backends)
+
+    spread = packed_spread(voxels.lengths)
+    return _sample(
+        runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0)
+    )
+
+
+def _sample(
+    runtime: Runtime,
+    stage: str,
+    flow: FlowTransformer,
+    velocity: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor],
+    tokens: torch.Tensor,
+    noise: torch.Tensor,
+    settings: SamplerSettings,
+    spread: Spread,
+    preview: Callable[[torch.Tensor], object] = lambda x_0: x_0,
+) -> torch.Tensor:
+    """Run a sampler. Several views: each step takes the mean of their velocities (MultiDiffusion, arXiv 2302.08113)."""
+    views = [flow.context(view[None].to(runtime.device)) for view in tokens]
+    nothing = flow.zero_context(runtime.device)
+
+    def at(t: float) -> torch.Tensor:
+        return torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device)
+
+    def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
+        total = velocity(x, at(t), views[0])
+        for view in views[1:]:
+            total = total + velocity(x, at(t), view)
+        return total / len(views) if len(views) > 1 else total
+
+    def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
+        return velocity(x, at(t), nothing)
+
+    steps = euler(guided(conditional, unconditional, settings, spread), noise, settings)
+    for done, sample in enumerate(steps, 1):
+        runtime.step(stage, done, settings.steps, preview(sample.x_0))
+    runtime.check_finite(f"{stage} latent", sample.x)
+    return sample.x
+
+
+def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh, list[Subdivision]]:
+    """Shape latent -> raw mesh (one vertex per fine voxel, holes open) and the subdivisions that led to its voxels.
+
+    Raises:
+        EmptyResultError: no voxel is left.
+    """
+    tokens = len(shape.sparse.voxels)
+    with (
+        runtime.stage("decode shape", _levels(models) + 1, _LOWER),
+        runtime.use(models, SHAPE_DECODER, tokens) as decoder,
+    ):
+        fields, subdivisions = decoder(
+            shape.sparse, None, runtime.backends, lambda level: runtime.step("decode shape", level, decoder.levels + 1)
+        )
+        if len(fields.voxels) == 0:
+            raise EmptyResultError("The shape decodes to nothing. Try another seed.")
+        runtime.check_finite("decoded shape", fields.feats)
+        offsets, crossed, split = decoder.dual_grid(fields.feats)
+        return Mesh(*dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)), subdivisions
+
+
+def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisions: Sequence[Subdivision]) -> PBRVoxels:
+    """Texture latent -> PBR voxels on the shape's fine voxels."""
+    tokens = len(texture.sparse.voxels)
+    with (
+        runtime.stage("decode texture", _levels(models) + 1, _LOWER),
+        runtime.use(models, TEXTURE_DECODER, tokens) as decoder,
+    ):
+        fields, _ = decoder(
+            texture.sparse,
+            subdivisions,
+            runtime.backends,
+            lambda level: runtime.step("decode texture", level, decoder.levels + 1),
+        )
+        runtime.check_finite("decoded texture", fields.feats)
+        return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution)
+
+
+def generate(
+    runtime: Runtime,
+    models: Models,
+    images: Sequence[Image.Image],
+    route: Route,
+    seed: int,
+    texture: bool = True,
+    max_tokens: int = MAX_TOKENS,
+) -> Generation:
+    """From prepared pictures (views of one object) to the raw mesh and its PBR voxels, with the checkpoint's samplers.
+
+    Args:
+        texture: False stops after the shape: no texture latent, no voxels.
+    """
+    models.checkpoint.require(route, texture)
+    condition = encode_images(runtime, models, images, route.image_scales(texture))
+    structure = sample_structure(runtime, models, condition, seed)
+    shape = sample_shape(runtime, models, condition, structure, route, max_tokens=max_tokens)
+    texture_latent = sample_texture(runtime, models, condition, shape, route) if texture else None
+    mesh, subdivisions = decode_shape(runtime, models, shape)
+    voxels = decode_texture(runtime, models, texture_latent, subdivisions) if texture else None
+    return Generation(structure.voxels(_grid(models, route.shape[0])), shape, mesh, texture_latent, voxels)
+
+
+def _grid(models: Models, one_pass: Pass) -> int:
+    """Latent voxels along a side."""
+    return round(models.config(one_pass.model)["args"]["resolution"] * one_pass.grid_scale)
+
+
+def _levels(models: Models) -> int:
+    """Subdivisions between a latent voxel and the finest ones."""
+    return len(models.config(SHAPE_DECODER)["args"]["model_channels"]) - 1
+
+
+def _upscale(models: Models) -> int:
+    """Fine voxels per latent voxel along a side."""
+    return 2 ** _levels(models)
+
+
+def _denormalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    if feats.shape[1] != len(normalisation.mean):
+        raise CheckpointError(
+            f"The latent has {feats.shape[1]} channels, its normalisation {len(normalisation.mean)}: the models and "
+            "pipeline.json belong to different checkpoints (ComfyUI bundles have the released one's)."
+        )
+    mean, std = (feats.new_tensor(values) for values in (normalisation.mean, normalisation.std))
+    return feats * std + mean
+
+
+def _normalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    mean, std = (feats.new_tensor(values) for values in (normalisation.mean, normalisation.std))
+    return (feats - mean) / std

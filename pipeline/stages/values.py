@@ -1,0 +1,182 @@
+"""What the stages hand on: conditions, latents, meshes, voxels, and the settings of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from ..errors import SettingsError
+from ..export import AlphaMode
+from ..sparse import SparseTensor, Voxels
+
+# PBR channels of a voxel
+BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
+SHELLS = ("surface", "outer", "solid")  # what process_mesh can make of inner and open surfaces
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros."""
+
+    tokens: dict[int, torch.Tensor]
+
+    def count(self, scale: int) -> int:
+        """Tokens at an image scale, all views together. Raises SettingsError if there are none."""
+        if scale not in self.tokens:
+            have = ", ".join(map(str, self.tokens))
+            raise SettingsError(f"The condition holds the image scales {have}; this pass needs {scale}.")
+        return self.tokens[scale][..., 0].numel()
+
+    def to(self, device: torch.device | str) -> Condition:
+        return Condition({scale: tokens.to(device) for scale, tokens in self.tokens.items()})
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which voxels of the coarse grid are occupied: [R, R, R] bool.
+
+    random is the state of the run's random stream after this stage; the next stage continues it.
+    """
+
+    occupied: torch.Tensor
+    random: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Structure:
+        return Structure(self.occupied.to(device), self.random)
+
+    def voxels(self, resolution: int) -> Voxels:
+        """The occupied voxels of a coarser (or the same) grid, sorted by (x, y, z)."""
+        ratio, rest = divmod(self.occupied.shape[0], resolution)
+        if rest or ratio == 0:
+            raise SettingsError(
+                f"A structure of {self.occupied.shape[0]} voxels a side cannot be pooled to {resolution}."
+            )
+        pooled = torch.nn.functional.max_pool3d(self.occupied[None, None].float(), ratio)[0, 0] > 0.5
+        return Voxels.single(pooled.nonzero())
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A structured latent (denormalised, fp32) on voxels, and the resolution it decodes to. random as in Structure."""
+
+    sparse: SparseTensor
+    resolution: int
+    random: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Latent:
+        return Latent(self.sparse.to(device), self.resolution, self.random)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles in the world frame: vertices [V, 3] fp32, faces [F, 3] int32.
+
+    facts: what process_mesh changed and measured; empty for a raw mesh.
+    attrs: [V, 6] fp32, 0-1, as PBRVoxels: vertex colours; None if it has none.
+    uvs: [V, 2] fp32, v downwards: those of a mesh that comes from elsewhere; None if it has none.
+    lods: the same, coarser and coarser.
+    """
+
+    vertices: torch.Tensor
+    faces: torch.Tensor
+    facts: dict = field(default_factory=dict)
+    attrs: torch.Tensor | None = None
+    uvs: torch.Tensor | None = None
+    lods: tuple[Mesh, ...] = ()
+
+    @property
+    def levels(self) -> tuple[Mesh, ...]:
+        """The mesh and its coarser levels."""
+        return (self, *self.lods)
+
+    def to(self, device: torch.device | str) -> Mesh:
+        attrs, uvs = (None if each is None else each.to(device) for each in (self.attrs, self.uvs))
+        lods = tuple(level.to(device) for level in self.lods)
+        return Mesh(self.vertices.to(device), self.faces.to(device), self.facts, attrs, uvs, lods)
+
+
+@dataclass(frozen=True)
+class PBRVoxels:
+    """Material voxels: feats [T, 6] fp32 = base colour RGB, metallic, roughness, alpha, meant for 0-1, not clamped."""
+
+    sparse: SparseTensor
+    resolution: int
+
+    def to(self, device: torch.device | str) -> PBRVoxels:
+        return PBRVoxels(self.sparse.to(device), self.resolution)
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """A mesh whose vertices have normals [V, 3] unit, uvs [V, 2] in 0-1, v downwards, and, where there is a normal map,
+    tangents [V, 4] (see geometry.bake)."""
+
+    mesh: Mesh
+    normals: torch.Tensor
+    uvs: torch.Tensor
+    tangents: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """An unwrapped mesh, and coarser levels of it if there are any, with the maps that they share; all on the CPU.
+
+    maps: [S, S, 6] uint8, row 0 at v = 0: base colour RGB (sRGB), metallic, roughness, alpha.
+    normal_map: [S, S, 3] uint8, in the tangent space of the tangents; None if not asked for.
+    occlusion: [S, S] uint8, 255 where all light arrives; None if not asked for.
+    facts: the mesh's, charts, utilisation (share of the atlas that charts cover), stretch where the unwrapper tells,
+    texels_far (texels without a voxel within one voxel: they have the nearest voxel's values), translucent (share of
+    covered texels with an alpha below 0.9).
+    """
+
+    levels: tuple[Unwrapped, ...]
+    maps: np.ndarray
+    facts: dict
+    normal_map: np.ndarray | None = None
+    occlusion: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a raw mesh becomes a file."""
+
+    faces: int = 500_000
+    texture_size: int = 2048
+    alpha_mode: AlphaMode = AlphaMode.OPAQUE
+    double_sided: bool = True
+    image_format: str = "png"
+    shells: str = "outer"  # one of SHELLS, see process_mesh
+    normal_map: bool = False
+    occlusion: bool = False
+    lods: tuple[int, ...] = ()  # face counts of coarser levels, descending
+    vertex_colors: bool = False  # in place of textures
+
+    def __post_init__(self) -> None:
+        check_levels([self.faces, *self.lods])
+        if not 16 <= self.texture_size <= 16384:
+            raise SettingsError(f"The texture size must lie in 16-16384, got {self.texture_size}.")
+
+
+def check_levels(counts: Sequence[int]) -> None:
+    if min(counts) < 4:
+        raise SettingsError(f"A mesh needs at least 4 faces, got {min(counts)}.")
+    if any(after >= before for before, after in pairwise(counts)):
+        raise SettingsError(
+            f"Levels of detail must have fewer faces than the mesh and than each other, in turn; got "
+            f"{', '.join(f'{count:,}' for count in counts[1:])} below {counts[0]:,}."
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Everything that sampling and decoding made, before post-processing."""
+
+    structure: Voxels  # on the grid of the first shape pass
+    shape: Latent
+    mesh: Mesh
+    texture: Latent | None
+    voxels: PBRVoxels | None
