@@ -22,6 +22,7 @@ from ..geometry.bake import (
     sample_voxels,
     vertex_tangents,
 )
+from ..geometry.checks import check_mesh
 from ..geometry.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
 from ..geometry.repair import vertex_normals
 from ..geometry.report import measure
@@ -195,7 +196,7 @@ def bake_texture(
 
     Raises:
         SettingsError: keep_uvs, and the mesh has no UVs, or levels of detail.
-        MeshError: keep_uvs, and the UVs are not all in 0-1.
+        MeshError: see check_mesh; keep_uvs, and the UVs are not all in 0-1.
     """
     device = _geometry_device(runtime)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
@@ -258,6 +259,7 @@ def _kept_uvs(mesh: Mesh) -> tuple:
         raise SettingsError("The mesh has no UVs to keep (processing drops them). Bake without keeping UVs.")
     if mesh.lods:
         raise SettingsError("Levels of detail have no UVs to keep. Process the mesh without levels.")
+    check_mesh(mesh.vertices, mesh.faces, some_faces=True)
     low, high = mesh.uvs.aminmax()
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # so NaN fails
         raise MeshError(
