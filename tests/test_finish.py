@@ -13,9 +13,10 @@ from PIL import Image
 
 pytest.importorskip("warp")
 from pipeline import stages
-from pipeline.bench_shapes import spoil, surface_net
+from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
 from pipeline.geometry.raster import rasterise
+from pipeline.geometry.surface import Surface
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
@@ -169,6 +170,16 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         sizes.append(covered.sum())
     assert taken.max() == 1  # no texel of two levels
     assert 3 < sizes[0] / sizes[1] < 5.5 and 3 < sizes[1] / sizes[2] < 6
+
+
+def test_thin_parts_survive_strong_simplifying():
+    """A plate and rods a few cells thin: no point of theirs is far from 2 % of the faces."""
+    raw = stages.Mesh(*surface_net(bench_field, 96))
+    used = runtime()
+    mesh = stages.process_mesh(used, raw, 2000, resolution=96)
+    assert used.backends.used["simplify"] == "hybrid" and mesh.facts["mesh"]["non_manifold_edges"] == 0
+    corners = raw.vertices[raw.faces[::7].long()].mean(1)
+    assert Surface(mesh.vertices, mesh.faces).closest(corners).distance.max() < 0.04
 
 
 def test_a_level_that_is_none_is_left_out(nested):
