@@ -388,6 +388,12 @@ def test_more_faces_than_texels():
         unwrap(*soup(2000), 64, 4, nothing)
 
 
+# of these a face of two corners has an area of 1e-21 in fp64
+ROUNDED = torch.tensor(
+    [[-0.4397, 0.3495, 0.1639], [-0.4402, 0.3495, 0.1662], [-0.2131, 0.1228, 0.4067], [-0.2138, 0.1232, 0.4082]]
+)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -395,6 +401,7 @@ def test_more_faces_than_texels():
         ({"vertices": torch.zeros(0, 3), "faces": torch.zeros(0, 3, dtype=torch.int32)}, EmptyResultError, "no faces"),
         ({"vertices": torch.full((3, 3), 0.5)}, EmptyResultError, "has an area"),
         ({"faces": torch.tensor([[0, 1, 1]])}, EmptyResultError, "has an area"),
+        ({"vertices": ROUNDED, "faces": torch.tensor([[3, 2, 2], [1, 0, 0]])}, EmptyResultError, "has an area"),
         ({"vertices": torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, torch.nan, 0]])}, MeshError, "1 of 3 vertices are NaN"),
         ({"faces": torch.tensor([[0, 1, 3]])}, MeshError, "0 to 2"),
         ({"faces": torch.tensor([[0, 1, -1]])}, MeshError, "-1"),

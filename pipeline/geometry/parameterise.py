@@ -12,6 +12,7 @@ _ROUNDS, _STEPS = 4, 15  # local-global rounds, and steps of conjugate gradients
 _STILL = 1e-6  # holds each chart in its place, for its energy does not change when it moves as a whole
 _ENOUGH = 1e-13  # squared residual, of the right side: below is nothing but rounding
 _COTANGENTS = 0.02, 20.0  # keeps the Laplacian positive and slivers from dominating it
+_ROUNDING = 1e-14  # height of a face by a side of it, below which it has none
 _TURNS = 24  # directions tried within a quarter turn for a chart's smallest box
 
 
@@ -53,6 +54,7 @@ def flat_shapes(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     length = one.norm(dim=1)
     along = (one * two).sum(1) / length.clamp_min(1e-300)
     across = torch.linalg.cross(one, two).norm(dim=1) / length.clamp_min(1e-300)
+    across = torch.where(across > _ROUNDING * two.norm(dim=1), across, 0)
     zero = torch.zeros_like(length)
     return torch.stack([zero, zero, length, zero, along, across], 1).reshape(-1, 3, 2)
 
