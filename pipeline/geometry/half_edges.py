@@ -132,9 +132,7 @@ class HalfEdges:
 
     def border(self) -> torch.Tensor:
         """[N] int64 half-edges of the edges of one face."""
-        alone = self.twin < 0
-        alone[self.crowded] = False
-        return alone.nonzero().squeeze(1)
+        return border(self.twin, self.crowded)
 
     def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Both half-edges, int32, of the edges of two faces, the lower ones ascending."""
@@ -175,6 +173,13 @@ def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     order, first = grouped(low, count)
     kernels.over(kernels.pair_half_edges, count, faces, first, order, twin, edges)
     return twin, int(edges.sum())
+
+
+def border(twin: torch.Tensor, crowded: torch.Tensor) -> torch.Tensor:
+    """[N] int64 half-edges without a twin [3 F] that are not crowded [M], on edges of more than two faces."""
+    alone = twin < 0
+    alone[crowded] = False
+    return alone.nonzero().squeeze(1)
 
 
 def following(half_edge: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from .columns import chunks, corners, cross, difference, dot
-from .half_edges import HalfEdges, Sheets, by_kernels, components, following, preceding, two_colour
+from .half_edges import HalfEdges, Sheets, border, by_kernels, components, following, preceding, two_colour
 
 _PAIRS = 1 << 20  # pairs of a face and a point compared at once
 _OPEN = 4.0  # radians by which a sheet that is all border counts as bent more
@@ -35,9 +35,7 @@ class Topology:
 
     def border(self) -> torch.Tensor:
         """[N] int64 half-edges of edges with one face."""
-        border = self.twin < 0
-        border[self.crowded] = False
-        return border.nonzero().squeeze(1)
+        return border(self.twin, self.crowded)
 
     def closed(self) -> torch.Tensor:
         """[components] bool: has an inside, as nothing is open and all faces can be wound alike."""

@@ -24,7 +24,7 @@ from ..geometry.bake import (
 )
 from ..geometry.checks import check_mesh
 from ..geometry.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
-from ..geometry.repair import vertex_normals
+from ..geometry.repair import compact, vertex_normals
 from ..geometry.report import measure
 from ..geometry.shells import outer_shell
 from ..geometry.solid import project, solid
@@ -33,6 +33,7 @@ from ..render import Camera, Subject, turntable
 from ..runtime import Runtime
 from .values import (
     ALPHA,
+    LOWER,
     METALLIC,
     ROUGHNESS,
     SHELLS,
@@ -44,7 +45,6 @@ from .values import (
     check_levels,
 )
 
-_LOWER = "Choose a lower type, or fewer max tokens."
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 
 
@@ -81,7 +81,7 @@ def process_mesh(
             "Try another seed or type."
         )
     device = _geometry_device(runtime)
-    with runtime.stage("process mesh", 4, _LOWER):
+    with runtime.stage("process mesh", 4, LOWER):
         cleaned = clean(
             mesh.vertices.to(device), mesh.faces.to(device), CleanSettings(max_hole_perimeter=max_hole_perimeter)
         )
@@ -166,7 +166,7 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
             points = level.vertices.to(device)
             attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
             far += alone
-            levels.append(replace(level, attrs=attrs.cpu(), lods=()))
+            levels.append(replace(level, attrs=attrs, lods=()))
             runtime.step("color vertices", len(levels), len(mesh.levels))
     first, *rest = levels
     return replace(first, facts={**mesh.facts, "vertices_far": far}, lods=tuple(rest)).to("cpu")
@@ -293,13 +293,12 @@ def _smooth_normals(mesh: Mesh) -> torch.Tensor:
 
 def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -> tuple[Unwrapped, ...]:
     """Parts the faces and what their vertices have by level, onto the CPU."""
-    levels = []
+    columns = [vertices, normals, uvs, *([] if tangents is None else [tangents])]
+    rows, levels = torch.cat(columns, 1), []
     for part in faces.split(list(counts)):
-        used, own = part.unique(return_inverse=True)
-        at, normal, uv = (each[used].cpu() for each in (vertices, normals, uvs))
-        levels.append(
-            Unwrapped(Mesh(at, own.int().cpu()), normal, uv, None if tangents is None else tangents[used].cpu())
-        )
+        used, own = compact(rows, part)
+        at, *more = (each.contiguous().cpu() for each in used.split([each.shape[1] for each in columns], 1))
+        levels.append(Unwrapped(Mesh(at, own.int().cpu()), *more))
     return tuple(levels)
 
 
@@ -367,9 +366,9 @@ def draw(
     with runtime.stage("draw", 1, "Ask for smaller pictures."):
         if isinstance(result, Mesh):
             mesh = result.to(device)
-            used, faces = mesh.faces.unique(return_inverse=True)  # raw meshes have vertices without faces
-            colours = None if mesh.attrs is None else mesh.attrs[used]
-            subject = Subject(mesh.vertices[used], faces.int(), colours=colours)
+            rows = mesh.vertices if mesh.attrs is None else torch.cat([mesh.vertices, mesh.attrs], 1)
+            rows, faces = compact(rows, mesh.faces)  # raw meshes have vertices without faces
+            subject = Subject(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
         else:
             first = result.levels[0]
             mesh = first.mesh.to(device)

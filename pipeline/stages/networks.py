@@ -31,6 +31,7 @@ from ..spec import (
 )
 from ..weights import Models
 from .values import (
+    LOWER,
     Condition,
     Generation,
     Latent,
@@ -39,7 +40,6 @@ from .values import (
     Structure,
 )
 
-_LOWER = "Choose a lower type, or fewer max tokens."
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
 
 
@@ -143,7 +143,7 @@ def sample_shape(
 def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
     seen = condition.count(one_pass.image_scale)
     with (
-        runtime.stage(stage, settings.steps, _LOWER),
+        runtime.stage(stage, settings.steps, LOWER),
         runtime.use(models, one_pass.model, len(voxels), seen) as flow,
     ):
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
@@ -156,7 +156,7 @@ def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels
 def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
     """Decode the coarse shape's voxels and quantise them to the next pass's grid."""
     tokens = len(latent.voxels)
-    with runtime.stage("upsample", _levels(models), _LOWER), runtime.use(models, SHAPE_DECODER, tokens) as decoder:
+    with runtime.stage("upsample", _levels(models), LOWER), runtime.use(models, SHAPE_DECODER, tokens) as decoder:
 
         def on_level(level: int) -> None:
             runtime.step("upsample", level, decoder.levels)
@@ -189,7 +189,7 @@ def sample_texture(
     random.set_state(shape.random)
     seen = condition.count(route.texture.image_scale)
     with (
-        runtime.stage("texture", settings.steps, _LOWER),
+        runtime.stage("texture", settings.steps, LOWER),
         runtime.use(models, route.texture.model, len(shape.sparse.voxels), seen) as flow,
     ):
         shape_feats = _normalise(shape.sparse.feats, models.spec.shape_normalisation)
@@ -253,7 +253,7 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
     """
     tokens = len(shape.sparse.voxels)
     with (
-        runtime.stage("decode shape", _levels(models) + 1, _LOWER),
+        runtime.stage("decode shape", _levels(models) + 1, LOWER),
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
         fields, subdivisions = decoder(
@@ -270,7 +270,7 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
     """Texture latent -> PBR voxels on the shape's fine voxels."""
     tokens = len(texture.sparse.voxels)
     with (
-        runtime.stage("decode texture", _levels(models) + 1, _LOWER),
+        runtime.stage("decode texture", _levels(models) + 1, LOWER),
         runtime.use(models, TEXTURE_DECODER, tokens) as decoder,
     ):
         fields, _ = decoder(

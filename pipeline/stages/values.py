@@ -15,6 +15,7 @@ from ..sparse import SparseTensor, Voxels
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
+LOWER = "Choose a lower type, or fewer max tokens."  # what to try where memory does not suffice
 SHELLS = ("surface", "outer", "solid")  # what process_mesh can make of inner and open surfaces
 
 
