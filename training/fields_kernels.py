@@ -105,6 +105,27 @@ def primitive(row: wp.array[wp.float32], point: wp.vec3):
     return -wp.min(a, wp.min(b, c))
 
 
+@wp.func
+def nearest(rows: wp.array2d[wp.float32], point: wp.vec3):
+    """Signed distance in the object's own frame, and the slot that decides it."""
+    best = FAR
+    decider = wp.int32(0)
+    for slot in range(rows.shape[0]):
+        row = rows[slot]
+        operation = row[OPERATION]
+        if operation > 0.0:
+            new = primitive(row, point)
+            if new <= best:
+                best = new
+                decider = slot
+        elif operation < 0.0:
+            new = -primitive(row, point)
+            if new > best:
+                best = new
+                decider = slot
+    return best, decider
+
+
 @wp.kernel
 def measure(
     start: wp.int32,
@@ -115,22 +136,7 @@ def measure(
     part: wp.array[wp.int32],
 ):
     i = start + wp.tid()
-    rows = table[wp.int32(owner[i])]
-    best = FAR
-    decider = wp.int32(0)
-    for slot in range(rows.shape[0]):
-        row = rows[slot]
-        operation = row[OPERATION]
-        if operation > 0.0:
-            new = primitive(row, points[i])
-            if new <= best:
-                best = new
-                decider = slot
-        elif operation < 0.0:
-            new = -primitive(row, points[i])
-            if new > best:
-                best = new
-                decider = slot
+    best, decider = nearest(table[wp.int32(owner[i])], points[i])
     distance[i] = best
     part[i] = decider
 

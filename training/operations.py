@@ -84,8 +84,7 @@ class _Gathered(torch.autograd.Function):
         if need_weight:
             zero = _with_zero(feats)
             to_weight = sum(
-                rows.t() @ zero.index_select(0, table.flatten()).unflatten(0, table.shape).flatten(1)
-                for rows, table in zip(grad.split(_ROWS), neighbours.split(_ROWS))
+                rows.t() @ _rows(zero, table) for rows, table in zip(grad.split(_ROWS), neighbours.split(_ROWS))
             ).reshape(weight.shape)
         return to_feats, to_weight, grad.sum(0) if ctx.with_bias else None, None
 
@@ -95,9 +94,16 @@ def _product(feats, neighbours, matrix, bias) -> torch.Tensor:
     zero = _with_zero(feats)
     blocks = []
     for table in neighbours.split(_ROWS):
-        gathered = zero.index_select(0, table.flatten()).unflatten(0, table.shape).flatten(1)
+        gathered = _rows(zero, table)
         blocks.append(gathered @ matrix if bias is None else torch.addmm(bias, gathered, matrix))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _rows(feats: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """feats [T, C], table [n, 27] -> [n, 27 C]. By indexing in the widest numbers that rows divide into: index_select
+    takes 20 times as long for rows as short as these."""
+    wide = next(d for d in (torch.complex128, torch.int64, feats.dtype) if feats[0].nbytes % d.itemsize == 0)
+    return feats.view(wide)[table].view(feats.dtype).flatten(1)
 
 
 def _with_zero(feats: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from .objects import Objects
 from .tracing import box_span, lightness, march, openness
 from .truth import DualGrids
 
-_OVERSAMPLED = 1.5  # pixels of a full picture's side for one of the prepared picture's
+_OVERSAMPLED = 1.25  # pixels of a full picture's side for one of the prepared picture's
 _LAYERS = 4  # translucent surfaces that a ray passes
 _REACH = 0.3  # of ambient occlusion, in radii of the object, as pipeline.render
 _STEP_IN = 6e-3  # world units from a translucent surface to where the ray goes on

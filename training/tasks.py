@@ -30,7 +30,7 @@ from .networks import Design, StructureEncoder, new
 STRUCTURE_VAE, SHAPE_VAE, TEXTURE_VAE, ENCODER = "structure-vae", "shape-vae", "texture-vae", "encoder"
 STRUCTURE, SHAPE, TEXTURE = "structure-flow", "shape-flow", "texture-flow"
 
-_TOGETHER = 32  # objects whose pictures and grids are made at once
+_TOGETHER = 64  # objects whose pictures and grids are made at once
 _HALF = (Block, SparseConvNeXtBlock3d, SparseResBlockC2S3d, SparseResBlockS2C3d, ResBlock3d, UpsampleBlock3d)
 
 
@@ -66,13 +66,13 @@ class Plan:
 
 # Two phases of 25 minutes: what needs nothing, and the flows, which need the finished autoencoders and encoder.
 PLANS = {
-    STRUCTURE_VAE: Plan(10, objects=128, batch=64, repeats=4, rate=1e-3),
-    SHAPE_VAE: Plan(22, objects=32, batch=16, repeats=2, rate=1e-3),
-    TEXTURE_VAE: Plan(14, objects=32, batch=16, repeats=2, rate=1e-3),
-    ENCODER: Plan(22, objects=128, batch=64, repeats=2, rate=8e-4, warmup=1000),
-    STRUCTURE: Plan(22, objects=256, batch=128, repeats=12, rate=8e-4, warmup=500),
-    SHAPE: Plan(22, objects=256, batch=64, repeats=6, rate=8e-4, warmup=500),
-    TEXTURE: Plan(16, objects=256, batch=64, repeats=4, rate=8e-4, warmup=500),
+    STRUCTURE_VAE: Plan(5, objects=128, batch=64, repeats=4, rate=1e-3),
+    SHAPE_VAE: Plan(22, objects=64, batch=16, repeats=4, rate=1e-3),
+    TEXTURE_VAE: Plan(14, objects=64, batch=16, repeats=4, rate=1e-3),
+    ENCODER: Plan(22, objects=384, batch=64, repeats=6, rate=8e-4, warmup=1000),
+    STRUCTURE: Plan(22, objects=512, batch=128, repeats=24, rate=8e-4, warmup=500),
+    SHAPE: Plan(22, objects=512, batch=64, repeats=12, rate=8e-4, warmup=500),
+    TEXTURE: Plan(16, objects=512, batch=64, repeats=12, rate=8e-4, warmup=500),
 }
 
 Weights = Callable[[str], Mapping[str, torch.Tensor]]  # name of a run -> what it has made so far (train.load_weights)

@@ -1,0 +1,97 @@
+"""Warp kernels of tracing.py: one thread follows one ray to its end. Twins: the functions of tracing.py in torch."""
+# No `from __future__ import annotations`: Warp reads the annotations as they are.
+
+import torch
+import warp as wp
+
+from pipeline.geometry import kernels
+
+from . import tracing
+from .fields_kernels import nearest
+
+kernels.configure(__name__)
+
+STEPS, NEAR, CAUTION = wp.constant(tracing.STEPS), wp.constant(tracing.NEAR), wp.constant(tracing.CAUTION)
+SHADOW_STEPS, LIFT = wp.constant(tracing.SHADOW_STEPS), wp.constant(tracing.LIFT)
+SHORTEST, LONGEST = wp.constant(tracing.SHADOW_STEP[0]), wp.constant(tracing.SHADOW_STEP[1])
+
+
+@wp.kernel
+def follow(
+    start: wp.int32,
+    table: wp.array3d[wp.float32],
+    middle: wp.array[wp.vec3],
+    scale: wp.array[wp.float32],
+    owner: wp.array[wp.int64],
+    eyes: wp.array[wp.vec3],
+    rays: wp.array[wp.vec3],
+    first: wp.array[wp.float32],
+    last: wp.array[wp.float32],
+    hit: wp.array[wp.float32],
+    part: wp.array[wp.int64],
+):
+    i = start + wp.tid()
+    own = wp.int32(owner[i])
+    rows = table[own]
+    size = scale[own]
+    t = first[i]
+    step = wp.int32(0)
+    while t < last[i] and step < STEPS:
+        distance, decider = nearest(rows, (eyes[i] + rays[i] * t) / size + middle[own])
+        distance = wp.abs(distance) * size
+        if distance < NEAR * (1.0 + 4.0 * wp.float32(step) / wp.float32(STEPS)):
+            hit[i] = t
+            part[i] = wp.int64(decider)
+            return
+        t += CAUTION * distance
+        step += 1
+
+
+@wp.kernel
+def shade(
+    start: wp.int32,
+    table: wp.array3d[wp.float32],
+    middle: wp.array[wp.vec3],
+    scale: wp.array[wp.float32],
+    owner: wp.array[wp.int64],
+    points: wp.array[wp.vec3],
+    normals: wp.array[wp.vec3],
+    lights: wp.array[wp.vec3],
+    softness: wp.array[wp.float32],
+    lit: wp.array[wp.float32],
+):
+    i = start + wp.tid()
+    own = wp.int32(owner[i])
+    rows = table[own]
+    size = scale[own]
+    at = points[i] + normals[i] * LIFT
+    t = 2.0 * LIFT
+    clear = wp.float32(1.0)
+    for _ in range(SHADOW_STEPS):
+        distance, _part = nearest(rows, (at + lights[i] * t) / size + middle[own])
+        distance *= size
+        clear = wp.min(clear, distance / (softness[i] * t))
+        t += wp.clamp(wp.abs(distance), SHORTEST, LONGEST)
+    clear = wp.max(clear, -1.0)
+    lit[i] = 0.25 * (1.0 + clear) * (1.0 + clear) * (2.0 - clear)
+
+
+def _run(kernel: wp.Kernel, objects, owner: torch.Tensor, values: tuple, results: tuple) -> None:
+    objects_ = [wp.from_torch(objects.table.contiguous()), kernels.array(objects.middle)]
+    objects_ += [kernels.array(objects.scale), kernels.array(owner)]
+    fixed = [*objects_, *map(kernels.array, values), *map(wp.from_torch, results)]
+    kernels.run(kernel, len(owner), lambda start, _: [start, *fixed], kernels.device_of(owner), chunk=1 << 12)
+
+
+def march(objects, owner, eyes, rays, start: torch.Tensor, end: torch.Tensor):
+    """As tracing.march."""
+    hit, part = torch.full_like(start, torch.inf), torch.zeros_like(owner)
+    _run(follow, objects, owner, (eyes, rays, start, end), (hit, part))
+    return hit, part
+
+
+def lightness(objects, owner, points, normals, lights, softness: torch.Tensor) -> torch.Tensor:
+    """As tracing.lightness."""
+    lit = torch.empty_like(softness)
+    _run(shade, objects, owner, (points, normals, lights, softness), (lit,))
+    return lit
