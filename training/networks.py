@@ -12,7 +12,12 @@ from torch import nn
 from pipeline.models import build
 from pipeline.models.flow import FlowTransformer
 from pipeline.models.layers import SparseConv3d
-from pipeline.models.sparse_unet import SparseConvNeXtBlock3d, SparseResBlockC2S3d, SparseResBlockS2C3d
+from pipeline.models.sparse_unet import (
+    SparseConvNeXtBlock3d,
+    SparseResBlockC2S3d,
+    SparseResBlockS2C3d,
+    SparseUnetVaeEncoder,
+)
 from pipeline.models.structure_vae import ChannelNorm, ResBlock3d
 from pipeline.spec import (
     IMAGE_ENCODER,
@@ -79,7 +84,7 @@ def _flow(name: str, resolution: int, channels: int, told: int, width: int, head
         "cond_channels": seen,
         "num_blocks": blocks,
         "num_heads": heads,
-        "mlp_ratio": 3.0,
+        "mlp_ratio": 2.5,
         "pe_mode": "rope",
         "share_mod": True,
         "qk_rms_norm": True,
@@ -163,13 +168,13 @@ SMALL = Design(
         SHAPE_DECODER: _unet("FlexiDualGridVaeDecoder", [32, 32, 16, 16], [1, 1, 1, 0], 8, resolution=128),
         TEXTURE_FLOW_512: _flow("SLatFlowModel", 16, 8, 8, 128, 4, 3, 192),
         TEXTURE_DECODER: _unet(
-            "SparseUnetVaeDecoder", [32, 16, 16, 8], [1, 1, 1, 0], 8, out_channels=PBR, pred_subdiv=False
+            "SparseUnetVaeDecoder", [32, 32, 16, 16], [1, 1, 1, 0], 8, out_channels=PBR, pred_subdiv=False
         ),
         IMAGE_ENCODER: _image_encoder(144, 8, 192, 6, 6),
     },
     structure_encoder={"latent_channels": 8, "widths": [16, 32, 64]},
     shape_encoder=_unet("FlexiDualGridVaeEncoder", [16, 32, 32, 64], [0, 1, 1, 2], 8),
-    texture_encoder=_unet("SparseUnetVaeEncoder", [16, 32, 32, 64], [0, 1, 1, 1], 8, in_channels=PBR),
+    texture_encoder=_unet("SparseUnetVaeEncoder", [16, 32, 64, 128], [0, 1, 1, 1], 8, in_channels=PBR),
     head={"grid": 8, "blocks": 3, "heads": 6},
     samplers=_SAMPLERS,
 )
@@ -203,20 +208,59 @@ def new(config: Mapping) -> nn.Module:
 
 
 def initialise(module: nn.Module) -> None:
-    """First weights as the reference project's trainers: residual branches that begin at or near zero."""
+    """First weights: residual branches that begin at or near zero, as the reference project's trainers, but for the
+    blocks that change the grid, see _pass_through."""
     if isinstance(module, FlowTransformer):
         _initialise_flow(module)
     for block in module.modules():
         if isinstance(block, SparseConvNeXtBlock3d):
             nn.init.zeros_(block.mlp[-1].weight)
             nn.init.zeros_(block.mlp[-1].bias)
-        elif isinstance(block, (SparseResBlockC2S3d, SparseResBlockS2C3d, ResBlock3d)):
+        elif isinstance(block, ResBlock3d):
             nn.init.zeros_(block.conv2.weight)
             nn.init.zeros_(block.conv2.bias)
         elif isinstance(block, SparseConv3d):
             # a surface voxel has about a third of its 27 neighbours
             nn.init.normal_(block.weight, std=1 / math.sqrt(9 * block.weight.shape[-1]))
             nn.init.zeros_(block.bias)
+    for block in module.modules():
+        if isinstance(block, (SparseResBlockC2S3d, SparseResBlockS2C3d)):
+            _pass_through(block)
+        elif isinstance(block, SparseUnetVaeEncoder):
+            _almost_certain(block.to_latent)
+
+
+_NOISE = 0.3  # of the first weights of blocks that features pass through
+_CERTAIN = -5.0  # first log variance of a latent
+
+
+@torch.no_grad()
+def _pass_through(block: SparseResBlockC2S3d | SparseResBlockS2C3d) -> None:
+    """Let a block's features through its convolutions from the beginning.
+
+    Its skip connection hands every child an eighth of its parent's channels, and a parent the mean of several of a
+    child's: enough in networks of the released width, but a colour does not get through one of 32 channels, and an
+    autoencoder whose branches begin at zero stays at the mean colour for thousands of steps.
+    """
+    first, second = block.conv1.weight, block.conv2.weight  # [C', 3, 3, 3, C]
+    first *= _NOISE
+    second *= _NOISE
+    if isinstance(block, SparseResBlockC2S3d):  # every child: the parent's channels
+        width = len(second)
+        row = torch.arange(8 * width)
+        first[row, 1, 1, 1, row % width % first.shape[-1]] += 1
+        second[:, 1, 1, 1] += torch.eye(width)
+    else:  # a parent: the mean of its children, seen from few random sides
+        first[:, 1, 1, 1] += 1.5 * torch.linalg.qr(torch.randn(first.shape[-1], len(first)))[0].t()
+        second[:, 1, 1, 1] += torch.eye(len(first)).repeat(len(second) // len(first), 8) / 4
+
+
+@torch.no_grad()
+def _almost_certain(to_latent: nn.Linear) -> None:
+    """Begin with hardly any noise on the latent: a decoder that hears noise alone learns to do without."""
+    half = to_latent.out_features // 2
+    to_latent.weight[half:] *= 0.1
+    to_latent.bias[half:] = _CERTAIN
 
 
 def _initialise_flow(flow: FlowTransformer) -> None:

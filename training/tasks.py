@@ -80,7 +80,7 @@ Weights = Callable[[str], Mapping[str, torch.Tensor]]  # name of a run -> what i
 
 class Task:
     """One run. modules: what is trained; those in `ships` (name -> role) go into the checkpoint, `keeps` are needed by
-    other runs too. The modules hold fp32 weights; on CUDA their blocks compute in bf16."""
+    other runs or to train on. The modules hold fp32 weights; on CUDA their blocks compute in bf16."""
 
     name: str
     needs: tuple[str, ...] = ()
@@ -255,7 +255,7 @@ class _Views:
 
 
 class Encoder(_Grouped):
-    name, ships = ENCODER, {"encoder": IMAGE_ENCODER}
+    name, ships, keeps = ENCODER, {"encoder": IMAGE_ENCODER}, ("head",)
 
     def make(self):
         return {"encoder": self._network(IMAGE_ENCODER), "head": self.design.picture_head()}

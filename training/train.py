@@ -85,7 +85,7 @@ def train(
 
     Args:
         folder: of this run: state.pt, weights.safetensors (moving average, fp16), log.csv.
-        resume: go on from folder's state; without one, begin.
+        resume: go on from folder's state; without one begin, from folder's weights if there are some.
         stopped: asked after every cycle.
         report: called with steps, seconds and mean terms, as they go into the log.
 
@@ -98,6 +98,8 @@ def train(
         run.restore(folder / _STATE)
     elif (folder / _STATE).is_file():
         raise TrainingError(f"{folder} holds a run already. Add --resume to go on with it, or name another folder.")
+    elif resume and (folder / _WEIGHTS).is_file():
+        run.begin_from(load_weights(folder.parent, folder.name), int(_facts(folder.parent, folder.name)["steps"]))
     log = _Log(folder / _LOG, run.steps, report)
     start = saved = time.monotonic()
     before = run.seconds
@@ -169,6 +171,14 @@ class _Run:
             state[key] for key in ("cycles", "steps", "seconds", "seed")
         )
 
+    @torch.no_grad()
+    def begin_from(self, made: Mapping[str, torch.Tensor], steps: int) -> None:
+        """A new run from the weights of one whose state is gone; on other objects than its first."""
+        for name, weight, average in zip(self.names, self.weights, self.average):
+            if name in made:
+                average.copy_(weight.copy_(made[name]))
+        self.cycles = steps
+
     def save(self, folder: Path, finished: bool) -> None:
         state = {
             "names": list(self.names),
@@ -217,11 +227,13 @@ def load_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 def is_finished(folder: Path, name: str) -> bool:
     """Whether a run has come to its end."""
-    path = folder / name / _WEIGHTS
-    if not path.is_file():
-        return False
-    with safe_open(path, "pt") as file:
-        return file.metadata()["finished"] == "true"
+    return (folder / name / _WEIGHTS).is_file() and _facts(folder, name)["finished"] == "true"
+
+
+def _facts(folder: Path, name: str) -> dict[str, str]:
+    """What is noted beside a run's weights."""
+    with safe_open(folder / name / _WEIGHTS, "pt") as file:
+        return file.metadata()
 
 
 class _Log:

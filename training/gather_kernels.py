@@ -1,0 +1,30 @@
+"""Warp kernel of operations.py: rows by their numbers. Torch's own takes ten times as long on a GPU for short rows."""
+# No `from __future__ import annotations`: Warp reads the annotations as they are.
+
+import torch
+import warp as wp
+
+from pipeline.geometry import kernels
+
+kernels.configure(__name__)
+
+
+@wp.kernel
+def copy_words(
+    start: wp.int32,
+    width: wp.int32,
+    words: wp.array[wp.int64],
+    table: wp.array[wp.int32],
+    out: wp.array[wp.int64],
+):
+    i = start + wp.tid()
+    out[i] = words[table[i // width] * width + i % width]
+
+
+def gather(words: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """words [T, W] int64, table [n, k] int32 rows of them -> [n, k W]."""
+    width = words.shape[1]
+    out = words.new_empty(len(table), table.shape[1] * width)
+    fixed = [width, *(kernels.array(each.reshape(-1)) for each in (words, table)), wp.from_torch(out.view(-1))]
+    kernels.run(copy_words, out.numel(), lambda start, _: [start, *fixed], kernels.device_of(words))
+    return out
