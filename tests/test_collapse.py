@@ -138,7 +138,7 @@ def test_a_window_in_a_plane_stays_open():
 def test_a_cube_keeps_edges_and_corners():
     vertices, faces = collapse(*cube(), 60, quiet)
     corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 3)
-    assert torch.cdist(corners, vertices).amin(1).max() < 1e-4
+    assert torch.cdist(corners, vertices).amin(1).max() < 3e-4
     assert (vertices.abs().amax(1) - 0.5).abs().max() < 1e-4
     assert volume(vertices, faces) == pytest.approx(1, abs=3e-4)
     off_axis = normals(vertices, faces)

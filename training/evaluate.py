@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline import stages
 from pipeline.errors import EmptyResultError
+from pipeline.geometry.dual_grid import dual_grid_to_mesh
 from pipeline.geometry.half_edges import components
 from pipeline.geometry.surface import Surface
 from pipeline.image import prepare
@@ -179,7 +180,7 @@ class _Autoencoders:
         decoder = self.decoders[SHAPE_DECODER]
         raw, subdivisions = decoder(self.shape(grids.voxels, grids.offsets, grids.crossed)[0])
         offsets, crossed, split = decoder.dual_grid(raw.feats)
-        mesh = stages.dual_grid_to_mesh(raw.voxels, offsets, crossed, self.design.resolution, split)
+        mesh = dual_grid_to_mesh(raw.voxels, offsets, crossed, self.design.resolution, split)
         texture, _ = self.texture(SparseTensor(grids.voxels, 2 * grids.pbr - 1))
         pbr = self.decoders[TEXTURE_DECODER](texture, subdivisions)[0].feats * 0.5 + 0.5
         row = raw.voxels.find(grids.voxels.coords)

@@ -24,6 +24,7 @@ NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
 BORDER_WEIGHT = wp.constant(10.0)  # of the planes that stand on open edges, against 1 for a face, per unit of area
 RIDGE = wp.constant(wp.float64(1e-4))  # pull towards the edge's middle, as a part of the quadric's trace
 LENGTH_COST = wp.constant(wp.float64(1e-6))  # price of a long edge where all is flat, per area and squared length
+MEAN = wp.constant(wp.float64(0.58))  # 0: the cost is a sum, 1: a mean; from 0.5 down the largest distances grow
 LARGEST_STAR = wp.constant(48)  # faces round both ends of an edge that may still be collapsed
 TURN = wp.constant(0.3)  # cosine of the largest turn of a face's normal in one collapse
 SLIVER = wp.constant(0.05)  # shape (1 for equilateral) below which a face may not get worse than its neighbours were
@@ -182,8 +183,8 @@ def place(p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric, fixed_p: wp.bool
 
     The least of the summed quadric with a ridge (Trettner & Kobbelt 2020 derive it from uncertain planes) that pulls
     towards the edge's middle whatever the planes leave free. If it lies far outside, the best of both ends and the
-    middle. A vertex of an open border does not move for one of the interior. The cost lies half way between the sum
-    of squared distances over the area, which lets small parts vanish, and their mean, which spends faces on them.
+    middle. A vertex of an open border does not move for one of the interior. The cost lies between the sum of
+    squared distances over the area, which lets small parts vanish, and their mean, which spends faces on them.
     """
     half = wp.float64(0.5) * (doubles(q) - doubles(p))
     ap = matrix(of_p)
@@ -221,7 +222,7 @@ def place(p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric, fixed_p: wp.bool
                 at = q
     x = doubles(at) - doubles(p) - half
     error = wp.max(value(a, b, c, x), wp.float64(0.0))
-    cost = (error + LENGTH_COST * trace * square) / wp.sqrt(wp.max(trace, wp.float64(1e-30)))
+    cost = (error + LENGTH_COST * trace * square) / wp.pow(wp.max(trace, wp.float64(1e-30)), MEAN)
     b = b + a * x
     merged = quadric(
         wp.float32(a[0, 0]), wp.float32(a[0, 1]), wp.float32(a[0, 2]), wp.float32(a[1, 1]), wp.float32(a[1, 2]),
