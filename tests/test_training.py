@@ -24,7 +24,8 @@ if "training" not in sys.modules:  # as conftest does for pipeline: the root sta
 from pipeline.models import build  # noqa: E402
 from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels  # noqa: E402
 from pipeline.spec import SHAPE_FLOW_512  # noqa: E402
-from training import losses, networks, objects, operations, tasks, truth  # noqa: E402
+from training import __main__ as training_main  # noqa: E402
+from training import evaluate, losses, networks, objects, operations, tasks, truth  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.export import export  # noqa: E402
 from training.train import Limits, TrainingError, is_finished, load_weights, train  # noqa: E402
@@ -285,6 +286,63 @@ def test_sigterm_saves(tmp_path):
     assert not done.finished and (tmp_path / "run" / "state.pt").is_file()
 
 
+def test_run_begins_from_weights_whose_state_is_gone(tmp_path):
+    train(new_task(), plan_of(1), tmp_path / "run", Limits(0, 4))
+    (tmp_path / "run" / "state.pt").unlink()
+    made = load_weights(tmp_path, "run")
+    torch.manual_seed(9)
+    task = tasks.StructureVAE(TINY, "cpu", operations.table())
+    done = train(task, replace(plan_of(1), rate=0.0), tmp_path / "run", Limits(0, 2), resume=True)
+    assert done.finished and done.steps == 2
+    for key, value in task.modules.state_dict().items():
+        assert torch.equal(value.half(), made[key]), key
+
+
+def test_runs_are_spread_over_gpus(tmp_path, monkeypatch):
+    """Each beside the fewest others, on GPUs that the user has left visible."""
+    begun = {}
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command, env):
+            self.name, self.asked = command[3], 0
+            begun[self.name] = env["CUDA_VISIBLE_DEVICES"]
+
+        def poll(self):
+            self.asked += 1
+            return 0 if self.asked > 2 else None
+
+    monkeypatch.setattr(training_main.subprocess, "Popen", Process)
+    monkeypatch.setattr(training_main.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(training_main, "is_finished", lambda folder, name: name in begun and begun[name] != "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    assert main(["all", "--out", str(tmp_path)]) == 0
+    first = [begun[name] for name in (tasks.STRUCTURE_VAE, tasks.SHAPE_VAE, tasks.TEXTURE_VAE, tasks.ENCODER)]
+    assert first == ["5", "3", "5", "3"] and len(begun) == 7
+
+
+def test_colours_reach_the_latent_before_any_training():
+    """And so the gradient reaches the encoder: see networks._pass_through."""
+    torch.manual_seed(0)
+    task = tasks.TextureVAE(networks.SMALL, "cpu", operations.table())
+    random = torch.Generator().manual_seed(1)
+    seen, told = [], []
+    with torch.no_grad():
+        for _ in range(8):
+            grids = truth.dual_grids(objects.sample(4, random), 32)
+            mean, log_variance = task.encode(grids)
+            assert log_variance.exp().max() < 0.1
+            dense, _ = tasks.mean_material(grids, 4)
+            sample, x, y, z = mean.voxels.coords.long().unbind(1)
+            seen.append(torch.nn.functional.pad(mean.feats, (0, 1), value=1.0))
+            told.append(dense[sample, :3, x, y, z])
+    seen, told = torch.cat(seen), torch.cat(told)
+    guess = seen @ torch.linalg.lstsq(seen, told).solution
+    assert (guess - told).square().mean() < 0.85 * told.var(0).mean()
+
+
 def test_not_finite_loss_is_an_error_and_does_not_overwrite(tmp_path):
     task = new_task()
     train(task, plan_of(1), tmp_path / "run", Limits(0, 2))
@@ -312,6 +370,8 @@ def test_checkpoint_comes_out_whole(runs, tmp_path, run, picture):
     flow = models.get(SHAPE_FLOW_512, torch.device("cpu"))
     for key, value in load_weights(runs, tasks.SHAPE).items():
         assert torch.equal(flow.state_dict()[key.removeprefix("flow.")], value.float())
+    rows = evaluate.autoencode(models, TINY, partial(load_weights, runs), torch.device("cpu"), 2, 1)
+    assert len(rows) == 2 and all(0 <= row.measures.structure_iou <= 1 for row in rows)
     scale = load_weights(runs, tasks.SHAPE_VAE)
     torch.testing.assert_close(
         torch.tensor(models.spec.shape_normalisation.std), scale["statistics.std"], atol=1e-6, rtol=0

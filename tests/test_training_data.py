@@ -23,7 +23,7 @@ if "training" not in sys.modules:
     sys.modules["training"] = module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["training"])
 
-from training import fields, lights, objects, parts, pictures, truth
+from training import fields, lights, objects, parts, pictures, tracing, truth
 from training.cameras import crops, resample, sample_cameras
 
 needs_warp = pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT))
@@ -237,6 +237,15 @@ def traced(some):
     few = objects.Objects(**{**{name: getattr(few, name) for name in TENSORS}, "materials": materials}, names=few.names)
     cameras, studios = sample_cameras(few, seeded(3)), lights.sample_lights(4, seeded(4))
     return few, cameras, studios, pictures.trace(few, cameras, studios, 96)
+
+
+def test_the_kernels_follow_rays_as_plain_torch_does(traced, monkeypatch):
+    few, cameras, studios, full = traced
+    for name in ("march", "lightness"):
+        monkeypatch.setattr(pictures, name, getattr(tracing, f"{name}_plain"))
+    plain = pictures.trace(few, cameras, studios, 96).values
+    assert (plain[:, 3] > 0.5).float().mean() > 0.1
+    assert ((full.values - plain).abs() > 0.01).float().mean() < 1e-4
 
 
 def test_crops_are_those_of_the_pipeline(traced):

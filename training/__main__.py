@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import subprocess
 import sys
 import time
@@ -98,10 +99,11 @@ def _train(name: str, options: argparse.Namespace) -> int:
 
 
 def _train_all(options: argparse.Namespace) -> int:
-    """Every run in a process of its own, begun as soon as what it needs is finished."""
+    """Every run in a process of its own, begun as soon as what it needs is finished, on the GPU with the fewest."""
     end = time.monotonic() + 60 * options.limit
     waiting = [name for name in TASKS if not is_finished(options.out, name)]
     running: dict[str, subprocess.Popen] = {}
+    gpus, places = _gpus(options.device), {}
     failed, told = [], False
     with Stop() as stop:
         while running or (waiting and not failed):
@@ -109,7 +111,10 @@ def _train_all(options: argparse.Namespace) -> int:
                 ready = all(is_finished(options.out, need) for need in TASKS[name].needs)
                 if ready and not failed and not stop.asked and time.monotonic() < end:
                     waiting.remove(name)
-                    running[name] = subprocess.Popen(_child(name, options, (end - time.monotonic()) / 60))
+                    taken = [places[other] for other in running]
+                    places[name] = min(gpus, key=taken.count)
+                    command = _child(name, options, (end - time.monotonic()) / 60)
+                    running[name] = subprocess.Popen(command, env={**os.environ, **places[name]})
             time.sleep(0.2)
             if stop.asked and not told:  # once: a process that saves already would be cut off
                 told = True
@@ -125,6 +130,15 @@ def _train_all(options: argparse.Namespace) -> int:
     left = [name for name in TASKS if not is_finished(options.out, name)]
     print(f"Failed: {', '.join(failed)}." if failed else f"Left: {', '.join(left) or 'nothing'}.", flush=True)
     return 1 if failed else 0
+
+
+def _gpus(device: str) -> list[dict[str, str]]:
+    """For each GPU to train on, what shows a process that one alone; nothing to add where there is no choice."""
+    count = torch.cuda.device_count() if device == "auto" else 0
+    if count < 2:
+        return [{}]
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return [{"CUDA_VISIBLE_DEVICES": each} for each in shown.split(",")[:count]]
 
 
 def _child(name: str, options: argparse.Namespace, limit: float) -> list[str]:
