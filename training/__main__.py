@@ -19,12 +19,15 @@ from pipeline import stages
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
-from . import evaluate
+from . import evaluate, showcase
+from .examples import COUNT, examples
 from .export import export
 from .networks import DESIGNS
 from .operations import table
 from .tasks import PLANS, TASKS
 from .train import Limits, Stop, TrainingError, is_finished, load_weights, train
+
+_SHOWN = (0, 24, 41, 22)  # a mug, a chair, a car and a house, chosen before any result was seen
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +60,22 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--report", type=Path, help="folder for objects.csv, autoencoders.csv and objects.png")
     judge.add_argument("--seed", type=int, default=1)
     judge.add_argument("--device", default="auto")
+    text = "make the README's picture: held-out objects from their pictures, by the command line, with the times"
+    show = commands.add_parser("showcase", help=text, description=text)
+    show.set_defaults(run=_showcase)
+    show.add_argument("--checkpoint", type=Path, required=True)
+    show.add_argument("--out", type=Path, required=True, help="the picture to write, .jpg")
+    show.add_argument(
+        "--objects",
+        type=int,
+        nargs="+",
+        default=_SHOWN,
+        choices=range(COUNT),
+        metavar="N",
+        help="numbers of held-out objects, as `evaluate` counts them",
+    )
+    show.add_argument("--pictures", type=Path, default=Path("assets/pictures"), help="folder for the input pictures")
+    show.add_argument("--design", choices=DESIGNS, default="small")
     return parser
 
 
@@ -179,6 +198,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         _write_csv(options.report / "objects.csv", rows)
         _write_csv(options.report / "autoencoders.csv", coded)
         evaluate.contact_sheet(rows).save(options.report / "objects.png")
+    return 0
+
+
+def _showcase(options: argparse.Namespace) -> int:
+    rows = []
+    for example in examples(DESIGNS[options.design], options.objects, finer=4):
+        rows.append(showcase.make(options.checkpoint, example, options.pictures))
+        print(f"{example.name:10} {rows[-1].seconds:6.1f} s", flush=True)
+    showcase.save(rows, options.out)
+    print(showcase.line(rows))
     return 0
 
 

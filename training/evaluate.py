@@ -84,7 +84,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Solid:
+class Solid:
     """A surface with its material per vertex."""
 
     vertices: torch.Tensor
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: Image.Image, number: int, seed: int):
-    real = _Solid(*grids.mesh(0))
+    real = Solid(*grids.mesh(0))
     occupied = truth.occupancy(grids.voxels, design.resolution, design.structure)[0, 0]
     image = prepare(picture)
     try:
@@ -134,7 +134,7 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
     return Row(number, one.names[0], measures, stills)
 
 
-def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -> tuple[stages.Structure, _Solid]:
+def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -> tuple[stages.Structure, Solid]:
     """The stages up to the raw mesh, which has a vertex for every voxel."""
     path = route(models.spec.default_route)
     condition = stages.encode_images(runtime, models, [image], path.image_scales())
@@ -145,7 +145,7 @@ def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     if len(mesh.faces) == 0:
         raise EmptyResultError("The mesh has no faces.")
-    return structure, _Solid(mesh.vertices, mesh.faces, voxels.sparse.feats)
+    return structure, Solid(mesh.vertices, mesh.faces, voxels.sparse.feats)
 
 
 def autoencode(
@@ -186,7 +186,7 @@ class _Autoencoders:
         row = raw.voxels.find(grids.voxels.coords)
         both = row >= 0
         error = (pbr[row[both], :3].clamp(0, 1) - grids.pbr[both, :3]).abs().mean().item()
-        real, result = _Solid(*grids.mesh(0)), _Solid(*mesh, pbr)
+        real, result = Solid(*grids.mesh(0)), Solid(*mesh, pbr)
         distance = chamfer(result, real) / (2 * one.half[0].norm().item())
         return Measures(overlap(decoded, occupied), float("nan"), error, distance, float(is_sound(result, real)))
 
@@ -213,17 +213,17 @@ def colour_error(seen: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(seen[both, :3] - expected[both, :3]).mean()) if both.any() else float("nan")
 
 
-def chamfer(found: _Solid, expected: _Solid) -> float:
+def chamfer(found: Solid, expected: Solid) -> float:
     """Mean of the two mean distances between surfaces, world units: from points on one, alike in area, to the other."""
     ends = (found, expected), (expected, found)
     return float(np.mean([_surface(b).closest(_points(a)).distance.mean().item() for a, b in ends]))
 
 
-def _surface(solid: _Solid) -> Surface:
+def _surface(solid: Solid) -> Surface:
     return Surface(solid.vertices, solid.faces)
 
 
-def _points(solid: _Solid) -> torch.Tensor:
+def _points(solid: Solid) -> torch.Tensor:
     """[_POINTS, 3] on a surface, the same for the same surface."""
     random = torch.Generator().manual_seed(0)
     corners = solid.vertices[solid.faces.long()].cpu()
@@ -237,7 +237,7 @@ def _points(solid: _Solid) -> torch.Tensor:
     return (a + u * (b - a) + v * (c - a)).to(solid.vertices.device)
 
 
-def is_sound(found: _Solid, expected: _Solid) -> bool:
+def is_sound(found: Solid, expected: Solid) -> bool:
     """At least one part, and no more of them above 1 % of the area than the truth has."""
     return 1 <= parts(found.vertices, found.faces) <= max(1, parts(expected.vertices, expected.faces))
 
