@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..pipeline import sparse, stages
 from ..pipeline.errors import CheckpointError
 from ..pipeline.spec import IMAGE_ENCODER, ROUTES
-from ..pipeline.weights import RELEASED_CHECKPOINT
+from ..pipeline.weights import RELEASED_CHECKPOINT, SMALL_IS
 from .host import folders
 from .host.attention import COMFYUI
 from .host.memory import ManagedModels, device_dtype
@@ -97,10 +97,9 @@ class LoadModels(io.ComfyNode):
         if problem := folders.why_not(checkpoint):  # a node inside a subgraph is not validated
             raise CheckpointError(problem)
         if checkpoint == folders.SMALL:
-            log.warning(
-                "Using the small checkpoint that comes along. Its weights are random: it makes no real object. "
-                "For the real model choose %s (16 GB download).",
-                RELEASED_CHECKPOINT,
+            log.info(
+                "Using the small checkpoint that comes along: %s. For any object choose %s (16 GB download).",
+                *(SMALL_IS, RELEASED_CHECKPOINT),
             )
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.runtime import Step
 from ..pipeline.spec import MAX_TOKENS, ROUTES, STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings, route
-from .host import pictures
+from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.run import Progress, run
 from .sockets import (
@@ -22,6 +24,8 @@ from .sockets import (
     advanced,
     models_input,
 )
+
+log = logging.getLogger(__name__)
 
 
 def _condition() -> io.Input:
@@ -40,10 +44,11 @@ def resolution_input(name: str = "resolution") -> io.Input:
     """The choice of a route."""
     return io.Combo.Input(
         name,
-        options=list(ROUTES),
-        default="1024_cascade",
-        tooltip="Voxels along a side of the finished shape. The cascades sample a coarse shape first: more detail "
-        "for about five times the time of 512. 1536 needs a GPU with more than 10 GB.",
+        options=[folders.OWN, *ROUTES],
+        default=folders.OWN,
+        tooltip="Voxels along a side of the finished shape. The released checkpoint says 1024_cascade; the small one "
+        "says 512, has no other, and makes 128 voxels of it. The cascades sample a coarse shape first: more detail for "
+        "about five times the time of 512. 1536 needs a GPU with more than 10 GB.",
     )
 
 
@@ -196,7 +201,11 @@ class SampleShape(io.ComfyNode):
         max_tokens: int,
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
-        chosen = route(resolution)
+        if resolution == folders.OWN:
+            chosen = models.checkpoint.own_route
+            log.info("TRELLIS.2 resolution: %s, as %s says", chosen.name, models.checkpoint.name)
+        else:
+            chosen = route(resolution)
         models.checkpoint.require(chosen, texture=False)
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(

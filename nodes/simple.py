@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..pipeline.spec import route
+from ..pipeline.weights import Checkpoint
 from . import node_classes
 from .finish import filename_prefix_input
 from .host import folders
@@ -13,10 +16,12 @@ from .loading import checkpoint_input
 from .sample import seed_input
 from .sockets import CATEGORY, GLB, Models, advanced, as_link
 
-# name -> route, faces, pixels along a side of the textures
+log = logging.getLogger(__name__)
+
+# name -> resolution, faces, pixels along a side of the textures
 PRESETS = {
     "draft": ("512", 100_000, 1024),
-    "standard": ("1024_cascade", 500_000, 2048),
+    "standard": (folders.OWN, 500_000, 2048),
     "high": ("1536_cascade", 1_000_000, 4096),
 }
 
@@ -55,7 +60,8 @@ class ImageToGLB(io.ComfyNode):
                     tooltip="; ".join(
                         f"{name}: {resolution}, {faces:,} faces, {size} pixel textures"
                         for name, (resolution, faces, size) in PRESETS.items()
-                    ),
+                    )
+                    + ". A checkpoint without that resolution takes its own.",
                 ),
                 seed_input(),
                 io.Boolean.Input("texture", default=True, tooltip="Off makes the shape alone, without colour."),
@@ -111,7 +117,7 @@ class ImageToGLB(io.ComfyNode):
     ) -> io.NodeOutput:
         resolution, preset_faces, preset_size = PRESETS[preset]
         if models is None:  # said now rather than after minutes of sampling
-            folders.open_choice(checkpoint).require(route(resolution), texture)
+            resolution = _possible(folders.open_choice(checkpoint), resolution, texture)
         graph = GraphBuilder()
         add = _Adder(graph)
         models = models or add("T2LoadModels", checkpoint=checkpoint).out(0)
@@ -134,6 +140,23 @@ class ImageToGLB(io.ComfyNode):
             )
         file = add("T2ExportGLB", mesh=result.out(0), filename_prefix=filename_prefix)
         return io.NodeOutput(file.out(0), file.out(1), expand=graph.finalize())
+
+
+def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
+    """The resolution of a preset, or the checkpoint's own if it has no models for that one.
+
+    Raises:
+        CheckpointError: it lacks models for its own resolution too.
+    """
+    if resolution != folders.OWN and checkpoint.has(route(resolution), texture):
+        return resolution
+    own = checkpoint.own_route
+    checkpoint.require(own, texture)
+    if resolution != folders.OWN:
+        log.warning(
+            "%s has no models for %s; it makes the object with its own, %s.", checkpoint.name, resolution, own.name
+        )
+    return folders.OWN
 
 
 class _Adder:

@@ -25,7 +25,7 @@ from .image import prepare, read_mask, read_picture, rembg_remover
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
-from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, Models, open_checkpoint
+from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -205,11 +205,11 @@ def generate(options: argparse.Namespace) -> int:
     backends = stages.table(_choices(options.backend))
     if options.checkpoint is None:
         print(
-            "Using the small checkpoint that comes along. Its weights are random: it proves the plumbing and makes "
-            f"no real object. For the real model: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
+            f"Using the small checkpoint that comes along: {SMALL_IS}. "
+            f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
-    chosen_route = chosen_route or route(checkpoint.spec.default_route)
+    chosen_route = chosen_route or checkpoint.own_route
     checkpoint.require(chosen_route, not options.geometry_only)
     images = _pictures(options)
     if output:

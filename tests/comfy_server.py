@@ -86,6 +86,10 @@ class Server:
         outputs = self.client.run(graph, lambda kind, data: events.append((kind, data)))
         return Run(self, outputs, events)
 
+    def said(self) -> str:
+        """The log so far."""
+        return self.log.read_text()
+
     def forget(self) -> None:
         """Empty the cache of results."""
         self.client._send("/free", b'{"unload_models": true, "free_memory": true}')

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-CHECKPOINT = ROOT / "checkpoints" / "random"
+GOLDEN_CHECKPOINT = ROOT / "checkpoints" / "random"
 
 if "pipeline" not in sys.modules:
     _folder = ROOT / "pipeline"
@@ -132,8 +132,8 @@ def picture() -> Path:
 
 @pytest.fixture
 def checkpoint() -> Path:
-    """The golden checkpoint, in the released layout."""
-    return CHECKPOINT
+    """The checkpoint of the golden runs, in the released layout; its weights are random."""
+    return GOLDEN_CHECKPOINT
 
 
 @pytest.fixture

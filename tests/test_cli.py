@@ -47,12 +47,14 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
     glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
     outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 256, "--device", "cpu")
-    code, out, err = run("generate", root / "assets" / "rocket.png", "--seed", 20, *outputs)
+    code, out, err = run("generate", root / "assets" / "rocket.png", *outputs)
     assert code == 0, err
-    assert "Its weights are random" in out and "--checkpoint microsoft/TRELLIS.2-4B" in out
+    (said,) = [line for line in out.splitlines() if "small checkpoint" in line]
+    assert "trained on simple objects" in said and "--checkpoint microsoft/TRELLIS.2-4B" in said
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
     facts = json.loads(report.read_text())
-    assert len(mesh.faces) == facts["faces"] > 0 and mesh.visual.material.baseColorTexture.size == (256, 256)
+    assert facts["checkpoint"] == "small" and facts["pipeline_type"] == "512" and facts["resolution"] == 128
+    assert len(mesh.faces) == facts["faces"] > 1000 and mesh.visual.material.baseColorTexture.size == (256, 256)
     raw = state_of(state)[0]
     assert facts["raw_faces"] == len(raw["faces"]) and facts["voxels"] == len(raw["voxel.coords"])
     assert np.abs(mesh.bounds).max() <= 0.51
@@ -67,7 +69,7 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
 
 def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
     glb = tmp_path / "rocket.glb"
-    options = ("--seed", 20, "--output", glb, "--texture-size", 256, "--backend", "unwrap=triangles")
+    options = ("--output", glb, "--texture-size", 256, "--backend", "unwrap=triangles")
     code, out, err = run("generate", root / "assets" / "rocket.png", *options)
     assert code == 0, err
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
@@ -84,18 +86,18 @@ def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
     assert len(mesh.faces) and mesh.visual.material.baseColorTexture is None
 
 
-def test_the_same_seed_gives_the_same_bytes(run, cli, picture, tmp_path):
+def test_the_same_seed_gives_the_same_bytes(run, cli, picture, checkpoint, tmp_path):
     """Twice in one process, and in another one."""
-    outputs = []
+    outputs, kind = [], ("--checkpoint", checkpoint, "--type", "1024")
     for name, call in (("a", run), ("b", run), ("c", cli)):
         glb, state = tmp_path / f"{name}.glb", tmp_path / f"{name}.safetensors"
-        options = ("--type", "1024", "--output", glb, "--save-state", state, "--texture-size", 64)
+        options = (*kind, "--output", glb, "--save-state", state, "--texture-size", 64)
         done = call("generate", picture, *options)
         assert (done[0] if call is run else done.returncode) == 0
         outputs.append((glb.read_bytes(), state.read_bytes()))
     assert outputs[0] == outputs[1] == outputs[2]
     other = tmp_path / "d.safetensors"
-    assert run("generate", picture, "--type", "1024", "--seed", 43, "--save-state", other)[0] == 0
+    assert run("generate", picture, *kind, "--seed", 43, "--save-state", other)[0] == 0
     assert other.read_bytes() != outputs[0][1]
 
 
@@ -112,7 +114,7 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
     states = []
     for options in (("photo.png", "--mask", tmp_path / "mask.png"), ("cut.png",)):
         state = tmp_path / "state.safetensors"
-        code, _, err = run("generate", tmp_path / options[0], *options[1:], "--type", "512", "--save-state", state)
+        code, _, err = run("generate", tmp_path / options[0], *options[1:], "--save-state", state)
         assert code == 0, err
         states.append(state_of(state)[0])
     for name, value in states[0].items():
@@ -123,6 +125,8 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
     ("options", "message"),
     [
         (("--type", "2048"), "Unknown type '2048'; choose one of 512, 1024, 1024_cascade, 1536_cascade"),
+        (("--type", "1024"), "lacks. It has sparse_structure_flow_model"),
+        (("--type", "1536_cascade"), "Choose type 512 or the complete checkpoint"),
         (("--device", "quantum"), "cannot use the device 'quantum' here"),
         (("--faces", "0"), "at least 4 faces"),
         (("--texture-size", "1"), "16-16384"),
@@ -181,10 +185,11 @@ def test_bad_pictures(run, tmp_path, monkeypatch, kind, message):
     assert code == 1 and err.startswith("error: ") and message in err and not (tmp_path / "x.glb").exists()
 
 
-def test_a_mesh_without_faces_writes_no_glb_but_the_state(run, picture, tmp_path):
+def test_a_mesh_without_faces_writes_no_glb_but_the_state(run, picture, checkpoint, tmp_path):
     """The golden 512 run has no faces: said plainly, and what was made until then is kept."""
     glb, state = tmp_path / "x.glb", tmp_path / "x.safetensors"
-    code, _, err = run("generate", picture, "--type", "512", "--output", glb, "--save-state", state)
+    options = ("--checkpoint", checkpoint, "--type", "512", "--output", glb, "--save-state", state)
+    code, _, err = run("generate", picture, *options)
     assert code == 1 and "error: The mesh has no faces" in err and "Try another seed or type" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
 
@@ -203,7 +208,7 @@ def test_a_folder_that_cannot_be_written(run, picture, tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
 def test_interruption(root, picture, tmp_path):
     """Ctrl-C in mid-run: exit code 130, one line, nothing half-written."""
-    command = [sys.executable, "-m", "pipeline", "generate", picture, "--type", "1024", "--output", tmp_path / "x.glb"]
+    command = [sys.executable, "-m", "pipeline", "generate", picture, "--output", tmp_path / "x.glb"]
     command += ["--save-state", tmp_path / "x.safetensors", "--texture-size", "8192"]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -265,7 +265,7 @@ def test_unknown_shells(nested):
 
 def test_vertex_colours_on_the_command_line(run, root, tmp_path):
     glb = tmp_path / "rocket.glb"
-    options = ("--seed", 8, "--type", "512", "--vertex-colors", "--lods", 5, "--output", glb)
+    options = ("--vertex-colors", "--lods", 500, "--output", glb)
     code, out, err = run("generate", root / "assets" / "rocket.png", *options)
     assert code == 0, err
     document, _ = contents(glb)
@@ -277,12 +277,12 @@ def test_vertex_colours_on_the_command_line(run, root, tmp_path):
 
 def test_a_picture_of_the_result(run, root, tmp_path):
     glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
-    options = ("--seed", 8, "--type", "512", "--texture-size", 256, "--output", glb, "--picture", picture)
+    options = ("--texture-size", 256, "--output", glb, "--picture", picture)
     code, _, err = run("generate", root / "assets" / "rocket.png", *options)
     assert code == 0, err
     with Image.open(picture) as views:
         assert views.size == (2048, 512) and views.mode == "RGBA"
-        assert np.asarray(views)[:, :, 3].any() and not np.asarray(views)[0, 0, 3]
+        assert (np.asarray(views)[:, :, 3] > 0).mean() > 0.02 and not np.asarray(views)[0, 0, 3]
     code, _, err = run(
         "generate", root / "assets" / "rocket.png", "--save-state", tmp_path / "x.safetensors", *options[-2:]
     )

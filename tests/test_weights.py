@@ -85,7 +85,9 @@ def test_comfyui_bundles_give_the_same_models(checkpoint, tmp_path, dtype):
 def test_one_bundle_alone_names_what_it_lacks(checkpoint, tmp_path):
     bundle(checkpoint, tmp_path / "shape.safetensors", ["img2shape_512.", "shape_dec."])
     opened = open_checkpoint(tmp_path / "shape.safetensors")
-    with pytest.raises(CheckpointError, match="Type 512 needs sparse_structure_flow_model, .* lacks"):
+    with pytest.raises(
+        CheckpointError, match="Type 512 needs sparse_structure_flow_model, .* Choose the complete checkpoint"
+    ):
         opened.require(ROUTES["512"])
 
 
@@ -195,7 +197,21 @@ def test_geometry_needs_no_texture_models(copy):
         if role.startswith("tex"):
             del content["args"]["models"][role]
     path.write_text(json.dumps(content))
-    open_checkpoint(copy).require(ROUTES["1024_cascade"], texture=False)
+    shape = open_checkpoint(copy)
+    shape.require(ROUTES["1024_cascade"], texture=False)
+    assert shape.has(ROUTES["512"], texture=False) and not shape.has(ROUTES["512"])
+
+
+def test_what_can_be_chosen_is_named(copy):
+    """A checkpoint without the finer flows has one type left, be it not the one that it says."""
+    path = copy / "pipeline.json"
+    content = json.loads(path.read_text())
+    content["args"]["models"] = {role: each for role, each in content["args"]["models"].items() if "1024" not in role}
+    path.write_text(json.dumps(content))
+    opened = open_checkpoint(copy)
+    assert opened.own_route is ROUTES["1024_cascade"] and opened.has(ROUTES["512"])
+    with pytest.raises(CheckpointError, match="1024_cascade needs .* Choose type 512 or the complete checkpoint"):
+        opened.require(opened.own_route)
 
 
 def test_the_structure_decoder_of_another_repository(copy):

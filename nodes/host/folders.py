@@ -7,7 +7,14 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pipeline.weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, Checkpoint, open_bundles, open_checkpoint
+from ...pipeline.weights import (
+    RELEASED_CHECKPOINT,
+    SMALL_CHECKPOINT,
+    SMALL_IS,
+    Checkpoint,
+    open_bundles,
+    open_checkpoint,
+)
 from ...pipeline.weights.hub import cached_file, cached_repositories, is_repo_id
 
 FOLDER = "trellis2"  # models/trellis2
@@ -29,7 +36,7 @@ def register() -> None:
 
 def checkpoints() -> dict[str, str]:
     """Every checkpoint that can be chosen -> where it is, in words."""
-    found = {SMALL: "in the pack; random weights, which only prove that everything works"}
+    found = {SMALL: f"in the pack; {SMALL_IS}"}
     for path in _released_folders():
         found[_label(path)] = str(path)
     for kind, keys in ((FOLDER, _FLOW_KEYS + _DECODER_KEYS), ("diffusion_models", _FLOW_KEYS)):

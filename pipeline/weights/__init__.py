@@ -3,6 +3,7 @@
 from .checkpoint import (
     RELEASED_CHECKPOINT,
     SMALL_CHECKPOINT,
+    SMALL_IS,
     Checkpoint,
     Models,
     open_bundles,
@@ -12,6 +13,7 @@ from .checkpoint import (
 __all__ = [
     "RELEASED_CHECKPOINT",
     "SMALL_CHECKPOINT",
+    "SMALL_IS",
     "Checkpoint",
     "Models",
     "open_bundles",

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from ..spec import IMAGE_ENCODER, RELEASED, SHAPE_ENCODER, CheckpointSpec, Route
+from ..spec import IMAGE_ENCODER, RELEASED, ROUTES, SHAPE_ENCODER, CheckpointSpec, Route, route
 from .bundle import bundled_models
 from .files import ModelFiles, read_json
 from .hub import fetch, is_repo_id
@@ -23,7 +23,8 @@ from .hub import fetch, is_repo_id
 OnDownload = Callable[[str, int, int], None]  # file name, bytes here, bytes in all
 Sources = dict[str, Callable[[], ModelFiles]]  # role -> its files, fetched if need be
 
-SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "random"  # comes along
+SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "small"  # comes along
+SMALL_IS = "8 M parameters, trained on simple objects made by program (tables, mugs, rockets, ...)"
 RELEASED_CHECKPOINT = "microsoft/TRELLIS.2-4B"  # on the Hugging Face hub
 
 _TEXTURING = "texturing_pipeline.json"
@@ -46,12 +47,22 @@ class Checkpoint:
     def roles(self) -> tuple[str, ...]:
         return tuple(self.sources)
 
+    @property
+    def own_route(self) -> Route:
+        """The route that it was made for."""
+        return route(self.spec.default_route)
+
+    def has(self, route: Route, texture: bool = True) -> bool:
+        """Whether it has every model of the route."""
+        return set(route.roles(texture)) <= set(self.sources)
+
     def require(self, route: Route, texture: bool = True) -> None:
         """Raises CheckpointError if the checkpoint lacks a model of the route."""
         if lacking := [role for role in route.roles(texture) if role not in self.sources]:
+            known = [f"type {name}" for name, each in ROUTES.items() if self.has(each, texture)]
             raise CheckpointError(
                 f"Type {route.name} needs {', '.join(lacking)}, which {self.name} lacks. "
-                f"It has {', '.join(self.roles)}. Choose another type or the complete checkpoint."
+                f"It has {', '.join(self.roles)}. Choose {' or '.join([*known, 'the complete checkpoint'])}."
             )
 
     def files(self, role: str) -> ModelFiles:
