@@ -41,7 +41,7 @@ class ProcessMesh(io.ComfyNode):
                     max=4.0,
                     step=0.01,
                     tooltip="Holes up to this length round their edge are filled; the object fits into a cube of "
-                    "side 1. 0 fills nothing.",
+                    "side 1. Longer ones in shapes of less than 512 voxels, as theirs are larger. 0 fills nothing.",
                 ),
                 shells_input(),
                 advanced(

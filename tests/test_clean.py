@@ -28,6 +28,7 @@ from pipeline.geometry.repair import (
 )
 from pipeline.geometry.report import measure
 
+needs_warp = pytest.mark.skipif(bool(half_edges.ABSENT), reason=half_edges.ABSENT or "Warp is here")
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
 
 
@@ -349,6 +350,40 @@ def test_a_moebius_strip_is_left_as_it_is():
     assert torch.equal(done.vertices, vertices) and same_faces(done.faces, faces) and not any(done.changes.values())
     found = measure(vertices, faces)
     assert (found.inconsistent_edges, found.boundary_loops, found.components, found.euler) == (1, 1, 1, 0)
+
+
+def crossed_cap(ball):
+    """A ball of which a corner of five faces is replaced by a Moebius strip of five on the same rim: one-sided."""
+    corner = int(np.flatnonzero(np.bincount(ball.faces.ravel()) == 5)[0])
+    around = (ball.faces == corner).any(1)
+    following = {face[list(face).index(corner) - 2]: face[list(face).index(corner) - 1] for face in ball.faces[around]}
+    rim = [next(iter(following))]
+    while len(rim) < 5:
+        rim.append(following[rim[-1]])
+    a, d, b, e, c = rim  # the strip's border runs a d b e c
+    strip = [(a, e, d), (e, d, c), (d, c, b), (c, b, a), (b, a, e)]
+    return torch.tensor(ball.vertices).float(), torch.tensor(
+        np.concatenate([ball.faces[~around], strip]), dtype=torch.int32
+    )
+
+
+@needs_warp
+@pytest.mark.parametrize("hollow", [False, True])
+def test_one_misplaced_spot_does_not_leave_a_surface_wound_anyhow(hollow):
+    """A one-sided ball, also with a thousand faces missing, wound at random: outward but for the spot."""
+    vertices, faces = crossed_cap(trimesh.creation.icosphere(5, 0.4))
+    if hollow:
+        keep = torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) > 0.05
+        keep[-5:] = True
+        faces = faces[keep]
+    assert measure(vertices, faces).inconsistent_edges > 0
+    done = clean(vertices, turned(faces), KEEP_ALL)
+    a, b, c = done.vertices[done.faces.long()].unbind(1)
+    inward = (torch.linalg.cross(b - a, c - a) * (a + b + c)).sum(1) < 0
+    assert len(done.faces) == len(faces) and int(inward.sum()) <= 5
+    assert measure(done.vertices, done.faces).inconsistent_edges <= 12
+    again = clean(vertices, turned(faces), KEEP_ALL)
+    assert torch.equal(again.faces, done.faces)
 
 
 def test_an_open_sheet_faces_away_from_the_middle():

@@ -46,7 +46,7 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
     glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
-    outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 256, "--device", "cpu")
+    outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 1024, "--device", "cpu")
     code, out, err = run("generate", root / "assets" / "rocket.png", *outputs)
     assert code == 0, err
     (said,) = [line for line in out.splitlines() if "small checkpoint" in line]
@@ -54,7 +54,7 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
     facts = json.loads(report.read_text())
     assert facts["checkpoint"] == "small" and facts["pipeline_type"] == "512" and facts["resolution"] == 128
-    assert len(mesh.faces) == facts["faces"] > 1000 and mesh.visual.material.baseColorTexture.size == (256, 256)
+    assert len(mesh.faces) == facts["faces"] > 1000 and mesh.visual.material.baseColorTexture.size == (1024, 1024)
     raw = state_of(state)[0]
     assert facts["raw_faces"] == len(raw["faces"]) and facts["voxels"] == len(raw["voxel.coords"])
     assert np.abs(mesh.bounds).max() <= 0.51
@@ -69,7 +69,7 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
 
 def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
     glb = tmp_path / "rocket.glb"
-    options = ("--output", glb, "--texture-size", 256, "--backend", "unwrap=triangles")
+    options = ("--output", glb, "--texture-size", 1024, "--faces", 10_000, "--backend", "unwrap=triangles")
     code, out, err = run("generate", root / "assets" / "rocket.png", *options)
     assert code == 0, err
     (mesh,) = trimesh.load(glb, process=False).geometry.values()

@@ -66,6 +66,19 @@ def test_shells(nested, shells, components):
     assert facts["volume"] == pytest.approx(volume, rel=0.02)
 
 
+def test_coarse_grids_have_larger_holes_and_fragments():
+    """What a voxel is missing in a shape of 48 voxels is closed as in one of 512; a mesh from elsewhere stays."""
+    vertices, faces = surface_net(ball(0.4), SIDE)
+    hole = (faces == faces[0, 0]).any(1)
+    fragment = torch.tensor([[0.45, 0, 0], [0.47, 0, 0], [0.45, 0.02, 0]])
+    given = torch.cat([vertices, fragment]), torch.cat([faces[~hole], len(vertices) + torch.tensor([[0, 1, 2]])]).int()
+    found = {}
+    for resolution in (0, 512, SIDE):
+        result = stages.process_mesh(runtime(), stages.Mesh(*given, resolution=resolution), 10**6, shells="surface")
+        found[resolution] = result.facts["mesh"]["boundary_loops"], result.facts["mesh"]["components"]
+    assert found == {0: (2, 2), 512: (2, 2), SIDE: (0, 1)}
+
+
 def test_solid_stays_closed_when_simplified(damaged):
     for target in (10_000, 1000, 300):
         result = stages.process_mesh(runtime(), damaged[0], target, shells="solid", resolution=64)
@@ -277,7 +290,7 @@ def test_vertex_colours_on_the_command_line(run, root, tmp_path):
 
 def test_a_picture_of_the_result(run, root, tmp_path):
     glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
-    options = ("--texture-size", 256, "--output", glb, "--picture", picture)
+    options = ("--texture-size", 1024, "--output", glb, "--picture", picture)
     code, _, err = run("generate", root / "assets" / "rocket.png", *options)
     assert code == 0, err
     with Image.open(picture) as views:

@@ -46,6 +46,7 @@ from .values import (
 )
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
+_FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
 
 def process_mesh(
@@ -61,7 +62,8 @@ def process_mesh(
     it has stay behind.
 
     Args:
-        max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing.
+        max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing. Of the raw mesh of a grid
+            coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
         shells: "surface" keeps every face that is not broken, open sheets and inner shells too; "outer" drops what
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
             closed manifold surface and snaps it to the raw one.
@@ -82,9 +84,8 @@ def process_mesh(
         )
     device = _geometry_device(runtime)
     with runtime.stage("process mesh", 4, LOWER):
-        cleaned = clean(
-            mesh.vertices.to(device), mesh.faces.to(device), CleanSettings(max_hole_perimeter=max_hole_perimeter)
-        )
+        settings = _clean_settings(max_hole_perimeter, mesh.resolution)
+        cleaned = clean(mesh.vertices.to(device), mesh.faces.to(device), settings)
         vertices, faces = cleaned.vertices, cleaned.faces
         if len(faces) == 0:
             raise EmptyResultError("Every face of the mesh has zero area. Try another seed or type.")
@@ -116,6 +117,13 @@ def process_mesh(
             facts["lods"] = [level.facts for level in rest]
         runtime.step("process mesh", 4, 4)
         return replace(first, facts=facts, lods=tuple(rest))
+
+
+def _clean_settings(max_hole_perimeter: float, resolution: int) -> CleanSettings:
+    """For the raw mesh of a grid: the same holes and fragments, counted in voxels, whatever its resolution."""
+    coarser = max(1.0, _FINE / resolution) if resolution else 1.0
+    share = CleanSettings.min_area_share * coarser**2
+    return CleanSettings(max_hole_perimeter=max_hole_perimeter * coarser, min_area_share=share)
 
 
 def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> Cleaned:

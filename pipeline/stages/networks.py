@@ -263,7 +263,8 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
             raise EmptyResultError("The shape decodes to nothing. Try another seed.")
         runtime.check_finite("decoded shape", fields.feats)
         offsets, crossed, split = decoder.dual_grid(fields.feats)
-        return Mesh(*dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)), subdivisions
+        vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
+        return Mesh(vertices, faces, resolution=shape.resolution), subdivisions
 
 
 def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisions: Sequence[Subdivision]) -> PBRVoxels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -80,6 +80,7 @@ class Mesh:
     attrs: [V, 6] fp32, 0-1, as PBRVoxels: vertex colours; None if it has none.
     uvs: [V, 2] fp32, v downwards: those of a mesh that comes from elsewhere; None if it has none.
     lods: the same, coarser and coarser.
+    resolution: voxels along a side of the grid of which it is the raw mesh; 0 for any other mesh.
     """
 
     vertices: torch.Tensor
@@ -88,6 +89,7 @@ class Mesh:
     attrs: torch.Tensor | None = None
     uvs: torch.Tensor | None = None
     lods: tuple[Mesh, ...] = ()
+    resolution: int = 0
 
     @property
     def levels(self) -> tuple[Mesh, ...]:
@@ -97,7 +99,9 @@ class Mesh:
     def to(self, device: torch.device | str) -> Mesh:
         attrs, uvs = (None if each is None else each.to(device) for each in (self.attrs, self.uvs))
         lods = tuple(level.to(device) for level in self.lods)
-        return Mesh(self.vertices.to(device), self.faces.to(device), self.facts, attrs, uvs, lods)
+        return replace(
+            self, vertices=self.vertices.to(device), faces=self.faces.to(device), attrs=attrs, uvs=uvs, lods=lods
+        )
 
 
 @dataclass(frozen=True)
