@@ -7,9 +7,9 @@ import torch
 from .manifold import Topology
 from .surface import ABSENT, Surface
 
-_RAYS, _MOST = 8, 1 << 20  # lines of sight for each face, and at most
-_DOUBT = 2.0  # standard deviations of its count within which a face is seen as much from either side
-_ROUNDS = 64  # in which faces in doubt ask those beside them: so many faces far goes an opinion
+_RAYS, _MOST = 2, 1 << 20  # lines of sight for each face, and at most
+_ROUNDS = 64  # in which faces hear those beside them: so many faces far goes an opinion
+_TRUST = 0.5  # what being seen from one side alone counts against what one face beside it says
 
 
 def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
@@ -17,19 +17,18 @@ def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
 
     One misplaced face can make a whole surface one-sided, so "as they are" is no answer where faces come wound anyhow,
     as from a dual grid. Lines of sight from outside, in random directions (the same at every call), count for each face
-    on which side they meet it first. Faces that are not seen, or from both sides alike, ask those beside them, and stay
-    as they are where nobody knows. Components of which no more faces would be wound alike than before stay whole, and
-    without Warp all do.
+    on which side they meet it first. Then each weighs that against the faces beside it, again and again: those that are
+    not seen, or from both sides alike, follow the others. Components of which no more edges would be wound alike than
+    before stay as they are, and without Warp all do.
     """
     turn = torch.zeros(len(topology.faces), dtype=torch.bool, device=vertices.device)
     asked = topology.one_sided[topology.component].nonzero().squeeze(1)
     if ABSENT or len(asked) == 0:
         return turn
     front, seen = _views(vertices, topology.faces, asked)
-    opinion = front / seen.clamp_min(1)  # -1 .. 1: below 0 the face is to be turned
-    weight = (opinion.abs() - _DOUBT / seen.clamp_min(1).sqrt()).clamp_min(0)  # against what those beside it say
+    weight = _TRUST * (front / (seen + 1)) ** 2
     beside, alike = _neighbours(topology, asked)
-    said = _agreed(beside, alike, torch.where(weight > 0, opinion.sign(), 1.0), weight)
+    said = _agreed(beside, alike, torch.where(front < 0, -1.0, 1.0), weight)
     side = torch.where(said < 0, -1.0, 1.0)
     gain = ((side[:, None] * side[beside] - 1) * alike).sum(1)  # of edges wound alike, each counted from both faces
     component = topology.component[asked]
@@ -42,7 +41,8 @@ def _views(vertices: torch.Tensor, faces: torch.Tensor, asked: torch.Tensor) -> 
     """For the faces asked: how many more lines of sight meet their front than their back, and how many meet them."""
     count = min(_RAYS * len(asked), _MOST)
     random = torch.Generator().manual_seed(0)
-    aim = asked[torch.randint(len(asked), (count,), generator=random).to(asked.device)]
+    # in order of the faces, which saves a CPU half of the time
+    aim = asked[torch.randint(len(asked), (count,), generator=random).sort().values.to(asked.device)]
     weights = torch.rand(count, 3, generator=random).to(vertices.device)
     directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=random), dim=1).to(vertices.device)
     weights, vertices = weights / weights.sum(1, keepdim=True), vertices.float()
