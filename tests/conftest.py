@@ -1,4 +1,4 @@
-"""Makes `import pipeline` work without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
+"""`pipeline` and `training` without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
 
 import hashlib
 import http.server
@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 GOLDEN_CHECKPOINT = ROOT / "checkpoints" / "random"
 
-if "pipeline" not in sys.modules:
-    _folder = ROOT / "pipeline"
-    _spec = spec_from_file_location("pipeline", _folder / "__init__.py", submodule_search_locations=[str(_folder)])
-    sys.modules["pipeline"] = module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["pipeline"])
+for _name in ("pipeline", "training"):
+    if _name not in sys.modules:
+        _folder = ROOT / _name
+        _spec = spec_from_file_location(_name, _folder / "__init__.py", submodule_search_locations=[str(_folder)])
+        sys.modules[_name] = module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_name])
 
 import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
@@ -128,6 +129,15 @@ def root() -> Path:
 def picture() -> Path:
     """The picture of the golden runs."""
     return GOLDEN / "image_rgba.png"
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For small networks, which gain little by several threads, and lose much where other processes run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

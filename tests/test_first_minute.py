@@ -1,8 +1,5 @@
 """The first minute: the small checkpoint makes of a picture the object that it shows, in its colours, on a CPU."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-
 import numpy as np
 import pytest
 import torch
@@ -15,19 +12,11 @@ from pipeline.geometry.surface import ABSENT
 from pipeline.image import prepare
 from pipeline.render import render
 from pipeline.runtime import Runtime
-from pipeline.spec import route
-
-if "training" not in sys.modules:  # as conftest does for pipeline: the root stays off sys.path
-    _folder = ROOT / "training"
-    _spec = spec_from_file_location("training", _folder / "__init__.py", submodule_search_locations=[str(_folder)])
-    sys.modules["training"] = module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["training"])
-
 from training import evaluate, showcase
 from training.examples import examples
 from training.networks import DESIGNS
 
-pytestmark = pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT))
+pytestmark = [pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT)), pytest.mark.usefixtures("one_thread")]
 
 CHECKPOINT = ROOT / "checkpoints" / "small"
 DESIGN = DESIGNS["small"]
@@ -35,15 +24,6 @@ NUMBERS = {"rocket": 25, "tree": 17, "teapot": 15}  # held-out objects
 CARS = {"red": 41, "purple": 35}
 SILHOUETTE, COLOUR = 0.8, 0.15  # the least overlap and the largest error of a right result
 SIDE = 192  # pixels of the pictures that are compared
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small gain little by several threads, and lose much where other processes run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +94,7 @@ def test_another_seed_gives_another_object_of_the_picture(make, made, shown):
 
 def test_another_pictures_texture_changes_colours_and_not_the_shape(runtime, models, shown):
     """The texture latent of each car, on the shape of the first."""
-    path = route(models.spec.default_route)
+    path = models.checkpoint.own_route
     conditions = {
         name: stages.encode_images(runtime, models, [prepare(shown[name].picture)], path.image_scales())
         for name in CARS

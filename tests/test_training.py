@@ -5,42 +5,26 @@ import csv
 import math
 import os
 import signal
-import sys
 from dataclasses import replace
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-if "training" not in sys.modules:  # as conftest does for pipeline: the root stays off sys.path
-    _folder = ROOT / "training"
-    _spec = spec_from_file_location("training", _folder / "__init__.py", submodule_search_locations=[str(_folder)])
-    sys.modules["training"] = module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["training"])
+from pipeline.models import build
+from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels
+from pipeline.spec import SHAPE_FLOW_512
+from training import __main__ as training_main
+from training import evaluate, losses, networks, objects, operations, tasks, truth
+from training.__main__ import main
+from training.export import export
+from training.train import Limits, TrainingError, is_finished, load_weights, train
 
-from pipeline.models import build  # noqa: E402
-from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels  # noqa: E402
-from pipeline.spec import SHAPE_FLOW_512  # noqa: E402
-from training import __main__ as training_main  # noqa: E402
-from training import evaluate, losses, networks, objects, operations, tasks, truth  # noqa: E402
-from training.__main__ import main  # noqa: E402
-from training.export import export  # noqa: E402
-from training.train import Limits, TrainingError, is_finished, load_weights, train  # noqa: E402
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = networks.TINY
 LENGTHS = (5, 9, 2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower on several threads, far slower where other processes run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,12 +1,8 @@
 """Training data: objects, the truth about them and their pictures, each against a second way to get it."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 
 from pipeline import image
@@ -16,13 +12,6 @@ from pipeline.geometry.surface import ABSENT
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
-
-if "training" not in sys.modules:
-    _folder = ROOT / "training"
-    _spec = spec_from_file_location("training", _folder / "__init__.py", submodule_search_locations=[str(_folder)])
-    sys.modules["training"] = module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["training"])
-
 from training import fields, lights, objects, parts, pictures, tracing, truth
 from training.cameras import crops, resample, sample_cameras
 

@@ -20,7 +20,7 @@ from pipeline.models import build
 from pipeline.render import Camera, Subject, render
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor
-from pipeline.spec import SHAPE_DECODER, STRUCTURE_DECODER, TEXTURE_DECODER, route
+from pipeline.spec import SHAPE_DECODER, STRUCTURE_DECODER, TEXTURE_DECODER
 from pipeline.weights import Models, open_checkpoint
 
 from . import objects, pictures, truth
@@ -136,7 +136,7 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
 
 def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -> tuple[stages.Structure, Solid]:
     """The stages up to the raw mesh, which has a vertex for every voxel."""
-    path = route(models.spec.default_route)
+    path = models.checkpoint.own_route
     condition = stages.encode_images(runtime, models, [image], path.image_scales())
     structure = stages.sample_structure(runtime, models, condition, seed)
     shape = stages.sample_shape(runtime, models, condition, structure, path)

@@ -16,6 +16,13 @@ SHADOW_STEPS, LIFT = wp.constant(tracing.SHADOW_STEPS), wp.constant(tracing.LIFT
 SHORTEST, LONGEST = wp.constant(tracing.SHADOW_STEP[0]), wp.constant(tracing.SHADOW_STEP[1])
 
 
+@wp.func
+def distance_at(rows: wp.array2d[wp.float32], middle: wp.vec3, scale: wp.float32, point: wp.vec3):
+    """Signed distance of a point of the world, and the part that decides it."""
+    distance, decider = nearest(rows, point / scale + middle)
+    return distance * scale, decider
+
+
 @wp.kernel
 def follow(
     start: wp.int32,
@@ -33,12 +40,11 @@ def follow(
     i = start + wp.tid()
     own = wp.int32(owner[i])
     rows = table[own]
-    size = scale[own]
     t = first[i]
     step = wp.int32(0)
     while t < last[i] and step < STEPS:
-        distance, decider = nearest(rows, (eyes[i] + rays[i] * t) / size + middle[own])
-        distance = wp.abs(distance) * size
+        distance, decider = distance_at(rows, middle[own], scale[own], eyes[i] + rays[i] * t)
+        distance = wp.abs(distance)
         if distance < NEAR * (1.0 + 4.0 * wp.float32(step) / wp.float32(STEPS)):
             hit[i] = t
             part[i] = wp.int64(decider)
@@ -63,13 +69,11 @@ def shade(
     i = start + wp.tid()
     own = wp.int32(owner[i])
     rows = table[own]
-    size = scale[own]
     at = points[i] + normals[i] * LIFT
     t = 2.0 * LIFT
     clear = wp.float32(1.0)
     for _ in range(SHADOW_STEPS):
-        distance, _part = nearest(rows, (at + lights[i] * t) / size + middle[own])
-        distance *= size
+        distance, _part = distance_at(rows, middle[own], scale[own], at + lights[i] * t)
         clear = wp.min(clear, distance / (softness[i] * t))
         t += wp.clamp(wp.abs(distance), SHORTEST, LONGEST)
     clear = wp.max(clear, -1.0)
@@ -77,9 +81,8 @@ def shade(
 
 
 def _run(kernel: wp.Kernel, objects, owner: torch.Tensor, values: tuple, results: tuple) -> None:
-    objects_ = [wp.from_torch(objects.table.contiguous()), kernels.array(objects.middle)]
-    objects_ += [kernels.array(objects.scale), kernels.array(owner)]
-    fixed = [*objects_, *map(kernels.array, values), *map(wp.from_torch, results)]
+    given = objects.table, objects.middle, objects.scale, owner, *values
+    fixed = [*map(kernels.array, given), *map(wp.from_torch, results)]
     kernels.run(kernel, len(owner), lambda start, _: [start, *fixed], kernels.device_of(owner), chunk=1 << 12)
 
 

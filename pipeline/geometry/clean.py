@@ -92,8 +92,9 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
         changes["small_components"] = int((~keep).sum())
         if changes["small_components"]:
             flip, topology = flip[keep[topology.component]], topology.kept(keep)
-    seen = sides_seen(vertices, topology)
-    flip, topology = flip ^ seen, topology.turned(seen)
+    if topology.one_sided.any():
+        seen = sides_seen(vertices, topology)
+        flip, topology = flip ^ seen, topology.turned(seen)
     before = len(topology.faces)
     changes["filled_holes"] = 0
     if settings.max_hole_perimeter > 0:
