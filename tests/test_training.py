@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.models import build
+from pipeline.models.sparse_unet import SparseResBlockC2S3d
 from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels
 from pipeline.spec import SHAPE_FLOW_512
 from training import __main__ as training_main
@@ -97,20 +99,46 @@ def test_gradients_of_the_autoencoders_are_those_of_the_plain_operations(name, s
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_decoder_is_trained_on_what_it_does_alone(some, backends):
-    """Along the true subdivisions the training's walk gives the fields that the pipeline's own forward gives."""
+@pytest.mark.parametrize("eager", [False, True])
+def test_decoder_is_trained_on_what_it_does_alone(eager, some, backends):
+    """The training's walk gives the fields that the pipeline's own forward gives: along the true subdivisions where the
+    decoder wants nothing more, else along those and all that it wants."""
     task = tasks.ShapeVAE(TINY, "cpu", backends)
     decoder = task.modules["decoder"]
+    for block in decoder.modules():
+        if isinstance(block, SparseResBlockC2S3d):
+            nn.init.constant_(block.to_subdiv.bias, 100.0 if eager else -100.0)
     grids = truth.dual_grids(some, TINY.resolution)
     levels = losses.levels(grids.voxels, decoder.levels)
     parents = levels[0].parents
     latent = SparseTensor(parents, torch.randn(len(parents), 8, generator=torch.Generator().manual_seed(0)))
-    raw, logits = losses.decode(decoder, latent, levels, backends)
-    fields, _ = decoder(latent, levels)
-    torch.testing.assert_close(raw, fields.feats, rtol=1e-4, atol=1e-5)
-    assert [len(one) for one in logits] == [len(level.parents) for level in levels]
-    assert all(losses.children(level).sum() == len(level.children) for level in levels)
-    assert torch.equal(levels[-1].children.coords, grids.voxels.coords)
+    made, asked = losses.decode(decoder, latent, levels, backends, torch.Generator())
+    fields, taken = decoder(latent) if eager else decoder(latent, levels)
+    assert torch.equal(made.voxels.coords[made.voxels.find(fields.voxels.coords)], fields.voxels.coords)
+    torch.testing.assert_close(made.feats[made.voxels.find(fields.voxels.coords)], fields.feats, rtol=1e-4, atol=1e-5)
+    assert [len(logits) for logits, _ in asked] == [len(level.parents) for level in taken]
+    assert [exists.sum() for _, exists in asked] == [len(level.children) for level in levels]
+    assert len(made.voxels) == (8**decoder.levels * len(parents) if eager else len(grids.voxels))
+    assert (made.voxels.find(grids.voxels.coords) >= 0).all()
+
+
+def test_texture_decoder_is_trained_beyond_the_surface_too(some, backends):
+    """It gets voxels that are not there, as a shape decoder will make some; their material is that of the part they
+    are nearest to."""
+    task = tasks.TextureVAE(TINY, "cpu", backends)
+    grids = truth.dual_grids(some, TINY.resolution)
+    mean, _ = task.encode(grids)
+    levels = losses.levels(grids.voxels, task.modules["decoder"].levels)
+    latent = SparseTensor(levels[0].parents, mean.feats)
+    made, _ = losses.decode(task.modules["decoder"], latent, levels, backends, torch.Generator().manual_seed(0))
+    assert 1.05 * len(grids.voxels) < len(made.voxels) < 1.5 * len(grids.voxels)
+    target = losses.materials(made.voxels, grids, some)
+    row = made.voxels.find(grids.voxels.coords)
+    assert torch.equal(target[row], grids.pbr)
+    beside = torch.ones(len(target), dtype=torch.bool).index_fill(0, row, False)
+    owner = made.voxels.coords[beside, 0].long()
+    known = (target[beside][:, None] == some.materials[owner]).all(2)
+    assert known.any(1).all()
 
 
 def test_diagonals_follow_the_surface(some):

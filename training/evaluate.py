@@ -214,7 +214,10 @@ def colour_error(seen: np.ndarray, expected: np.ndarray) -> float:
 
 
 def chamfer(found: Solid, expected: Solid) -> float:
-    """Mean of the two mean distances between surfaces, world units: from points on one, alike in area, to the other."""
+    """Mean of the two mean distances between surfaces, world units: from points on one, alike in area, to the other;
+    nan if one has no faces."""
+    if min(len(found.faces), len(expected.faces)) == 0:
+        return float("nan")
     ends = (found, expected), (expected, found)
     return float(np.mean([_surface(b).closest(_points(a)).distance.mean().item() for a, b in ends]))
 

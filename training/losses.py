@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.backends import Backends
 from pipeline.models.flow import FlowTransformer, SparseStructureFlowModel
 from pipeline.models.sparse_unet import SparseResBlockC2S3d, SparseUnetVaeDecoder
-from pipeline.sparse import SparseTensor, Subdivision, Voxels, space_to_channel
+from pipeline.sparse import SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
 
 from .networks import reparameterise
 
@@ -26,6 +26,8 @@ _QUADS = (
 _SIGMA_MIN = 1e-5
 _TIME_MEAN, _TIME_STD = 1.0, 1.0  # of the logit of a flow's time, as the reference
 _DROPOUT = 0.1  # share of samples whose condition is left out
+_MISSED = 3.0  # a child that is missed, which leaves a hole, against one too many, which stays empty
+_MORE = 0.1  # share of absent children that a decoder which is told its subdivisions is trained on
 
 Terms = dict[str, torch.Tensor]  # "loss" is what is minimised, the rest is for the log
 
@@ -64,27 +66,43 @@ def levels(voxels: Voxels, count: int) -> list[Subdivision]:
 
 
 def decode(
-    decoder: SparseUnetVaeDecoder, latent: SparseTensor, truth: list[Subdivision], backends: Backends
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """A decoder along the true subdivisions. Returns the raw fields on the finest voxels, and per level the logits of
-    the children [T, 8] that it would have made itself (none for a decoder that is told)."""
+    decoder: SparseUnetVaeDecoder,
+    latent: SparseTensor,
+    truth: list[Subdivision],
+    backends: Backends,
+    random: torch.Generator,
+) -> tuple[SparseTensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A decoder along the true subdivisions and, beside them, those children that it makes wrongly; a decoder that is
+    told its subdivisions gets some at random. One that saw only true voxels would read the surface from which of them
+    are there, and spoil it where it has to find them itself.
+
+    Returns:
+        Raw fields on the finest voxels, which hold the true ones and more; per level the logits of the children
+        [T, 8] and which of them exist, in 0-1 (no levels for a decoder that is told).
+    """
     h = latent.replace(decoder.from_latent(latent.feats))
-    logits = []
+    asked = []
     for level, blocks in enumerate(decoder.blocks):
         for block in blocks:
             if isinstance(block, SparseResBlockC2S3d):
+                exists = children(truth[level], h.voxels)
                 if block.to_subdiv is not None:
-                    logits.append(block.to_subdiv(h.feats).float())
-                h = block(h, truth[level], backends)
+                    asked.append((block.to_subdiv(h.feats).float(), exists))
+                    more = asked[-1][0] > 0
+                else:
+                    more = torch.rand(exists.shape, generator=random, device=exists.device) < _MORE
+                h = block(h, subdivide(h.voxels, more | (exists > 0)), backends)
             else:
                 h = block(h, backends)
-    return decoder.output_layer(F.layer_norm(h.feats.float(), h.feats.shape[-1:])).float(), logits
+    return h.replace(decoder.output_layer(F.layer_norm(h.feats.float(), h.feats.shape[-1:])).float()), asked
 
 
-def children(subdivision: Subdivision) -> torch.Tensor:
-    """[T, 8] float: which children of each parent exist."""
-    exists = torch.zeros(8 * len(subdivision.parents), device=subdivision.slots.device)
-    return exists.index_fill(0, subdivision.slots, 1.0).unflatten(0, (-1, 8))
+def children(subdivision: Subdivision, voxels: Voxels) -> torch.Tensor:
+    """[T, 8] float: which children of each voxel exist. voxels: the subdivision's parents and others."""
+    row = voxels.find(subdivision.parents.coords)
+    slots = 8 * row[subdivision.slots >> 3] + (subdivision.slots & 7)
+    exists = torch.zeros(8 * len(voxels), device=slots.device)
+    return exists.index_fill(0, slots, 1.0).unflatten(0, (-1, 8))
 
 
 def shape_vae(
@@ -94,7 +112,7 @@ def shape_vae(
     objects,
     random: torch.Generator,
     backends: Backends,
-    kl_weight: float = 5e-3,
+    kl_weight: float = 1e-2,
 ) -> Terms:
     """Subdivision, crossed edges, dual vertices, diagonals of quads and the KL term.
 
@@ -104,12 +122,16 @@ def shape_vae(
     mean, log_variance = encoder(grids.voxels, grids.offsets, grids.crossed, backends)
     truth = levels(grids.voxels, decoder.levels)
     latent = _like(mean, truth[0].parents, reparameterise(mean.feats, log_variance, random))
-    raw, logits = decode(decoder, latent, truth, backends)
+    fields, asked = decode(decoder, latent, truth, backends, random)
+    row = fields.voxels.find(grids.voxels.coords)
+    raw = fields.feats.index_select(0, row)
+    crossed = torch.zeros(len(fields.voxels), 3, device=raw.device).index_copy(0, row, grids.crossed.float())
     margin = decoder.voxel_margin
     offsets = (1 + 2 * margin) * raw[:, :3].sigmoid() - margin
+    missed = torch.tensor(_MISSED, device=raw.device)
     terms = {
-        "subdivision": sum(F.binary_cross_entropy_with_logits(x, children(s)) for x, s in zip(logits, truth)),
-        "crossed": F.binary_cross_entropy_with_logits(raw[:, 3:6], grids.crossed.float()),
+        "subdivision": sum(F.binary_cross_entropy_with_logits(*pair, pos_weight=missed) for pair in asked),
+        "crossed": F.binary_cross_entropy_with_logits(fields.feats[:, 3:6], crossed),
         "offsets": (offsets - grids.offsets).square().mean(),
         "kl": kl(mean.feats, log_variance),
     }
@@ -161,20 +183,33 @@ def texture_vae(
     encoder: nn.Module,
     decoder: nn.Module,
     grids,
+    objects,
     random: torch.Generator,
     backends: Backends,
     kl_weight: float = 1e-3,
 ) -> Terms:
-    """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers."""
-    target = 2 * grids.pbr - 1
-    mean, log_variance = encoder(SparseTensor(grids.voxels, target), backends)
+    """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers.
+
+    Args:
+        grids: truth.DualGrids. objects: the Objects they belong to.
+    """
+    mean, log_variance = encoder(SparseTensor(grids.voxels, 2 * grids.pbr - 1), backends)
     truth = levels(grids.voxels, decoder.levels)
     latent = _like(mean, truth[0].parents, reparameterise(mean.feats, log_variance, random))
-    raw, _ = decode(decoder, latent, truth, backends)
-    error = (raw - target).abs()
+    fields, _ = decode(decoder, latent, truth, backends, random)
+    error = (fields.feats - 2 * materials(fields.voxels, grids, objects) + 1).abs()
     regular = kl(mean.feats, log_variance)
     loss = error.mean() + error.square().mean() + kl_weight * regular
     return {"loss": loss, "l1": error.mean(), "colour": error[:, :3].mean() / 2, "kl": regular}
+
+
+@torch.no_grad()
+def materials(voxels: Voxels, grids, objects) -> torch.Tensor:
+    """[T, 6] in 0-1: the truth where there is one, and at other voxels the material of the nearest part."""
+    owner = voxels.coords[:, 0].long()
+    _, part = objects.distance_at((voxels.xyz + 0.5) / grids.resolution - 0.5, owner)
+    nearest = objects.materials[owner, part.long()]
+    return nearest.index_copy(0, voxels.find(grids.voxels.coords), grids.pbr)
 
 
 def picture(

@@ -226,11 +226,14 @@ def initialise(module: nn.Module) -> None:
     for block in module.modules():
         if isinstance(block, (SparseResBlockC2S3d, SparseResBlockS2C3d)):
             _pass_through(block)
+            if getattr(block, "to_subdiv", None) is not None:
+                nn.init.constant_(block.to_subdiv.bias, _RARE)
         elif isinstance(block, SparseUnetVaeEncoder):
             _almost_certain(block.to_latent)
 
 
 _NOISE = 0.3  # of the first weights of blocks that features pass through
+_RARE = -2.0  # first logits of children: a training follows all that are wanted
 _CERTAIN = -5.0  # first log variance of a latent
 
 

@@ -241,7 +241,8 @@ class TextureVAE(_SparseVAE):
         return self.modules["encoder"](SparseTensor(grids.voxels, 2 * grids.pbr - 1), self.backends)
 
     def losses(self, batch, random):
-        return losses.texture_vae(self.modules["encoder"], self.modules["decoder"], batch.grids, random, self.backends)
+        pair = self.modules["encoder"], self.modules["decoder"]
+        return losses.texture_vae(*pair, batch.grids, batch.objects, random, self.backends)
 
 
 @dataclass(frozen=True)

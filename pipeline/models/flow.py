@@ -159,7 +159,7 @@ class Block(nn.Module):
         else:
             modulation = self.adaLN_modulation(modulation)
         if sample is not None:
-            modulation = modulation[sample]
+            modulation = modulation.index_select(0, sample)  # its gradient is a sum, that of [] a sort
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, 1)  # each [1 or T, C]
         h = self.norm1(x) * (1 + scale_1) + shift_1
         x = x + self.self_attn(h, phases, lengths, backends) * gate_1

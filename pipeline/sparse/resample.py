@@ -26,7 +26,7 @@ class Subdivision:
 
     def channel_to_space(self, feats: torch.Tensor) -> torch.Tensor:
         """[T, 8 C] -> [T', C]: each child takes its eighth of the parent's channels."""
-        return feats.unflatten(1, (8, -1)).flatten(0, 1)[self.slots]
+        return feats.unflatten(1, (8, -1)).flatten(0, 1).index_select(0, self.slots)
 
     def to(self, device: torch.device | str) -> Subdivision:
         logits = None if self.logits is None else self.logits.to(device)
