@@ -112,7 +112,7 @@ def test_decoder_is_trained_on_what_it_does_alone(eager, some, backends):
     levels = losses.levels(grids.voxels, decoder.levels)
     parents = levels[0].parents
     latent = SparseTensor(parents, torch.randn(len(parents), 8, generator=torch.Generator().manual_seed(0)))
-    made, asked = losses.decode(decoder, latent, levels, backends, torch.Generator())
+    made, asked = losses.decode(decoder, latent, levels, backends)
     fields, taken = decoder(latent) if eager else decoder(latent, levels)
     assert torch.equal(made.voxels.coords[made.voxels.find(fields.voxels.coords)], fields.voxels.coords)
     torch.testing.assert_close(made.feats[made.voxels.find(fields.voxels.coords)], fields.feats, rtol=1e-4, atol=1e-5)
@@ -122,23 +122,20 @@ def test_decoder_is_trained_on_what_it_does_alone(eager, some, backends):
     assert (made.voxels.find(grids.voxels.coords) >= 0).all()
 
 
-def test_texture_decoder_is_trained_beyond_the_surface_too(some, backends):
-    """It gets voxels that are not there, as a shape decoder will make some; their material is that of the part they
-    are nearest to."""
-    task = tasks.TextureVAE(TINY, "cpu", backends)
+def test_odd_crossings_are_open_edges(some):
+    """None on true grids; on spoiled ones as many as the mesh has edges of one or three faces."""
     grids = truth.dual_grids(some, TINY.resolution)
-    mean, _ = task.encode(grids)
-    levels = losses.levels(grids.voxels, task.modules["decoder"].levels)
-    latent = SparseTensor(levels[0].parents, mean.feats)
-    made, _ = losses.decode(task.modules["decoder"], latent, levels, backends, torch.Generator().manual_seed(0))
-    assert 1.05 * len(grids.voxels) < len(made.voxels) < 1.5 * len(grids.voxels)
-    target = losses.materials(made.voxels, grids, some)
-    row = made.voxels.find(grids.voxels.coords)
-    assert torch.equal(target[row], grids.pbr)
-    beside = torch.ones(len(target), dtype=torch.bool).index_fill(0, row, False)
-    owner = made.voxels.coords[beside, 0].long()
-    known = (target[beside][:, None] == some.materials[owner]).all(2)
-    assert known.any(1).all()
+    assert losses.odd(grids.voxels, grids.crossed.float()) == 0
+    kept = torch.rand(grids.crossed.shape, generator=torch.Generator().manual_seed(0)) > 0.05
+    spoiled = replace(grids, crossed=grids.crossed & kept)
+    open_edges = 0
+    for row in range(len(some)):
+        faces = spoiled.mesh(row)[1].long()
+        edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(1).values
+        open_edges += int((edges.unique(dim=0, return_counts=True)[1] % 2).sum())
+    assert open_edges > 100
+    found = losses.odd(grids.voxels, spoiled.crossed.float()).item() * 3 * len(grids.voxels)
+    assert found == pytest.approx(open_edges, rel=1e-4)
 
 
 def test_diagonals_follow_the_surface(some):

@@ -27,7 +27,6 @@ _SIGMA_MIN = 1e-5
 _TIME_MEAN, _TIME_STD = 1.0, 1.0  # of the logit of a flow's time, as the reference
 _DROPOUT = 0.1  # share of samples whose condition is left out
 _MISSED = 3.0  # a child that is missed, which leaves a hole, against one too many, which stays empty
-_MORE = 0.1  # share of absent children that a decoder which is told its subdivisions is trained on
 
 Terms = dict[str, torch.Tensor]  # "loss" is what is minimised, the rest is for the log
 
@@ -66,32 +65,26 @@ def levels(voxels: Voxels, count: int) -> list[Subdivision]:
 
 
 def decode(
-    decoder: SparseUnetVaeDecoder,
-    latent: SparseTensor,
-    truth: list[Subdivision],
-    backends: Backends,
-    random: torch.Generator,
+    decoder: SparseUnetVaeDecoder, latent: SparseTensor, truth: list[Subdivision], backends: Backends
 ) -> tuple[SparseTensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """A decoder along the true subdivisions and, beside them, those children that it makes wrongly; a decoder that is
-    told its subdivisions gets some at random. One that saw only true voxels would read the surface from which of them
-    are there, and spoil it where it has to find them itself.
+    """A decoder along the true subdivisions and, if it finds its own, along the children that it makes wrongly: one
+    that saw only true voxels would read the surface from which of them are there.
 
     Returns:
-        Raw fields on the finest voxels, which hold the true ones and more; per level the logits of the children
-        [T, 8] and which of them exist, in 0-1 (no levels for a decoder that is told).
+        Raw fields on the finest voxels, which hold the true ones (if the decoder is told, these, in their order); per
+        level the logits of the children [T, 8] and which of them exist, in 0-1 (no levels for a decoder that is told).
     """
     h = latent.replace(decoder.from_latent(latent.feats))
     asked = []
     for level, blocks in enumerate(decoder.blocks):
         for block in blocks:
             if isinstance(block, SparseResBlockC2S3d):
-                exists = children(truth[level], h.voxels)
+                made = truth[level]
                 if block.to_subdiv is not None:
-                    asked.append((block.to_subdiv(h.feats).float(), exists))
-                    more = asked[-1][0] > 0
-                else:
-                    more = torch.rand(exists.shape, generator=random, device=exists.device) < _MORE
-                h = block(h, subdivide(h.voxels, more | (exists > 0)), backends)
+                    logits, exists = block.to_subdiv(h.feats).float(), children(made, h.voxels)
+                    asked.append((logits, exists))
+                    made = subdivide(h.voxels, (logits > 0) | (exists > 0))
+                h = block(h, made, backends)
             else:
                 h = block(h, backends)
     return h.replace(decoder.output_layer(F.layer_norm(h.feats.float(), h.feats.shape[-1:])).float()), asked
@@ -114,7 +107,7 @@ def shape_vae(
     backends: Backends,
     kl_weight: float = 1e-2,
 ) -> Terms:
-    """Subdivision, crossed edges, dual vertices, diagonals of quads and the KL term.
+    """Subdivision, crossed edges (one by one, and round faces of the grid), dual vertices, diagonals of quads, KL.
 
     Args:
         grids: truth.DualGrids. objects: the Objects they belong to; None leaves the diagonals out.
@@ -122,7 +115,7 @@ def shape_vae(
     mean, log_variance = encoder(grids.voxels, grids.offsets, grids.crossed, backends)
     truth = levels(grids.voxels, decoder.levels)
     latent = _like(mean, truth[0].parents, reparameterise(mean.feats, log_variance, random))
-    fields, asked = decode(decoder, latent, truth, backends, random)
+    fields, asked = decode(decoder, latent, truth, backends)
     row = fields.voxels.find(grids.voxels.coords)
     raw = fields.feats.index_select(0, row)
     crossed = torch.zeros(len(fields.voxels), 3, device=raw.device).index_copy(0, row, grids.crossed.float())
@@ -132,14 +125,33 @@ def shape_vae(
     terms = {
         "subdivision": sum(F.binary_cross_entropy_with_logits(*pair, pos_weight=missed) for pair in asked),
         "crossed": F.binary_cross_entropy_with_logits(fields.feats[:, 3:6], crossed),
+        "odd": odd(fields.voxels, fields.feats[:, 3:6].sigmoid()),
         "offsets": (offsets - grids.offsets).square().mean(),
         "kl": kl(mean.feats, log_variance),
     }
-    loss = terms["subdivision"] + terms["crossed"] + 5 * terms["offsets"] + kl_weight * terms["kl"]
+    loss = terms["subdivision"] + terms["crossed"] + terms["odd"] + 5 * terms["offsets"] + kl_weight * terms["kl"]
     if objects is not None:
         terms["diagonals"] = diagonals(raw[:, 6], grids, objects)
         loss = loss + 0.1 * terms["diagonals"]
     return {"loss": loss, **terms}
+
+
+def odd(voxels: Voxels, crossed: torch.Tensor) -> torch.Tensor:
+    """How likely it is that a closed surface does not cross the edges so: round each face of the grid it crosses an
+    even number of them. An odd number leaves an open edge in the mesh, between the two voxels that share the face.
+
+    Args:
+        crossed: [T, 3] how likely each voxel's edges are crossed, taken one by one.
+    """
+    sure = 1 - 2 * crossed
+    around = torch.cat([sure, sure.new_ones(1, 3)])  # an edge of a voxel that is not there is not crossed
+    before = []
+    for axis in range(3):
+        coords = voxels.coords.clone()
+        coords[:, 1 + axis] -= 1
+        before.append(around[voxels.find(coords)])
+    even = [sure[:, i] * before[j][:, i] * sure[:, j] * before[i][:, j] for i, j in ((0, 1), (1, 2), (2, 0))]
+    return (1 - torch.stack(even)).mean() / 2
 
 
 def _like(mean: SparseTensor, voxels: Voxels, feats: torch.Tensor) -> SparseTensor:
@@ -183,33 +195,20 @@ def texture_vae(
     encoder: nn.Module,
     decoder: nn.Module,
     grids,
-    objects,
     random: torch.Generator,
     backends: Backends,
     kl_weight: float = 1e-3,
 ) -> Terms:
-    """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers.
-
-    Args:
-        grids: truth.DualGrids. objects: the Objects they belong to.
-    """
-    mean, log_variance = encoder(SparseTensor(grids.voxels, 2 * grids.pbr - 1), backends)
+    """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers."""
+    target = 2 * grids.pbr - 1
+    mean, log_variance = encoder(SparseTensor(grids.voxels, target), backends)
     truth = levels(grids.voxels, decoder.levels)
     latent = _like(mean, truth[0].parents, reparameterise(mean.feats, log_variance, random))
-    fields, _ = decode(decoder, latent, truth, backends, random)
-    error = (fields.feats - 2 * materials(fields.voxels, grids, objects) + 1).abs()
+    fields, _ = decode(decoder, latent, truth, backends)
+    error = (fields.feats - target).abs()
     regular = kl(mean.feats, log_variance)
     loss = error.mean() + error.square().mean() + kl_weight * regular
     return {"loss": loss, "l1": error.mean(), "colour": error[:, :3].mean() / 2, "kl": regular}
-
-
-@torch.no_grad()
-def materials(voxels: Voxels, grids, objects) -> torch.Tensor:
-    """[T, 6] in 0-1: the truth where there is one, and at other voxels the material of the nearest part."""
-    owner = voxels.coords[:, 0].long()
-    _, part = objects.distance_at((voxels.xyz + 0.5) / grids.resolution - 0.5, owner)
-    nearest = objects.materials[owner, part.long()]
-    return nearest.index_copy(0, voxels.find(grids.voxels.coords), grids.pbr)
 
 
 def picture(

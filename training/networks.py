@@ -159,16 +159,17 @@ _SAMPLERS = {
 }
 
 # Output 128^3, structure 32^3 of a latent 8^3, shape and texture latents on 16^3, pictures of 144 pixels (324 tokens).
+# The decoders' last blocks are dear but needed: whether an edge is crossed depends on the signs at both of its ends.
 SMALL = Design(
     image_size=144,
     models={
         STRUCTURE_FLOW: _flow("SparseStructureFlowModel", 8, 8, 0, 160, 5, 5, 192),
         STRUCTURE_DECODER: _structure_decoder(8, [32, 20, 12]),
         SHAPE_FLOW_512: _flow("SLatFlowModel", 16, 8, 0, 160, 5, 4, 192),
-        SHAPE_DECODER: _unet("FlexiDualGridVaeDecoder", [32, 32, 16, 16], [1, 1, 1, 0], 8, resolution=128),
+        SHAPE_DECODER: _unet("FlexiDualGridVaeDecoder", [32, 32, 16, 16], [1, 1, 1, 1], 8, resolution=128),
         TEXTURE_FLOW_512: _flow("SLatFlowModel", 16, 8, 8, 128, 4, 3, 192),
         TEXTURE_DECODER: _unet(
-            "SparseUnetVaeDecoder", [32, 32, 16, 16], [1, 1, 1, 0], 8, out_channels=PBR, pred_subdiv=False
+            "SparseUnetVaeDecoder", [32, 32, 16, 16], [1, 1, 1, 1], 8, out_channels=PBR, pred_subdiv=False
         ),
         IMAGE_ENCODER: _image_encoder(144, 8, 192, 6, 6),
     },

@@ -241,8 +241,7 @@ class TextureVAE(_SparseVAE):
         return self.modules["encoder"](SparseTensor(grids.voxels, 2 * grids.pbr - 1), self.backends)
 
     def losses(self, batch, random):
-        pair = self.modules["encoder"], self.modules["decoder"]
-        return losses.texture_vae(*pair, batch.grids, batch.objects, random, self.backends)
+        return losses.texture_vae(self.modules["encoder"], self.modules["decoder"], batch.grids, random, self.backends)
 
 
 @dataclass(frozen=True)
