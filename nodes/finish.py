@@ -52,7 +52,7 @@ class ProcessMesh(io.ComfyNode):
                         max=1024,
                         step=64,
                         tooltip="Cells along the longest side in which outer and solid see: gaps narrower than a cell "
-                        "count as closed, and solid has this much detail.",
+                        "count as closed, and solid has this much detail, but no more than the shape has voxels.",
                     )
                 ),
                 advanced(

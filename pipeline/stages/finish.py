@@ -26,7 +26,7 @@ from ..geometry.checks import check_mesh
 from ..geometry.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
 from ..geometry.repair import compact, vertex_normals
 from ..geometry.report import measure
-from ..geometry.shells import outer_shell
+from ..geometry.shells import RESOLUTIONS, outer_shell
 from ..geometry.solid import project, solid
 from ..geometry.surface import ABSENT
 from ..render import Camera, Subject, turntable
@@ -68,6 +68,7 @@ def process_mesh(
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
             closed manifold surface and snaps it to the raw one.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
+            "solid" sees no finer than the grid is of which it is the raw mesh.
         lods: face counts of coarser levels of detail, descending from below target_faces.
 
     Raises:
@@ -95,7 +96,7 @@ def process_mesh(
             warnings, shells = [f"Inner shells stay: {ABSENT}"], "surface"
         runtime.step("process mesh", 1, 4)
         if shells != "surface":
-            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution)
+            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution)
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
@@ -141,12 +142,16 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
     return mesh
 
 
-def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int):
-    """As process_mesh says. Returns vertices, faces and the report."""
+def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int, grid: int):
+    """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
+    and the report."""
     if ABSENT:
         raise BackendError(f"A solid mesh needs Warp: {ABSENT}")
     if shells == "outer":
         return outer_shell(vertices, faces, resolution)
+    if grid:
+        longest = (vertices.amax(0) - vertices.amin(0)).max().item()
+        resolution = min(resolution, max(RESOLUTIONS[0], int(longest * grid)))
     closed, triangles, report = solid(vertices, faces, resolution)
     return project(closed, triangles, vertices, faces, limit=0.5 * report["cell"]), triangles, report
 
