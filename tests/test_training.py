@@ -114,12 +114,14 @@ def test_decoder_is_trained_on_what_it_does_alone(eager, some, backends):
     latent = SparseTensor(parents, torch.randn(len(parents), 8, generator=torch.Generator().manual_seed(0)))
     made, asked = losses.decode(decoder, latent, levels, backends)
     fields, taken = decoder(latent) if eager else decoder(latent, levels)
-    assert torch.equal(made.voxels.coords[made.voxels.find(fields.voxels.coords)], fields.voxels.coords)
-    torch.testing.assert_close(made.feats[made.voxels.find(fields.voxels.coords)], fields.feats, rtol=1e-4, atol=1e-5)
+    row = made.voxels.find(fields.voxels.coords)
+    assert torch.equal(made.voxels.coords[row], fields.voxels.coords)
+    torch.testing.assert_close(made.feats[row], fields.feats, rtol=1e-4, atol=1e-5)
     assert [len(logits) for logits, _ in asked] == [len(level.parents) for level in taken]
     assert [exists.sum() for _, exists in asked] == [len(level.children) for level in levels]
     assert len(made.voxels) == (8**decoder.levels * len(parents) if eager else len(grids.voxels))
     assert (made.voxels.find(grids.voxels.coords) >= 0).all()
+    assert torch.equal(levels[-1].children.coords, grids.voxels.coords)
 
 
 def test_odd_crossings_are_open_edges(some):

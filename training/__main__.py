@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
 from . import evaluate, showcase
-from .examples import COUNT, examples
+from .examples import COUNT, SEED, examples
 from .export import export
 from .networks import DESIGNS
 from .operations import table
@@ -56,9 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("--checkpoint", type=Path, required=True, help="the folder to write")
     judge = _command(commands, "evaluate", _evaluate, "measure a checkpoint on held-out objects", out_required=False)
     judge.add_argument("--checkpoint", type=Path, required=True)
-    judge.add_argument("--count", type=int, default=128, help="objects")
+    judge.add_argument("--count", type=int, default=COUNT, help="objects")
     judge.add_argument("--report", type=Path, help="folder for objects.csv, autoencoders.csv and objects.png")
-    judge.add_argument("--seed", type=int, default=1)
+    judge.add_argument("--seed", type=int, default=SEED)
     judge.add_argument("--device", default="auto")
     text = "make the README's picture: held-out objects from their pictures, by the command line, with the times"
     show = commands.add_parser("showcase", help=text, description=text)

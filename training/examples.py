@@ -14,7 +14,7 @@ from . import objects, pictures, truth
 from .evaluate import Solid
 from .networks import Design
 
-COUNT, _SEED = 128, 1  # those of `evaluate` without options: its rows have the same numbers
+COUNT, SEED = 128, 1  # those of `evaluate` without options: its rows have the same numbers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def examples(design: Design, numbers: Sequence[int], finer: int = 2) -> list[Exa
         numbers: 0 .. COUNT - 1.
         finer: the pictures show grids so many times finer than the truth, whose colours would have ragged borders.
     """
-    held = objects.sample(COUNT, torch.Generator().manual_seed(_SEED), held_out=True)
+    held = objects.sample(COUNT, torch.Generator().manual_seed(SEED), held_out=True)
     found = []
     for number in numbers:
         one = held.select(slice(number, number + 1))

@@ -72,7 +72,7 @@ def decode(
 
     Returns:
         Raw fields on the finest voxels, which hold the true ones (if the decoder is told, these, in their order); per
-        level the logits of the children [T, 8] and which of them exist, in 0-1 (no levels for a decoder that is told).
+        level the logits of the children [T, 8] and which of them exist, bool (no levels for a decoder that is told).
     """
     h = latent.replace(decoder.from_latent(latent.feats))
     asked = []
@@ -83,7 +83,7 @@ def decode(
                 if block.to_subdiv is not None:
                     logits, exists = block.to_subdiv(h.feats).float(), children(made, h.voxels)
                     asked.append((logits, exists))
-                    made = subdivide(h.voxels, (logits > 0) | (exists > 0))
+                    made = subdivide(h.voxels, (logits > 0) | exists)
                 h = block(h, made, backends)
             else:
                 h = block(h, backends)
@@ -91,11 +91,11 @@ def decode(
 
 
 def children(subdivision: Subdivision, voxels: Voxels) -> torch.Tensor:
-    """[T, 8] float: which children of each voxel exist. voxels: the subdivision's parents and others."""
+    """[T, 8] bool: which children of each voxel exist. voxels: the subdivision's parents and others."""
     row = voxels.find(subdivision.parents.coords)
     slots = 8 * row[subdivision.slots >> 3] + (subdivision.slots & 7)
-    exists = torch.zeros(8 * len(voxels), device=slots.device)
-    return exists.index_fill(0, slots, 1.0).unflatten(0, (-1, 8))
+    exists = torch.zeros(8 * len(voxels), dtype=torch.bool, device=slots.device)
+    return exists.index_fill(0, slots, True).unflatten(0, (-1, 8))
 
 
 def shape_vae(
@@ -123,7 +123,9 @@ def shape_vae(
     offsets = (1 + 2 * margin) * raw[:, :3].sigmoid() - margin
     missed = torch.tensor(_MISSED, device=raw.device)
     terms = {
-        "subdivision": sum(F.binary_cross_entropy_with_logits(*pair, pos_weight=missed) for pair in asked),
+        "subdivision": sum(
+            F.binary_cross_entropy_with_logits(logits, exists.float(), pos_weight=missed) for logits, exists in asked
+        ),
         "crossed": F.binary_cross_entropy_with_logits(fields.feats[:, 3:6], crossed),
         "odd": odd(fields.voxels, fields.feats[:, 3:6].sigmoid()),
         "offsets": (offsets - grids.offsets).square().mean(),
@@ -149,7 +151,9 @@ def odd(voxels: Voxels, crossed: torch.Tensor) -> torch.Tensor:
     for axis in range(3):
         coords = voxels.coords.clone()
         coords[:, 1 + axis] -= 1
-        before.append(around[voxels.find(coords)])
+        row = voxels.find(coords)
+        # the gradient of [] would sort the rows, many of them the same
+        before.append(around.index_select(0, torch.where(row < 0, len(voxels), row)))
     even = [sure[:, i] * before[j][:, i] * sure[:, j] * before[i][:, j] for i, j in ((0, 1), (1, 2), (2, 0))]
     return (1 - torch.stack(even)).mean() / 2
 

@@ -42,7 +42,7 @@ def subdivide(parents: Voxels, occupied: torch.Tensor, logits: torch.Tensor | No
     if len(parents.lengths) == 1:
         lengths = (len(slots),)
     else:
-        lengths = tuple(int(rows.sum()) for rows in occupied.split(parents.lengths))
+        lengths = tuple(torch.bincount(coords[:, 0], minlength=len(parents.lengths)).tolist())
     return Subdivision(parents, Voxels(coords, lengths), slots, logits)
 
 
