@@ -335,7 +335,7 @@ def test_runs_are_spread_over_gpus(tmp_path, monkeypatch):
 
 
 def test_colours_reach_the_latent_before_any_training():
-    """And so the gradient reaches the encoder: see networks._pass_through."""
+    """As they are, not folded: see networks.TextureEncoder."""
     torch.manual_seed(0)
     task = tasks.TextureVAE(networks.SMALL, "cpu", operations.table())
     random = torch.Generator().manual_seed(1)
@@ -351,7 +351,7 @@ def test_colours_reach_the_latent_before_any_training():
             told.append(dense[sample, :3, x, y, z])
     seen, told = torch.cat(seen), torch.cat(told)
     guess = seen @ torch.linalg.lstsq(seen, told).solution
-    assert (guess - told).square().mean() < 0.85 * told.var(0).mean()
+    assert (guess - told).square().mean() < 0.01 * told.var(0).mean()
 
 
 def test_not_finite_loss_is_an_error_and_does_not_overwrite(tmp_path):

@@ -200,8 +200,34 @@ def test_vertices_lie_on_the_surface_and_know_their_part(some, grids):
     owner = grids.voxels.coords[:, 0].long()
     distance, part = some.distance_at(world, owner)
     assert distance.abs().mean() * 48 < 0.03 and distance.abs().max() * 48 < 1.0
+    assert torch.equal(grids.part, part.long())
     assert torch.equal(grids.pbr, some.materials[owner, part.long()])
     assert grids.offsets.min() >= 0 and grids.offsets.max() <= 1 and grids.pbr.min() >= 0 and grids.pbr.max() <= 1
+
+
+def test_repainting_changes_materials_only(grids):
+    """Some objects have one new material for each part, others several, all from the palette."""
+    palette = torch.rand(1000, 6, generator=seeded())
+    painted = truth.repainted(grids, palette, seeded(1))
+    assert torch.equal(painted.pbr, truth.repainted(grids, palette, seeded(1)).pbr)
+    for name in ("offsets", "crossed", "part"):
+        assert getattr(painted, name) is getattr(grids, name)
+    row = torch.cdist(painted.pbr, palette).argmin(1)
+    assert torch.equal(palette[row], painted.pbr)
+    sample = grids.voxels.coords[:, 0].long()
+    many = []
+    for number in range(len(grids.voxels.lengths)):
+        mine = sample == number
+        counts = [len(row[mine & (grids.part == part)].unique()) for part in grids.part[mine].unique()]
+        assert max(counts) <= 27
+        many.append(max(counts) > 1)
+        for part in grids.part[mine].unique():  # neighbours differ where a plane passes only
+            flat = mine & (grids.part == part)
+            xyz = grids.voxels.xyz[flat]
+            beside = Voxels.single(xyz).find(torch.nn.functional.pad(xyz + torch.tensor([1, 0, 0]), (1, 0)).int())
+            differ = (row[flat][beside] != row[flat]) & (beside >= 0)
+            assert len(xyz[differ, 0].unique()) <= 2
+    assert any(many) and not all(many)
 
 
 def test_occupancy_pools_voxels(some):

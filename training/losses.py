@@ -201,7 +201,7 @@ def texture_vae(
     grids,
     random: torch.Generator,
     backends: Backends,
-    kl_weight: float = 1e-3,
+    kl_weight: float = 1e-4,
 ) -> Terms:
     """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers."""
     target = 2 * grids.pbr - 1

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pipeline.backends import Backends
 from pipeline.models import build
 from pipeline.models.flow import FlowTransformer
-from pipeline.models.layers import SparseConv3d
+from pipeline.models.layers import PLAIN, SparseConv3d
 from pipeline.models.sparse_unet import (
     SparseConvNeXtBlock3d,
     SparseResBlockC2S3d,
     SparseResBlockS2C3d,
+    SparseUnetVaeDecoder,
     SparseUnetVaeEncoder,
 )
 from pipeline.models.structure_vae import ChannelNorm, ResBlock3d
+from pipeline.sparse import SparseTensor
 from pipeline.spec import (
     IMAGE_ENCODER,
     SHAPE_DECODER,
@@ -38,7 +41,7 @@ class Design:
     """Every size of a checkpoint that is trained here.
 
     models: role -> {"name", "args"}, what is shipped. samplers: pipeline.json key -> parameters.
-    structure_encoder: arguments of StructureEncoder. shape_encoder, texture_encoder: {"name", "args"}.
+    structure_encoder, texture_encoder: arguments of StructureEncoder, TextureEncoder. shape_encoder: {"name", "args"}.
     head: arguments of PictureHead beside those that follow from the others.
     """
 
@@ -175,7 +178,12 @@ SMALL = Design(
     },
     structure_encoder={"latent_channels": 8, "widths": [16, 32, 64]},
     shape_encoder=_unet("FlexiDualGridVaeEncoder", [16, 32, 32, 64], [0, 1, 1, 2], 8),
-    texture_encoder=_unet("SparseUnetVaeEncoder", [16, 32, 64, 128], [0, 1, 1, 1], 8, in_channels=PBR),
+    texture_encoder={
+        "in_channels": PBR,
+        "model_channels": [16, 32, 64, 128],
+        "latent_channels": 8,
+        "num_blocks": [0, 1, 1, 1],
+    },
     head={"grid": 8, "blocks": 3, "heads": 6},
     samplers=_SAMPLERS,
 )
@@ -194,7 +202,12 @@ TINY = Design(
     },
     structure_encoder={"latent_channels": 4, "widths": [8, 8, 16]},
     shape_encoder=_unet("FlexiDualGridVaeEncoder", [8, 16, 32], [0, 1, 1], 8),
-    texture_encoder=_unet("SparseUnetVaeEncoder", [8, 16, 16], [0, 0, 1], 4, in_channels=PBR),
+    texture_encoder={
+        "in_channels": PBR,
+        "model_channels": [8, 16, 16],
+        "latent_channels": 4,
+        "num_blocks": [0, 0, 1],
+    },
     head={"grid": 4, "blocks": 1, "heads": 2},
     samplers=_SAMPLERS,
 )
@@ -231,6 +244,8 @@ def initialise(module: nn.Module) -> None:
                 nn.init.constant_(block.to_subdiv.bias, _RARE)
         elif isinstance(block, SparseUnetVaeEncoder):
             _almost_certain(block.to_latent)
+        elif isinstance(block, SparseUnetVaeDecoder):
+            _both_signs(block.from_latent)
 
 
 _NOISE = 0.3  # of the first weights of blocks that features pass through
@@ -267,6 +282,17 @@ def _almost_certain(to_latent: nn.Linear) -> None:
     to_latent.bias[half:] = _CERTAIN
 
 
+@torch.no_grad()
+def _both_signs(from_latent: nn.Linear) -> None:
+    """Hand a latent on as it is and negated, so that what follows, a norm and a SiLU, lets it through:
+    silu(x) - silu(-x) = x."""
+    width, channels = from_latent.weight.shape
+    if width >= 2 * channels:
+        turned = 2 * torch.linalg.qr(torch.randn(width // 2, channels))[0]
+        from_latent.weight.copy_(torch.cat([turned, -turned]))
+        nn.init.zeros_(from_latent.bias)
+
+
 def _initialise_flow(flow: FlowTransformer) -> None:
     """The reference's "scaled" initialisation."""
     width, count = flow.input_layer.out_features, len(flow.blocks)
@@ -301,6 +327,30 @@ class StructureEncoder(nn.Module):
 
     def forward(self, occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.layers(occupied - 0.5).chunk(2, 1)
+
+
+class TextureEncoder(SparseUnetVaeEncoder):
+    """The texture encoder with a way round its blocks: the mean material of each latent voxel's part of the surface.
+
+    Through the blocks alone, narrow as they are, materials arrive folded: neighbours in the latent that are far apart
+    in colour. A decoder, or a flow, that is a little off is then off by a whole colour.
+    """
+
+    def __init__(self, **args) -> None:
+        super().__init__(**args)
+        self.straight = nn.Linear(args["in_channels"], args["latent_channels"], bias=False)
+        initialise(self)
+        with torch.no_grad():
+            self.to_latent.weight[: args["latent_channels"]] *= 0.1
+            self.straight.weight.copy_(2 * torch.eye(*self.straight.weight.shape))
+
+    def forward(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
+        mean, log_variance = super().forward(x, backends)
+        cell = x.voxels.coords // x.voxels.coords.new_tensor([1, *3 * [2 ** (len(self.blocks) - 1)]])
+        row = mean.voxels.find(cell)
+        total = x.feats.new_zeros(len(mean.voxels), x.feats.shape[1]).index_add(0, row, x.feats)
+        voxels = torch.bincount(row, minlength=len(mean.voxels))
+        return mean.replace(mean.feats + self.straight(total / voxels[:, None])), log_variance
 
 
 class PictureHead(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,12 @@ from pipeline.spec import (
 )
 
 from . import losses, objects, pictures, truth
-from .networks import Design, StructureEncoder, new
+from .networks import Design, StructureEncoder, TextureEncoder, new
 
 STRUCTURE_VAE, SHAPE_VAE, TEXTURE_VAE, ENCODER = "structure-vae", "shape-vae", "texture-vae", "encoder"
 STRUCTURE, SHAPE, TEXTURE = "structure-flow", "shape-flow", "texture-flow"
 
+_PALETTE = 512  # objects whose materials the others are painted with
 _TOGETHER = 64  # objects whose pictures and grids are made at once
 _HALF = (Block, SparseConvNeXtBlock3d, SparseResBlockC2S3d, SparseResBlockS2C3d, ResBlock3d, UpsampleBlock3d)
 
@@ -68,7 +69,7 @@ class Plan:
 PLANS = {
     STRUCTURE_VAE: Plan(5, objects=128, batch=64, repeats=4, rate=1e-3),
     SHAPE_VAE: Plan(22, objects=64, batch=16, repeats=4, rate=1e-3),
-    TEXTURE_VAE: Plan(14, objects=64, batch=16, repeats=4, rate=1e-3),
+    TEXTURE_VAE: Plan(14, objects=64, batch=16, repeats=4, rate=2e-3, warmup=100),
     ENCODER: Plan(22, objects=384, batch=64, repeats=6, rate=8e-4, warmup=1000),
     STRUCTURE: Plan(22, objects=512, batch=128, repeats=24, rate=8e-4, warmup=500),
     SHAPE: Plan(22, objects=512, batch=64, repeats=12, rate=8e-4, warmup=500),
@@ -235,7 +236,13 @@ class TextureVAE(_SparseVAE):
     name, ships = TEXTURE_VAE, {"decoder": TEXTURE_DECODER}
 
     def make(self):
-        return {"encoder": new(self.design.texture_encoder), "decoder": self._network(TEXTURE_DECODER)}
+        return {"encoder": TextureEncoder(**self.design.texture_encoder), "decoder": self._network(TEXTURE_DECODER)}
+
+    def batches(self, plan, random):
+        drawn = objects.sample(_PALETTE, random, self.device)
+        palette = drawn.materials[(drawn.kinds >= 0).to(self.device)]
+        for batch in super().batches(plan, random):
+            yield replace(batch, grids=truth.repainted(batch.grids, palette, random))
 
     def encode(self, grids):
         return self.modules["encoder"](SparseTensor(grids.voxels, 2 * grids.pbr - 1), self.backends)
@@ -389,7 +396,7 @@ class TextureFlow(_LatentFlow):
     def load(self, weights):
         super().load(weights)
         made = weights(TEXTURE_VAE)
-        self.texture_vae = self._frozen(new(self.design.texture_encoder), made, "encoder")
+        self.texture_vae = self._frozen(TextureEncoder(**self.design.texture_encoder), made, "encoder")
         self.texture_scale = _Scale.of(made, self.device)
 
     def _know(self, tokens, grids):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -12,10 +12,12 @@ from pipeline.geometry.dual_grid import dual_grid_to_mesh
 from pipeline.sparse import Voxels
 
 from .objects import Objects
+from .recipes import SLOTS
 
 _HALVINGS = 2  # of coarse cells, before the finest corners are looked at
 _REACH = 1.25  # half diagonals of a cell within which a surface may pass it; above 1 since distances are not all exact
 _REGULARISATION = 0.01  # as mesh_to_dual_grid
+_PLANES = 2  # that cut a repainted object along each axis
 _SWEEPS = 4  # of the solver in a cell; what is left is below 1e-3 voxels
 
 
@@ -27,12 +29,14 @@ class DualGrids:
     offsets: [T, 3] float32 dual vertices in voxel units from the voxel's corner, in 0-1.
     crossed: [T, 3] bool, whether the surface crosses the voxel's edge along x, y, z: the edge that ends in the voxel's
         corner with the largest coordinates (as in pipeline.geometry.dual_grid).
+    part: [T] int64, the object's primitive that each vertex lies on.
     pbr: [T, 6] float32 base colour sRGB, metallic, roughness, alpha, in 0-1 (a decoder's raw output is 2 pbr - 1).
     """
 
     voxels: Voxels
     offsets: torch.Tensor
     crossed: torch.Tensor
+    part: torch.Tensor
     pbr: torch.Tensor
     resolution: int
 
@@ -63,9 +67,32 @@ def dual_grids(objects: Objects, resolution: int) -> DualGrids:
     crossed[rows[0], edges.axis] = True
     world = (coords[:, 1:] + offsets) / resolution - 0.5
     _, part = objects.distance_at(world, coords[:, 0])
-    pbr = objects.materials[coords[:, 0], part.long()]
+    part = part.long()
+    pbr = objects.materials[coords[:, 0], part]
     lengths = tuple(torch.bincount(coords[:, 0], minlength=len(objects)).tolist())
-    return DualGrids(Voxels(coords, lengths), offsets, crossed, pbr, resolution)
+    return DualGrids(Voxels(coords, lengths), offsets, crossed, part, pbr, resolution)
+
+
+def repainted(grids: DualGrids, palette: torch.Tensor, random: torch.Generator) -> DualGrids:
+    """The same surfaces in other materials: those of each part are drawn anew, in half of the objects box by box.
+
+    An object has two or three materials, a batch some fifty: too few to learn how all of them are told apart from.
+
+    Args:
+        palette: [N, 6] what is drawn from.
+        random: a CPU generator.
+    """
+    count, device = len(grids.voxels.lengths), grids.voxels.device
+    planes = torch.rand(count, 3, _PLANES, generator=random)  # along each axis, in 0-1
+    planes[torch.rand(count, generator=random) < 0.5] = 1.0  # none
+    boxes = (_PLANES + 1) ** 3
+    drawn = torch.randint(len(palette), (count * SLOTS * boxes,), generator=random)
+    sample = grids.voxels.coords[:, 0].long()
+    past = grids.voxels.xyz[:, :, None] >= grids.resolution * planes.to(device)[sample]
+    x, y, z = past.sum(2).unbind(1)
+    box = (x * (_PLANES + 1) + y) * (_PLANES + 1) + z
+    row = (sample * SLOTS + grids.part) * boxes + box
+    return replace(grids, pbr=palette[drawn.to(palette.device)].to(device)[row])
 
 
 def occupancy(voxels: Voxels, from_: int, to: int) -> torch.Tensor:
