@@ -26,7 +26,8 @@ _QUADS = (
 _SIGMA_MIN = 1e-5
 _TIME_MEAN, _TIME_STD = 1.0, 1.0  # of the logit of a flow's time, as the reference
 _DROPOUT = 0.1  # share of samples whose condition is left out
-_MISSED = 3.0  # a child that is missed, which leaves a hole, against one too many, which stays empty
+# A child that is missed, which leaves a hole, against one too many, which stays empty; and one of the coarsest.
+_MISSED, _MISSED_FIRST = 3.0, 60.0
 
 Terms = dict[str, torch.Tensor]  # "loss" is what is minimised, the rest is for the log
 
@@ -121,10 +122,11 @@ def shape_vae(
     crossed = torch.zeros(len(fields.voxels), 3, device=raw.device).index_copy(0, row, grids.crossed.float())
     margin = decoder.voxel_margin
     offsets = (1 + 2 * margin) * raw[:, :3].sigmoid() - margin
-    missed = torch.tensor(_MISSED, device=raw.device)
+    missed = raw.new_tensor([_MISSED_FIRST, *[_MISSED] * (len(asked) - 1)])
     terms = {
         "subdivision": sum(
-            F.binary_cross_entropy_with_logits(logits, exists.float(), pos_weight=missed) for logits, exists in asked
+            F.binary_cross_entropy_with_logits(logits, exists.float(), pos_weight=weight)
+            for (logits, exists), weight in zip(asked, missed)
         ),
         "crossed": F.binary_cross_entropy_with_logits(fields.feats[:, 3:6], crossed),
         "odd": odd(fields.voxels, fields.feats[:, 3:6].sigmoid()),

@@ -69,11 +69,11 @@ class Plan:
 PLANS = {
     STRUCTURE_VAE: Plan(5, objects=128, batch=64, repeats=4, rate=1e-3),
     SHAPE_VAE: Plan(22, objects=64, batch=16, repeats=4, rate=1e-3),
-    TEXTURE_VAE: Plan(14, objects=64, batch=16, repeats=4, rate=2e-3, warmup=100),
+    TEXTURE_VAE: Plan(8, objects=64, batch=16, repeats=4, rate=2e-3, warmup=100),
     ENCODER: Plan(22, objects=384, batch=64, repeats=6, rate=8e-4, warmup=1000),
     STRUCTURE: Plan(22, objects=512, batch=128, repeats=24, rate=8e-4, warmup=500),
     SHAPE: Plan(22, objects=512, batch=64, repeats=12, rate=8e-4, warmup=500),
-    TEXTURE: Plan(16, objects=512, batch=64, repeats=12, rate=8e-4, warmup=500),
+    TEXTURE: Plan(20, objects=512, batch=64, repeats=12, rate=8e-4, warmup=500),
 }
 
 Weights = Callable[[str], Mapping[str, torch.Tensor]]  # name of a run -> what it has made so far (train.load_weights)
