@@ -111,6 +111,7 @@ def test_the_report_counts_what_was_repaired(damaged):
     json.dumps(result.facts)
     open_ball = stages.process_mesh(runtime(), damaged[0], 2000, max_hole_perimeter=0, shells="surface")
     assert not open_ball.facts["mesh"]["watertight"] and "not watertight" in open_ball.facts["warnings"][0]
+    assert '"solid"' in open_ball.facts["warnings"][-1] and not result.facts["warnings"]
 
 
 @pytest.mark.parametrize("target", [100, 500, 3000])

@@ -113,7 +113,10 @@ def process_mesh(
             shown = {"cleaned_again": level.changes, "mesh": report.as_dict(), "warnings": report.warnings()}
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown))
         first, *rest = meshes
-        facts |= {**first.facts, "warnings": warnings + first.facts["warnings"]}
+        warnings += first.facts["warnings"]
+        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not ABSENT:
+            warnings.append('Shells "solid" would make one closed surface of it.')
+        facts |= {**first.facts, "warnings": warnings}
         if rest:
             facts["lods"] = [level.facts for level in rest]
         runtime.step("process mesh", 4, 4)
