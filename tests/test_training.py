@@ -124,6 +124,24 @@ def test_decoder_is_trained_on_what_it_does_alone(eager, some, backends):
     assert torch.equal(levels[-1].children.coords, grids.voxels.coords)
 
 
+def test_missed_children_of_the_coarsest_cost_most(some, backends):
+    task = tasks.ShapeVAE(TINY, "cpu", backends)
+    first, second = (
+        block.to_subdiv for block in task.modules["decoder"].modules() if isinstance(block, SparseResBlockC2S3d)
+    )
+
+    def cost(layer: nn.Linear, logit: float) -> float:
+        """Of logits that are the same for all children of a level, and 0 for those of the other."""
+        for each in (first, second):
+            nn.init.zeros_(each.weight)
+            nn.init.constant_(each.bias, logit if each is layer else 0.0)
+        with torch.no_grad():
+            return task.losses(task.group(some, None), torch.Generator().manual_seed(0))["subdivision"].item()
+
+    coarsest, finer = (cost(layer, -9.0) - cost(layer, 9.0) for layer in (first, second))
+    assert coarsest > 5 * finer
+
+
 def test_odd_crossings_are_open_edges(some):
     """None on true grids; on spoiled ones as many as the mesh has edges of one or three faces."""
     grids = truth.dual_grids(some, TINY.resolution)

@@ -190,7 +190,8 @@ def diagonals(raw: torch.Tensor, grids, objects) -> torch.Tensor:
     distance, _ = objects.distance(dense.reshape(len(counts), -1, 3))
     distance = distance.abs().reshape(-1, 2)[place] / cell
     gain = distance[:, 1] - distance[:, 0]  # positive: along 0-2
-    log_weight = F.softplus(raw).clamp_min(1e-6).log()[quads]
+    log_weight = F.softplus(raw).clamp_min(1e-6).log()
+    log_weight = log_weight.index_select(0, quads.flatten()).reshape(quads.shape)  # as in odd()
     logits = log_weight[:, 0] + log_weight[:, 2] - log_weight[:, 1] - log_weight[:, 3]
     weight = gain.abs().clamp_max(1)
     losses = F.binary_cross_entropy_with_logits(logits, (gain > 0).float(), reduction="none")

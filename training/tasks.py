@@ -239,8 +239,8 @@ class TextureVAE(_SparseVAE):
         return {"encoder": TextureEncoder(**self.design.texture_encoder), "decoder": self._network(TEXTURE_DECODER)}
 
     def batches(self, plan, random):
-        drawn = objects.sample(_PALETTE, random, self.device)
-        palette = drawn.materials[(drawn.kinds >= 0).to(self.device)]
+        drawn = objects.sample(_PALETTE, random)
+        palette = drawn.materials[drawn.kinds >= 0]
         for batch in super().batches(plan, random):
             yield replace(batch, grids=truth.repainted(batch.grids, palette, random))
 

@@ -79,7 +79,7 @@ def repainted(grids: DualGrids, palette: torch.Tensor, random: torch.Generator) 
     An object has two or three materials, a batch some fifty: too few to learn how all of them are told apart from.
 
     Args:
-        palette: [N, 6] what is drawn from.
+        palette: [N, 6] what is drawn from, on the CPU.
         random: a CPU generator.
     """
     count, device = len(grids.voxels.lengths), grids.voxels.device
@@ -92,7 +92,7 @@ def repainted(grids: DualGrids, palette: torch.Tensor, random: torch.Generator) 
     x, y, z = past.sum(2).unbind(1)
     box = (x * (_PLANES + 1) + y) * (_PLANES + 1) + z
     row = (sample * SLOTS + grids.part) * boxes + box
-    return replace(grids, pbr=palette[drawn.to(palette.device)].to(device)[row])
+    return replace(grids, pbr=palette[drawn].to(device)[row])
 
 
 def occupancy(voxels: Voxels, from_: int, to: int) -> torch.Tensor:
