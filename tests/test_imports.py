@@ -13,6 +13,8 @@ HEIGHT = {
     "runtime": 3,
     "weights": 3,
     "image": 3,
+    "triton_launch": 2,
+    "replay": 2,
     "sparse": 3,
     "models": 4,
     "geometry": 4,
