@@ -1,19 +1,17 @@
-"""Whether Triton kernels can run here, and one wrapper for functions that launch them.
+"""Whether Triton kernels can run here, and the rows that launch them.
 
 Triton comes with torch on Linux and as triton-windows on Windows. It is imported when a kernel first runs, not before:
-the import takes a third of a second, and a broken installation must cost nobody who does not use it.
+the import takes a third of a second.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 
-import torch
-
-from .backends import Backend
+from .backends import Backend, lazy
 
 NAME = "triton"
 
@@ -36,25 +34,16 @@ def row(module: str, function: str, reference: Callable) -> Backend:
     The row's function raises RuntimeError where Triton cannot be imported, or cannot compile or launch the kernel.
     """
     reason = unavailable_reason()
-    return Backend(NAME, None if reason else _guarded(module, function, reference), reason, devices=("cuda",))
+    return Backend(NAME, None if reason else lazy(lambda: _load(module, function), reference), reason, ("cuda",))
 
 
-def _guarded(module: str, function: str, reference: Callable) -> Callable:
-    @cache
-    def kernel() -> Callable:
-        try:
-            return getattr(import_module(module), function)
-        except ImportError as error:
-            raise RuntimeError(f"Triton cannot be imported: {error}") from error
+def _load(module: str, function: str) -> Callable:
+    """The function, with Triton's own errors (which derive from Exception alone) as RuntimeError."""
+    launch = getattr(import_module(module), function)
+    from triton.errors import TritonError
 
-    @wraps(reference)
+    @wraps(launch)
     def call(*arguments):
-        tensors = (one for one in arguments if isinstance(one, torch.Tensor))
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return reference(*arguments)
-        launch = kernel()
-        from triton.errors import TritonError
-
         try:
             return launch(*arguments)
         except TritonError as error:

@@ -1,12 +1,13 @@
 """The Triton rows: what happens without Triton, and on a CUDA device the references' answers on random input."""
 
 import logging
+from importlib import import_module
 
 import pytest
 import torch
 
 from pipeline import stages, triton_launch
-from pipeline.backends import Backend, Backends, Operation
+from pipeline.backends import Backend, Backends, Operation, lazy
 from pipeline.models import operations as network_operations
 from pipeline.replay import Replayed
 from pipeline.sparse import ADD_TO_CHILDREN, CHILD_CONV, SUBMANIFOLD_CONV, Voxels, reference, subdivide
@@ -39,11 +40,11 @@ def test_without_triton_every_row_says_so_and_the_references_run(monkeypatch):
 
 def test_a_broken_triton_costs_one_line_in_the_log(caplog):
     caplog.set_level(logging.WARNING)
-    backends = table(triton_launch._guarded("no_such_module_of_kernels", "double", double))
+    backends = table(lazy(lambda: import_module("no_such_module_of_kernels"), double))
     for _ in range(2):
         assert backends.pick("double", "cpu") is double and backends.used["double"] == "torch"
     assert [record.message for record in caplog.records] == [
-        "Backend triton of double is disabled on cpu: it failed: Triton cannot be imported: No module named "
+        "Backend triton of double is disabled on cpu: it failed: it cannot be imported: No module named "
         "'no_such_module_of_kernels'"
     ]
 
@@ -53,8 +54,18 @@ def test_wrong_numbers_disable_a_row(caplog):
     assert backends.pick("double", "cpu") is double and "off by" in caplog.text
 
 
+def test_a_row_that_does_not_suit_leaves_the_call_to_the_next():
+    first = Backend("large", lambda x: x + x, suits=lambda x: len(x) > 3)
+    backends = Backends([Operation("double", (first,), double, lambda device: (torch.ones(2),), 0.0)])
+    for size, name in ((9, "large"), (3, "torch"), (4, "large")):
+        assert torch.equal(backends.pick("double", "cpu")(torch.ones(size)), torch.full((size,), 2.0))
+        assert backends.used["double"] == name
+    backends.pick("double", "cpu", "large")(torch.ones(1))
+    assert backends.used["double"] == "large"
+
+
 def test_gradients_come_from_the_reference():
-    call = triton_launch._guarded("no_such_module_of_kernels", "double", double)
+    call = lazy(lambda: import_module("no_such_module_of_kernels"), double)
     x = torch.ones(3, requires_grad=True)
     call(x).sum().backward()
     assert torch.equal(x.grad, torch.full((3,), 2.0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from .. import triton_launch
-from ..backends import Operation
-from . import reference
+from ..backends import PLAIN, Backend, Operation
+from . import attention_rows, reference
 from .resample import subdivide
 from .tensor import Voxels
 
@@ -60,6 +60,7 @@ def _trilinear_example(device: torch.device) -> tuple:
 OPERATIONS = (
     Operation(
         ATTENTION,
+        (*attention_rows.preferred(), Backend(PLAIN, reference.attention), *attention_rows.on_request()),
         twin=reference.attention,
         example=_attention_example,
         tolerance=2e-2,  # bf16; torch's kernels lie within 3e-3 (in norm) of fp64 on an H200
