@@ -7,7 +7,7 @@ shapes do not show (latent grids, samplers, normalisation) is that of the releas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -39,6 +39,11 @@ _OUTER = ("", "model.diffusion_model.", "model.", "diffusion_model.", "vae.", "f
 _FULL = {outer + prefix: role for prefix, role in _PREFIXES.items() for outer in _OUTER}
 _ENCODER_KEY = "embeddings.register_tokens"
 _MOST_LEVELS = 64
+# role -> how its keys begin, bare (quick to exclude) and as they may stand in a header's text
+_KEYS = {
+    role: [prefix.encode(), *(f'"{outer}{prefix}'.encode() for outer in _OUTER)] for prefix, role in _PREFIXES.items()
+}
+_KEYS[IMAGE_ENCODER] = [_ENCODER_KEY.encode(), f'"{_ENCODER_KEY}"'.encode()]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -49,13 +54,22 @@ def bundled_roles(path: Path) -> frozenset[str]:
     Raises:
         CheckpointError: the file cannot be read or is no safetensors file.
     """
-    text, _ = header_text(path)
-    found = {role for prefix, role in _PREFIXES.items() if prefix.encode() in text and _begins(text, prefix)}
-    return frozenset(found | ({IMAGE_ENCODER} if _begins(text, _ENCODER_KEY, ("",)) else set()))
+    return roles_in(header_text(path)[0])
 
 
-def _begins(text: bytes, prefix: str, outer: tuple[str, ...] = _OUTER) -> bool:
-    return any(f'"{each}{prefix}'.encode() in text for each in outer)
+def roles_in(text: bytes, any_of: Iterable[str] = ()) -> frozenset[str]:
+    """The roles of the models whose keys stand in a header's text.
+
+    Args:
+        any_of: roles without one of which the file is of no interest; the others are then not looked for.
+    """
+    found = frozenset(role for role in any_of if _holds(text, role))
+    return found if any_of and not found else frozenset(role for role in _KEYS if _holds(text, role))
+
+
+def _holds(text: bytes, role: str) -> bool:
+    bare, *quoted = _KEYS[role]
+    return bare in text and any(key in text for key in quoted)
 
 
 def bundled_models(path: Path) -> dict[str, ModelFiles]:

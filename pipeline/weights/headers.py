@@ -45,7 +45,7 @@ def header_text(path: Path, largest: int = LARGEST_HEADER) -> tuple[bytes, int]:
             length = int.from_bytes(head[:8], "little")
             whole = 2 <= length <= size - 8 and head[8:9] == b"{"
             if whole and length <= largest:
-                return (head + file.read(8 + length - len(head)))[8 : 8 + length], size
+                return (head + file.read(max(8 + length - len(head), 0)))[8 : 8 + length], size
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check the disk, or copy it.") from error
     if problem := diagnosis(path, head, size, "safetensors"):
