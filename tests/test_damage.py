@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import shutil
 import struct
+import tracemalloc
 
 import pytest
 import torch
@@ -95,6 +97,8 @@ def as_int8(path):
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_damaged_file_is_named_before_anything_runs(copy, case):
     """The file of the last stage: `fetch` reads no weight, and still it is found, and said what it is."""
+    if case == "pipe" and not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no pipes among its files")
     damage, message = DAMAGE[case]
     path = copy / "ckpts" / "tex_slat_decoder.safetensors"
     damage(path, path.read_bytes())
@@ -110,7 +114,7 @@ def test_the_target_of_a_damaged_link_is_to_be_deleted(copy, tmp_path):
     blob.write_bytes(path.read_bytes()[:-1])
     path.unlink()
     path.symlink_to(blob)
-    with pytest.raises(CheckpointError, match=f"Delete {blob} and"):
+    with pytest.raises(CheckpointError, match=re.escape(f"Delete {blob} and")):
         fetch(copy)
 
 
@@ -166,14 +170,16 @@ def test_a_header_that_makes_no_sense(copy, case):
 
 
 def test_headers_are_read_bounded(tmp_path):
-    """A length of many gigabytes, in a sparse file that has them, is not read."""
+    """One that is longer than any checkpoint's is not read, though the file has it."""
     path = tmp_path / "huge.safetensors"
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", 1 << 40) + b"{")
-        file.truncate((1 << 40) + 16)
-    with pytest.raises(CheckpointError, match=r"header of 1,099,511,627,776 bytes; up to 16,777,216 are read"):
+        file.write(struct.pack("<Q", LARGEST_HEADER + 1) + b"{")
+        file.truncate(LARGEST_HEADER + 9)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"header of 16,777,217 bytes; up to 16,777,216 are read"):
         header_text(path)
-    assert LARGEST_HEADER < 1 << 25
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 VALUES = [

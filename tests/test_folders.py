@@ -68,7 +68,8 @@ def spoil(models):
         for name in ("one", "two", "three"):
             (folder / name).symlink_to(folder, target_is_directory=True)
         (folder / "self").symlink_to("self")
-        os.mkfifo(folder / "pipe.safetensors")
+        if hasattr(os, "mkfifo"):
+            os.mkfifo(folder / "pipe.safetensors")
         (folder / "text.safetensors").write_text("not a model")
         (folder / "empty.safetensors").write_bytes(b"")
         (folder / "pointer.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 5\n")
@@ -82,9 +83,10 @@ def spoil(models):
     }.items():
         (broken / name).mkdir(parents=True)
         (broken / name / "pipeline.json").write_bytes(content)
-    os.truncate(broken / "huge" / "pipeline.json", 1 << 40)
+    os.truncate(broken / "huge" / "pipeline.json", 1 << 24)
     (broken / "pipe").mkdir()
-    os.mkfifo(broken / "pipe" / "pipeline.json")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(broken / "pipe" / "pipeline.json")
 
 
 LISTED = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -63,7 +64,7 @@ def test_each_network_in_a_folder_of_its_own(home):
 
 def test_several_checkpoints_are_listed(home):
     other = shutil.copytree(home, home.parent / "other")
-    with pytest.raises(CheckpointError, match=f"holds several checkpoints: {other}, {home}. Name one"):
+    with pytest.raises(CheckpointError, match=re.escape(f"holds several checkpoints: {other}, {home}. Name one")):
         open_checkpoint(home.parent)
     bundle(home, home.parent / "x.safetensors", ["img2shape."])
     shutil.rmtree(other)
@@ -137,7 +138,8 @@ def linked(folder):
         (folder / "a" / name).symlink_to(folder, target_is_directory=True)
     (folder / "gone.safetensors").symlink_to("nothing")
     (folder / "self").symlink_to("self")
-    os.mkfifo(folder / "pipe.safetensors")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.safetensors")
     (folder / "a" / "model.safetensors").write_bytes(b"x")
 
 

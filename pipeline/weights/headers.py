@@ -32,7 +32,7 @@ class Header:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def header_text(path: Path, largest: int = LARGEST_HEADER) -> tuple[bytes, int]:
+def header_text(path: Path) -> tuple[bytes, int]:
     """The header as it stands, and the size of the whole file in bytes.
 
     Raises:
@@ -44,7 +44,7 @@ def header_text(path: Path, largest: int = LARGEST_HEADER) -> tuple[bytes, int]:
             head = file.read(HEAD)
             length = int.from_bytes(head[:8], "little")
             whole = 2 <= length <= size - 8 and head[8:9] == b"{"
-            if whole and length <= largest:
+            if whole and length <= LARGEST_HEADER:
                 return (head + file.read(max(8 + length - len(head), 0)))[8 : 8 + length], size
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check the disk, or copy it.") from error
@@ -53,13 +53,13 @@ def header_text(path: Path, largest: int = LARGEST_HEADER) -> tuple[bytes, int]:
     if head[:1] == b"{":
         begins = head[:80].decode(errors="replace")
         raise CheckpointError(f"{path} is JSON ({begins!r} ...) instead of safetensors. Name the checkpoint's folder.")
-    if head[8:9] == b"{" and 2 <= length <= largest:
+    if head[8:9] == b"{" and 2 <= length <= LARGEST_HEADER:
         raise CheckpointError(
             f"{path} ({size:,} bytes) is damaged or truncated: cut off in its header. {deleted(path)}."
         )
     if whole:
         raise CheckpointError(
-            f"{path} has a header of {length:,} bytes; up to {largest:,} are read. It is no checkpoint of TRELLIS.2."
+            f"{path} has a header of {length:,} bytes; up to {LARGEST_HEADER:,} are read. It is no file of TRELLIS.2."
         )
     raise CheckpointError(f"{path} ({size:,} bytes) is no safetensors file, or damaged beyond that. {deleted(path)}.")
 
