@@ -51,7 +51,7 @@ class LoadModels(io.ComfyNode):
                     options=[folders.AUTOMATIC, *folders.decoder_bundles()],
                     default=folders.AUTOMATIC,
                     tooltip="For ComfyUI bundles whose decoders are a file of their own: that file in models/vae. "
-                    "automatic takes the first one found; other checkpoints have their decoders inside.",
+                    "automatic takes those that hold what is missing; other checkpoints have their decoders inside.",
                 ),
                 io.Combo.Input(
                     "image_encoder",

@@ -64,6 +64,10 @@ def fill_model_folders(base: Path) -> None:
     bundle(COMPLETE, models / "vae" / "decoders.safetensors", decoders)
     save_file({"unrelated": torch.zeros(3)}, models / "vae" / "unrelated.safetensors")
     (models / "vae" / "text.safetensors").write_text("not a model")
+    for kind in ("trellis2", "vae"):
+        (models / kind / "gone.safetensors").symlink_to("nothing")
+    for name in ("gone", "loop", "loops"):
+        (models / "trellis2" / name).symlink_to("nothing" if name == "gone" else ".", target_is_directory=True)
     encoder = json.loads((COMPLETE / "pipeline.json").read_text())["args"]["image_cond_model"]["args"]["model_name"]
     save_file(load_file(COMPLETE / encoder / "model.safetensors"), models / "clip_vision" / "dino.safetensors")
 
@@ -219,7 +223,9 @@ def test_model_folders(server, checkpoint, more):
     if checkpoint.startswith("trellis2"):
         assert server.run(loaded).glbs
     else:  # bundles have the released samplers and normalisation, whose 32 channels the small model lacks
-        with pytest.raises(api().GraphError, match=r"\(6\): The latent has 8 channels, its normalisation 32"):
+        with pytest.raises(
+            api().GraphError, match=r"T2LoadModels \(2\): The models of .* 8 in .* and 32 in shape_slat"
+        ):
             server.run(loaded)
 
 
@@ -247,6 +253,8 @@ def test_health(server):
     assert set(health["checkpoints"]) >= {"small (comes with the pack)", "microsoft/TRELLIS.2-4B", "trellis2/own"}
     assert health["loaded"]["small"]["sparse_structure_flow_model"] > 0
     assert health["backends"]["attention"] == "torch"
+    assert str(server.base) not in json.dumps(health)
+    assert "Left out of the lists of TRELLIS.2 checkpoints" in server.said()
 
 
 def save(server: Server, name: str, picture: Image.Image) -> str:
@@ -263,7 +271,7 @@ WRONG = {
         {"n2_checkpoint": "trellis2/nowhere"},
         r"There is no checkpoint 'trellis2/nowhere'. Looked in .*models.trellis2",
     ),
-    "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2SampleStructure.*damaged or truncated"),
+    "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2LoadModels.*damaged or truncated"),
     "a route that the checkpoint lacks": (
         {"n6_resolution": "1024_cascade"},
         r"T2SampleShape.*Type 1024_cascade needs .*1024, which small lacks.*Choose type 512",

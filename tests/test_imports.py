@@ -7,6 +7,7 @@ import pytest
 # Rooms by height; a module may import what stands lower, and its own room.
 HEIGHT = {
     "errors": 0,
+    "schema": 0.5,  # checks of JSON, for the spec too
     "spec": 1,
     "backends": 1,
     "sampling": 2,
