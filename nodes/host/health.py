@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import comfy.model_management as management
 from aiohttp import web
-from server import PromptServer
 
 from ...pipeline import __version__
-from . import folders
+from . import folders, routes
 from .memory import opened
 from .run import default_backends
 
@@ -15,9 +14,10 @@ from .run import default_backends
 def add_route() -> None:
     """Add the route to ComfyUI's server."""
 
-    @PromptServer.instance.routes.get("/trellis2/health")
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(report())
+
+    routes.add_once("/trellis2/health", answer)
 
 
 def report() -> dict:
