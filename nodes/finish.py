@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
 from comfy.cli_args import args
@@ -15,9 +14,11 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.export import AlphaMode
 from ..pipeline.render import MODES, Camera
+from .host import output
 from .host.memory import make_room
-from .host.run import Progress, run
-from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced
+from .host.progress import Progress
+from .host.run import run
+from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, node_schema
 
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
 
@@ -25,7 +26,7 @@ _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` o
 class ProcessMesh(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ProcessMesh",
             display_name="TRELLIS.2 Process Mesh",
             category=CATEGORY,
@@ -76,8 +77,8 @@ class ProcessMesh(io.ComfyNode):
     def execute(
         cls,
         mesh: stages.Mesh,
-        faces: int,
-        hole_perimeter: float,
+        faces: int = 500_000,
+        hole_perimeter: float = 0.03,
         shells: str = "outer",
         shell_resolution: int = 512,
         lods: str = "",
@@ -136,7 +137,7 @@ def texture_size_input() -> io.Input:
 class BakeTexture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2BakeTexture",
             display_name="TRELLIS.2 Bake Texture",
             category=CATEGORY,
@@ -197,8 +198,8 @@ class BakeTexture(io.ComfyNode):
         cls,
         mesh: stages.Mesh,
         voxels: stages.PBRVoxels,
-        texture_size: int,
-        padding: int,
+        texture_size: int = 2048,
+        padding: int = 4,
         original: stages.Mesh | None = None,
         normal_map: bool = False,
         occlusion: bool = False,
@@ -238,7 +239,7 @@ def _image(values: np.ndarray) -> torch.Tensor:
 class ColorVertices(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ColorVertices",
             display_name="TRELLIS.2 Color Vertices",
             category=CATEGORY,
@@ -265,7 +266,7 @@ class ColorVertices(io.ComfyNode):
 class RenderMesh(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2RenderMesh",
             display_name="TRELLIS.2 Render Mesh",
             category=CATEGORY,
@@ -324,12 +325,12 @@ class RenderMesh(io.ComfyNode):
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
-        mode: str,
-        frames: int,
-        size: int,
-        azimuth: float,
-        elevation: float,
-        alpha_mode: str,
+        mode: str = "material",
+        frames: int = 1,
+        size: int = 512,
+        azimuth: float = 30.0,
+        elevation: float = 20.0,
+        alpha_mode: str = "opaque",
     ) -> io.NodeOutput:
         drawn = run(
             *(stages.draw, None, Progress(), mesh),
@@ -346,7 +347,7 @@ class RenderMesh(io.ComfyNode):
 class ExportGLB(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ExportGLB",
             display_name="TRELLIS.2 Export GLB",
             category=CATEGORY,
@@ -384,25 +385,28 @@ class ExportGLB(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        # None: linked, and not known yet; with a % it may be another name in the end
+        known = filename_prefix is not None and "%" not in filename_prefix
+        return (output.why_not(filename_prefix) if known else "") or True
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
-        filename_prefix: str,
-        texture_format: str,
-        alpha_mode: str,
-        double_sided: bool,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        texture_format: str = "png",
+        alpha_mode: str = "opaque",
+        double_sided: bool = True,
     ) -> io.NodeOutput:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
-        path = Path(folder) / f"{name}_{counter:05}_.glb"
+        path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
         settings = stages.ExportSettings(
             alpha_mode=AlphaMode[alpha_mode.upper()], double_sided=double_sided, image_format=texture_format
         )
         facts = {**_facts(mesh), **_graph(cls.hidden)}
         run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts)
-        relative = (Path(subfolder) / path.name).as_posix()
-        shown = {"filename": path.name, "subfolder": subfolder, "type": "output"}
+        subfolder = Path(relative).parent.as_posix()
+        shown = {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"}
         return io.NodeOutput(_file_3d(path), relative, ui={"3d": [shown]})
 
 
@@ -410,7 +414,7 @@ def filename_prefix_input() -> io.Input:
     """Where a GLB is written."""
     return io.String.Input(
         "filename_prefix",
-        default="3d/trellis2",
+        default=output.DEFAULT_PREFIX,
         tooltip="Folder and start of the file's name below ComfyUI's output folder; a number is appended.",
     )
 

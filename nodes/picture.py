@@ -12,14 +12,15 @@ from ..pipeline.image import cut_out, on_black, rembg_remover
 from ..pipeline.spec import ROUTES
 from .host import pictures
 from .host.memory import ManagedModels
-from .host.run import Progress, run
-from .sockets import CATEGORY, Condition, advanced, models_input
+from .host.progress import Progress
+from .host.run import run
+from .sockets import CATEGORY, Condition, advanced, models_input, node_schema
 
 
 class PrepareImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2PrepareImage",
             display_name="TRELLIS.2 Prepare Image",
             category=CATEGORY,
@@ -59,8 +60,8 @@ class PrepareImage(io.ComfyNode):
     def execute(
         cls,
         image: torch.Tensor,
-        mask_marks: str,
-        background_model: str,
+        mask_marks: str = "background",
+        background_model: str = "birefnet-general-lite",
         mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         progress = Progress()
@@ -80,7 +81,7 @@ class PrepareImage(io.ComfyNode):
 class EncodeImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2EncodeImage",
             display_name="TRELLIS.2 Encode Image",
             category=CATEGORY,

@@ -6,10 +6,9 @@ import asyncio
 
 import comfy.model_management as management
 from aiohttp import web
-from server import PromptServer
 
 from ...pipeline import __version__
-from . import folders
+from . import folders, routes
 from .memory import opened
 from .run import default_backends
 
@@ -17,9 +16,10 @@ from .run import default_backends
 def add_route() -> None:
     """Add the route to ComfyUI's server."""
 
-    @PromptServer.instance.routes.get("/trellis2/health")
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(await report())
+
+    routes.add_once("/trellis2/health", answer)
 
 
 async def report() -> dict:

@@ -16,6 +16,7 @@ from ...pipeline.errors import ImageError
 log = logging.getLogger(__name__)
 
 EXAMPLE = "trellis2_rocket.png"
+_OFFERED = "trellis2_example.txt"  # in ComfyUI's user folder
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 SIDE = 256  # pixels of a preview
@@ -26,12 +27,17 @@ _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
 
 
 def offer_example() -> None:
-    """Put the example picture of our graphs into ComfyUI's input folder unless there is one of that name."""
+    """Put the example picture of our graphs into ComfyUI's input folder, once: who deletes it does not get it again."""
     target = Path(folder_paths.get_input_directory()) / EXAMPLE
+    offered = Path(folder_paths.get_user_directory()) / _OFFERED
     try:
+        if offered.exists():
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             shutil.copyfile(_ASSETS / "rocket.png", target)
+        offered.parent.mkdir(parents=True, exist_ok=True)
+        offered.write_text(f"{EXAMPLE} has been put into the input folder. Without this file it is put there again.\n")
     except OSError as error:
         log.warning("The example picture could not be copied to %s: %s", target, error)
 
