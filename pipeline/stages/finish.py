@@ -31,6 +31,7 @@ from ..geometry.solid import project, solid
 from ..geometry.surface import ABSENT
 from ..render import Camera, Subject, turntable
 from ..runtime import Runtime
+from .provenance import check_voxels
 from .values import (
     ALPHA,
     LOWER,
@@ -111,7 +112,7 @@ def process_mesh(
         for level in levels:
             report = measure(level.vertices, level.faces)
             shown = {"cleaned_again": level.changes, "mesh": report.as_dict(), "warnings": report.warnings()}
-            meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown))
+            meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
         first, *rest = meshes
         warnings += first.facts["warnings"]
         if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not ABSENT:
@@ -172,8 +173,10 @@ def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[],
 def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Mesh | None = None) -> Mesh:
     """The mesh and its levels with the voxels' values at their vertices, in place of a texture; on the CPU.
 
-    original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh).
+    original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh). Raises SettingsError if
+    the voxels are another shape's.
     """
+    check_voxels(voxels, mesh, original)
     device = _geometry_device(runtime)
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
@@ -211,9 +214,10 @@ def bake_texture(
         keep_uvs: bake into the UVs that the mesh has.
 
     Raises:
-        SettingsError: keep_uvs, and the mesh has no UVs, or levels of detail.
+        SettingsError: the voxels are another shape's; keep_uvs, and the mesh has no UVs, or levels of detail.
         MeshError: see check_mesh; keep_uvs, and the UVs are not all in 0-1.
     """
+    check_voxels(voxels, mesh, original)
     device = _geometry_device(runtime)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         levels = [level.to(device) for level in mesh.levels]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from ..errors import CheckpointError
 # upsampler that one repacked DINOv3 file holds beside the encoder.
 _NOT_WEIGHTS = ("rope_phases",)
 _NOT_OURS = ("naf.",)
+_SAMPLE = 64  # bytes of each tensor that tell it from another
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,28 @@ class ModelFiles:
     config: Mapping  # {"name", "args"}
     path: Path
     prefix: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells networks apart without reading them whole: configuration, names, shapes and types of the tensors, and
+        a few bytes from the middle of each. The same wherever the files lie.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode())
+        with open_tensors(self.path):  # for its errors
+            pass
+        with open(self.path, "rb") as file:
+            first = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(first - 8))
+            for key in sorted(key for key in header if key.startswith(self.prefix) and key != "__metadata__"):
+                entry = header[key]
+                begin, end = entry["data_offsets"]
+                file.seek(first + max(begin, (begin + end) // 2 - _SAMPLE // 2))
+                told = (key.removeprefix(self.prefix), entry["dtype"], entry["shape"])
+                digest.update(repr(told).encode() + file.read(min(_SAMPLE, end - begin)))
+        return digest.hexdigest()[:32]
 
     def load(self, build: Callable[..., nn.Module], device: torch.device, dtype: torch.dtype | None) -> nn.Module:
         """Build the module and fill it, each tensor read straight to its device and cast to its parameter's dtype.
