@@ -7,11 +7,13 @@ import logging
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pipeline import stages
 from ..pipeline.spec import route
 from ..pipeline.weights import Checkpoint
 from . import node_classes
 from .finish import filename_prefix_input
 from .host import folders
+from .host.run import explained
 from .loading import checkpoint_input
 from .sample import seed_input
 from .sockets import CATEGORY, GLB, Models, advanced, as_link
@@ -93,13 +95,16 @@ class ImageToGLB(io.ComfyNode):
                     display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
                 ),
             ],
+            hidden=[io.Hidden.dynprompt],
             is_output_node=True,
             enable_expand=True,
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str) -> bool | str:
-        return folders.why_not(checkpoint) or True
+    def validate_inputs(cls, checkpoint: str, faces=None, texture_size=None) -> bool | str:
+        # what comes through a link is None here, as what the preset decides is 0
+        problem = folders.why_not(checkpoint) or explained(_export, "standard", faces or 0, texture_size or 0)
+        return problem or True
 
     @classmethod
     def execute(
@@ -115,9 +120,12 @@ class ImageToGLB(io.ComfyNode):
         mask: list | None = None,
         models: list | None = None,
     ) -> io.NodeOutput:
-        resolution, preset_faces, preset_size = PRESETS[preset]
-        if models is None:  # said now rather than after minutes of sampling
-            resolution = _possible(folders.open_choice(checkpoint), resolution, texture)
+        resolution, export = PRESETS[preset][0], _export(preset, faces, texture_size)
+        opened = folders.open_choice(checkpoint) if models is None else _behind(models, cls.hidden.dynprompt)
+        if opened is not None:  # said now rather than after minutes of sampling
+            resolution = _possible(opened, resolution, texture)
+            chosen = opened.own_route if resolution == folders.OWN else route(resolution)
+            stages.preflight(opened, chosen, export, texture=texture)
         graph = GraphBuilder()
         add = _Adder(graph)
         models = models or add("T2LoadModels", checkpoint=checkpoint).out(0)
@@ -126,33 +134,43 @@ class ImageToGLB(io.ComfyNode):
         structure = add("T2SampleStructure", **sees, seed=seed)
         shape = add("T2SampleShape", **sees, structure=structure.out(0), resolution=resolution)
         decoded = add("T2DecodeShape", models=models, shape=shape.out(0))
-        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=faces or preset_faces)
+        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces)
         if texture:
             latent = add("T2SampleTexture", **sees, shape=shape.out(0))
             voxels = add("T2DecodeTexture", models=models, texture=latent.out(0), subdivision=decoded.out(1))
-            size = texture_size or preset_size
             result = add(
                 "T2BakeTexture",
                 mesh=result.out(0),
                 voxels=voxels.out(0),
-                texture_size=size,
+                texture_size=export.texture_size,
                 original=decoded.out(0),
             )
         file = add("T2ExportGLB", mesh=result.out(0), filename_prefix=filename_prefix)
         return io.NodeOutput(file.out(0), file.out(1), expand=graph.finalize())
 
 
-def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
-    """The resolution of a preset, or the checkpoint's own if it has no models for that one.
+def _export(preset: str, faces: int, texture_size: int) -> stages.ExportSettings:
+    """What the node says, or where it says 0 the preset. Raises SettingsError."""
+    _, preset_faces, preset_size = PRESETS[preset]
+    return stages.ExportSettings(faces=faces or preset_faces, texture_size=texture_size or preset_size)
 
-    Raises:
-        CheckpointError: it lacks models for its own resolution too.
-    """
-    if resolution != folders.OWN and checkpoint.has(route(resolution), texture):
+
+def _behind(link: list, prompt) -> Checkpoint | None:
+    """The checkpoint that a link leads to, if it comes straight from a Load Models whose choices the graph states."""
+    node = prompt.get_node(link[0])
+    if node["class_type"] != "T2LoadModels":
+        return None
+    stated = {"decoders": folders.AUTOMATIC, "image_encoder": folders.OWN} | node["inputs"]
+    chosen = [stated[name] for name in ("checkpoint", "decoders", "image_encoder")]
+    return folders.open_choice(*chosen) if all(isinstance(each, str) for each in chosen) else None
+
+
+def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
+    """The resolution of a preset, or the checkpoint's own if it has no models for that one."""
+    if resolution == folders.OWN or checkpoint.has(route(resolution), texture):
         return resolution
     own = checkpoint.own_route
-    checkpoint.require(own, texture)
-    if resolution != folders.OWN:
+    if checkpoint.has(own, texture):
         log.warning(
             "%s has no models for %s; it makes the object with its own, %s.", checkpoint.name, resolution, own.name
         )

@@ -11,13 +11,21 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import stages
 from pipeline.bench_shapes import surface_net
-from pipeline.errors import EmptyResultError, NotFiniteError, OutOfMemoryError, SettingsError
+from pipeline.errors import (
+    BackendError,
+    CheckpointError,
+    EmptyResultError,
+    NotFiniteError,
+    OutOfMemoryError,
+    SettingsError,
+)
 from pipeline.image import prepare, read_picture
 from pipeline.models import build
 from pipeline.runtime import Runtime, choose_device, choose_dtype
 from pipeline.sparse import SparseTensor, Voxels
 from pipeline.spec import IMAGE_ENCODER, ROUTES, SHAPE_DECODER, SamplerSettings
-from pipeline.weights import Models, open_checkpoint
+from pipeline.stages import checks
+from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "random"
@@ -245,6 +253,53 @@ def test_meshes_without_faces():
 def test_export_settings_are_checked(change):
     with pytest.raises(SettingsError):
         stages.ExportSettings(**change)
+
+
+FLAGS = {
+    "no texture for a normal map": (("--geometry-only", "--normal-map"), "normal_map would have no effect"),
+    "colours in its place": (("--vertex-colors", "--occlusion"), "occlusion would have no effect: vertex colours"),
+    "no colours": (("--geometry-only", "--vertex-colors"), "vertex_colors would have no effect without texture"),
+    "levels": (("--lods", 100, 200), "Levels of detail must have fewer faces"),
+    "faces": (("--faces", 3), "at least 4 faces, got 3"),
+    "tokens": (("--max-tokens", 0), "max_tokens must be at least 1, got 0"),
+    "solid without Warp": (("--shells", "solid"), "A solid mesh needs Warp: not here"),
+    "normal map without Warp": (("--normal-map",), "Normal maps and occlusion need Warp: not here"),
+    "occlusion without Warp": (("--occlusion",), "Normal maps and occlusion need Warp: not here"),
+    "picture without Warp": (("--picture", "x.png"), "Pictures of the result need Warp: not here"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_what_cannot_be_finished_is_not_begun(run, picture, tmp_path, monkeypatch, case):
+    """On the command line: said before anything is loaded, though the step that needs it is the last."""
+    flags, message = FLAGS[case]
+    monkeypatch.setattr(checks, "ABSENT", "not here" if "Warp" in case else "")
+    monkeypatch.setattr(stages, "generate", lambda *_: pytest.fail("began"))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("generate", picture, "--output", "x.glb", *flags)
+    assert code == 1 and err.startswith("error: ") and message in err and not list(tmp_path.iterdir())
+
+
+def test_preflight(checkpoint):
+    """What each kind of run needs, and no more."""
+    opened, route = open_checkpoint(checkpoint), ROUTES["1024_cascade"]
+    table = stages.table({"unwrap": "triangles"})
+    stages.preflight(opened, route, stages.ExportSettings(), backends=table)
+    gone = stages.table()
+    for op in ("simplify", "unwrap", "raster"):
+        rows = tuple(replace(row, function=None, absent="lost") for row in gone.operations[op].rows)
+        gone.operations[op] = replace(gone.operations[op], rows=rows)
+    stages.preflight(opened, route, None, backends=gone)
+    with pytest.raises(BackendError, match="Nothing here can run 'simplify'"):
+        stages.preflight(opened, route, stages.ExportSettings(), backends=gone)
+    gone.operations["simplify"] = table.operations["simplify"]
+    for export, texture in ((stages.ExportSettings(vertex_colors=True), True), (stages.ExportSettings(), False)):
+        stages.preflight(opened, route, export, texture=texture, backends=gone)
+    with pytest.raises(BackendError, match="Nothing here can run 'unwrap'"):
+        stages.preflight(opened, route, stages.ExportSettings(), backends=gone)
+    small = open_checkpoint(SMALL_CHECKPOINT)
+    with pytest.raises(CheckpointError, match="Type 1536_cascade needs"):
+        stages.preflight(small, ROUTES["1536_cascade"])
 
 
 class Run:

@@ -13,7 +13,7 @@ import comfy.utils
 
 from ...pipeline import stages
 from ...pipeline.backends import Backends
-from ...pipeline.errors import OutOfMemoryError
+from ...pipeline.errors import OutOfMemoryError, PipelineError
 from ...pipeline.runtime import Step
 from .memory import HostRuntime, ManagedModels
 
@@ -86,6 +86,15 @@ def run(
     management.unload_all_models()
     management.soft_empty_cache()
     return call()
+
+
+def explained(check: Callable, *arguments, **more) -> bool | str:
+    """Whether a check of the pipeline accepts its arguments, as validate_inputs tells it: True, or what is wrong."""
+    try:
+        check(*arguments, **more)
+    except PipelineError as error:
+        return str(error)
+    return True
 
 
 def _moved(value, device):

@@ -1,4 +1,4 @@
-"""Post-processing: raw mesh and voxels -> clean mesh -> textures or vertex colours -> GLB and pictures."""
+"""Post-processing: raw mesh and voxels -> clean mesh -> textures or vertex colours -> GLB."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from .. import geometry, sparse
-from ..errors import BackendError, EmptyResultError, MeshError, SettingsError
-from ..export import AlphaMode, Geometry, Material, write_glb
+from ..errors import EmptyResultError, MeshError, SettingsError
+from ..export import Geometry, Material, write_glb
 from ..geometry.bake import (
     Original,
     Texels,
@@ -29,21 +29,21 @@ from ..geometry.report import measure
 from ..geometry.shells import RESOLUTIONS, outer_shell
 from ..geometry.solid import project, solid
 from ..geometry.surface import ABSENT
-from ..render import Camera, Subject, turntable
 from ..runtime import Runtime
+from .checks import check_maps, check_shells, geometry_device
 from .provenance import check_voxels
 from .values import (
     ALPHA,
     LOWER,
     METALLIC,
     ROUGHNESS,
-    SHELLS,
     ExportSettings,
     Mesh,
     PBRVoxels,
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_texture_size,
 )
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
@@ -76,8 +76,7 @@ def process_mesh(
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
         SettingsError: unknown shells, fewer than 4 faces, or levels that do not descend.
     """
-    if shells not in SHELLS:
-        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
+    check_shells(shells)
     check_levels([target_faces, *lods])
     if len(mesh.faces) == 0:
         raise EmptyResultError(
@@ -149,8 +148,6 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
 def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int, grid: int):
     """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
     and the report."""
-    if ABSENT:
-        raise BackendError(f"A solid mesh needs Warp: {ABSENT}")
     if shells == "outer":
         return outer_shell(vertices, faces, resolution)
     if grid:
@@ -161,8 +158,7 @@ def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution
 
 
 def _geometry_device(runtime: Runtime) -> torch.device:
-    """Where meshes are worked on: fp64 and Warp are needed, which MPS lacks."""
-    return torch.device("cpu") if runtime.device.type == "mps" else runtime.device
+    return geometry_device(runtime.device)
 
 
 def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[], None]:
@@ -214,10 +210,16 @@ def bake_texture(
         keep_uvs: bake into the UVs that the mesh has.
 
     Raises:
-        SettingsError: the voxels are another shape's; keep_uvs, and the mesh has no UVs, or levels of detail.
+        SettingsError: the voxels are another shape's; no texture has that size; keep_uvs, and the mesh has no UVs, or
+            levels of detail.
         MeshError: see check_mesh; keep_uvs, and the UVs are not all in 0-1.
+        BackendError: normal_map or occlusion without Warp.
     """
     check_voxels(voxels, mesh, original)
+    check_texture_size(size)
+    check_maps(normal_map, occlusion)
+    if keep_uvs:
+        _check_uvs(mesh)
     device = _geometry_device(runtime)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         levels = [level.to(device) for level in mesh.levels]
@@ -241,8 +243,6 @@ def bake_texture(
         translucent = (values[:, ALPHA] < 0.9).float().mean()
         maps = texels.image(_rounded(values)).cpu().numpy()
         runtime.step("bake", 1, 3)
-        if (normal_map or occlusion) and full is None:
-            raise BackendError(f"Normal maps and occlusion need Warp: {ABSENT}")
         if normal_map:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = _bytes(bake_normals(texels, *at, normals, tangents, full))
@@ -275,6 +275,11 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
 
 def _kept_uvs(mesh: Mesh) -> tuple:
     """The UVs that a mesh has, as _unwrap returns them."""
+    return torch.arange(len(mesh.vertices), device=mesh.faces.device), mesh.faces, mesh.uvs, {}
+
+
+def _check_uvs(mesh: Mesh) -> None:
+    """Raises SettingsError or MeshError, as bake_texture says, if its UVs cannot be kept."""
     if mesh.uvs is None:
         raise SettingsError("The mesh has no UVs to keep (processing drops them). Bake without keeping UVs.")
     if mesh.lods:
@@ -286,7 +291,6 @@ def _kept_uvs(mesh: Mesh) -> tuple:
             f"The mesh's UVs reach from {float(low):.4g} to {float(high):.4g}; only those in 0-1 can be baked into one "
             "texture. Bake without keeping UVs, or unwrap it into one tile."
         )
-    return torch.arange(len(mesh.vertices), device=mesh.faces.device), mesh.faces, mesh.uvs, {}
 
 
 def _kept_facts(mesh: Mesh, uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> dict:
@@ -366,42 +370,6 @@ def _textured(level: Unwrapped) -> Geometry:
     tangents = None if level.tangents is None else level.tangents.numpy()
     mesh = level.mesh
     return Geometry(mesh.vertices.numpy(), mesh.faces.numpy(), level.normals.numpy(), level.uvs.numpy(), tangents)
-
-
-def draw(
-    runtime: Runtime,
-    result: Mesh | TexturedMesh,
-    frames: int = 4,
-    size: int = 512,
-    mode: str | None = None,
-    camera: Camera | None = None,
-    alpha_mode: AlphaMode = AlphaMode.OPAQUE,
-) -> np.ndarray:
-    """Pictures of a result on a turntable: [frames, size, size, 4] uint8, sRGB and straight alpha.
-
-    Args:
-        frames, size, mode, camera: as for render.turntable; without a mode "pbr" if there are colours, else "shaded".
-    """
-    device = _geometry_device(runtime)
-    with runtime.stage("draw", 1, "Ask for smaller pictures."):
-        if isinstance(result, Mesh):
-            mesh = result.to(device)
-            rows = mesh.vertices if mesh.attrs is None else torch.cat([mesh.vertices, mesh.attrs], 1)
-            rows, faces = compact(rows, mesh.faces)  # raw meshes have vertices without faces
-            subject = Subject(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
-        else:
-            first = result.levels[0]
-            mesh = first.mesh.to(device)
-            subject = Subject(
-                *(mesh.vertices, mesh.faces, first.normals.to(device), first.uvs.to(device), result.maps),
-                alpha_mode=alpha_mode.value,
-            )
-        coloured = subject.maps is not None or subject.colours is not None
-        pictures = turntable(
-            subject, frames, size, mode or ("pbr" if coloured else "shaded"), camera=camera or Camera(0.0)
-        )
-        runtime.step("draw", 1, 1)
-    return pictures
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from ..spec import (
     SamplerSettings,
 )
 from ..weights import Models
+from .checks import check_tokens, preflight
 from .provenance import check_condition, check_latent, check_structure, check_subdivisions, made_with, recipe
 from .values import (
     LOWER,
@@ -136,6 +137,7 @@ def sample_shape(
         EmptyResultError: the coarse shape decodes to nothing.
         SettingsError: condition or structure are another checkpoint's.
     """
+    check_tokens(max_tokens)
     check_condition(models, condition, [(one_pass.model, one_pass.image_scale) for one_pass in route.shape])
     check_structure(models, structure)
     settings = settings or models.spec.shape_sampler
@@ -343,7 +345,7 @@ def generate(
     Args:
         texture: False stops after the shape: no texture latent, no voxels.
     """
-    models.checkpoint.require(route, texture)
+    preflight(models.checkpoint, route, texture=texture, max_tokens=max_tokens)
     condition = encode_images(runtime, models, images, route.image_scales(texture))
     structure = sample_structure(runtime, models, condition, seed)
     shape = sample_shape(runtime, models, condition, structure, route, max_tokens=max_tokens)

@@ -208,8 +208,12 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
-        if not 16 <= self.texture_size <= 16384:
-            raise SettingsError(f"The texture size must lie in 16-16384, got {self.texture_size}.")
+        check_texture_size(self.texture_size)
+
+
+def check_texture_size(size: int) -> None:
+    if not 16 <= size <= 16384:
+        raise SettingsError(f"The texture size must lie in 16-16384, got {size}.")
 
 
 def check_levels(counts: Sequence[int]) -> None:
