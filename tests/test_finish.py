@@ -20,7 +20,7 @@ from pipeline.geometry.surface import Surface
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import checks, finish
+from pipeline.stages import checks, finish, watched
 
 SIDE = 48
 
@@ -279,6 +279,22 @@ def test_pictures_of_every_kind_of_result(damaged):
     assert np.abs(one.astype(int) - two)[20:44, 20:44].max() < 25
 
 
+class Interrupted(BaseException):
+    """As ComfyUI's."""
+
+
+def interrupting(stage, calls):
+    """A callback that raises at a stage's call of that number."""
+    seen = []
+
+    def on_step(step):
+        seen.append(step.stage)
+        if seen.count(stage) == calls:
+            raise Interrupted
+
+    return on_step
+
+
 def test_a_turntable_is_drawn_frame_by_frame(nested):
     """Each is handed over before the next is drawn, counted, and a callback can stop in the middle of one."""
     seen, told = [], []
@@ -292,19 +308,36 @@ def test_a_turntable_is_drawn_frame_by_frame(nested):
     assert told[-1] == (3, 3) and told == sorted(told) and told.count((1, 3)) > 3
     together = stages.draw(runtime(), nested, 3, 64, camera=Camera(10, 20))
     assert np.array_equal(together, np.stack([picture for _, picture, _ in seen]))
-
-    class Stop(BaseException):  # as ComfyUI's interruption does
-        pass
-
-    def stop(step):
-        told.append(step.step)
-        if told.count(1) == 3:  # while the second frame is drawn
-            raise Stop
-
-    told.clear(), seen.clear()
-    with pytest.raises(Stop):
-        stages.draw_each(runtime(on_step=stop), nested, receive, 360, 64)
+    first, seen[:] = told.index((1, 3)), []
+    with pytest.raises(Interrupted):  # while the second is drawn
+        stages.draw_each(runtime(on_step=interrupting("draw", first + 3)), nested, receive, 360, 64)
     assert [number for number, _, _ in seen] == [0]
+
+
+def test_stages_of_one_long_call_can_be_interrupted(damaged, monkeypatch):
+    """Between blocks of points, frames, meshes; and what they make does not depend on where blocks end."""
+    raw, voxels = damaged
+    mesh = stages.process_mesh(runtime(), raw, 1000, max_hole_perimeter=0.2, resolution=64, lods=[400])
+    whole = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, normal_map=True)
+    colours = stages.color_vertices(runtime(), mesh, voxels, raw)
+    monkeypatch.setattr(watched, "_POINTS", 300)
+    told = []
+    used = runtime(on_step=told.append)
+    parted = stages.bake_texture(used, mesh, voxels, 128, original=raw, normal_map=True)
+    assert np.array_equal(whole.maps, parted.maps) and np.array_equal(whole.normal_map, parted.normal_map)
+    assert torch.equal(colours.attrs, stages.color_vertices(used, mesh, voxels, raw).attrs)
+    for stage in ("bake", "color vertices"):
+        steps = [step.step for step in told if step.stage == stage]
+        assert len(steps) > (20 if stage == "bake" else 5) and steps == sorted(steps), stage
+    shaded = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, occlusion=True)
+    assert 0.9 < shaded.occlusion.mean() / 255 <= 1
+    for calls in (5, 60):
+        with pytest.raises(Interrupted):
+            stages.bake_texture(
+                runtime(on_step=interrupting("bake", calls)), mesh, voxels, 128, original=raw, occlusion=True
+            )
+    with pytest.raises(Interrupted):
+        stages.color_vertices(runtime(on_step=interrupting("color vertices", 3)), mesh, voxels, raw)
 
 
 @pytest.mark.parametrize(

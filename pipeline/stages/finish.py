@@ -14,7 +14,6 @@ from .. import geometry, sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
 from ..export import Geometry, Material, write_glb
 from ..geometry.bake import (
-    Original,
     Texels,
     bake_normals,
     bake_occlusion,
@@ -45,6 +44,7 @@ from .values import (
     check_levels,
     check_texture_size,
 )
+from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
@@ -96,7 +96,8 @@ def process_mesh(
             warnings, shells = [f"Inner shells stay: {ABSENT}"], "surface"
         runtime.step("process mesh", 1, 4)
         if shells != "surface":
-            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution)
+            tick = _ticker(runtime, "process mesh", 1, 4)
+            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution, tick)
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
@@ -106,9 +107,9 @@ def process_mesh(
                 levels.append(_reduced(runtime, levels[-1], goal, closed))
             else:
                 warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
-        runtime.step("process mesh", 3, 4)
         meshes = []
         for level in levels:
+            runtime.step("process mesh", 3, 4)
             report = measure(level.vertices, level.faces)
             shown = {"cleaned_again": level.changes, "mesh": report.as_dict(), "warnings": report.warnings()}
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
@@ -138,6 +139,7 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
         simplify = runtime.backends.pick(geometry.SIMPLIFY, device, row)
         before = len(mesh.faces)
         vertices, faces = simplify(mesh.vertices, mesh.faces, goal, _ticker(runtime, "process mesh", 2, 4))
+        runtime.step("process mesh", 2, 4)
         mesh = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
         if len(mesh.faces) >= before:  # as far as it goes
             break
@@ -145,7 +147,7 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
     return mesh
 
 
-def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int, grid: int):
+def _shells(vertices, faces, shells: str, resolution: int, grid: int, tick: Callable[[], None]) -> tuple:
     """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
     and the report."""
     if shells == "outer":
@@ -154,6 +156,7 @@ def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution
         longest = (vertices.amax(0) - vertices.amin(0)).max().item()
         resolution = min(resolution, max(RESOLUTIONS[0], int(longest * grid)))
     closed, triangles, report = solid(vertices, faces, resolution)
+    tick()
     return project(closed, triangles, vertices, faces, limit=0.5 * report["cell"]), triangles, report
 
 
@@ -176,7 +179,12 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
     device = _geometry_device(runtime)
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
-        full, far, levels = _original(original, device) if original else None, 0, []
+        far, levels = 0, []
+
+        def tick() -> None:
+            runtime.step("color vertices", len(levels), len(mesh.levels))
+
+        full = _original(original, device, tick) if original else None
         for level in mesh.levels:
             points = level.vertices.to(device)
             attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
@@ -234,19 +242,23 @@ def bake_texture(
         nearest = pick(geometry.NEAREST, device)
         grid = voxels.sparse.to(device)
         wanted = original or (mesh if normal_map or occlusion else None)
-        full = _original(wanted, device) if wanted else None
+        done = 0
+        full = _original(wanted, device, lambda: runtime.step("bake", done, 3)) if wanted else None
         texels = Texels.of(uvs, faces, size, rasterise, nearest)
+        runtime.step("bake", 0, 3)
         at = vertices, faces
         values, far = bake_voxels(
             *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), original=full if original else None
         )
         translucent = (values[:, ALPHA] < 0.9).float().mean()
         maps = texels.image(_rounded(values)).cpu().numpy()
-        runtime.step("bake", 1, 3)
+        done = 1
+        runtime.step("bake", done, 3)
         if normal_map:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = _bytes(bake_normals(texels, *at, normals, tangents, full))
-        runtime.step("bake", 2, 3)
+        done = 2
+        runtime.step("bake", done, 3)
         if occlusion:  # which is smooth, and dear: its rays would take minutes at full size on a CPU
             side = min(size, _OCCLUSION_SIDE)
             coarse = texels if side == size else Texels.of(uvs, faces, side, rasterise, nearest)
@@ -326,9 +338,9 @@ def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -
     return tuple(levels)
 
 
-def _original(mesh: Mesh, device: torch.device) -> Original | None:
+def _original(mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> WatchedOriginal | None:
     """A mesh ready to bake from, or None without Warp."""
-    return None if ABSENT else Original(mesh.vertices.to(device), mesh.faces.to(device))
+    return None if ABSENT else WatchedOriginal(mesh.vertices.to(device), mesh.faces.to(device), tick)
 
 
 def export_glb(
