@@ -8,8 +8,9 @@ device; a wrong answer disables it there with one line in the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial, wraps
 
 import torch
 
@@ -28,6 +29,7 @@ class Backend:
     function: Callable | None
     absent: str = ""
     devices: tuple[str, ...] = ()  # device types it runs on; () means every one
+    suits: Callable[..., bool] | None = None  # of a call's arguments: False leaves the call to the rows behind it
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,35 @@ class Operation:
     def __post_init__(self) -> None:
         if self.twin is not None and all(row.name != PLAIN for row in self.rows):
             object.__setattr__(self, "rows", (*self.rows, Backend(PLAIN, self.twin)))
+
+
+def lazy(load: Callable[[], Callable], reference: Callable) -> Callable:
+    """A row's function that is imported when it first runs: a package that is broken must cost nobody who does not
+    use it.
+
+    Args:
+        load: imports and returns the function.
+        reference: its signature, and what runs where a gradient is asked for, which such rows do not give.
+
+    Returns:
+        A function that raises RuntimeError where the import fails.
+    """
+
+    @cache
+    def function() -> Callable:
+        try:
+            return load()
+        except (ImportError, OSError) as error:  # OSError: a shared library that does not fit
+            raise RuntimeError(f"it cannot be imported: {error}") from error
+
+    @wraps(reference)
+    def call(*arguments):
+        tensors = (one for one in arguments if isinstance(one, torch.Tensor))
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return reference(*arguments)
+        return function()(*arguments)
+
+    return call
 
 
 class Backends:
@@ -78,9 +109,21 @@ class Backends:
             BackendError: the named row is absent, does not run on the device or gave a wrong answer;
                 or no row is left.
         """
-        row = self._select(op, torch.device(device), name or self.choices.get(op))
+        device, name = torch.device(device), name or self.choices.get(op)
+        row = self._select(op, device, name)
+        if row.suits is not None and name is None:
+            return partial(self._run_what_suits, op, device)
         self.used[op] = row.name
         return row.function
+
+    def _run_what_suits(self, op: str, device: torch.device, *arguments):
+        """The first usable row that suits the arguments."""
+        row = next(row for row in self._usable(op, device) if row.suits is None or row.suits(*arguments))
+        self.used[op] = row.name
+        return row.function(*arguments)
+
+    def _usable(self, op: str, device: torch.device) -> Iterator[Backend]:
+        return (row for row in self.operations[op].rows if not self._problem(op, row, device))
 
     def check(self, op: str, device: torch.device | str = "cpu") -> None:
         """Raises BackendError if nothing can run an operation: worth knowing before a long run."""
@@ -123,11 +166,10 @@ class Backends:
     def _compare(operation: Operation, row: Backend, device: torch.device) -> str:
         if operation.example is None or row.function is operation.twin:
             return ""
-        arguments = operation.example(device)
         with torch.no_grad():
-            expected = _tensors(operation.twin(*arguments))
+            expected = _tensors(operation.twin(*operation.example(device)))  # each its own: some work in place
             try:
-                found = _tensors(row.function(*arguments))
+                found = _tensors(row.function(*operation.example(device)))
             except RuntimeError as error:  # how torch, Triton and Warp report a kernel that this device cannot run
                 return f"it failed: {error}".splitlines()[0]
         for right, answer in zip(expected, found):
