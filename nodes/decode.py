@@ -10,7 +10,6 @@ from ..pipeline.errors import SettingsError
 from ..pipeline.geometry.surface import ABSENT
 from ..pipeline.image import on_black
 from ..pipeline.render import Camera
-from ..pipeline.sparse import Subdivision as SubdivisionLevel
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -75,9 +74,7 @@ class DecodeTexture(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, models: ManagedModels, texture: stages.Latent, subdivision: list[SubdivisionLevel]
-    ) -> io.NodeOutput:
+    def execute(cls, models: ManagedModels, texture: stages.Latent, subdivision: stages.Subdivisions) -> io.NodeOutput:
         progress = Progress()
         voxels = run(stages.decode_texture, models, progress, texture, subdivision)
         albedo = voxels.sparse.feats[:, stages.BASE_COLOR]

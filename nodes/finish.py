@@ -17,9 +17,10 @@ from ..pipeline.render import MODES, Camera
 from .host import output
 from .host.memory import make_room
 from .host.progress import Progress
-from .host.run import run
+from .host.run import explained, run
 from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, node_schema
 
+_BYTES_A_PIXEL = 16  # of every frame that is drawn: IMAGE and MASK are float32
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
 
 
@@ -74,6 +75,11 @@ class ProcessMesh(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, faces=None, shells=None, lods=None) -> bool | str:
+        # what comes through a link is None here
+        return explained(_check_processing, faces, shells, lods)
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh,
@@ -92,6 +98,12 @@ class ProcessMesh(io.ComfyNode):
             lods=_counts(lods),
         )
         return io.NodeOutput(result, json.dumps(result.facts, indent=1))
+
+
+def _check_processing(faces: int | None, shells: str | None, lods: str | None) -> None:
+    levels = _counts(lods or "")
+    stages.check_levels([max(levels, default=4) + 1 if faces is None else faces, *levels])
+    stages.check_shells(shells or stages.SHELLS[0])
 
 
 def _counts(text: str) -> list[int]:
@@ -194,6 +206,10 @@ class BakeTexture(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, normal_map=None, occlusion=None) -> bool | str:
+        return explained(stages.check_maps, bool(normal_map), bool(occlusion))
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh,
@@ -291,7 +307,15 @@ class RenderMesh(io.ComfyNode):
                     max=360,
                     tooltip="Pictures from a full circle, evenly spaced; 1: only the one from the azimuth.",
                 ),
-                io.Int.Input("size", default=512, min=64, max=4096, step=64, tooltip="Pixels along a side."),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=64,
+                    tooltip="Pixels along a side. All frames together may take 8 GB at 16 bytes a pixel: 360 frames of "
+                    "1024, 29 of 4096.",
+                ),
                 io.Float.Input(
                     "azimuth",
                     default=30.0,
@@ -322,6 +346,12 @@ class RenderMesh(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, frames=None, size=None) -> bool | str:
+        # what comes through a link is None here
+        frames, size = (1 if frames is None else frames), (512 if size is None else size)
+        return explained(stages.check_frames, frames, size, _BYTES_A_PIXEL)
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
@@ -332,16 +362,24 @@ class RenderMesh(io.ComfyNode):
         elevation: float = 20.0,
         alpha_mode: str = "opaque",
     ) -> io.NodeOutput:
-        drawn = run(
-            *(stages.draw, None, Progress(), mesh),
+        stages.check_pictures(frames, size, _BYTES_A_PIXEL)
+        image, mask = torch.empty(frames, size, size, 3), torch.empty(frames, size, size)
+
+        def receive(number: int, picture: np.ndarray) -> None:
+            values = torch.from_numpy(picture).float() / 255
+            torch.mul(values[..., :3], values[..., 3:], out=image[number])
+            mask[number] = values[..., 3]
+
+        run(
+            *(stages.draw_each, None, Progress(), mesh),
+            receive=receive,
             frames=frames,
             size=size,
             mode=None if mode == "material" else mode,
             camera=Camera(azimuth, elevation),
             alpha_mode=AlphaMode[alpha_mode.upper()],
         )
-        values = torch.from_numpy(drawn).float() / 255
-        return io.NodeOutput(values[..., :3] * values[..., 3:], values[..., 3])
+        return io.NodeOutput(image, mask)
 
 
 class ExportGLB(io.ComfyNode):

@@ -13,7 +13,7 @@ from ..pipeline.spec import MAX_TOKENS, ROUTES, STRUCTURE_DECODER, STRUCTURE_FLO
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
-from .host.run import run
+from .host.run import explained, run
 from .sockets import (
     CATEGORY,
     Condition,
@@ -125,6 +125,12 @@ class SamplerSettingsNode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, interval_start=0.6, interval_end=1.0) -> bool | str:
+        # what comes through a link is None here
+        start, end = (0.0 if interval_start is None else interval_start, 1.0 if interval_end is None else interval_end)
+        return explained(_check_interval, start, end)
+
+    @classmethod
     def execute(
         cls,
         steps: int = 12,
@@ -134,12 +140,16 @@ class SamplerSettingsNode(io.ComfyNode):
         interval_end: float = 1.0,
         rescale_t: float = 3.0,
     ) -> io.NodeOutput:
-        if interval_start > interval_end:
-            raise SettingsError(
-                f"Guidance cannot count from {interval_start} to {interval_end}: interval_start must not be above "
-                "interval_end."
-            )
+        _check_interval(interval_start, interval_end)
         return io.NodeOutput(SamplerSettings(steps, guidance, rescale, (interval_start, interval_end), rescale_t))
+
+
+def _check_interval(start: float, end: float) -> None:
+    if not 0 <= start <= end <= 1:
+        raise SettingsError(
+            f"Guidance cannot count from {start} to {end}: interval_start must not be above interval_end, and both "
+            "lie in 0-1."
+        )
 
 
 class SampleStructure(io.ComfyNode):

@@ -8,12 +8,14 @@ from uuid import uuid4
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pipeline import stages
 from ..pipeline.errors import CheckpointError, SettingsError
 from ..pipeline.spec import route
 from ..pipeline.weights import Checkpoint
 from . import node_classes
 from .finish import filename_prefix_input
 from .host import folders, output
+from .host.run import explained
 from .loading import checkpoint_input
 from .sample import seed_input
 from .sockets import CATEGORY, GLB, Models, advanced, as_link, node_schema
@@ -40,7 +42,6 @@ _SHARES = {
     "T2BakeTexture": 8,
     "T2ExportGLB": 2,
 }
-_LEAST = {"faces": 4, "texture_size": 64}  # what the nodes inside take; 0 leaves it to the preset
 
 
 class ImageToGLB(io.ComfyNode):
@@ -114,7 +115,7 @@ class ImageToGLB(io.ComfyNode):
                     tooltip="The file below ComfyUI's output folder, for Preview 3D.",
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.dynprompt],
             is_output_node=True,
             enable_expand=True,
         )
@@ -128,7 +129,8 @@ class ImageToGLB(io.ComfyNode):
         texture_size: int | None = 0,
     ) -> bool | str:
         # None: linked, and not known yet; execute looks again
-        return _why_not(checkpoint if models is None else None, faces, texture_size) or True
+        problem = folders.why_not(checkpoint) if models is None and checkpoint is not None else ""
+        return problem or explained(_export, "standard", faces or 0, texture_size or 0)
 
     @classmethod
     def fingerprint_inputs(cls, **_) -> str:
@@ -151,14 +153,17 @@ class ImageToGLB(io.ComfyNode):
         mask: list | None = None,
         models: list | None = None,
     ) -> io.NodeOutput:
-        resolution, preset_faces, preset_size = PRESETS[preset]
-        # said now rather than after minutes of sampling
-        if problem := _why_not(None, faces, texture_size) or output.why_not(output.filled(filename_prefix, cls.hidden)):
+        # what can be known is said now rather than after minutes of sampling
+        if problem := output.why_not(output.filled(filename_prefix, cls.hidden)):
             raise SettingsError(problem)
-        if models is None:
-            if problem := folders.why_not(checkpoint):
-                raise CheckpointError(problem)
-            resolution = _possible(folders.open_choice(checkpoint), resolution, texture)
+        if models is None and (problem := folders.why_not(checkpoint)):
+            raise CheckpointError(problem)
+        resolution, export = PRESETS[preset][0], _export(preset, faces, texture_size)
+        opened = folders.open_choice(checkpoint) if models is None else _behind(models, cls.hidden.dynprompt)
+        if opened is not None:
+            resolution = _possible(opened, resolution, texture)
+            chosen = opened.own_route if resolution == folders.OWN else route(resolution)
+            stages.preflight(opened, chosen, export, texture=texture)
         graph = GraphBuilder()
         add = _Adder(graph)
         models = models or add("T2LoadModels", checkpoint=checkpoint).out(0)
@@ -167,16 +172,15 @@ class ImageToGLB(io.ComfyNode):
         structure = add("T2SampleStructure", **sees, seed=seed)
         shape = add("T2SampleShape", **sees, structure=structure.out(0), resolution=resolution)
         decoded = add("T2DecodeShape", models=models, shape=shape.out(0))
-        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=faces or preset_faces)
+        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces)
         if texture:
             latent = add("T2SampleTexture", **sees, shape=shape.out(0))
             voxels = add("T2DecodeTexture", models=models, texture=latent.out(0), subdivision=decoded.out(1))
-            size = texture_size or preset_size
             result = add(
                 "T2BakeTexture",
                 mesh=result.out(0),
                 voxels=voxels.out(0),
-                texture_size=size,
+                texture_size=export.texture_size,
                 original=decoded.out(0),
             )
         file = add("T2ExportGLB", mesh=result.out(0), filename_prefix=filename_prefix)
@@ -210,27 +214,28 @@ class GatherFiles(io.ComfyNode):
         return io.NodeOutput(model_3d, path)
 
 
-def _why_not(checkpoint: str | None, faces: int | None, texture_size: int | None) -> str:
-    """Why settings cannot work, or ""; None is one that is not known yet."""
-    if checkpoint is not None and (problem := folders.why_not(checkpoint)):
-        return problem
-    for name, value in (("faces", faces), ("texture_size", texture_size)):
-        if value and value < _LEAST[name]:
-            return f"{name} is {value}: give at least {_LEAST[name]}, or 0 to leave it to the preset."
-    return ""
+def _export(preset: str, faces: int, texture_size: int) -> stages.ExportSettings:
+    """What the node says, or where it says 0 the preset. Raises SettingsError."""
+    _, preset_faces, preset_size = PRESETS[preset]
+    return stages.ExportSettings(faces=faces or preset_faces, texture_size=texture_size or preset_size)
+
+
+def _behind(link: list, prompt) -> Checkpoint | None:
+    """The checkpoint that a link leads to, if it comes straight from a Load Models whose choices the graph states."""
+    node = prompt.get_node(link[0])
+    if node["class_type"] != "T2LoadModels":
+        return None
+    stated = {"decoders": folders.AUTOMATIC, "image_encoder": folders.OWN} | node["inputs"]
+    chosen = [stated[name] for name in ("checkpoint", "decoders", "image_encoder")]
+    return folders.open_choice(*chosen) if all(isinstance(each, str) for each in chosen) else None
 
 
 def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
-    """The resolution of a preset, or the checkpoint's own if it has no models for that one.
-
-    Raises:
-        CheckpointError: it lacks models for its own resolution too.
-    """
-    if resolution != folders.OWN and checkpoint.has(route(resolution), texture):
+    """The resolution of a preset, or the checkpoint's own if it has no models for that one."""
+    if resolution == folders.OWN or checkpoint.has(route(resolution), texture):
         return resolution
     own = checkpoint.own_route
-    checkpoint.require(own, texture)
-    if resolution != folders.OWN:
+    if checkpoint.has(own, texture):
         log.warning(
             "%s has no models for %s; it makes the object with its own, %s.", checkpoint.name, resolution, own.name
         )

@@ -17,7 +17,7 @@ Structure = io.Custom("T2_STRUCTURE")  # stages.Structure
 Shape = io.Custom("T2_SHAPE")  # ShapeLatent
 Texture = io.Custom("T2_TEXTURE")  # stages.Latent
 Mesh = io.Custom("T2_MESH")  # stages.Mesh
-Subdivision = io.Custom("T2_SUBDIVISION")  # list of sparse.Subdivision, coarse to fine
+Subdivision = io.Custom("T2_SUBDIVISION")  # stages.Subdivisions
 Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
 TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
 

@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from . import __version__, bench, bench_mesh, geometry, stages
+from . import __version__, bench, bench_mesh, stages
 from .errors import PipelineError, SettingsError
 from .export import AlphaMode
 from .export.files import check_writable, writing
 from .export.state import save_state
-from .geometry.surface import ABSENT
 from .image import prepare, read_mask, read_picture, rembg_remover
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
@@ -197,8 +196,6 @@ def generate(options: argparse.Namespace) -> int:
         tuple(options.lods),
         options.vertex_colors,
     )
-    if options.max_tokens < 1:
-        raise SettingsError(f"--max-tokens must be at least 1, got {options.max_tokens}.")
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else _DTYPES[options.dtype]
     chosen_route = route(options.type) if options.type else None
@@ -210,11 +207,15 @@ def generate(options: argparse.Namespace) -> int:
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
     chosen_route = chosen_route or checkpoint.own_route
-    checkpoint.require(chosen_route, not options.geometry_only)
+    stages.preflight(
+        *(checkpoint, chosen_route, export if output else None),
+        texture=not options.geometry_only,
+        max_tokens=options.max_tokens,
+        pictures=options.picture is not None,
+        backends=backends,
+        device=device,
+    )
     images = _pictures(options)
-    if output:
-        for op in (geometry.SIMPLIFY, geometry.UNWRAP, geometry.RASTER):
-            backends.check(op, device)
     models = Models(checkpoint, build)
     models.fetch(chosen_route.roles(not options.geometry_only))
 
@@ -273,8 +274,6 @@ def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
     if options.picture is not None:
         if output is None:
             raise SettingsError("--picture shows what --output holds; give both.")
-        if ABSENT:
-            raise SettingsError(f"--picture needs Warp: {ABSENT}")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
     paths = [path for path in (output, options.save_state, options.picture, options.report) if path is not None]

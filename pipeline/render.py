@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ _LINE = (0.012, 0.016, 0.03)
 _LINE_WIDTH = 1.1  # pixels
 _REACH = 0.3  # of ambient occlusion, in radii of the object
 _ROWS_AT_ONCE, _PIXELS_AT_ONCE = 1 << 16, 1 << 13  # of one launch on a CPU
+_PIXELS_A_TICK = 1 << 18  # on a CPU: about a second of two cores
 _LARGE_AT_ONCE = 1 << 18  # faces
 
 
@@ -180,7 +181,7 @@ def render(
         EmptyResultError: no faces. MeshError: see check_mesh. NotFiniteError: NaN or infinity in normals, UVs or
         colours. SettingsError: anything else that cannot be drawn.
     """
-    _check_picture(size, mode, background)
+    check_picture(size, mode, background)
     return _Scene(subject, mode, studio).picture(camera, size, background)
 
 
@@ -194,15 +195,37 @@ def turntable(
     studio: Studio = Studio(),
 ) -> np.ndarray:
     """Pictures [frames, size, size, 4] from a full circle of azimuths, from the camera's on; otherwise as render()."""
+    drawn = turntable_frames(subject, frames, size, mode, background, camera, studio)
+    pictures = np.empty((frames, size, size, 4), np.uint8)
+    for picture, frame in zip(pictures, drawn):
+        picture[:] = frame
+    return pictures
+
+
+def turntable_frames(
+    subject: Subject,
+    frames: int = 8,
+    size: int = 512,
+    mode: str = "shaded",
+    background: Sequence[float] | None = None,
+    camera: Camera = Camera(azimuth=0.0),
+    studio: Studio = Studio(),
+    tick: Callable[[], None] = lambda: None,
+) -> Iterator[np.ndarray]:
+    """As turntable(), one picture [size, size, 4] after the other, each drawn when it is asked for.
+
+    tick: called several times while a picture is drawn; an exception that it raises stops the drawing.
+    """
+    check_picture(size, mode, background, frames)
+    scene = _Scene(subject, mode, studio, tick)
+    azimuths = [camera.azimuth + 360 * k / frames for k in range(frames)]
+    return (scene.picture(replace(camera, azimuth=a), size, background) for a in azimuths)
+
+
+def check_picture(size: int, mode: str, background: Sequence[float] | None = None, frames: int = 1) -> None:
+    """Raises SettingsError for what no picture can have."""
     if not 1 <= frames <= 1000:
         raise SettingsError(f"A turntable has 1 to 1000 frames, got {frames}.")
-    _check_picture(size, mode, background)
-    scene = _Scene(subject, mode, studio)
-    azimuths = [camera.azimuth + 360 * k / frames for k in range(frames)]
-    return np.stack([scene.picture(replace(camera, azimuth=a), size, background) for a in azimuths])
-
-
-def _check_picture(size: int, mode: str, background: Sequence[float] | None) -> None:
     if not 16 <= size <= _LARGEST:
         raise SettingsError(f"A picture's side must lie in 16-{_LARGEST} pixels, got {size}.")
     if mode not in MODES:
@@ -249,13 +272,14 @@ def _check_maps(subject: Subject) -> None:
 class _Scene:
     """A subject on its device, scaled to the unit ball, ready to be drawn from several sides in one mode."""
 
-    def __init__(self, subject: Subject, mode: str, studio: Studio) -> None:
+    def __init__(self, subject: Subject, mode: str, studio: Studio, tick: Callable[[], None] = lambda: None) -> None:
         if ABSENT:
             raise BackendError(f"The renderer needs Warp: {ABSENT}")
         _checked(subject, mode)
         from .geometry import kernels, render_kernels
 
         self._base, self._kernels, self._wp = kernels, render_kernels, kernels.wp
+        self._tick = tick
         self._mode, self._studio, self._harmonics = mode, studio, studio.harmonics()
         self._lit = mode in ("shaded", "wireframe", "pbr")
         device = subject.vertices.device
@@ -473,6 +497,7 @@ class _Scene:
 
     def _nearest(self, view, seen: tuple, before: torch.Tensor | None = None) -> torch.Tensor:
         """[N] key of the nearest face of every sample, 0 where there is none; behind the keys `before` if given."""
+        self._tick()
         kernels, wp = self._kernels, self._wp
         workers, layered = kernels.slots(self._where), before is not None
         buffers = self._zeros((workers, view.side**2), torch.int64)
@@ -521,7 +546,12 @@ class _Scene:
         return [self._wp.from_torch(each, dtype=self._wp.uint64) for each in keys]
 
     def _per_pixel(self, kernel, count: int, fixed: list) -> None:
-        self._run(kernel, count, lambda start, _: [start, *fixed], self._base.cores(), _PIXELS_AT_ONCE)
+        block = _PIXELS_A_TICK if self._device.type == "cpu" else count  # a GPU is done before anyone could wait
+        for first in range(0, count, block):
+            self._tick()
+            rows = min(block, count - first)
+            arguments = lambda start, _, first=first: [first + start, *fixed]  # noqa: E731
+            self._run(kernel, rows, arguments, self._base.cores(), _PIXELS_AT_ONCE)
 
     def _developed(self, picture: torch.Tensor, background: Sequence[float] | None) -> np.ndarray:
         """Colour times coverage, and coverage [H, W, 4] -> bytes, over the background."""

@@ -38,7 +38,7 @@ def _io():
     names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO"}
     names |= {"Image": "IMAGE", "Mask": "MASK", "Mesh": "MESH", "Voxel": "VOXEL", "MultiType": ""}
     types = {name: custom(io_type) for name, io_type in names.items()}
-    hidden = SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO")
+    hidden = SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", dynprompt="DYNPROMPT")
     classes = {"Schema": SimpleNamespace, "ComfyNode": object, "Input": Socket, "NodeOutput": SimpleNamespace}
     return SimpleNamespace(Custom=custom, Hidden=hidden, File3DGLB=custom("FILE_3D_GLB"), **types, **classes)
 

@@ -215,6 +215,41 @@ def test_cancel_stops_within_a_step(server):
     assert server.run(graph("all_stages")).glbs  # the server lives on
 
 
+def test_cancel_stops_within_a_frame(server):
+    """Of a turntable that would take minutes, and whose progress counts its frames."""
+    loaded = {key: value for key, value in graph("geometry_only").items() if value["class_type"] != "T2ExportGLB"}
+    raw = next(key for key, value in loaded.items() if value["class_type"] == "T2DecodeShape")
+    kept = {key: value for key, value in loaded.items() if value["class_type"] not in ("Preview3D", "T2ProcessMesh")}
+    kept["40"] = node("T2RenderMesh", mesh=[raw, 0], frames=200, size=1024)
+    kept["41"] = {"class_type": "PreviewImage", "inputs": {"images": ["40", 0]}}
+    shares = []
+
+    def stop_early(kind, data):
+        if kind == "progress" and data["node"] == "40":
+            shares.append(data["value"] / data["max"])
+            if shares[-1] > 0:
+                server.client.interrupt()
+
+    with pytest.raises(api().GraphError, match="interrupted"):
+        server.client.run(kept, stop_early)
+    assert shares == sorted(shares) and shares[-1] <= 2 / 200
+
+
+def test_values_of_two_shapes_are_not_mixed(server):
+    loaded = graph("all_stages", n12_subdivision=["32", 1])
+    loaded["30"] = node("T2SampleStructure", models=["2", 0], condition=["4", 0], seed=7)
+    loaded["31"] = node("T2SampleShape", models=["2", 0], condition=["4", 0], structure=["30", 0])
+    loaded["32"] = node("T2DecodeShape", models=["2", 0], shape=["31", 0])
+    with pytest.raises(api().GraphError, match=r"T2DecodeTexture \(12\).*different shapes .*seed 42, 512.*seed 7, 512"):
+        server.run(loaded)
+
+
+def test_a_preset_that_connected_models_lack_falls_back_too(server):
+    loaded = graph("image_to_glb", n2_preset="high", n2_texture_size=1024, n2_models=["30", 0])
+    loaded["30"] = node("T2LoadModels", checkpoint="small (comes with the pack)")
+    assert facts(server.run(loaded).glbs[0])["faces"] > 0
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "more"),
     [
@@ -287,6 +322,8 @@ WRONG = {
     "unknown route": ({"n6_resolution": "2048_cascade"}, "2048_cascade"),
     "a socket of another type": ({"n4_models": ["3", 0]}, "received_type"),
     "steps out of range": ({"n6_max_tokens": 1}, "max_tokens"),
+    "faces that no mesh has": ({"n8_faces": 3}, "at least 4 faces, got 3"),
+    "levels that grow": ({"n8_lods": "1000, 2000"}, "Levels of detail must have fewer faces"),
     "a path outside": ({"n9_filename_prefix": "../../x"}, "T2ExportGLB"),
     "no file behind the decoders": ({"n2_decoders": "absent.safetensors"}, "absent.safetensors"),
 }

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,27 @@ def test_an_old_comfyui_is_named(monkeypatch, version, fits):
     else:
         with pytest.raises(RuntimeError, match="ComfyUI 0.3.63 is too old.*since ComfyUI 0.3.64. Update ComfyUI"):
             nodes.check_version()
+
+
+WRONG = [
+    ("T2ProcessMesh", {"faces": 3, "shells": "outer", "lods": ""}, "at least 4 faces, got 3"),
+    ("T2ProcessMesh", {"faces": 5000, "shells": "outer", "lods": "1000, many"}, "lods must be numbers of triangles"),
+    ("T2ProcessMesh", {"faces": 5000, "lods": "1000, 2000"}, "Levels of detail must have fewer faces"),
+    ("T2ProcessMesh", {"faces": None, "lods": "1000, 2000"}, "Levels of detail must have fewer faces"),
+    ("T2ProcessMesh", {"shells": "none"}, "Unknown shells 'none'"),
+    ("T2RenderMesh", {"frames": 360, "size": 4096}, "take 96.6 GB .16 bytes a pixel.; at most 8 GB"),
+    ("T2RenderMesh", {"frames": 0, "size": None}, "1 to 1000 frames, got 0"),
+    ("T2SamplerSettings", {"interval_start": 0.9, "interval_end": 0.5}, "Guidance cannot count from 0.9 to 0.5"),
+    ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "faces": 3}, "at least 4 faces, got 3"),
+    ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "texture_size": 2}, "texture size must lie in"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "message"), WRONG)
+def test_wrong_settings_are_refused_before_the_queue(name, values, message):
+    """ComfyUI asks for these texts before it runs any node of a graph; what comes through a link is None."""
+    node = {node.define_schema().node_id: node for node in stubbed_nodes()}[name]
+    assert re.search(message, node.validate_inputs(**values))
+    linked = dict.fromkeys(set(values) - {"checkpoint"}) | {key: values[key] for key in values if key == "checkpoint"}
+    defaults = {key: INTERFACE[name]["inputs"][key]["default"] for key in linked if key != "checkpoint"}
+    assert node.validate_inputs(**linked) is True and node.validate_inputs(**{**linked, **defaults}) is True

@@ -11,7 +11,7 @@ import comfy.model_management as management
 
 from ...pipeline import stages
 from ...pipeline.backends import Backends
-from ...pipeline.errors import OutOfMemoryError
+from ...pipeline.errors import OutOfMemoryError, PipelineError
 from .memory import HostRuntime, ManagedModels
 from .progress import Progress
 
@@ -53,6 +53,15 @@ def run(
     management.unload_all_models()
     management.soft_empty_cache()
     return call()
+
+
+def explained(check: Callable, *arguments, **more) -> bool | str:
+    """Whether a check of the pipeline accepts its arguments, as validate_inputs tells it: True, or what is wrong."""
+    try:
+        check(*arguments, **more)
+    except PipelineError as error:
+        return str(error)
+    return True
 
 
 def _moved(value, device):

@@ -6,7 +6,18 @@ Each stage is a function from dataclass to dataclass; `generate` calls them in a
 Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j, k) is [i, i + 1] / R - 0.5.
 """
 
-from .finish import bake_texture, color_vertices, draw, export_glb, process_mesh
+from .checks import (
+    PICTURE_BUDGET,
+    check_export,
+    check_frames,
+    check_maps,
+    check_pictures,
+    check_shells,
+    check_tokens,
+    preflight,
+)
+from .drawing import draw, draw_each
+from .finish import bake_texture, color_vertices, export_glb, process_mesh
 from .networks import (
     decode_shape,
     decode_texture,
@@ -28,16 +39,21 @@ from .values import (
     Generation,
     Latent,
     Mesh,
+    Origin,
     PBRVoxels,
     Structure,
+    Subdivisions,
     TexturedMesh,
     Unwrapped,
+    check_levels,
+    check_texture_size,
 )
 
 __all__ = [
     "ALPHA",
     "BASE_COLOR",
     "METALLIC",
+    "PICTURE_BUDGET",
     "ROUGHNESS",
     "SHELLS",
     "Condition",
@@ -45,18 +61,30 @@ __all__ = [
     "Generation",
     "Latent",
     "Mesh",
+    "Origin",
     "PBRVoxels",
     "Structure",
+    "Subdivisions",
     "TexturedMesh",
     "Unwrapped",
     "bake_texture",
+    "check_export",
+    "check_frames",
+    "check_levels",
+    "check_maps",
+    "check_pictures",
+    "check_shells",
+    "check_texture_size",
+    "check_tokens",
     "color_vertices",
     "decode_shape",
     "decode_texture",
     "draw",
+    "draw_each",
     "encode_images",
     "export_glb",
     "generate",
+    "preflight",
     "process_mesh",
     "sample_shape",
     "sample_structure",

@@ -1,4 +1,4 @@
-"""Post-processing: raw mesh and voxels -> clean mesh -> textures or vertex colours -> GLB and pictures."""
+"""Post-processing: raw mesh and voxels -> clean mesh -> textures or vertex colours -> GLB."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from .. import geometry, sparse
-from ..errors import BackendError, EmptyResultError, MeshError, SettingsError
-from ..export import AlphaMode, Geometry, Material, write_glb
+from ..errors import EmptyResultError, MeshError, SettingsError
+from ..export import Geometry, Material, write_glb
 from ..geometry.bake import (
-    Original,
     Texels,
     bake_normals,
     bake_occlusion,
@@ -29,21 +28,23 @@ from ..geometry.report import measure
 from ..geometry.shells import RESOLUTIONS, outer_shell
 from ..geometry.solid import project, solid
 from ..geometry.surface import ABSENT
-from ..render import Camera, Subject, turntable
 from ..runtime import Runtime
+from .checks import check_maps, check_shells, geometry_device
+from .provenance import check_voxels
 from .values import (
     ALPHA,
     LOWER,
     METALLIC,
     ROUGHNESS,
-    SHELLS,
     ExportSettings,
     Mesh,
     PBRVoxels,
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_texture_size,
 )
+from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
@@ -75,8 +76,7 @@ def process_mesh(
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
         SettingsError: unknown shells, fewer than 4 faces, or levels that do not descend.
     """
-    if shells not in SHELLS:
-        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
+    check_shells(shells)
     check_levels([target_faces, *lods])
     if len(mesh.faces) == 0:
         raise EmptyResultError(
@@ -96,7 +96,8 @@ def process_mesh(
             warnings, shells = [f"Inner shells stay: {ABSENT}"], "surface"
         runtime.step("process mesh", 1, 4)
         if shells != "surface":
-            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution)
+            tick = _ticker(runtime, "process mesh", 1, 4)
+            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution, tick)
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
@@ -106,12 +107,12 @@ def process_mesh(
                 levels.append(_reduced(runtime, levels[-1], goal, closed))
             else:
                 warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
-        runtime.step("process mesh", 3, 4)
         meshes = []
         for level in levels:
+            runtime.step("process mesh", 3, 4)
             report = measure(level.vertices, level.faces)
             shown = {"cleaned_again": level.changes, "mesh": report.as_dict(), "warnings": report.warnings()}
-            meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown))
+            meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
         first, *rest = meshes
         warnings += first.facts["warnings"]
         if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not ABSENT:
@@ -138,6 +139,7 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
         simplify = runtime.backends.pick(geometry.SIMPLIFY, device, row)
         before = len(mesh.faces)
         vertices, faces = simplify(mesh.vertices, mesh.faces, goal, _ticker(runtime, "process mesh", 2, 4))
+        runtime.step("process mesh", 2, 4)
         mesh = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
         if len(mesh.faces) >= before:  # as far as it goes
             break
@@ -145,23 +147,21 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
     return mesh
 
 
-def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int, grid: int):
+def _shells(vertices, faces, shells: str, resolution: int, grid: int, tick: Callable[[], None]) -> tuple:
     """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
     and the report."""
-    if ABSENT:
-        raise BackendError(f"A solid mesh needs Warp: {ABSENT}")
     if shells == "outer":
         return outer_shell(vertices, faces, resolution)
     if grid:
         longest = (vertices.amax(0) - vertices.amin(0)).max().item()
         resolution = min(resolution, max(RESOLUTIONS[0], int(longest * grid)))
     closed, triangles, report = solid(vertices, faces, resolution)
+    tick()
     return project(closed, triangles, vertices, faces, limit=0.5 * report["cell"]), triangles, report
 
 
 def _geometry_device(runtime: Runtime) -> torch.device:
-    """Where meshes are worked on: fp64 and Warp are needed, which MPS lacks."""
-    return torch.device("cpu") if runtime.device.type == "mps" else runtime.device
+    return geometry_device(runtime.device)
 
 
 def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[], None]:
@@ -172,12 +172,19 @@ def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[],
 def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Mesh | None = None) -> Mesh:
     """The mesh and its levels with the voxels' values at their vertices, in place of a texture; on the CPU.
 
-    original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh).
+    original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh). Raises SettingsError if
+    the voxels are another shape's.
     """
+    check_voxels(voxels, mesh, original)
     device = _geometry_device(runtime)
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
-        full, far, levels = _original(original, device) if original else None, 0, []
+        far, levels = 0, []
+
+        def tick() -> None:
+            runtime.step("color vertices", len(levels), len(mesh.levels))
+
+        full = _original(original, device, tick) if original else None
         for level in mesh.levels:
             points = level.vertices.to(device)
             attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
@@ -211,9 +218,16 @@ def bake_texture(
         keep_uvs: bake into the UVs that the mesh has.
 
     Raises:
-        SettingsError: keep_uvs, and the mesh has no UVs, or levels of detail.
+        SettingsError: the voxels are another shape's; no texture has that size; keep_uvs, and the mesh has no UVs, or
+            levels of detail.
         MeshError: see check_mesh; keep_uvs, and the UVs are not all in 0-1.
+        BackendError: normal_map or occlusion without Warp.
     """
+    check_voxels(voxels, mesh, original)
+    check_texture_size(size)
+    check_maps(normal_map, occlusion)
+    if keep_uvs:
+        _check_uvs(mesh)
     device = _geometry_device(runtime)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         levels = [level.to(device) for level in mesh.levels]
@@ -228,21 +242,23 @@ def bake_texture(
         nearest = pick(geometry.NEAREST, device)
         grid = voxels.sparse.to(device)
         wanted = original or (mesh if normal_map or occlusion else None)
-        full = _original(wanted, device) if wanted else None
+        done = 0
+        full = _original(wanted, device, lambda: runtime.step("bake", done, 3)) if wanted else None
         texels = Texels.of(uvs, faces, size, rasterise, nearest)
+        runtime.step("bake", 0, 3)
         at = vertices, faces
         values, far = bake_voxels(
             *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), original=full if original else None
         )
         translucent = (values[:, ALPHA] < 0.9).float().mean()
         maps = texels.image(_rounded(values)).cpu().numpy()
-        runtime.step("bake", 1, 3)
-        if (normal_map or occlusion) and full is None:
-            raise BackendError(f"Normal maps and occlusion need Warp: {ABSENT}")
+        done = 1
+        runtime.step("bake", done, 3)
         if normal_map:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = _bytes(bake_normals(texels, *at, normals, tangents, full))
-        runtime.step("bake", 2, 3)
+        done = 2
+        runtime.step("bake", done, 3)
         if occlusion:  # which is smooth, and dear: its rays would take minutes at full size on a CPU
             side = min(size, _OCCLUSION_SIDE)
             coarse = texels if side == size else Texels.of(uvs, faces, side, rasterise, nearest)
@@ -271,6 +287,11 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
 
 def _kept_uvs(mesh: Mesh) -> tuple:
     """The UVs that a mesh has, as _unwrap returns them."""
+    return torch.arange(len(mesh.vertices), device=mesh.faces.device), mesh.faces, mesh.uvs, {}
+
+
+def _check_uvs(mesh: Mesh) -> None:
+    """Raises SettingsError or MeshError, as bake_texture says, if its UVs cannot be kept."""
     if mesh.uvs is None:
         raise SettingsError("The mesh has no UVs to keep (processing drops them). Bake without keeping UVs.")
     if mesh.lods:
@@ -282,7 +303,6 @@ def _kept_uvs(mesh: Mesh) -> tuple:
             f"The mesh's UVs reach from {float(low):.4g} to {float(high):.4g}; only those in 0-1 can be baked into one "
             "texture. Bake without keeping UVs, or unwrap it into one tile."
         )
-    return torch.arange(len(mesh.vertices), device=mesh.faces.device), mesh.faces, mesh.uvs, {}
 
 
 def _kept_facts(mesh: Mesh, uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> dict:
@@ -318,9 +338,9 @@ def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -
     return tuple(levels)
 
 
-def _original(mesh: Mesh, device: torch.device) -> Original | None:
+def _original(mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> WatchedOriginal | None:
     """A mesh ready to bake from, or None without Warp."""
-    return None if ABSENT else Original(mesh.vertices.to(device), mesh.faces.to(device))
+    return None if ABSENT else WatchedOriginal(mesh.vertices.to(device), mesh.faces.to(device), tick)
 
 
 def export_glb(
@@ -362,42 +382,6 @@ def _textured(level: Unwrapped) -> Geometry:
     tangents = None if level.tangents is None else level.tangents.numpy()
     mesh = level.mesh
     return Geometry(mesh.vertices.numpy(), mesh.faces.numpy(), level.normals.numpy(), level.uvs.numpy(), tangents)
-
-
-def draw(
-    runtime: Runtime,
-    result: Mesh | TexturedMesh,
-    frames: int = 4,
-    size: int = 512,
-    mode: str | None = None,
-    camera: Camera | None = None,
-    alpha_mode: AlphaMode = AlphaMode.OPAQUE,
-) -> np.ndarray:
-    """Pictures of a result on a turntable: [frames, size, size, 4] uint8, sRGB and straight alpha.
-
-    Args:
-        frames, size, mode, camera: as for render.turntable; without a mode "pbr" if there are colours, else "shaded".
-    """
-    device = _geometry_device(runtime)
-    with runtime.stage("draw", 1, "Ask for smaller pictures."):
-        if isinstance(result, Mesh):
-            mesh = result.to(device)
-            rows = mesh.vertices if mesh.attrs is None else torch.cat([mesh.vertices, mesh.attrs], 1)
-            rows, faces = compact(rows, mesh.faces)  # raw meshes have vertices without faces
-            subject = Subject(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
-        else:
-            first = result.levels[0]
-            mesh = first.mesh.to(device)
-            subject = Subject(
-                *(mesh.vertices, mesh.faces, first.normals.to(device), first.uvs.to(device), result.maps),
-                alpha_mode=alpha_mode.value,
-            )
-        coloured = subject.maps is not None or subject.colours is not None
-        pictures = turntable(
-            subject, frames, size, mode or ("pbr" if coloured else "shaded"), camera=camera or Camera(0.0)
-        )
-        runtime.step("draw", 1, 1)
-    return pictures
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:

@@ -116,6 +116,11 @@ class Models:
             self._files[role] = self.checkpoint.files(role)
         return self._files[role].config
 
+    def fingerprint(self, role: str) -> str:
+        """Which network it is (see ModelFiles.fingerprint); fetches its files, loads no weights."""
+        self.config(role)
+        return self._files[role].fingerprint
+
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         """The module on that device with that torso dtype (None: the checkpoint's), loaded if it is not there yet."""
         self.config(role)

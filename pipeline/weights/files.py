@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,7 +15,8 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .damage import deleted
-from .headers import read_header
+from .headers import header_text, read_header
+from .text import parse
 
 # Buffers that some checkpoints carry although they follow from the configuration, and an image
 # upsampler that one repacked DINOv3 file holds beside the encoder.
@@ -23,6 +27,7 @@ QUANTISED = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U
 QUANTISED |= {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 
 Build = Callable[..., nn.Module]
+_SAMPLE = 64  # bytes of each tensor that tell it from another
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,26 @@ class ModelFiles:
     config: Mapping  # {"name", "args"}
     path: Path
     prefix: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells networks apart without reading them whole: configuration, names, shapes and types of the tensors, and
+        a few bytes from the middle of each. The same wherever the files lie.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode())
+        text, _ = header_text(self.path)
+        header, first = parse(self.path, text), 8 + len(text)
+        with open(self.path, "rb") as file:
+            for key in sorted(key for key in header if key.startswith(self.prefix) and key != "__metadata__"):
+                entry = header[key]
+                begin, end = entry["data_offsets"]
+                file.seek(first + max(begin, (begin + end) // 2 - _SAMPLE // 2))
+                told = (key.removeprefix(self.prefix), entry["dtype"], entry["shape"])
+                digest.update(repr(told).encode() + file.read(min(_SAMPLE, end - begin)))
+        return digest.hexdigest()[:32]
 
     def verify(self, build: Build) -> None:
         """Check all that can be known without reading a weight: the configuration, the file's header and length, and
