@@ -174,7 +174,7 @@ def picture_of(kind, path):
         ("text", "cannot be read as a picture"),
         ("transparent", "The picture is empty"),
         ("one pixel", "only 1 x 1 pixels"),
-        ("animated", "is animated (2 frames)"),
+        ("animated", "is animated"),
         ("no alpha", "no transparent background"),
     ],
 )
