@@ -183,6 +183,22 @@ def test_unusable_pictures(tmp_path, save):
         read_picture(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif", "avif"])
+def test_damaged_files_never_raise_anything_else(save, suffix):
+    path = save(Image.effect_noise((60, 40), 80).convert("RGB"), f"whole.{suffix}")
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, rng.choice([64, 400, len(data)]), 8) % len(data)
+        data[places] = rng.integers(0, 256, len(places))
+        path.write_bytes(data[: rng.integers(len(data) // 2, 2 * len(data))].tobytes())
+        try:
+            read_picture(path)
+        except ImageError:
+            refused += 1
+    assert refused > 5
+
+
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
 def test_animations_are_refused_and_stills_are_not(save, suffix):
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]

@@ -94,7 +94,10 @@ def _removed(image: Image.Image, remove_background: Remover) -> Image.Image:
     right, bottom = (min(round(value * scale), most) for value, most in zip(area[2:], image.size))
     if max(right - left, bottom - top) > _SMALL * max(image.size):
         return found
-    return remove_background(_reduced(image.crop((left, top, right, bottom))))
+    try:
+        return remove_background(_reduced(image.crop((left, top, right, bottom))))
+    except ImageError:  # the object's surroundings are less plain than the whole picture's border
+        return found
 
 
 def _reduced(image: Image.Image) -> Image.Image:

@@ -63,7 +63,7 @@ def plain_background(image: Image.Image) -> Image.Image:
     if foreground.sum() < _FEW:
         raise ImageError("the background is plain, but nothing stands out from it")
     if share > _MUCH:
-        raise ImageError(f"{share:.0%} of the picture differs from its border, which so is no background")
+        raise ImageError(f"{share:.0%} of the picture differs from its border, so the border is not the background")
     _check_border(ring, ~foreground)
     ends = [foreground[0], foreground[-1], foreground[:, 0], foreground[:, -1]]
     if any(min(one.mean(), other.mean()) > _ACROSS for one, other in (ends[:2], ends[2:])):
@@ -87,9 +87,7 @@ def _check_outline(
     if weak > _VAGUE:
         raise ImageError(f"{weak:.0%} of what would be the object's outline hardly differs from the background")
     if weak > 0.05:
-        notes.append(
-            f"{weak:.0%} of the outline hardly differs from it: look at the cut-out, and give a mask if needed"
-        )
+        notes.append(f"{weak:.0%} of the outline hardly differs from it, so parts may be missing: a mask would tell")
     log.warning("%s.", "; ".join(notes))
 
 

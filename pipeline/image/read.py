@@ -56,7 +56,7 @@ _OTHERS = {
 # What Pillow raises for a damaged file
 _DAMAGED = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError),
-    *(AttributeError, NotImplementedError, MemoryError, struct.error, zlib.error),
+    *(AttributeError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
 
 _TURNS = {  # the EXIF orientation tag
