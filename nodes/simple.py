@@ -17,6 +17,7 @@ from .finish import filename_prefix_input
 from .host import folders, output
 from .host.run import explained
 from .loading import checkpoint_input
+from .picture import MASK_TOOLTIP, mask_marks_input
 from .sample import seed_input
 from .sockets import CATEGORY, GLB, Models, advanced, as_link, node_schema
 
@@ -55,14 +56,7 @@ class ImageToGLB(io.ComfyNode):
             "changed setting does not touch comes from the cache, as far as ComfyUI keeps the results of the last run.",
             inputs=[
                 as_link(io.Image.Input("image", tooltip="The picture; a batch is several views of one object.")),
-                as_link(
-                    io.Mask.Input(
-                        "mask",
-                        optional=True,
-                        tooltip="The mask of Load Image (1: background). Without one the background is removed by "
-                        "the optional package rembg.",
-                    )
-                ),
+                as_link(io.Mask.Input("mask", optional=True, tooltip=MASK_TOOLTIP)),
                 as_link(
                     Models.Input(
                         "models",
@@ -104,6 +98,7 @@ class ImageToGLB(io.ComfyNode):
                         tooltip="Pixels along a side of each texture; 0 leaves it to the preset.",
                     )
                 ),
+                mask_marks_input(optional=True),
             ],
             outputs=[
                 GLB.Output(
@@ -152,6 +147,7 @@ class ImageToGLB(io.ComfyNode):
         texture_size: int = 0,
         mask: list | None = None,
         models: list | None = None,
+        mask_marks: str = "automatic",
     ) -> io.NodeOutput:
         # what can be known is said now rather than after minutes of sampling
         if problem := output.why_not(output.filled(filename_prefix, cls.hidden)):
@@ -167,7 +163,7 @@ class ImageToGLB(io.ComfyNode):
         graph = GraphBuilder()
         add = _Adder(graph)
         models = models or add("T2LoadModels", checkpoint=checkpoint).out(0)
-        prepared = add("T2PrepareImage", image=image, **({"mask": mask} if mask else {}))
+        prepared = add("T2PrepareImage", image=image, mask_marks=mask_marks, **({"mask": mask} if mask else {}))
         sees = {"models": models, "condition": add("T2EncodeImage", models=models, image=prepared.out(0)).out(0)}
         structure = add("T2SampleStructure", **sees, seed=seed)
         shape = add("T2SampleShape", **sees, structure=structure.out(0), resolution=resolution)

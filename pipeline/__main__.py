@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from .errors import PipelineError, SettingsError
 from .export import AlphaMode
 from .export.files import check_writable, writing
 from .export.state import save_state
-from .image import prepare, read_mask, read_picture, rembg_remover
+from .image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask, read_picture
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
@@ -83,13 +82,26 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="MASK",
-        help="one mask for each picture without transparency; white: object",
+        help="one mask for each picture; white: object; it is used instead of the picture's own transparency",
+    )
+    make.add_argument(
+        "--background",
+        choices=KINDS,
+        default="auto",
+        help="how a background is removed where neither a mask nor transparency cuts the object out; plain: by its "
+        "colour, if it is one colour or a smooth gradient; rembg: by a model; default: auto, plain if possible",
     )
     make.add_argument(
         "--background-model",
-        default="birefnet-general-lite",
+        default=DEFAULT_MODEL,
         metavar="NAME",
-        help="rembg model that removes the background; default: birefnet-general-lite (MIT)",
+        help=f"rembg model that removes backgrounds which are not plain; default: {DEFAULT_MODEL} (MIT)",
+    )
+    make.add_argument(
+        "--reduce-first",
+        action="store_true",
+        help="reduce a picture above 1024 pixels before it is cropped, as the reference implementation does; "
+        "by default the crop comes first, which keeps more of a small object",
     )
     make.add_argument(
         "--max-tokens",
@@ -285,12 +297,12 @@ def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
 def _pictures(options: argparse.Namespace) -> list:
     if options.mask and len(options.mask) != len(options.images):
         raise SettingsError(f"{len(options.mask)} masks for {len(options.images)} pictures; give one for each or none.")
-    remover = cache(lambda: rembg_remover(options.background_model))
+    remover = background_remover(options.background, options.background_model)
     prepared = []
     for number, path in enumerate(options.images):
         image = read_picture(path)
         mask = read_mask(options.mask[number], image) if options.mask else None
-        prepared.append(prepare(image, mask, lambda picture: remover()(picture)))
+        prepared.append(prepare(image, mask, remover, reduce_first=options.reduce_first))
     return prepared
 
 

@@ -148,6 +148,29 @@ def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkey
     assert "Traceback" not in err and not list(tmp_path.iterdir())
 
 
+def test_how_pictures_are_prepared(tmp_path, monkeypatch):
+    """--background and --reduce-first reach the pictures."""
+    from pipeline.__main__ import _parser, _pictures
+    from pipeline.errors import ImageError
+
+    def prepared(*options):
+        return _pictures(_parser().parse_args(["generate", str(tmp_path / "x.png"), *options]))[0]
+
+    photo = Image.new("RGB", (2048, 512), (220, 225, 230))
+    photo.paste((200, 30, 30), (100, 100, 300, 300))
+    photo.save(tmp_path / "x.png")
+    assert abs(prepared().width - 200) <= 4 and abs(prepared("--reduce-first").width - 100) <= 4
+    monkeypatch.setitem(sys.modules, "rembg", None)  # as if it were not installed
+    with pytest.raises(ImageError, match="rembg is not usable here"):
+        prepared("--background", "rembg")
+    photo.paste(Image.effect_noise(photo.size, 90), (0, 0))
+    photo.save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match="is not plain.*rembg is not usable here"):
+        prepared()
+    with pytest.raises(ImageError, match=r"is not plain: [^.]*\. Let a model"):
+        prepared("--background", "plain")
+
+
 def picture_of(kind, path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     if kind == "empty file":
@@ -174,7 +197,7 @@ def picture_of(kind, path):
         ("text", "cannot be read as a picture"),
         ("transparent", "The picture is empty"),
         ("one pixel", "only 1 x 1 pixels"),
-        ("animated", "is animated (2 frames)"),
+        ("animated", "is animated"),
         ("no alpha", "no transparent background"),
     ],
 )

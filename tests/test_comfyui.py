@@ -15,7 +15,7 @@ import trimesh
 from bundles import PREFIXES, bundle
 from comfy_server import GRAPHS, ROOT, Server, api, facts, graph, needs, needs_comfyui
 from host_stub import served
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 import pipeline
@@ -419,9 +419,33 @@ def test_masks(server):
     assert mask.min() >= 254 and np.abs(picture - np.array([200.0, 30, 30])).max() <= 1  # Preview Image truncates
     prepare["mask_marks"] = "background"
     assert server.client.run(marked)
-    load["inputs"]["image"] = save(server, "other.png", white.resize((32, 32)))
-    with pytest.raises(api().GraphError, match="The mask is 32 x 32 pixels, the picture 64 x 64"):
-        server.client.run(marked)
+    prepare["mask_marks"] = "automatic"
+    for number, other in enumerate((white, ImageOps.invert(white), white.resize((32, 32)))):
+        load["inputs"]["image"] = save(server, f"other{number}.png", other)
+        seen = server.client.run(marked)["5"]["images"][0]
+        found = np.asarray(Image.open(io.BytesIO(server.client.fetch(seen))))
+        assert abs(found.shape[0] - 30) <= 2 and np.median(found) >= 254, number
+    empty = save(server, "empty.png", Image.new("L", (64, 64)))
+    first = graph("image_to_glb", n2_mask=["9", 0], n2_mask_marks="object")
+    first["9"] = {"class_type": "LoadImageMask", "inputs": {"image": empty, "channel": "red"}}
+    with pytest.raises(api().GraphError, match="The mask is empty: it marks no object"):
+        server.client.run(first)
+
+
+def test_a_photograph_before_a_plain_wall(server):
+    """Neither mask nor rembg: the background goes by its colour."""
+    photo = Image.new("RGB", (160, 120), (226, 221, 214))
+    photo.paste((40, 90, 170), (50, 30, 110, 90))
+    prepare = {"image": ["1", 0], "mask": ["1", 1], "mask_marks": "automatic"}
+    outputs = server.client.run(
+        {
+            "1": {"class_type": "LoadImage", "inputs": {"image": save(server, "wall.png", photo)}},
+            "2": {"class_type": "T2PrepareImage", "inputs": {**prepare, "background_model": "none"}},
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        }
+    )
+    found = np.asarray(Image.open(io.BytesIO(server.client.fetch(outputs["3"]["images"][0]))).convert("RGB"))
+    assert abs(found.shape[0] - 60) <= 2 and np.abs(np.median(found, (0, 1)) - (40, 90, 170)).max() <= 1
 
 
 def test_views(server):
