@@ -73,7 +73,7 @@ def blank(path):
         ("*/*.o", blank),
         ("*/*.meta", cut),
         ("*/*.trellis2", cut),
-        ("*/*.trellis2", lambda p: p.unlink()),
+        ("*/*.trellis2", Path.unlink),
     ],
 )
 def test_a_damaged_cache_heals_itself(double, cache, caplog, pattern, damage):
