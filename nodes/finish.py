@@ -62,7 +62,7 @@ class ProcessMesh(io.ComfyNode):
                         "lods",
                         default="",
                         tooltip="Triangles of coarser levels of detail, for example 100000, 20000, 5000. They share "
-                        "the textures and go into the same GLB (MSFT_lod). Empty: none.",
+                        "the textures; Export GLB writes a file for each. Empty: none.",
                     )
                 ),
             ],
@@ -411,6 +411,15 @@ class ExportGLB(io.ComfyNode):
                 io.Boolean.Input(
                     "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "lods_in_one_file",
+                        default=False,
+                        optional=True,
+                        tooltip="Levels of detail in the one GLB (MSFT_lod) in place of a file each. Programs that do "
+                        "not know the extension, such as Blender, may show all of them at once.",
+                    )
+                ),
             ],
             outputs=[
                 GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
@@ -436,16 +445,24 @@ class ExportGLB(io.ComfyNode):
         texture_format: str = "png",
         alpha_mode: str = "opaque",
         double_sided: bool = True,
+        lods_in_one_file: bool = False,
     ) -> io.NodeOutput:
         path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
         settings = stages.ExportSettings(
-            alpha_mode=AlphaMode[alpha_mode.upper()], double_sided=double_sided, image_format=texture_format
+            alpha_mode=AlphaMode[alpha_mode.upper()],
+            double_sided=double_sided,
+            image_format=texture_format,
+            lods_in_one_file=lods_in_one_file,
         )
         facts = {**_facts(mesh), **_graph(cls.hidden)}
-        run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts)
+        # named without the counter: the same graph gives the same bytes
+        name = Path(output.filled(filename_prefix, cls.hidden)).name
+        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
         subfolder = Path(relative).parent.as_posix()
-        shown = {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"}
-        return io.NodeOutput(_file_3d(path), relative, ui={"3d": [shown]})
+        subfolder = "" if subfolder == "." else subfolder
+        # the mesh itself last, as clients of the queue fetch the last file
+        shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
+        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown})
 
 
 def filename_prefix_input() -> io.Input:

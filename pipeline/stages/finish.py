@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .. import geometry, sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
-from ..export import Geometry, Material, write_glb
+from ..export import Geometry, Material, write_glb, write_levels
 from ..geometry.bake import (
     Texels,
     bake_normals,
@@ -345,9 +345,18 @@ def _original(mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> Wat
 
 
 def export_glb(
-    runtime: Runtime, result: Mesh | TexturedMesh, path: Path, settings: ExportSettings, extras: dict
-) -> None:
-    """Write a mesh, textured, with vertex colours or plain, as GLB. extras goes into asset.extras."""
+    runtime: Runtime,
+    result: Mesh | TexturedMesh,
+    path: Path,
+    settings: ExportSettings,
+    extras: dict,
+    name: str = "",
+) -> list[Path]:
+    """Write a mesh, textured, with vertex colours or plain, as GLB; and its levels of detail, each into a file of its
+    own (see export.level_path) or all into the one. Returns the paths.
+
+    extras: for asset.extras. name: of nodes, meshes, materials and images; without one the file's.
+    """
     with runtime.stage("export", 1, "Ask for fewer faces or a smaller texture."):
         material = Material(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
@@ -368,8 +377,14 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
-        write_glb(path, levels, material, extras)
+        if settings.lods_in_one_file:
+            paths = [path]
+            write_glb(path, levels, material, extras, name)
+        else:
+            own = [{**extras, "vertices": len(level.vertices), "faces": len(level.faces)} for level in levels[1:]]
+            paths = write_levels(path, levels, material, [extras, *own], name)
         runtime.step("export", 1, 1)
+    return paths
 
 
 def _coloured(mesh: Mesh) -> Geometry:
