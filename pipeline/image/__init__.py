@@ -5,7 +5,7 @@ Pictures are PIL images, 8-bit RGB(A), row 0 at the top.
 
 from .colours import to_rgb
 from .cut import MAX_SIDE, MEAN, STD, cut_out, on_black, prepare, to_pixels
-from .masks import fitted, has_transparency, leaves_all, marks_nothing, read_mask, white_is_background
+from .masks import OPAQUE_ENOUGH, fitted, has_transparency, leaves_all, marks_nothing, read_mask, white_is_background
 from .plain import plain_background
 from .read import READ_SIDE, read_picture
 from .remover import CURES, DEFAULT_MODEL, KINDS, Remover, background_remover, rembg_remover
@@ -16,6 +16,7 @@ __all__ = [
     "KINDS",
     "MAX_SIDE",
     "MEAN",
+    "OPAQUE_ENOUGH",
     "READ_SIDE",
     "STD",
     "Remover",

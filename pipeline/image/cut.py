@@ -76,6 +76,8 @@ def cut_out(
         if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
             log.warning("The picture's alpha leaves nearly everything, which is no cut-out; it is not used.")
         image = _removed(image.convert("RGB"), remove_background or background_remover("plain"))
+        if "remark" in image.info:
+            log.warning(image.info["remark"])
     return _reduced(_crop(image))
 
 

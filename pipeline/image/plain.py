@@ -7,15 +7,11 @@ Blinn, "Blue screen matting", 1996).
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 from ..errors import ImageError
-
-log = logging.getLogger(__name__)
 
 _RING = 0.02  # of the shorter side: the border that is taken for background
 _MOST = 0.7  # of the border must fit one smooth surface of colour; the rest may be an object that is cut off there
@@ -47,7 +43,8 @@ def plain_background(image: Image.Image) -> Image.Image:
         image: RGB.
 
     Returns:
-        RGBA; colours at the silhouette are the object's own.
+        RGBA; colours at the silhouette are the object's own. Its info has a "remark": that the colour decided, and what
+        may be wrong with it.
 
     Raises:
         ImageError: the background is not plain, or nothing stands out from it.
@@ -69,14 +66,16 @@ def plain_background(image: Image.Image) -> Image.Image:
     if any(min(one.mean(), other.mean()) > _ACROSS for one, other in (ends[:2], ends[2:])):
         raise ImageError("the background is not plain: what stands out from it goes from one side to the other")
     quiet = max(_QUIET, 3 * noise)
-    _check_outline(colours, surface, foreground, quiet, 1 - foreground.sum() / (~lit).sum())
-    return _matte(colours, surface, foreground, quiet)
+    remark = _checked_outline(colours, surface, foreground, quiet, 1 - foreground.sum() / (~lit).sum())
+    found = _matte(colours, surface, foreground, quiet)
+    found.info["remark"] = remark
+    return found
 
 
-def _check_outline(
+def _checked_outline(
     colours: np.ndarray, surface: np.ndarray, foreground: np.ndarray, quiet: float, shadow: float
-) -> None:
-    """Say that the background was guessed and where that may be wrong. Raise ImageError if it must be."""
+) -> str:
+    """That the background was guessed, and where that may be wrong. Raise ImageError if it must be."""
     around = np.median(surface[~foreground], 0).round().clip(0, 255).astype(int).tolist()
     notes = [f"The picture's plain background (about rgb {tuple(around)}) was removed by its colour"]
     if shadow > 0.05:
@@ -88,7 +87,7 @@ def _check_outline(
         raise ImageError(f"{weak:.0%} of what would be the object's outline hardly differs from the background")
     if weak > 0.05:
         notes.append(f"{weak:.0%} of the outline hardly differs from it, so parts may be missing: a mask would tell")
-    log.warning("%s.", "; ".join(notes))
+    return "; ".join(notes) + "."
 
 
 def _ring(shape: tuple[int, int]) -> np.ndarray:
