@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
 from comfy.cli_args import args
@@ -15,9 +14,11 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.export import AlphaMode
 from ..pipeline.render import MODES, Camera
+from .host import output
 from .host.memory import make_room
-from .host.run import Progress, explained, run
-from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced
+from .host.progress import Progress
+from .host.run import explained, run
+from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, node_schema
 
 _BYTES_A_PIXEL = 16  # of every frame that is drawn: IMAGE and MASK are float32
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
@@ -26,7 +27,7 @@ _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` o
 class ProcessMesh(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ProcessMesh",
             display_name="TRELLIS.2 Process Mesh",
             category=CATEGORY,
@@ -61,7 +62,7 @@ class ProcessMesh(io.ComfyNode):
                         "lods",
                         default="",
                         tooltip="Triangles of coarser levels of detail, for example 100000, 20000, 5000. They share "
-                        "the textures and go into the same GLB (MSFT_lod). Empty: none.",
+                        "the textures; Export GLB writes a file for each. Empty: none.",
                     )
                 ),
             ],
@@ -82,8 +83,8 @@ class ProcessMesh(io.ComfyNode):
     def execute(
         cls,
         mesh: stages.Mesh,
-        faces: int,
-        hole_perimeter: float,
+        faces: int = 500_000,
+        hole_perimeter: float = 0.03,
         shells: str = "outer",
         shell_resolution: int = 512,
         lods: str = "",
@@ -148,7 +149,7 @@ def texture_size_input() -> io.Input:
 class BakeTexture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2BakeTexture",
             display_name="TRELLIS.2 Bake Texture",
             category=CATEGORY,
@@ -213,8 +214,8 @@ class BakeTexture(io.ComfyNode):
         cls,
         mesh: stages.Mesh,
         voxels: stages.PBRVoxels,
-        texture_size: int,
-        padding: int,
+        texture_size: int = 2048,
+        padding: int = 4,
         original: stages.Mesh | None = None,
         normal_map: bool = False,
         occlusion: bool = False,
@@ -254,7 +255,7 @@ def _image(values: np.ndarray) -> torch.Tensor:
 class ColorVertices(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ColorVertices",
             display_name="TRELLIS.2 Color Vertices",
             category=CATEGORY,
@@ -281,7 +282,7 @@ class ColorVertices(io.ComfyNode):
 class RenderMesh(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2RenderMesh",
             display_name="TRELLIS.2 Render Mesh",
             category=CATEGORY,
@@ -354,12 +355,12 @@ class RenderMesh(io.ComfyNode):
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
-        mode: str,
-        frames: int,
-        size: int,
-        azimuth: float,
-        elevation: float,
-        alpha_mode: str,
+        mode: str = "material",
+        frames: int = 1,
+        size: int = 512,
+        azimuth: float = 30.0,
+        elevation: float = 20.0,
+        alpha_mode: str = "opaque",
     ) -> io.NodeOutput:
         stages.check_pictures(frames, size, _BYTES_A_PIXEL)
         image, mask = torch.empty(frames, size, size, 3), torch.empty(frames, size, size)
@@ -384,7 +385,7 @@ class RenderMesh(io.ComfyNode):
 class ExportGLB(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ExportGLB",
             display_name="TRELLIS.2 Export GLB",
             category=CATEGORY,
@@ -410,6 +411,15 @@ class ExportGLB(io.ComfyNode):
                 io.Boolean.Input(
                     "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "lods_in_one_file",
+                        default=False,
+                        optional=True,
+                        tooltip="Levels of detail in the one GLB (MSFT_lod) in place of a file each. Programs that do "
+                        "not know the extension, such as Blender, may show all of them at once.",
+                    )
+                ),
             ],
             outputs=[
                 GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
@@ -422,33 +432,44 @@ class ExportGLB(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        # None: linked, and not known yet; with a % it may be another name in the end
+        known = filename_prefix is not None and "%" not in filename_prefix
+        return (output.why_not(filename_prefix) if known else "") or True
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
-        filename_prefix: str,
-        texture_format: str,
-        alpha_mode: str,
-        double_sided: bool,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        texture_format: str = "png",
+        alpha_mode: str = "opaque",
+        double_sided: bool = True,
+        lods_in_one_file: bool = False,
     ) -> io.NodeOutput:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
-        path = Path(folder) / f"{name}_{counter:05}_.glb"
+        path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
         settings = stages.ExportSettings(
-            alpha_mode=AlphaMode[alpha_mode.upper()], double_sided=double_sided, image_format=texture_format
+            alpha_mode=AlphaMode[alpha_mode.upper()],
+            double_sided=double_sided,
+            image_format=texture_format,
+            lods_in_one_file=lods_in_one_file,
         )
         facts = {**_facts(mesh), **_graph(cls.hidden)}
-        run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts)
-        relative = (Path(subfolder) / path.name).as_posix()
-        shown = {"filename": path.name, "subfolder": subfolder, "type": "output"}
-        return io.NodeOutput(_file_3d(path), relative, ui={"3d": [shown]})
+        # named without the counter: the same graph gives the same bytes
+        name = Path(output.filled(filename_prefix, cls.hidden)).name
+        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
+        subfolder = Path(relative).parent.as_posix()
+        subfolder = "" if subfolder == "." else subfolder
+        # the mesh itself last, as clients of the queue fetch the last file
+        shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
+        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown})
 
 
 def filename_prefix_input() -> io.Input:
     """Where a GLB is written."""
     return io.String.Input(
         "filename_prefix",
-        default="3d/trellis2",
+        default=output.DEFAULT_PREFIX,
         tooltip="Folder and start of the file's name below ComfyUI's output folder; a number is appended.",
     )
 

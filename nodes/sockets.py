@@ -38,6 +38,15 @@ class ShapeLatent:
         return ShapeLatent(self.latent.to(device), self.route)
 
 
+def node_schema(**parts) -> io.Schema:
+    """A node's schema. Every input that has a default is optional for ComfyUI, so that prompts saved before an input
+    was added go on working; execute's parameter has the same default (tests/test_nodes.py compares them)."""
+    for each in parts["inputs"]:
+        if getattr(each, "default", None) is not None:
+            each.optional = True
+    return io.Schema(**parts)
+
+
 def models_input() -> io.Input:
     """The checkpoint that a node runs with."""
     return Models.Input("models", tooltip="From TRELLIS.2 Load Models.")

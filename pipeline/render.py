@@ -572,4 +572,6 @@ def _linear(values: torch.Tensor) -> torch.Tensor:
 
 
 def _srgb(values: torch.Tensor) -> torch.Tensor:
-    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * values.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    # not by torch.pow, whose last bit depends on how many threads share the values
+    power = (values.clamp_min(0.0031308).log() / 2.4).exp()
+    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * power - 0.055)

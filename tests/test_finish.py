@@ -178,7 +178,9 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         assert level["mesh"]["watertight"] and level["mesh"]["euler"] == 2 and not level["warnings"]
     textured = stages.bake_texture(used, mesh, voxels, 512, original=raw, normal_map=True)
     path = tmp_path / "ball.glb"
-    stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    assert stages.export_glb(used, textured, path, stages.ExportSettings(lods_in_one_file=True), textured.facts) == [
+        path
+    ]
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     document, arrays = contents(path)
@@ -200,6 +202,13 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         sizes.append(covered.sum())
     assert taken.max() == 1  # no texel of two levels
     assert 3 < sizes[0] / sizes[1] < 5.5 and 3 < sizes[1] / sizes[2] < 6
+    paths = stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    assert [each.name for each in paths] == ["ball.glb", "ball_LOD1.glb", "ball_LOD2.glb"]
+    for each, level in zip(paths, textured.levels):
+        document, arrays = contents(each)
+        ((written,),) = [mesh["primitives"] for mesh in document["meshes"]]
+        assert np.array_equal(arrays[written["attributes"]["TEXCOORD_0"]], level.uvs.numpy())
+    assert document["asset"]["extras"]["faces"] == len(textured.levels[2].mesh.faces)
 
 
 def test_thin_parts_survive_strong_simplifying():
@@ -227,7 +236,7 @@ def test_vertex_colours_reach_the_file(damaged, tmp_path, validate):
     mesh = stages.process_mesh(used, raw, 2000, max_hole_perimeter=0.2, resolution=64, lods=[500])
     coloured = stages.color_vertices(used, mesh, voxels, raw)
     path = tmp_path / "ball.glb"
-    stages.export_glb(used, coloured, path, stages.ExportSettings(), coloured.facts)
+    stages.export_glb(used, coloured, path, stages.ExportSettings(lods_in_one_file=True), coloured.facts)
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     document, arrays = contents(path)
@@ -396,6 +405,8 @@ def test_vertex_colours_on_the_command_line(run, root, tmp_path):
     document, _ = contents(glb)
     assert all("COLOR_0" in each["primitives"][0]["attributes"] for each in document["meshes"])
     assert "images" not in document and "bake" not in out
+    level = glb.with_name("rocket_LOD1.glb")
+    assert contents(level)[0]["asset"]["extras"]["faces"] <= 500 and f"{glb}, {level} in " in out
     code, _, err = run("generate", root / "assets" / "rocket.png", "--faces", 100, "--lods", 100, "--output", glb)
     assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
 

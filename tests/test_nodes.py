@@ -1,5 +1,6 @@
 """The nodes' schemas and the shipped graphs, without ComfyUI."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -28,6 +29,8 @@ CORE = {
     ),
     "MarkdownNote": ({"": "STRING"}, []),
 }
+# What earlier versions shipped: every graph that differs, without places and pictures.
+OLD = json.loads((ROOT / "tests" / "old_graphs.json").read_text(encoding="utf-8"))
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 EDITOR = sorted((ROOT / "workflows").glob("*.json"))
 
@@ -47,6 +50,40 @@ def test_every_node_is_usable(name):
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
     assert node["output_node"] == (name in ("T2ExportGLB", "T2ImageToGLB"))
+
+
+@pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)
+def test_an_input_with_a_default_may_be_missing(node):
+    """Prompts are kept by clients for long; an input that was added since must not make them invalid."""
+    parameters = inspect.signature(node.execute).parameters
+    for each in node.define_schema().inputs:
+        default = parameters[each.id].default
+        assert each.optional == (default is not inspect.Parameter.empty), each.id
+        assert default == each.default if each.default is not None else default in (None, inspect.Parameter.empty)
+
+
+@pytest.mark.parametrize("old", OLD["api"], ids=lambda old: f"{old['name']} {old['commit']}")
+def test_prompts_of_earlier_versions_are_complete(old):
+    for node in old["graph"].values():
+        inputs, _ = types_of(node["class_type"])
+        declared_inputs = INTERFACE.get(node["class_type"], {"inputs": {}})["inputs"]
+        assert set(node["inputs"]) <= set(inputs)
+        assert {key for key, each in declared_inputs.items() if not each["optional"]} <= set(node["inputs"])
+        for key, value in node["inputs"].items():
+            assert isinstance(value, list) or value in declared_inputs.get(key, {}).get("options", [value])
+
+
+@pytest.mark.parametrize("old", OLD["editor"], ids=lambda old: f"{old['name']} {old['commit']}")
+def test_editor_graphs_of_earlier_versions_keep_their_values(old):
+    """They hold values by position; the host lists required inputs first, then the optional ones."""
+    for kind, values, meant in old["nodes"].values():
+        inputs = sorted(INTERFACE[kind]["inputs"].items(), key=lambda item: item[1]["optional"])
+        names = [name for name, each in inputs if each["type"] in WIDGETS]
+        if "seed" in names:
+            names.insert(names.index("seed") + 1, "control after generate")
+        found = dict(zip(names, values))
+        found.pop("control after generate", None)
+        assert found == meant and len(values) <= len(names), kind
 
 
 def types_of(kind):

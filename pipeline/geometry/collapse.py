@@ -10,6 +10,7 @@ import torch
 
 from ..errors import SettingsError
 from .checks import check_mesh
+from .steady import steady_sum
 
 _PASSES = 4  # independent sets drawn from one round's costs
 _LEAST_PART = 0.02  # of the edges, that may go in a round however few collapses are still wanted
@@ -131,7 +132,8 @@ class _Mesh:
         stars = self._find_stars()
         some = self._faces.reshape(-1, 3)[:: 1 + self._count // _SAMPLES].long()
         a, b, c = self._points[some].unbind(1)
-        least = torch.linalg.cross(b - a, c - a).norm(dim=1).mean(0, keepdim=True) * (0.5 * _LEAST_AREA)
+        doubled = steady_sum(torch.linalg.cross(b - a, c - a).norm(dim=1)) / len(some)
+        least = (doubled * (0.5 * _LEAST_AREA)).float().reshape(1)
         arrays = self._points, self._faces, stars.offsets, stars.corners, stars.edges, least, quadrics
         self._launch(self._kernels.first_quadrics, len(quadrics), *arrays)
         return quadrics

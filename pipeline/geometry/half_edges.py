@@ -54,7 +54,8 @@ def _counted(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
     kernels.over_ranges(kernels.count_keys, bounds, key, counts)
     ends = torch.zeros(count * len(counts) + 1, dtype=torch.int32)  # by key, then by range
     torch.cumsum(counts.T.reshape(-1), 0, dtype=torch.int32, out=ends[1:])
-    places = ends[:-1].reshape(count, len(counts)).T.contiguous()
+    # a copy even for one range, where the transposed is contiguous as it is: placing counts it up, `ends` must stay
+    places = ends[:-1].reshape(count, len(counts)).T.clone(memory_format=torch.contiguous_format)
     order = torch.empty_like(key)
     kernels.over_ranges(kernels.place_keys, bounds, key, places, order)
     return order, ends[:: len(counts)].contiguous()

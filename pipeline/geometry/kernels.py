@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import warp as wp
 
+from . import kernel_cache
 from .jobs import cores
 
 wp.config.log_level = wp.LOG_ERROR  # no banner
-wp.init()
+kernel_cache.initialise()
 
 
 def configure(name: str, **options) -> None:
@@ -25,6 +26,7 @@ def configure(name: str, **options) -> None:
     module = wp.get_module(name)
     wp.set_module_options({"enable_backward": False, "fast_math": False, **options}, module)
     module.name = "trellis2_" + name.rpartition(".")[2]
+    kernel_cache.guard(module)
 
 
 configure(__name__)

@@ -13,6 +13,7 @@ import torch
 from .columns import chunks, corners, cross, difference, dot
 from .half_edges import HalfEdges, Sheets, by_corners, by_kernels, components, following
 from .manifold import Topology, face_measures, match, outward, part
+from .steady import steady_sum
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
 _SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
@@ -112,7 +113,7 @@ def large_components(topology: Topology, area_share: float, min_faces: int) -> t
     if count == 0:
         return topology.one_sided
     area = topology.area
-    keep = (area >= area_share * area.sum()) & (torch.bincount(topology.component, minlength=count) >= min_faces)
+    keep = (area >= area_share * steady_sum(area)) & (torch.bincount(topology.component, minlength=count) >= min_faces)
     keep[area.argmax()] = True
     return keep
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .. import geometry, sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
-from ..export import Geometry, Material, write_glb
+from ..export import Geometry, Material, write_glb, write_levels
 from ..geometry.bake import (
     Texels,
     bake_normals,
@@ -27,6 +27,7 @@ from ..geometry.repair import compact, vertex_normals
 from ..geometry.report import measure
 from ..geometry.shells import RESOLUTIONS, outer_shell
 from ..geometry.solid import project, solid
+from ..geometry.steady import steady_sum
 from ..geometry.surface import ABSENT
 from ..runtime import Runtime
 from .checks import check_maps, check_shells, geometry_device
@@ -250,7 +251,7 @@ def bake_texture(
         values, far = bake_voxels(
             *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), original=full if original else None
         )
-        translucent = (values[:, ALPHA] < 0.9).float().mean()
+        translucent = int((values[:, ALPHA] < 0.9).count_nonzero()) / len(values)
         maps = texels.image(_rounded(values)).cpu().numpy()
         done = 1
         runtime.step("bake", done, 3)
@@ -267,7 +268,7 @@ def bake_texture(
         runtime.step("bake", 3, 3)
     if keep_uvs:
         facts |= _kept_facts(mesh, uvs, faces, texels)
-    facts = {**mesh.facts, **facts, "texels_far": far, "translucent": round(float(translucent), 4)}
+    facts = {**mesh.facts, **facts, "texels_far": far, "translucent": round(translucent, 4)}
     counts = [len(level.faces) for level in levels]
     return TexturedMesh(_levels_of(faces, counts, vertices, normals, uvs, tangents), maps, facts, relief, shade)
 
@@ -309,8 +310,8 @@ def _kept_facts(mesh: Mesh, uvs: torch.Tensor, faces: torch.Tensor, texels: Texe
     """What an unwrapper would have said: utilisation, and a warning where faces lie on each other."""
     corners = uvs.double()[faces.long()]
     one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = float((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs().sum() / 2)
-    covered = float(texels.covered.float().mean())
+    area = float(steady_sum((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs()) / 2)
+    covered = int(texels.covered.count_nonzero()) / texels.covered.numel()
     warnings = list(mesh.facts.get("warnings", ()))
     if area > 1.05 * covered:
         warnings.append(
@@ -344,16 +345,26 @@ def _original(mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> Wat
 
 
 def export_glb(
-    runtime: Runtime, result: Mesh | TexturedMesh, path: Path, settings: ExportSettings, extras: dict
-) -> None:
-    """Write a mesh, textured, with vertex colours or plain, as GLB. extras goes into asset.extras."""
+    runtime: Runtime,
+    result: Mesh | TexturedMesh,
+    path: Path,
+    settings: ExportSettings,
+    extras: dict,
+    name: str = "",
+) -> list[Path]:
+    """Write a mesh, textured, with vertex colours or plain, as GLB; and its levels of detail, each into a file of its
+    own (see export.level_path) or all into the one. Returns the paths.
+
+    extras: for asset.extras. name: of nodes, meshes, materials and images; without one the file's.
+    """
     with runtime.stage("export", 1, "Ask for fewer faces or a smaller texture."):
         material = Material(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
         )
         if isinstance(result, Mesh):
             if result.attrs is not None:
-                metallic, roughness = (float(result.attrs[:, channel].mean()) for channel in (METALLIC, ROUGHNESS))
+                columns = result.attrs[:, METALLIC], result.attrs[:, ROUGHNESS]
+                metallic, roughness = (float(steady_sum(column) / len(column)) for column in columns)
                 material = replace(material, metallic=metallic, roughness=roughness)
             levels = [_coloured(level.to("cpu")) for level in result.levels]
         else:
@@ -366,8 +377,14 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
-        write_glb(path, levels, material, extras)
+        if settings.lods_in_one_file:
+            paths = [path]
+            write_glb(path, levels, material, extras, name)
+        else:
+            own = [{**extras, "vertices": len(level.vertices), "faces": len(level.faces)} for level in levels[1:]]
+            paths = write_levels(path, levels, material, [extras, *own], name)
         runtime.step("export", 1, 1)
+    return paths
 
 
 def _coloured(mesh: Mesh) -> Geometry:

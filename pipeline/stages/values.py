@@ -205,6 +205,7 @@ class ExportSettings:
     occlusion: bool = False
     lods: tuple[int, ...] = ()  # face counts of coarser levels, descending
     vertex_colors: bool = False  # in place of textures
+    lods_in_one_file: bool = False  # by MSFT_lod, in place of a file for each level
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
