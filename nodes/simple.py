@@ -221,9 +221,11 @@ def _behind(link: list, prompt) -> Checkpoint | None:
     node = prompt.get_node(link[0])
     if node["class_type"] != "T2LoadModels":
         return None
-    stated = {"decoders": folders.AUTOMATIC, "image_encoder": folders.OWN} | node["inputs"]
+    stated = {"checkpoint": folders.SMALL, "decoders": folders.AUTOMATIC, "image_encoder": folders.OWN} | node["inputs"]
     chosen = [stated[name] for name in ("checkpoint", "decoders", "image_encoder")]
-    return folders.open_choice(*chosen) if all(isinstance(each, str) for each in chosen) else None
+    if not all(isinstance(each, str) for each in chosen) or folders.why_not(chosen[0]):  # which Load Models will say
+        return None
+    return folders.open_choice(*chosen)
 
 
 def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:

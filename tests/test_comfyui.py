@@ -246,7 +246,7 @@ def test_values_of_two_shapes_are_not_mixed(server):
 
 def test_a_preset_that_connected_models_lack_falls_back_too(server):
     loaded = graph("image_to_glb", n2_preset="high", n2_texture_size=1024, n2_models=["30", 0])
-    loaded["30"] = node("T2LoadModels", checkpoint="small (comes with the pack)")
+    loaded["30"] = {"class_type": "T2LoadModels", "inputs": {}}  # which says nothing: the small checkpoint
     assert facts(server.run(loaded).glbs[0])["faces"] > 0
 
 
