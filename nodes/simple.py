@@ -7,6 +7,7 @@ import logging
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pipeline import stages
 from ..pipeline.spec import route
 from ..pipeline.weights import Checkpoint
 from . import node_classes
@@ -81,7 +82,7 @@ class ImageToGLB(io.ComfyNode):
                         "texture_size",
                         default=0,
                         min=0,
-                        max=8192,
+                        max=stages.TEXTURE_SIZES[1],
                         step=64,
                         tooltip="Pixels along a side of each texture; 0 leaves it to the preset.",
                     )
