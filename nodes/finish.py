@@ -132,7 +132,7 @@ def faces_input() -> io.Input:
     return io.Int.Input(
         "faces",
         default=500_000,
-        min=4,
+        min=stages.MIN_FACES,
         max=20_000_000,
         step=1000,
         tooltip="At most so many triangles: 500,000 for close views, 20,000 for games.",
@@ -141,8 +141,9 @@ def faces_input() -> io.Input:
 
 def texture_size_input() -> io.Input:
     """The side of the baked maps."""
+    least, most = stages.TEXTURE_SIZES
     return io.Int.Input(
-        "texture_size", default=2048, min=64, max=8192, step=64, tooltip="Pixels along a side of each texture."
+        "texture_size", default=2048, min=least, max=most, step=64, tooltip="Pixels along a side of each texture."
     )
 
 

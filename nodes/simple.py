@@ -93,7 +93,7 @@ class ImageToGLB(io.ComfyNode):
                         "texture_size",
                         default=0,
                         min=0,
-                        max=8192,
+                        max=stages.TEXTURE_SIZES[1],
                         step=64,
                         tooltip="Pixels along a side of each texture; 0 leaves it to the preset.",
                     )

@@ -149,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--vertex-colors", action="store_true", help="colours at the vertices in place of textures")
     make.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
     make.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
-    make.add_argument("--texture-size", type=int, default=2048, metavar="N", help="pixels along a side; default: 2048")
+    least, most = stages.TEXTURE_SIZES
+    make.add_argument(
+        "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
+    )
     make.add_argument(
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )

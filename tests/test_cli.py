@@ -140,7 +140,7 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--type", "1536_cascade"), "Choose type 512 or the complete checkpoint"),
         (("--device", "quantum"), "cannot use the device 'quantum' here"),
         (("--faces", "0"), "at least 4 faces"),
-        (("--texture-size", "1"), "16-16384"),
+        (("--texture-size", "1"), "64-16384"),
         (("--max-tokens", "0"), "at least 1"),
         (("--checkpoint", "no/such/folder"), "neither a folder, nor a safetensors file, nor a Hugging Face"),
         (("--output", "x.obj"), "must end in .glb, got x.obj"),

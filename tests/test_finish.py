@@ -12,9 +12,11 @@ import trimesh
 from PIL import Image
 
 pytest.importorskip("warp")
-from pipeline import stages
+from pipeline import geometry, stages
+from pipeline.backends import Backend, Backends, Operation
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
+from pipeline.geometry.operations import triangle_by_triangle
 from pipeline.geometry.raster import rasterise
 from pipeline.geometry.surface import Surface
 from pipeline.render import Camera
@@ -440,3 +442,37 @@ def test_a_spoiled_mesh_has_every_defect():
     spoiled = trimesh.Trimesh(*(each.numpy() for each in spoil(vertices, faces)), process=False)
     assert not spoiled.is_watertight and not spoiled.is_winding_consistent
     assert (spoiled.area_faces < 1e-12).any() and len(faces) < len(spoiled.faces) + 550
+
+
+@pytest.mark.parametrize(("size", "between"), [(64, 1), (128, 2), (256, 4), (512, 4)])
+def test_small_textures_have_padding_in_proportion(damaged, size, between):
+    """Four texels between the charts of a 64 pixel texture left next to nothing for them."""
+    asked, used = [], runtime()
+
+    def unwrap(vertices, faces, size, padding, tick):
+        asked.append(padding)
+        return triangle_by_triangle(vertices, faces, size, padding, tick)
+
+    used.backends = Backends([Operation(geometry.UNWRAP, (Backend("spy", unwrap),)), *others(geometry.UNWRAP)])
+    raw, voxels = damaged
+    mesh = stages.process_mesh(used, raw, 100, resolution=64)
+    assert stages.bake_texture(used, mesh, voxels, size).maps.shape == (size, size, 6)
+    assert asked == [between]
+
+
+def others(*names):
+    """The table of operations without these."""
+    return [each for name, each in stages.table().operations.items() if name not in names]
+
+
+def test_many_charts_fit_into_the_smallest_texture():
+    """Hundreds of charts, as generated objects have them, in the least texture that settings allow."""
+    least, box = stages.TEXTURE_SIZES[0], trimesh.creation.box()
+    at, side = torch.rand(200, 1, 3, generator=torch.Generator().manual_seed(0)).split([100, 100])
+    corners, faces = torch.tensor(box.vertices).float(), torch.tensor(box.faces).int()
+    vertices = (at - 0.5 + corners * (0.02 + 0.05 * side)).reshape(-1, 3)
+    boxes = stages.Mesh(vertices, (faces + 8 * torch.arange(100)[:, None, None].int()).reshape(-1, 3))
+    voxels = Voxels.single(((vertices.clamp(-0.5, 0.49) + 0.5) * SIDE).int().unique(dim=0))
+    voxels = stages.PBRVoxels(SparseTensor(voxels, torch.rand(len(voxels), 6)), SIDE)
+    textured = stages.bake_texture(runtime(), boxes, voxels, least)
+    assert textured.facts["charts"] > 200 and textured.maps.shape == (least, least, 6)

@@ -249,7 +249,7 @@ def test_meshes_without_faces():
         stages.process_mesh(runtime(), flat, 1000)
 
 
-@pytest.mark.parametrize("change", [{"faces": 3}, {"texture_size": 8}, {"texture_size": 32768}])
+@pytest.mark.parametrize("change", [{"faces": 3}, {"texture_size": 63}, {"texture_size": 32768}])
 def test_export_settings_are_checked(change):
     with pytest.raises(SettingsError):
         stages.ExportSettings(**change)

@@ -13,7 +13,6 @@ import torch
 from ..errors import SettingsError
 from .parameterise import Pieces, boxes
 
-_GRID = 4096  # larger textures are packed in cells of several texels
 _COARSE = 4  # the scale is first sought in cells of so many texels
 _SMALLEST_COARSE = 256  # cells along a side: the scale is not sought in fewer
 _START = 0.72  # share of the texture that charts may take, about
@@ -27,8 +26,10 @@ _EXACT = 256  # so many of the largest charts are looked a place for everywhere,
 _ALIKE = 1.25  # from where the last one was put on whose width and height differ by less
 _HOPELESS = 0.1  # share of the charts' area without a place: not worth going on
 _SHRINK = 0.6  # the scale then, or more if more of the area fits
-_CROWDED = 16  # times the texture's area that the boxes of the charts may have together: bounds the memory
+# Texels that the boxes of the charts may have together, which bounds the memory: those of 16 textures, or 4 large ones.
+_CROWDED, _CROWDED_LARGE, _LARGE = 16, 4, 8192
 _AT_ONCE = 256  # charts placed between two ticks
+_SIZE_STEP = 64  # pixels, of the texture sizes that errors recommend
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,6 @@ def pack(
     Raises:
         SettingsError: the charts do not fit at any scale.
     """
-    cell = -(-size // _GRID)
 
     def attempt(cells: int, *scales: float) -> list[_Atlas]:
         grid, gap = size // cells, max(1, -(-padding // cells))
@@ -82,7 +82,7 @@ def pack(
 
     scale = math.sqrt(_START / area)
     smallest = scale * _SMALLEST
-    coarse = cell * min(_COARSE, max(2, padding // cell))
+    coarse = min(_COARSE, max(2, padding))
     if size // coarse >= _SMALLEST_COARSE:
         rough = attempt(coarse, scale)[0]
         while not rough.hopeful and rough.scale > smallest:
@@ -94,9 +94,10 @@ def pack(
         if scale < smallest:
             raise SettingsError(
                 f"The {len(pieces.begin) - 1:,} charts of this mesh do not fit into {size} x {size} texels with "
-                f"{padding} between them at any scale: ask for a larger texture, less padding or fewer faces."
+                f"{padding} between them at any scale: ask for a larger texture ({_enough(pieces, padding)} pixels "
+                "should do), less padding or fewer faces."
             )
-        one, two = attempt(cell, scale, scale * _STEP)
+        one, two = attempt(1, scale, scale * _STEP)
         misses = 0 if two.fits else misses + 1
         if one.fits or two.fits:
             best = two if two.fits else one
@@ -107,7 +108,7 @@ def pack(
         if misses > patience or (patience == 0 and scale < two.scale * _WORTH):
             break
         scale = max(scale, two.scale * _WORTH)
-    return (best.placed(pieces.chart) + 0.5) * (cell / size)
+    return (best.placed(pieces.chart) + 0.5) / size
 
 
 class _Atlas:
@@ -127,7 +128,8 @@ class _Atlas:
         self._points = points
         texels = self._texels()
         low, sizes = chart_boxes(texels, pieces)
-        self._crowded = int(sizes.long().prod(1).sum()) > _CROWDED * (grid + 2) ** 2
+        most = _CROWDED if grid < _LARGE else _CROWDED_LARGE
+        self._crowded = int(sizes.long().prod(1).sum()) > most * (grid + 2) ** 2
         if self._crowded:
             return
         outlines = _outlines(texels, pieces, labels, low, sizes)
@@ -203,6 +205,12 @@ class _Atlas:
         column = torch.stack([x, height - y, width - x, y], 1).gather(1, turn)
         row = torch.stack([y, x, height - y, width - x], 1).gather(1, turn)
         return torch.cat([column, row], 1) + found[chart, :2]
+
+
+def _enough(pieces: Pieces, padding: int) -> int:
+    """A texture size, of the usual steps, at which charts of a texel each fit with their padding."""
+    side = (1 + max(padding, 1)) * math.sqrt(len(pieces.begin) - 1)
+    return _SIZE_STEP * max(1, math.ceil(side / _SIZE_STEP))
 
 
 def _place(atlases: list[_Atlas], charts: int, tick: Callable[[], None]) -> None:

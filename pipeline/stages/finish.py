@@ -48,6 +48,7 @@ from .values import (
 from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
+_FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
 
@@ -212,7 +213,7 @@ def bake_texture(
     Levels of detail have charts of their own in the same maps, each with half the texels a side of the one before.
 
     Args:
-        padding: texels between charts.
+        padding: texels between charts; in proportion fewer, but one at least, in textures of less than 256.
         original: the raw mesh of the voxels. Texels look up where it is nearest; without it, or without Warp, where
             the processed mesh is.
         normal_map, occlusion: bake these as well, from the original (from the mesh itself without one).
@@ -281,6 +282,8 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
         moved.append(level.vertices * 0.5**number + 2.0 * number)
         faces.append(level.faces + count)
         count += len(level.vertices)
+    if size < _FULL_PADDING:  # where charts are small, it would take most of the texels
+        padding = min(padding, max(1, padding * size // _FULL_PADDING))
     unwrap, tick = runtime.backends.pick(geometry.UNWRAP, device), _ticker(runtime, "unwrap", 0, 1)
     source, faces, uvs, facts = unwrap(torch.cat(moved), torch.cat(faces), size, padding, tick)
     return source.to(device), faces.to(device), uvs.to(device), facts

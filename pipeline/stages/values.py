@@ -11,12 +11,17 @@ import torch
 
 from ..errors import SettingsError
 from ..export import AlphaMode
+from ..geometry.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
 LOWER = "Choose a lower type, or fewer max tokens."  # what to try where memory does not suffice
 SHELLS = ("surface", "outer", "solid")  # what process_mesh can make of inner and open surfaces
+# Pixels along a side of a baked texture, of the command line and of the nodes too. In less than 64 the charts of a
+# generated object hardly ever find a place; more than MAX_SIZE no step can do (and few viewers can show).
+TEXTURE_SIZES = (64, MAX_SIZE)
+MIN_FACES = 4  # of a mesh and of each level: the least that a closed surface has
 
 
 @dataclass(frozen=True)
@@ -213,13 +218,15 @@ class ExportSettings:
 
 
 def check_texture_size(size: int) -> None:
-    if not 16 <= size <= 16384:
-        raise SettingsError(f"The texture size must lie in 16-16384, got {size}.")
+    """Raises SettingsError if no texture can be made in that many pixels along a side."""
+    least, most = TEXTURE_SIZES
+    if not least <= size <= most:
+        raise SettingsError(f"The texture size must lie in {least}-{most}, got {size}.")
 
 
 def check_levels(counts: Sequence[int]) -> None:
-    if min(counts) < 4:
-        raise SettingsError(f"A mesh needs at least 4 faces, got {min(counts)}.")
+    if min(counts) < MIN_FACES:
+        raise SettingsError(f"A mesh needs at least {MIN_FACES} faces, got {min(counts)}.")
     if any(after >= before for before, after in pairwise(counts)):
         raise SettingsError(
             f"Levels of detail must have fewer faces than the mesh and than each other, in turn; got "
