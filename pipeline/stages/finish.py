@@ -22,7 +22,7 @@ from ..geometry.bake import (
     vertex_tangents,
 )
 from ..geometry.checks import check_mesh
-from ..geometry.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
+from ..geometry.clean import Cleaned, CleanSettings, clean
 from ..geometry.repair import compact, vertex_normals
 from ..geometry.report import measure
 from ..geometry.shells import RESOLUTIONS, outer_shell
@@ -32,6 +32,7 @@ from ..geometry.surface import ABSENT
 from ..runtime import Runtime
 from .checks import check_maps, check_shells, geometry_device
 from .provenance import check_voxels
+from .simplify import reduced
 from .values import (
     ALPHA,
     LOWER,
@@ -48,6 +49,7 @@ from .values import (
 from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
+_NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
@@ -62,7 +64,7 @@ def process_mesh(
     lods: Sequence[int] = (),
 ) -> Mesh:
     """Raw mesh -> cleaned, shells as asked, at most target_faces faces, cleaned again; on the CPU. Colours and UVs that
-    it has stay behind.
+    it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
 
     Args:
         max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing. Of the raw mesh of a grid
@@ -72,7 +74,8 @@ def process_mesh(
             closed manifold surface and snaps it to the raw one.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
             "solid" sees no finer than the grid is of which it is the raw mesh.
-        lods: face counts of coarser levels of detail, descending from below target_faces.
+        lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
+            from the one before are left out.
 
     Raises:
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
@@ -103,17 +106,29 @@ def process_mesh(
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
-        levels = [_reduced(runtime, Cleaned(vertices, faces, {}), target_faces, closed)]
+        level, said = reduced(runtime, Cleaned(vertices, faces, {}), target_faces, closed)
+        levels, asked = [level], [target_faces]
+        warnings += said
         for goal in lods:
-            if goal < len(levels[-1].faces):
-                levels.append(_reduced(runtime, levels[-1], goal, closed))
-            else:
+            before = len(levels[-1].faces)
+            if goal >= before:
                 warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
+                continue
+            level, said = reduced(runtime, levels[-1], goal, closed)
+            if len(level.faces) > max(goal, _NEW_LEVEL * before):
+                warnings.append(
+                    f"No level of {goal:,} faces: {len(level.faces):,} were reached from {before:,} before."
+                )
+                continue
+            levels.append(level)
+            asked.append(goal)
+            warnings += said
         meshes = []
-        for level in levels:
+        for level, goal in zip(levels, asked):
             runtime.step("process mesh", 3, 4)
             report = measure(level.vertices, level.faces)
-            shown = {"cleaned_again": level.changes, "mesh": report.as_dict(), "warnings": report.warnings()}
+            shown = {"faces_asked": goal, "cleaned_again": level.changes, "mesh": report.as_dict()}
+            shown["warnings"] = report.warnings()
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
         first, *rest = meshes
         warnings += first.facts["warnings"]
@@ -131,22 +146,6 @@ def _clean_settings(max_hole_perimeter: float, resolution: int) -> CleanSettings
     coarser = max(1.0, _FINE / resolution) if resolution else 1.0
     share = CleanSettings.min_area_share * coarser**2
     return CleanSettings(max_hole_perimeter=max_hole_perimeter * coarser, min_area_share=share)
-
-
-def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> Cleaned:
-    """At most target faces, clean, on the mesh's device. row: of the backend table, if not the first that works."""
-    device = mesh.vertices.device
-    goal = target - target // 2000  # a few faces over it would cost a second round
-    while len(mesh.faces) > target and goal > 0:
-        simplify = runtime.backends.pick(geometry.SIMPLIFY, device, row)
-        before = len(mesh.faces)
-        vertices, faces = simplify(mesh.vertices, mesh.faces, goal, _ticker(runtime, "process mesh", 2, 4))
-        runtime.step("process mesh", 2, 4)
-        mesh = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
-        if len(mesh.faces) >= before:  # as far as it goes
-            break
-        goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more
-    return mesh
 
 
 def _shells(vertices, faces, shells: str, resolution: int, grid: int, tick: Callable[[], None]) -> tuple:
