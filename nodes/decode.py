@@ -7,10 +7,10 @@ from PIL import Image
 
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
-from ..pipeline.geometry.surface import ABSENT
 from ..pipeline.image import on_black
 from ..pipeline.render import Camera
 from ..pipeline.sparse import Subdivision as SubdivisionLevel
+from ..pipeline.warp.availability import ABSENT
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.run import Progress, run

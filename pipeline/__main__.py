@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from . import __version__, bench, bench_mesh, geometry, stages
+from . import __version__, bench, bench_mesh, stages
 from .errors import PipelineError, SettingsError
 from .export import AlphaMode
 from .export.files import check_writable, writing
 from .export.state import save_state
-from .geometry.surface import ABSENT
 from .image import prepare, read_mask, read_picture, rembg_remover
+from .mesh import RASTER, SIMPLIFY, UNWRAP
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
+from .warp.availability import ABSENT
 from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -213,7 +214,7 @@ def generate(options: argparse.Namespace) -> int:
     checkpoint.require(chosen_route, not options.geometry_only)
     images = _pictures(options)
     if output:
-        for op in (geometry.SIMPLIFY, geometry.UNWRAP, geometry.RASTER):
+        for op in (SIMPLIFY, UNWRAP, RASTER):
             backends.check(op, device)
     models = Models(checkpoint, build)
     models.fetch(chosen_route.roles(not options.geometry_only))

@@ -15,14 +15,16 @@ from pathlib import Path
 
 import torch
 
-from . import geometry, stages
+from . import stages
 from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
 from .errors import SettingsError
 from .export.files import check_writable
-from .geometry.report import MeshReport, measure
-from .geometry.surface import ABSENT, Surface
+from .mesh import SIMPLIFY, UNWRAP
+from .mesh.query.surface import Surface
+from .mesh.report import MeshReport, measure
 from .runtime import PeakMemory, Runtime, synchronise
 from .sparse import SparseTensor, Voxels
+from .warp.availability import ABSENT
 
 SIDES = {"100 k": 92, "1 M": 288, "3 M": 500, "10 M": 909}  # cells along a side that give a mesh about so many faces
 _SAMPLES = 300_000
@@ -82,7 +84,7 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
     whole = _process(runtime, raw, len(raw.faces)).to(runtime.device)  # clean, and with all of its faces
     yield replace(row, notes=f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
     if yardsticks:
-        simplify = runtime.backends.pick(geometry.SIMPLIFY, "cpu", "fast-simplification")
+        simplify = runtime.backends.pick(SIMPLIFY, "cpu", "fast-simplification")
         vertices, faces = whole.vertices.cpu(), whole.faces.cpu()
         row, found = _measure(
             runtime,
@@ -106,9 +108,9 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
     for count in {"1 M": (200_000, 500_000), "10 M": (1_000_000,)}.get(name, ()):
         other = mesh if count == target else _process(runtime, raw, count)
         here = other.to(runtime.device)
-        choices = {"": runtime.backends.pick(geometry.UNWRAP, runtime.device, "warp")}
+        choices = {"": runtime.backends.pick(UNWRAP, runtime.device, "warp")}
         if yardsticks and count == 200_000:
-            split = runtime.backends.pick(geometry.UNWRAP, "cpu", "xatlas")
+            split = runtime.backends.pick(UNWRAP, "cpu", "xatlas")
             choices |= {" by xatlas, split": split, " by xatlas, whole": partial(split, chunk_faces=count)}
         for by, unwrap in choices.items():
             row, found = _measure(

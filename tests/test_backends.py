@@ -7,7 +7,7 @@ import torch
 
 from pipeline.backends import Backend, Backends, Operation
 from pipeline.errors import BackendError
-from pipeline.geometry import OPERATIONS as MESH_OPERATIONS
+from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import trimesh
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
-from pipeline.geometry import bake, bricks, raster
-from pipeline.geometry.bake import (
+from pipeline.mesh.bake import bake, raster
+from pipeline.mesh.bake.bake import (
     Original,
     Texels,
     bake_normals,
@@ -19,12 +19,12 @@ from pipeline.geometry.bake import (
     sample_voxels,
     vertex_tangents,
 )
-from pipeline.geometry.bricks import trilinear_warp
-from pipeline.geometry.operations import triangle_by_triangle
-from pipeline.geometry.raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
-from pipeline.geometry.surface import ABSENT
-from pipeline.sparse import Voxels
+from pipeline.mesh.bake.raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
+from pipeline.mesh.operations import triangle_by_triangle
+from pipeline.sparse import Voxels, bricks
+from pipeline.sparse.bricks import trilinear_warp
 from pipeline.sparse.reference import trilinear
+from pipeline.warp.availability import ABSENT
 
 pytestmark = pytest.mark.skipif(bool(ABSENT), reason=ABSENT or "Warp is here")
 
@@ -111,7 +111,7 @@ def test_the_warp_raster_is_the_twin_to_the_bit(name):
 @pytest.mark.parametrize("launch", [1 << 30, 777])
 def test_pieces_of_large_faces_are_the_whole(name, launch, monkeypatch):
     """How CUDA shares out the work, here in turn."""
-    from pipeline.geometry import kernels
+    from pipeline.warp import launch as kernels
 
     monkeypatch.setattr(raster, "_LAUNCH", launch)
     monkeypatch.setattr(raster, "_cover_in_bands", raster._cover_in_pieces)

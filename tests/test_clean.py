@@ -12,10 +12,8 @@ import trimesh
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
-from pipeline.geometry import half_edges
-from pipeline.geometry.clean import AFTER_SIMPLIFYING, CleanSettings, clean
-from pipeline.geometry.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
-from pipeline.geometry.repair import (
+from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings, clean
+from pipeline.mesh.repair.repair import (
     drop_degenerate,
     drop_duplicates,
     drop_small_components,
@@ -26,7 +24,9 @@ from pipeline.geometry.repair import (
     split_vertices,
     weld,
 )
-from pipeline.geometry.report import measure
+from pipeline.mesh.report import measure
+from pipeline.mesh.topology import half_edges
+from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
 
 needs_warp = pytest.mark.skipif(bool(half_edges.ABSENT), reason=half_edges.ABSENT or "Warp is here")
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)

@@ -8,8 +8,8 @@ import torch
 
 from pipeline import bench_shapes
 from pipeline.errors import MeshError, SettingsError
-from pipeline.geometry.collapse import collapse
-from pipeline.geometry.surface import Surface
+from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.simplify.collapse import collapse
 
 pytest.importorskip("warp")
 
@@ -190,7 +190,7 @@ def test_the_volume_stays_and_so_does_the_input():
 
 def test_it_is_as_near_as_fast_simplification():
     pytest.importorskip("fast_simplification")
-    from pipeline.geometry.worker import simplify
+    from pipeline.mesh.jobs.worker import simplify
 
     vertices, faces = bench_shapes.surface_net(bench_shapes.bench_field, 56)
     source = Surface(vertices, faces)

@@ -5,10 +5,10 @@ import torch
 
 from pipeline import stages
 from pipeline.errors import OutOfMemoryError
-from pipeline.geometry.dual_grid import dual_grid_to_mesh
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.repair import drop_bad_faces, fill_small_holes, orient
 from pipeline.image import prepare, read_picture
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
+from pipeline.mesh.repair.repair import drop_bad_faces, fill_small_holes, orient
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels, subdivide

@@ -15,8 +15,8 @@ pytest.importorskip("warp")
 from pipeline import stages
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.surface import Surface
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.query.surface import Surface
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels

@@ -8,10 +8,10 @@ from PIL import Image
 
 from pipeline import stages
 from pipeline.__main__ import main
-from pipeline.geometry.surface import ABSENT
 from pipeline.image import prepare
 from pipeline.render import render
 from pipeline.runtime import Runtime
+from pipeline.warp.availability import ABSENT
 from training import evaluate, showcase
 from training.examples import examples
 from training.networks import DESIGNS

@@ -8,13 +8,13 @@ import torch
 import trimesh
 
 from pipeline.errors import BackendError, EmptyResultError, SettingsError
-from pipeline.geometry.bake import Texels, bake_voxels
-from pipeline.geometry.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
-from pipeline.geometry.jobs import run_job
-from pipeline.geometry.operations import fast_simplification, triangle_by_triangle, xatlas
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.repair import compact, drop_bad_faces, fill_small_holes, orient, vertex_normals
-from pipeline.geometry.worker import split_faces
+from pipeline.mesh.bake.bake import Texels, bake_voxels
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.jobs.processes import run_job
+from pipeline.mesh.jobs.worker import split_faces
+from pipeline.mesh.operations import fast_simplification, triangle_by_triangle, xatlas
+from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
+from pipeline.mesh.repair.repair import compact, drop_bad_faces, fill_small_holes, orient, vertex_normals
 from pipeline.sparse import Voxels
 from pipeline.sparse.reference import trilinear
 

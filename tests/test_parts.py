@@ -7,10 +7,10 @@ import trimesh
 
 pytest.importorskip("fast_simplification", reason="fast-simplification is not installed")
 
-from pipeline.geometry import parts
-from pipeline.geometry.jobs import run_job, run_jobs
-from pipeline.geometry.operations import fast_simplification
-from pipeline.geometry.report import measure
+from pipeline.mesh.jobs.processes import run_job, run_jobs
+from pipeline.mesh.operations import fast_simplification
+from pipeline.mesh.report import measure
+from pipeline.mesh.simplify import parts
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
-from pipeline.geometry.surface import ABSENT, Surface
+from pipeline.mesh.query.surface import Surface
 from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
+from pipeline.warp.availability import ABSENT
 
 pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"Warp is absent: {ABSENT}")
 
@@ -187,7 +188,7 @@ def test_thin_gaps_are_kept_apart_near_and_far(distance):
 
 
 def test_the_number_of_workers_does_not_show(monkeypatch):
-    from pipeline.geometry import kernels
+    from pipeline.warp import launch as kernels
 
     vertices, faces = sphere(rows=200)  # more than one chunk
     one = render(Subject(vertices, faces), size=64)

@@ -15,13 +15,13 @@ from pipeline.errors import EmptyResultError, MeshError, SettingsError
 
 pytest.importorskip("warp", reason="warp-lang is not installed")
 
-from pipeline.geometry import shells
-from pipeline.geometry import solid as solids
-from pipeline.geometry.dual_grid import _touched_cells
-from pipeline.geometry.shells import outer_shell, outside
-from pipeline.geometry.shells_kernels import INSIDE, OUTSIDE
-from pipeline.geometry.solid import project, solid
-from pipeline.geometry.surface import Surface
+from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.remesh import shells
+from pipeline.mesh.remesh import solid as solids
+from pipeline.mesh.remesh.dual_grid import _touched_cells
+from pipeline.mesh.remesh.shells import outer_shell, outside
+from pipeline.mesh.remesh.shells_kernels import INSIDE, OUTSIDE
+from pipeline.mesh.remesh.solid import project, solid
 
 
 def tensors(mesh):

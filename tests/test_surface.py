@@ -5,7 +5,7 @@ import torch
 import trimesh
 
 pytest.importorskip("warp")
-from pipeline.geometry.surface import Surface
+from pipeline.mesh.query.surface import Surface
 
 
 def soup(count, seed=0):
@@ -100,8 +100,8 @@ def test_no_queries():
 
 
 def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
-    from pipeline.geometry import surface
-    from pipeline.geometry.bake import Original
+    from pipeline.mesh.bake.bake import Original
+    from pipeline.mesh.query import surface
 
     monkeypatch.setattr(surface, "_MANY", 0)
     ball = trimesh.creation.icosphere(3)
@@ -118,19 +118,25 @@ def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
 
 def test_kernels_have_names_that_can_be_folders():
     """Warp makes folders of them, and inside ComfyUI a module's own name is the pack's path."""
-    from pipeline.geometry import (
-        bake_kernels,
-        collapse_kernels,
+    from pipeline.mesh.bake import bake_kernels, raster_kernels
+    from pipeline.mesh.remesh import shells_kernels
+    from pipeline.mesh.simplify import collapse_kernels
+    from pipeline.mesh.topology import topology_kernels as mesh_kernels
+    from pipeline.mesh.uv import pack_kernels, unwrap_kernels
+    from pipeline.render import render_kernels
+    from pipeline.sparse import bricks_kernels
+    from pipeline.warp import launch as kernels
+
+    files = (
         kernels,
+        bake_kernels,
+        bricks_kernels,
+        collapse_kernels,
         mesh_kernels,
         pack_kernels,
         raster_kernels,
         render_kernels,
-        shells_kernels,
-        unwrap_kernels,
     )
-
-    files = (kernels, bake_kernels, collapse_kernels, mesh_kernels, pack_kernels, raster_kernels, render_kernels)
     for file in (*files, shells_kernels, unwrap_kernels):
         found = {each.module.name for each in vars(file).values() if isinstance(each, kernels.wp.Kernel)}
         assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

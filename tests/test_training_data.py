@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from pipeline import image
-from pipeline.geometry.dual_grid import mesh_to_dual_grid
-from pipeline.geometry.report import measure
-from pipeline.geometry.surface import ABSENT
+from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
+from pipeline.mesh.report import measure
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
+from pipeline.warp.availability import ABSENT
 from training import fields, lights, objects, parts, pictures, tracing, truth
 from training.cameras import crops, resample, sample_cameras
 

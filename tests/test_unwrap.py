@@ -8,12 +8,12 @@ import trimesh
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
-from pipeline.geometry import unwrap as room
-from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
-from pipeline.geometry.pack import _outlines, chart_boxes, overlapping
-from pipeline.geometry.parameterise import cut, flat_shapes, folds, stretches
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.unwrap import unwrap
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.uv import unwrap as room
+from pipeline.mesh.uv.charts import CONE, axes_of, cone_angles, dual_graph, merge
+from pipeline.mesh.uv.pack import _outlines, chart_boxes, overlapping
+from pipeline.mesh.uv.parameterise import cut, flat_shapes, folds, stretches
+from pipeline.mesh.uv.unwrap import unwrap
 
 
 def nothing():

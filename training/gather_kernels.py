@@ -4,7 +4,7 @@
 import torch
 import warp as wp
 
-from pipeline.geometry import kernels
+from pipeline.warp import launch as kernels
 
 kernels.configure(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from pipeline.geometry.surface import ABSENT
+from pipeline.warp.availability import ABSENT
 
 from .fields import KIND, OPERATION, WIDTH, bounds, distances
 from .parts import Draw

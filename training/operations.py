@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.backends import Backend, Backends
-from pipeline.geometry.surface import ABSENT
 from pipeline.sparse import ATTENTION, OPERATIONS, SUBMANIFOLD_CONV, Voxels
 from pipeline.sparse import reference as plain
+from pipeline.warp.availability import ABSENT
 
 _ROWS = 1 << 19  # rows whose neighbours are gathered at once
 _PAD = 64  # ragged samples are padded to a multiple of this

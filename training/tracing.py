@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.geometry.surface import ABSENT
+from pipeline.warp.availability import ABSENT
 
 from .objects import Objects
 

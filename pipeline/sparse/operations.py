@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..backends import Operation
+from ..backends import Backend, Operation
+from ..warp.availability import ABSENT
 from . import reference
+from .bricks import trilinear_warp
 from .tensor import Voxels
 
 ATTENTION, SUBMANIFOLD_CONV, TRILINEAR = "attention", "submanifold_conv", "trilinear"
@@ -45,5 +47,11 @@ OPERATIONS = (
         tolerance=2e-2,  # bf16; torch's kernels lie within 3e-3 (in norm) of fp64 on an H200
     ),
     Operation(SUBMANIFOLD_CONV, twin=reference.submanifold_conv, example=_conv_example, tolerance=1e-3),
-    Operation(TRILINEAR, twin=reference.trilinear, example=_trilinear_example, tolerance=1e-5),
+    Operation(
+        TRILINEAR,
+        (Backend("warp", None if ABSENT else trilinear_warp, ABSENT, ("cpu", "cuda")),),
+        twin=reference.trilinear,
+        example=_trilinear_example,
+        tolerance=1e-5,
+    ),
 )

@@ -10,27 +10,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import geometry, sparse
+from .. import sparse
 from ..errors import BackendError, EmptyResultError, MeshError, SettingsError
 from ..export import AlphaMode, Geometry, Material, write_glb
-from ..geometry.bake import (
-    Original,
-    Texels,
-    bake_normals,
-    bake_occlusion,
-    bake_voxels,
-    sample_voxels,
-    vertex_tangents,
-)
-from ..geometry.checks import check_mesh
-from ..geometry.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
-from ..geometry.repair import compact, vertex_normals
-from ..geometry.report import measure
-from ..geometry.shells import RESOLUTIONS, outer_shell
-from ..geometry.solid import project, solid
-from ..geometry.surface import ABSENT
+from ..mesh import NEAREST, RASTER, SIMPLIFY, UNWRAP
+from ..mesh.bake.bake import Original, Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
+from ..mesh.checks import check_mesh
+from ..mesh.remesh.shells import RESOLUTIONS, outer_shell
+from ..mesh.remesh.solid import project, solid
+from ..mesh.repair.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
+from ..mesh.repair.repair import compact, vertex_normals
+from ..mesh.report import measure
 from ..render import Camera, Subject, turntable
 from ..runtime import Runtime
+from ..warp.availability import ABSENT
 from .values import (
     ALPHA,
     LOWER,
@@ -135,7 +128,7 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
     device = mesh.vertices.device
     goal = target - target // 2000  # a few faces over it would cost a second round
     while len(mesh.faces) > target and goal > 0:
-        simplify = runtime.backends.pick(geometry.SIMPLIFY, device, row)
+        simplify = runtime.backends.pick(SIMPLIFY, device, row)
         before = len(mesh.faces)
         vertices, faces = simplify(mesh.vertices, mesh.faces, goal, _ticker(runtime, "process mesh", 2, 4))
         mesh = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
@@ -224,8 +217,8 @@ def bake_texture(
     tangents = relief = shade = None
     with runtime.stage("bake", 3, "Ask for a smaller texture."):
         pick = runtime.backends.pick
-        rasterise, trilinear = pick(geometry.RASTER, device), pick(sparse.TRILINEAR, device)
-        nearest = pick(geometry.NEAREST, device)
+        rasterise, trilinear = pick(RASTER, device), pick(sparse.TRILINEAR, device)
+        nearest = pick(NEAREST, device)
         grid = voxels.sparse.to(device)
         wanted = original or (mesh if normal_map or occlusion else None)
         full = _original(wanted, device) if wanted else None
@@ -264,7 +257,7 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
         moved.append(level.vertices * 0.5**number + 2.0 * number)
         faces.append(level.faces + count)
         count += len(level.vertices)
-    unwrap, tick = runtime.backends.pick(geometry.UNWRAP, device), _ticker(runtime, "unwrap", 0, 1)
+    unwrap, tick = runtime.backends.pick(UNWRAP, device), _ticker(runtime, "unwrap", 0, 1)
     source, faces, uvs, facts = unwrap(torch.cat(moved), torch.cat(faces), size, padding, tick)
     return source.to(device), faces.to(device), uvs.to(device), facts
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
-from .. import geometry, sparse
+from .. import mesh, sparse
 from ..backends import Backend, Backends
 from ..errors import CheckpointError, EmptyResultError
-from ..geometry.dual_grid import dual_grid_to_mesh
 from ..image import to_pixels
+from ..mesh.remesh.dual_grid import dual_grid_to_mesh
 from ..models.flow import Context, FlowTransformer
 from ..runtime import Runtime
 from ..sampling import Spread, dense_spread, euler, guided, packed_spread
@@ -50,10 +50,8 @@ def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Bac
         choices: as for Backends.
         more: further rows by operation, which run only where they are chosen.
     """
-    first, more = geometry.FIRST, more or {}
-    operations = (*sparse.OPERATIONS, *geometry.OPERATIONS)
-    rows = {op.name: (*first.get(op.name, ()), *op.rows, *more.get(op.name, ())) for op in operations}
-    return Backends((replace(op, rows=rows[op.name]) for op in operations), choices)
+    operations, more = (*sparse.OPERATIONS, *mesh.OPERATIONS), more or {}
+    return Backends((replace(op, rows=(*op.rows, *more.get(op.name, ()))) for op in operations), choices)
 
 
 def encode_images(runtime: Runtime, models: Models, images: Sequence[Image.Image], scales: Sequence[int]) -> Condition:

@@ -1,0 +1,1 @@
+"""Surfaces made anew: dual grid, outer shell, closed surface."""

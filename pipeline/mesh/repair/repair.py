@@ -1,0 +1,311 @@
+"""Repair of triangle meshes, one defect a function: (vertices, faces, ...) -> (vertices, faces, how much was changed).
+
+Plain torch and scipy, on the mesh's device. vertices: [V, 3] float, faces: [F, 3] int32 or int64, wound anticlockwise
+as seen from outside. The order of what stays is kept. `clean` runs them in the right order and faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ..topology.columns import chunks, corners, cross, difference, dot
+from ..topology.half_edges import HalfEdges, Sheets, by_corners, by_kernels, components, following
+from ..topology.manifold import Topology, face_measures, match, outward, part
+
+_FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
+_SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
+_SHEET = 0.7  # area of a hole by its component's, above which it is no hole but the rim of a sheet
+
+
+def weld(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Merge vertices at the same place into the first of them.
+
+    Args:
+        tolerance: 0 for equal coordinates; else the side, in world units, of the cells of a grid, and vertices of the
+            same cell are merged (so two that are nearer than the tolerance but in different cells are not).
+
+    Returns:
+        vertices without those merged away, faces (some may have become degenerate), how many were merged away.
+    """
+    if tolerance > 0:
+        place = (vertices.double() / tolerance).round().long()
+    else:
+        place = (vertices.float() + 0.0).view(torch.int32).long()  # adding 0 makes -0 the same as 0
+    x, y, z = place.unbind(1)
+    # A hash of 64 bits, so one sort is enough; that two places fall together is ruled out below.
+    mixed = x * 0x2545F4914F6CDD1D + y
+    mixed = (mixed ^ (mixed >> 31)) * 0x1B03738712FAD5C9 + z
+    mixed, order = ((mixed ^ (mixed >> 29)) * 0x27BB2EE687B0B0FD).sort(stable=True)
+    same = mixed[1:] == mixed[:-1]
+    later = same.nonzero().squeeze(1)
+    same[later] = (place[order[later + 1]] == place[order[later]]).all(1)
+    merged = int(same.count_nonzero())
+    if merged == 0:
+        return vertices, faces, 0
+    first = torch.arange(len(order), device=order.device)
+    first[1:][same] = 0
+    target = torch.empty_like(order)
+    target[order] = order[first.cummax(0).values]
+    kept = target == torch.arange(len(order), device=order.device)
+    number = (kept.cumsum(0) - 1)[target].to(faces.dtype)
+    return vertices[kept], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), merged
+
+
+def drop_degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop faces of no area: corners that are the same vertex, or on a line to fp32 rounding."""
+    flat = degenerate(vertices, faces)
+    dropped = int(flat.count_nonzero())
+    return vertices, faces[~flat] if dropped else faces, dropped
+
+
+def degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """[F] bool: faces of no area."""
+    if by_kernels(faces):
+        from ..topology import topology_kernels as kernels
+
+        flat = torch.zeros(len(faces), dtype=torch.uint8, device=faces.device)
+        corner = faces.to(torch.int32).contiguous().reshape(-1)
+        kernels.over(
+            kernels.mark_flat, len(faces), vertices.double().contiguous(), corner, kernels.wp.float64(_FLAT), flat
+        )
+        return flat.bool()
+    flat = torch.empty(len(faces), dtype=torch.bool, device=faces.device)
+    axes = vertices.double().T.contiguous()
+    for chunk in chunks(faces):
+        a, b, c = corners(axes, faces[chunk])
+        u, v, w = difference(b, a), difference(c, a), difference(c, b)
+        longest = torch.maximum(torch.maximum(dot(u, u), dot(v, v)), dot(w, w))
+        normal = cross(u, v)
+        flat[chunk] = dot(normal, normal) <= _FLAT**2 * longest**2
+    return flat
+
+
+def drop_duplicates(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop faces with the same three vertices as an earlier one, whichever way they are wound."""
+    order, again = by_corners(faces)
+    repeated = torch.zeros_like(again)
+    repeated[order[again].long()] = True
+    dropped = int(again.count_nonzero())
+    return vertices, faces[~repeated] if dropped else faces, dropped
+
+
+def drop_small_components(
+    vertices: torch.Tensor, faces: torch.Tensor, area_share: float = 1e-5, min_faces: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop components with less than `area_share` of the mesh's area or fewer than `min_faces` faces; the largest by
+    area always stays. Bodies that only touch, in a vertex or an edge of more than two faces, are components of their
+    own (see `match`).
+
+    Returns:
+        vertices as they are, faces, how many components were dropped.
+    """
+    topology, _ = match(vertices, HalfEdges.of(faces))
+    keep = large_components(topology, area_share, min_faces)
+    return vertices, faces[keep[topology.component]], int((~keep).sum())
+
+
+def large_components(topology: Topology, area_share: float, min_faces: int) -> torch.Tensor:
+    """[components] bool: those that `drop_small_components` keeps."""
+    count = len(topology.one_sided)
+    if count == 0:
+        return topology.one_sided
+    area = topology.area
+    keep = (area >= area_share * area.sum()) & (torch.bincount(topology.component, minlength=count) >= min_faces)
+    keep[area.argmax()] = True
+    return keep
+
+
+def repair_edges(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Take apart edges of more than two faces without opening the mesh: `match` pairs the faces round them, `part`
+    doubles vertices and edges. Faces keep their winding; degenerate and repeated ones must be gone.
+
+    Returns:
+        vertices with the new ones behind, faces, how many edges had more than two faces.
+    """
+    edges = HalfEdges.of(faces)
+    topology, _ = match(vertices, edges)
+    ends = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
+    ends[torch.cat(edges.ends(edges.crowded))] = True
+    parted = part(vertices, topology, ends)
+    return parted.vertices, parted.faces.to(faces.dtype), topology.crowded_edges
+
+
+def split_vertices(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Give each fan of faces that meets others only in a vertex a copy of that vertex.
+
+    Returns:
+        vertices with the copies behind, faces, how many copies were made.
+    """
+    edges = HalfEdges.of(faces)
+    topology, _ = match(vertices, edges)
+    parted = part(vertices, replace(topology, crowded=topology.crowded[:0]))
+    return parted.vertices, parted.faces.to(faces.dtype), parted.copies
+
+
+def orient(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Faces wound alike across every edge of two faces, and outward (positive signed volume) for each component.
+
+    Open components face away from the middle of the mesh's bounding box. Components that cannot be oriented (Moebius
+    strips) keep their winding.
+    """
+    sheets = Sheets.of(faces.int(), HalfEdges.of(faces).twin)
+    faces = torch.where(sheets.flip[:, None], faces.flip(1), faces)
+    _, volume = face_measures(vertices, faces, sheets.label, len(sheets.orientable))
+    inward = ((volume < 0) & sheets.orientable).index_select(0, sheets.label)
+    return torch.where(inward[:, None], faces.flip(1), faces)
+
+
+def orient_solid(
+    vertices: torch.Tensor, faces: torch.Tensor, cavities: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """As `orient`, but edges of more than two faces, too, are paired (`match`), and with `cavities` closed components
+    inside an odd number of others face inward (`outward`).
+
+    Returns:
+        vertices as they are, faces, how many were turned.
+    """
+    topology, flip = match(vertices, HalfEdges.of(faces))
+    flip = flip ^ outward(vertices, topology.turned(flip), cavities)
+    return vertices, torch.where(flip[:, None], faces.flip(1), faces), int(flip.sum())
+
+
+def fill_small_holes(
+    vertices: torch.Tensor, faces: torch.Tensor, max_perimeter: float = 3e-2
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Close loops of open edges that are shorter than max_perimeter (world units) with a fan round their centre.
+
+    Loops and centres as CuMesh: open edges join at vertices where exactly two of them meet; a chain is a loop if
+    both ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the
+    winding of the faces beside it. Slits, which enclose no area, stay open: they want welding.
+
+    Returns:
+        vertices with the centres behind, faces with the fans behind, the number of holes filled.
+    """
+    edges = HalfEdges.of(faces)
+    start, end = edges.ends(edges.border())
+    chosen, loop, centre = _loops(vertices, start, end, max_perimeter)
+    fan = torch.stack([end[chosen], start[chosen], len(vertices) + loop], 1).to(faces.dtype)
+    return torch.cat([vertices, centre]), torch.cat([faces, fan]), len(centre)
+
+
+def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float) -> tuple[torch.Tensor, Topology, int]:
+    """`fill_small_holes` for faces whose twins are known and that are wound alike, at edges of one face only; loops
+    that lead through several components, or through a one-sided one against its winding, stay open, and so do the rims
+    of sheets, whose fans would lie on the sheet itself.
+
+    Returns:
+        vertices, the topology with the fans behind, the number of holes filled.
+    """
+    border = topology.border()
+    start = topology.faces.reshape(-1)[border].long()
+    end = topology.faces.reshape(-1)[following(border)].long()
+    chosen, loop, centre = _loops(vertices, start, end, max_perimeter, topology.component[border // 3], topology.area)
+    if len(centre) == 0:
+        return vertices, topology, 0
+    border, start, end = border[chosen], start[chosen], end[chosen]
+    faces = torch.cat([topology.faces, torch.stack([end, start, len(vertices) + loop], 1).int()])
+    fan = len(topology.twin) + 3 * torch.arange(len(border), device=border.device)  # first half-edge of each new face
+    # at each vertex of a loop a spoke leads to the centre and, on the face beside it, one back
+    there, back = ((loop * len(vertices) + corner).argsort() for corner in (start, end))
+    twin = torch.cat([topology.twin, topology.twin.new_full((3 * len(fan),), -1)])
+    for one, other in ((border, fan), (fan[there] + 1, fan[back] + 2)):
+        twin[one], twin[other] = other.int(), one.int()
+    part = topology.component[border // 3]
+    vertices = torch.cat([vertices, centre])
+    area, volume = face_measures(vertices, faces[len(topology.faces) :], part, len(topology.area))
+    closed = replace(
+        topology,
+        faces=faces,
+        twin=twin,
+        component=torch.cat([topology.component, part]),
+        area=topology.area + area,
+        volume=topology.volume + volume,
+    )
+    return vertices, closed, len(centre)
+
+
+def _loops(
+    vertices: torch.Tensor,
+    start: torch.Tensor,
+    end: torch.Tensor,
+    max_perimeter: float,
+    component: torch.Tensor | None = None,
+    areas: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Small loops among open edges: [N] int64 the edges that are in one, [N] the number of its loop, and the loops'
+    centres [L, 3]. With the edges' components [N] and the components' areas [C] only loops within one that is much
+    larger than the loop's fan, and whose edges lead from one to the next."""
+    if len(start) == 0:
+        return start, start, vertices[:0]
+    loop, count = _chains(start, end)
+    key = torch.cat([loop, loop]) * len(vertices) + torch.cat([start, end])
+    _, place, meetings = torch.unique(key, return_inverse=True, return_counts=True)
+    leads_on = (meetings[place] == 2).reshape(2, -1).all(0)
+    closed = torch.ones(count, dtype=torch.bool, device=start.device)
+    closed[loop[~leads_on]] = False
+    if component is not None:
+        begun = torch.bincount(place[: len(start)], minlength=len(meetings))
+        closed[loop[begun[place[: len(start)]] != 1]] = False
+        own = component[_any_of(loop, count)]
+        closed[loop[component != own[loop]]] = False
+    a, b = vertices[start].double(), vertices[end].double()
+    total = a.new_zeros(count, 4)
+    total.index_add_(0, loop, torch.cat([(a + b) / 2, (b - a).norm(dim=1, keepdim=True)], 1))
+    centre, perimeter = total[:, :3] / torch.bincount(loop, minlength=count)[:, None], total[:, 3]
+    to_centre = torch.linalg.cross(b - a, centre[loop] - a).norm(dim=1) / 2
+    area = perimeter.new_zeros(count).index_add_(0, loop, to_centre)
+    small = closed & (perimeter < max_perimeter) & (area > _SLIT * perimeter**2)
+    if component is not None:
+        small &= area < _SHEET * areas[own]
+    chosen = small[loop].nonzero().squeeze(1)
+    return chosen, (small.cumsum(0) - 1)[loop[chosen]], centre[small].to(vertices.dtype)
+
+
+def _any_of(group: torch.Tensor, groups: int) -> torch.Tensor:
+    """[groups] int64 one member of each group."""
+    member = torch.zeros(groups, dtype=torch.int64, device=group.device)
+    member[group] = torch.arange(len(group), device=group.device)
+    return member
+
+
+def _chains(start: torch.Tensor, end: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """[N] chain of each open edge, and how many there are: edges are joined at vertices where exactly two meet."""
+    ends, order = torch.cat([start, end]).sort(stable=True)
+    _, meeting = torch.unique_consecutive(ends, return_counts=True)
+    pair = (meeting.cumsum(0) - meeting)[meeting == 2]
+    return components(order[pair] % len(start), order[pair + 1] % len(start), len(start))
+
+
+def compact(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drop vertices that no face uses; the rest keep their order."""
+    return drop_unused(vertices, faces)[:2]
+
+
+def drop_unused(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Drop vertices that no face uses; the rest keep their order."""
+    used = torch.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
+    dropped = len(vertices) - int(used.count_nonzero())
+    if dropped == 0:
+        return vertices, faces, 0
+    number = (used.cumsum(0) - 1).to(faces.dtype)
+    return vertices[used], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), dropped
+
+
+def drop_bad_faces(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Faces without those of no area (to fp32 rounding) and without repeats of the same three vertices."""
+    _, faces, _ = drop_degenerate(vertices, faces)
+    return drop_duplicates(vertices, faces)[1]
+
+
+def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """[V, 3] float32 unit normals, faces weighted by area; (0, 0, 1) where they cancel."""
+    a, b, c = vertices[faces.long()].double().unbind(1)
+    normal = torch.linalg.cross(b - a, c - a)
+    total = normal.new_zeros(len(vertices), 3)
+    for corner in range(3):
+        total.index_add_(0, faces[:, corner].long(), normal)
+    length = total.norm(dim=1, keepdim=True)
+    up = total.new_tensor([0.0, 0.0, 1.0])
+    return torch.where(length > 1e-30, total / length.clamp_min(1e-30), up).float()

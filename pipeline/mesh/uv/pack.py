@@ -1,0 +1,303 @@
+"""Packing: charts of any outline into a square texture, texel by texel, at the largest scale that fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...errors import SettingsError
+from .parameterise import Pieces, boxes
+
+_GRID = 4096  # larger textures are packed in cells of several texels
+_COARSE = 4  # the scale is first sought in cells of so many texels
+_SMALLEST_COARSE = 256  # cells along a side: the scale is not sought in fewer
+_START = 0.72  # share of the texture that charts may take, about
+_STEP = 1.01  # between two scales that are tried together
+_WORTH = 1.004  # times a scale that fits is worth trying, where it should fit too
+_FINER = 1.01  # is the scale at full resolution
+_FEW, _PATIENCE = 64, 1  # so few charts are put in four turns, at larger scales until more than so many do not fit
+_SAFE = 0.995  # of the scale that should fit
+_SMALLEST = 1e-3  # of the scale at which the charts' area is _START: none below is tried
+_EXACT = 256  # so many of the largest charts are looked a place for everywhere, smaller ones
+_ALIKE = 1.25  # from where the last one was put on whose width and height differ by less
+_HOPELESS = 0.1  # share of the charts' area without a place: not worth going on
+_SHRINK = 0.6  # the scale then, or more if more of the area fits
+_CROWDED = 16  # times the texture's area that the boxes of the charts may have together: bounds the memory
+_AT_ONCE = 256  # charts placed between two ticks
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Charts drawn at one scale: low [C, 2] int32 their first column and row, sizes [C, 2] int32, first [2, C + 1] and
+    runs [R, 3] int32 as pack_kernels.place takes them."""
+
+    low: torch.Tensor
+    sizes: torch.Tensor
+    first: torch.Tensor
+    runs: torch.Tensor
+
+    def areas(self) -> torch.Tensor:
+        """[C] int64 texels."""
+        upright = self.runs[: int(self.first[0, -1])].long()
+        total = torch.cat([upright.new_zeros(1), (upright[:, 2] - upright[:, 1]).cumsum(0)])
+        return total[self.first[0].long()].diff()
+
+
+def pack(
+    points: torch.Tensor,
+    pieces: Pieces,
+    labels: torch.Tensor,
+    area: float,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+) -> torch.Tensor:
+    """Charts from the largest to the smallest, each bottom-left, as it is or after quarter turns, at one common scale.
+
+    Between texels of two charts lie at least `padding` texels (one where padding is 0), to the texture's border half as
+    many: as much as between charts when the texture repeats.
+
+    Args:
+        points: [N, 2] float64, y upwards, any unit. labels: [F] int64. area: of all charts in that unit, above 0.
+        size: texels along a side.
+
+    Returns:
+        [N, 2] float64 in 0-1, v downwards.
+
+    Raises:
+        SettingsError: the charts do not fit at any scale.
+    """
+    cell = -(-size // _GRID)
+
+    def attempt(cells: int, *scales: float) -> list[_Atlas]:
+        grid, gap = size // cells, max(1, -(-padding // cells))
+        atlases = [_Atlas(points, pieces, labels, scale, grid, gap) for scale in scales]
+        _place(atlases, len(pieces.begin) - 1, tick)
+        return atlases
+
+    scale = math.sqrt(_START / area)
+    smallest = scale * _SMALLEST
+    coarse = cell * min(_COARSE, max(2, padding // cell))
+    if size // coarse >= _SMALLEST_COARSE:
+        rough = attempt(coarse, scale)[0]
+        while not rough.hopeful and rough.scale > smallest:
+            rough = attempt(coarse, rough.better_scale())[0]
+        scale = _FINER * rough.better_scale()
+    best, misses = None, 0
+    patience = _PATIENCE if len(pieces.begin) - 1 <= _FEW else 0
+    while True:
+        if scale < smallest:
+            raise SettingsError(
+                f"The {len(pieces.begin) - 1:,} charts of this mesh do not fit into {size} x {size} texels with "
+                f"{padding} between them at any scale: ask for a larger texture, less padding or fewer faces."
+            )
+        one, two = attempt(cell, scale, scale * _STEP)
+        misses = 0 if two.fits else misses + 1
+        if one.fits or two.fits:
+            best = two if two.fits else one
+            scale = best.better_scale()
+        elif best is None:
+            scale = one.scale * min(one.better_scale() / one.scale, 1 / _STEP**2) ** misses
+            continue
+        if misses > patience or (patience == 0 and scale < two.scale * _WORTH):
+            break
+        scale = max(scale, two.scale * _WORTH)
+    return (best.placed(pieces.chart) + 0.5) * (cell / size)
+
+
+class _Atlas:
+    """Charts at one scale (texture sides to a unit) in a texture of `grid` cells a side, placed on the CPU.
+
+    outlines: on the CPU. found: [C, 3] int32 where each chart was put, column, row and quarter turns, -1 if it did not
+    fit.
+    """
+
+    def __init__(
+        self, points: torch.Tensor, pieces: Pieces, labels: torch.Tensor, scale: float, grid: int, gap: int
+    ) -> None:
+        from . import pack_kernels as own
+
+        own.wp.load_module(own.__name__, device="cpu")  # before threads launch
+        self.scale, self._grid, self._gap, self._own = scale, grid, gap, own
+        self._points = points
+        texels = self._texels()
+        low, sizes = chart_boxes(texels, pieces)
+        self._crowded = int(sizes.long().prod(1).sum()) > _CROWDED * (grid + 2) ** 2
+        if self._crowded:
+            return
+        outlines = _outlines(texels, pieces, labels, low, sizes)
+        self._outlines = Outlines(*(each.cpu().contiguous() for each in vars(outlines).values()))
+        self._areas = self._outlines.areas()
+        sizes = self._outlines.sizes.long()
+        self._order = (-sizes.prod(1)).argsort(stable=True).int()
+        self._alike = _classes(sizes, self._order)
+        self._taken = torch.zeros(grid, grid // 64 + 1, dtype=torch.int64)
+        self._widest = torch.full((grid,), grid, dtype=torch.int32)
+        self._hint = torch.zeros(int(self._alike.amax()) + 1, dtype=torch.int32)
+        self._found = torch.zeros(len(sizes), 3, dtype=torch.int32)
+        self._failed = torch.zeros(1, dtype=torch.int32)
+        self._tried = 0
+
+    def _texels(self) -> torch.Tensor:
+        """[N, 2] float64 points in cells, y downwards."""
+        side = self.scale * self._grid
+        return self._points * torch.tensor([side, -side], dtype=self._points.dtype, device=self._points.device)
+
+    def _shares(self) -> tuple[float, float]:
+        """Of the charts' area, what found a place and what did not; the rest has not been tried."""
+        tried = self._order[: self._tried].long()
+        lost = self._found[tried, 2] < 0
+        return tuple((self._areas[tried[each]].sum() / self._areas.sum()).item() for each in (~lost, lost))
+
+    @property
+    def hopeful(self) -> bool:
+        return not self._crowded and bool(self._areas.sum() <= self._grid**2) and self._shares()[1] <= _HOPELESS
+
+    @property
+    def fits(self) -> bool:
+        return self.hopeful and self._failed.item() == 0
+
+    def better_scale(self) -> float:
+        """The scale at which the charts should just fill the texture."""
+        if self.fits:
+            heights = self._outlines.sizes.gather(1, 1 - self._found[:, 2:].long() % 2)[:, 0]
+            return self.scale * _SAFE * math.sqrt(self._grid / int((self._found[:, 1] + heights).amax()))
+        if self.hopeful:
+            return self.scale * _SAFE * math.sqrt(1 - self._shares()[1])
+        return self.scale * (_SHRINK if self._crowded else math.sqrt(max(self._shares()[0], _SHRINK**2)))
+
+    def place(self, begin: int) -> None:
+        """Put _AT_ONCE charts from the begin-th largest on."""
+        wp, gap = self._own.wp, self._gap
+        rows = np.arange(-gap, gap + 1)
+        halo = torch.from_numpy(np.stack([rows, np.sqrt(gap * gap - rows * rows)], 1).astype(np.int32))
+        arguments = [
+            wp.from_torch(self._order),
+            wp.from_torch(self._outlines.sizes, dtype=wp.vec2i),
+            wp.from_torch(self._alike),
+            wp.from_torch(self._outlines.first),
+            wp.from_torch(self._outlines.runs, dtype=wp.vec3i),
+            wp.from_torch(halo, dtype=wp.vec2i),
+            -(-gap // 2),
+            wp.from_torch(self._taken, dtype=wp.uint64),
+            wp.from_torch(self._widest),
+            wp.from_torch(self._hint),
+            wp.from_torch(self._found, dtype=wp.vec3i),
+            wp.from_torch(self._failed),
+        ]
+        self._tried = min(begin + _AT_ONCE, len(self._order))
+        turns = 4 if len(self._order) <= _FEW else 2
+        wp.launch(self._own.place, 1, [begin, self._tried, turns, *arguments], device="cpu")
+
+    def placed(self, chart: torch.Tensor) -> torch.Tensor:
+        """[N, 2] float64: points of these charts [N] where they were put."""
+        low, sizes, found = (each.to(chart.device) for each in (self._outlines.low, self._outlines.sizes, self._found))
+        x, y = (self._texels() - low[chart]).unbind(1)
+        width, height = (sizes[chart] - 1).double().unbind(1)
+        turn = found[chart, 2:].long()
+        column = torch.stack([x, height - y, width - x, y], 1).gather(1, turn)
+        row = torch.stack([y, x, height - y, width - x], 1).gather(1, turn)
+        return torch.cat([column, row], 1) + found[chart, :2]
+
+
+def _place(atlases: list[_Atlas], charts: int, tick: Callable[[], None]) -> None:
+    """Fill atlases at the same time, each on a thread."""
+    with ThreadPoolExecutor(len(atlases)) as pool:
+        for begin in range(0, charts, _AT_ONCE):
+            tick()
+            for placed in [pool.submit(each.place, begin) for each in atlases if each.hopeful]:
+                placed.result()
+
+
+def _classes(sizes: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """[2, C] int32 of charts whose boxes, as they are and after a quarter turn, are of about the same size; the _EXACT
+    first in `order` are like no other. sizes: [C, 2] int64."""
+    wide, high = (sizes.double().log() / math.log(_ALIKE)).round().long().unbind(1)
+    many = int(torch.maximum(wide, high).amax()) + 1
+    alike = torch.stack([wide * many + high, high * many + wide])
+    alike[:, order[:_EXACT].long()] = many * many + torch.arange(2 * len(order[:_EXACT])).reshape(2, -1)
+    return alike.int()
+
+
+def overlapping(
+    texels: torch.Tensor, faces: torch.Tensor, labels: torch.Tensor, low: torch.Tensor, sizes: torch.Tensor
+) -> torch.Tensor:
+    """[F] bool: faces that cover a texel's centre which another face in the same box covers too.
+
+    Args:
+        texels: [N, 2] float64, in texels, centres at integers. faces: [F, 3] int32. labels: [F], each face's box.
+        low, sizes: [B, 2] int32, first texel and size of the boxes.
+    """
+    from . import unwrap_kernels as own
+
+    flags = torch.zeros(len(faces), dtype=torch.uint8, device=texels.device)
+    offset, total = _offsets(sizes)
+    owner = torch.empty(total, dtype=torch.int32, device=texels.device)
+    for mode in (own.CLAIM, own.FIND):
+        _draw(mode, texels, faces, labels, low, sizes, offset, owner, flags, flags[:0])
+    return flags > 0
+
+
+def chart_boxes(texels: torch.Tensor, pieces: Pieces) -> tuple[torch.Tensor, torch.Tensor]:
+    """First texel and size [C, 2] int32 of boxes that hold the charts and an empty texel on each side."""
+    low, high = boxes(texels, pieces, torch.tensor([[1.0, 0.0]], dtype=torch.float64, device=texels.device))
+    low = low[:, 0].floor().int() - 1
+    return low, high[:, 0].ceil().int() + 2 - low
+
+
+def _offsets(sizes: torch.Tensor) -> tuple[torch.Tensor, int]:
+    texels = sizes.long().prod(1)
+    return texels.cumsum(0) - texels, int(texels.sum())
+
+
+def _draw(mode, texels, faces, labels, low, sizes, offset, owner, flags, turned) -> None:
+    from . import unwrap_kernels as own
+
+    wp = own.wp
+    with own.Launcher(texels) as launch:
+        launch(
+            own.draw,
+            len(faces),
+            mode,
+            wp.from_torch(faces, dtype=wp.vec3i),
+            wp.from_torch(texels.contiguous(), dtype=wp.vec2d),
+            wp.from_torch(labels.int()),
+            *(wp.from_torch(each.contiguous(), dtype=wp.vec2i) for each in (low, sizes)),
+            *(wp.from_torch(each) for each in (offset, owner, flags, turned)),
+        )
+
+
+def _outlines(
+    texels: torch.Tensor, pieces: Pieces, labels: torch.Tensor, low: torch.Tensor, sizes: torch.Tensor
+) -> Outlines:
+    """low, sizes: from chart_boxes."""
+    from . import unwrap_kernels as own
+
+    offset, total = _offsets(sizes)
+    marks, turned = (torch.zeros(total, dtype=torch.uint8, device=texels.device) for _ in range(2))
+    owner = torch.empty(0, dtype=torch.int32, device=texels.device)
+    _draw(own.MARK, texels, pieces.faces, labels, low, sizes, offset, owner, marks, turned)
+    upright, beside = _runs(marks, offset, sizes), _runs(turned, offset, sizes.flip(1))
+    first = torch.stack([upright[0], beside[0] + len(upright[1])])
+    return Outlines(low, sizes, first.int(), torch.cat([upright[1], beside[1]]))
+
+
+def _runs(marks: torch.Tensor, offset: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Marked texels as runs along rows, the longest of a chart first: where each chart's begin [C + 1], runs [R, 3]."""
+    ends = torch.diff(marks, prepend=marks.new_zeros(1)).nonzero()[:, 0]  # boxes have an empty rim: no run spans rows
+    begin, end = (each.contiguous() for each in ends.reshape(-1, 2).unbind(1))
+    chart = torch.searchsorted(offset, begin, right=True) - 1
+    width = sizes[chart, 0].long()
+    row = (begin - offset[chart]) // width
+    line = offset[chart] + row * width
+    length = end - begin
+    longest = torch.zeros_like(offset).scatter_reduce_(0, chart, length, "amax")
+    mixed = torch.where(length == longest[chart], 0, 1 + row * 40503 % 65536)
+    order = ((chart << 32) + mixed).argsort(stable=True)
+    first = torch.searchsorted(chart, torch.arange(len(sizes) + 1, device=marks.device))
+    return first, torch.stack([row, begin - line, end - line], 1)[order].int()

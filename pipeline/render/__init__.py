@@ -1,0 +1,5 @@
+"""Pictures of meshes, by a software rasteriser on Warp."""
+
+from .scene import ALPHA_MODES, MODES, Camera, Softbox, Studio, Subject, render, turntable
+
+__all__ = ["ALPHA_MODES", "MODES", "Camera", "Softbox", "Studio", "Subject", "render", "turntable"]

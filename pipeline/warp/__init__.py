@@ -1,0 +1,1 @@
+"""NVIDIA Warp: whether it is here, and how its kernels are launched."""
