@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import trimesh
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
-from pipeline.mesh.bake import bake, raster
+from pipeline.mesh.bake import bake, raster_warp
 from pipeline.mesh.bake.bake import (
     Original,
     Texels,
@@ -19,7 +19,8 @@ from pipeline.mesh.bake.bake import (
     sample_voxels,
     vertex_tangents,
 )
-from pipeline.mesh.bake.raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
+from pipeline.mesh.bake.raster import nearest_covered, rasterise
+from pipeline.mesh.bake.raster_warp import nearest_covered_warp, rasterise_warp
 from pipeline.mesh.operations import triangle_by_triangle
 from pipeline.sparse import Voxels, bricks
 from pipeline.sparse.bricks import trilinear_warp
@@ -113,8 +114,8 @@ def test_pieces_of_large_faces_are_the_whole(name, launch, monkeypatch):
     """How CUDA shares out the work, here in turn."""
     from pipeline.warp import launch as kernels
 
-    monkeypatch.setattr(raster, "_LAUNCH", launch)
-    monkeypatch.setattr(raster, "_cover_in_bands", raster._cover_in_pieces)
+    monkeypatch.setattr(raster_warp, "_LAUNCH", launch)
+    monkeypatch.setattr(raster_warp, "_cover_in_bands", raster_warp._cover_in_pieces)
     monkeypatch.setattr(kernels, "cores", lambda: 1)  # Warp's atomics are none on a CPU
     (uvs, faces), size = SOUPS[name]
     if launch == 777:

@@ -12,7 +12,7 @@ from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
 from pipeline.warp.availability import ABSENT
-from training import fields, lights, objects, parts, pictures, tracing, truth
+from training import fields, lights, objects, parts, pictures, tracing_reference, truth
 from training.cameras import crops, resample, sample_cameras
 
 needs_warp = pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT))
@@ -257,7 +257,7 @@ def traced(some):
 def test_the_kernels_follow_rays_as_plain_torch_does(traced, monkeypatch):
     few, cameras, studios, full = traced
     for name in ("march", "lightness"):
-        monkeypatch.setattr(pictures, name, getattr(tracing, f"{name}_plain"))
+        monkeypatch.setattr(pictures, name, getattr(tracing_reference, name))
     plain = pictures.trace(few, cameras, studios, 96).values
     assert (plain[:, 3] > 0.5).float().mean() > 0.1
     assert ((full.values - plain).abs() > 0.01).float().mean() < 1e-4

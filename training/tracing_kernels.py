@@ -1,4 +1,4 @@
-"""Warp kernels of tracing.py: one thread follows one ray to its end. Twins: the functions of tracing.py in torch."""
+"""Warp kernels of tracing.py: one thread follows one ray to its end. tracing_reference.py defines the results."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import torch
@@ -6,14 +6,14 @@ import warp as wp
 
 from pipeline.warp import launch as kernels
 
-from . import tracing
+from . import tracing_reference as reference
 from .fields_kernels import nearest
 
 kernels.configure(__name__)
 
-STEPS, NEAR, CAUTION = wp.constant(tracing.STEPS), wp.constant(tracing.NEAR), wp.constant(tracing.CAUTION)
-SHADOW_STEPS, LIFT = wp.constant(tracing.SHADOW_STEPS), wp.constant(tracing.LIFT)
-SHORTEST, LONGEST = wp.constant(tracing.SHADOW_STEP[0]), wp.constant(tracing.SHADOW_STEP[1])
+STEPS, NEAR, CAUTION = wp.constant(reference.STEPS), wp.constant(reference.NEAR), wp.constant(reference.CAUTION)
+SHADOW_STEPS, LIFT = wp.constant(reference.SHADOW_STEPS), wp.constant(reference.LIFT)
+SHORTEST, LONGEST = wp.constant(reference.SHADOW_STEP[0]), wp.constant(reference.SHADOW_STEP[1])
 
 
 @wp.func

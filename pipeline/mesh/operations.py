@@ -12,7 +12,8 @@ import torch
 from ..backends import Backend, Operation
 from ..errors import SettingsError
 from ..warp.availability import ABSENT, missing
-from .bake.raster import nearest_covered, nearest_covered_warp, rasterise, rasterise_warp
+from .bake.raster import nearest_covered, rasterise
+from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .jobs.processes import run_job
 from .jobs.worker import CHUNK_FACES
 from .simplify.collapse import collapse
