@@ -10,7 +10,7 @@ from ..pipeline.errors import SettingsError
 from ..pipeline.image import on_black
 from ..pipeline.render import Camera
 from ..pipeline.sparse import Subdivision as SubdivisionLevel
-from ..pipeline.warp.availability import ABSENT
+from ..pipeline.warp import unavailable_reason
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.run import Progress, run
@@ -48,7 +48,7 @@ class DecodeShape(io.ComfyNode):
 
 def _picture(mesh: stages.Mesh, progress: Progress) -> Image.Image | None:
     """The raw mesh, if there is anything to see and to draw it with; what is wrong with it the next node says."""
-    if ABSENT or len(mesh.faces) == 0:
+    if unavailable_reason() or len(mesh.faces) == 0:
         return None
     try:
         drawn = run(stages.draw, None, progress, mesh, frames=1, size=pictures.SIDE, camera=Camera())

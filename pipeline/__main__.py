@@ -25,7 +25,7 @@ from .mesh import RASTER, SIMPLIFY, UNWRAP
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
-from .warp.availability import ABSENT
+from .warp import unavailable_reason
 from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -274,8 +274,8 @@ def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
     if options.picture is not None:
         if output is None:
             raise SettingsError("--picture shows what --output holds; give both.")
-        if ABSENT:
-            raise SettingsError(f"--picture needs Warp: {ABSENT}")
+        if unavailable_reason():
+            raise SettingsError(f"--picture needs Warp: {unavailable_reason()}")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
     paths = [path for path in (output, options.save_state, options.picture, options.report) if path is not None]

@@ -22,12 +22,17 @@ PLAIN = "torch"  # the name of every twin
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run an operation; `function` is None when it cannot run here and `absent` says why."""
+    """One way to run an operation. `absent` says why it cannot run here, or is asked then; "" if it can."""
 
     name: str
-    function: Callable | None
-    absent: str = ""
+    function: Callable | None  # None only where it is known from the start that it is absent
+    absent: str | Callable[[], str] = ""
     devices: tuple[str, ...] = ()  # device types it runs on; () means every one
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot run here, "" if it can."""
+        return self.absent() if callable(self.absent) else self.absent
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Backends:
 
     def available(self, op: str) -> dict[str, str]:
         """{row name: "" if it can run, else the reason why not}."""
-        return {row.name: row.absent if row.function is None else "" for row in self.operations[op].rows}
+        return {row.name: row.reason for row in self.operations[op].rows}
 
     def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
         """The function for an operation on a device.
@@ -108,8 +113,8 @@ class Backends:
         raise BackendError(f"{op!r} has no backend {name!r}; it has {', '.join(self.available(op))}.")
 
     def _problem(self, op: str, row: Backend, device: torch.device) -> str:
-        if row.function is None:
-            return row.absent
+        if row.reason:
+            return row.reason
         if row.devices and device.type not in row.devices:
             return f"it runs on {', '.join(row.devices)} only."
         key = (op, row.name, device.type)

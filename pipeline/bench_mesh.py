@@ -24,7 +24,7 @@ from .mesh.query.surface import Surface
 from .mesh.report import MeshReport, measure
 from .runtime import PeakMemory, Runtime, synchronise
 from .sparse import SparseTensor, Voxels
-from .warp.availability import ABSENT
+from .warp import unavailable_reason
 
 SIDES = {"100 k": 92, "1 M": 288, "3 M": 500, "10 M": 909}  # cells along a side that give a mesh about so many faces
 _SAMPLES = 300_000
@@ -50,8 +50,8 @@ def run(runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | No
     """
     if report:
         check_writable(report)
-    if ABSENT:
-        raise SettingsError(f"There is nothing to measure without Warp: {ABSENT}")
+    if unavailable_reason():
+        raise SettingsError(f"There is nothing to measure without Warp: {unavailable_reason()}")
     device = runtime.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
     print(f"Post-processing; {where}, torch {torch.__version__}, {date.today()}\n")

@@ -25,9 +25,9 @@ from pipeline.mesh.operations import triangle_by_triangle
 from pipeline.sparse import Voxels, bricks
 from pipeline.sparse.bricks import trilinear_warp
 from pipeline.sparse.reference import trilinear
-from pipeline.warp.availability import ABSENT
+from pipeline.warp import unavailable_reason
 
-pytestmark = pytest.mark.skipif(bool(ABSENT), reason=ABSENT or "Warp is here")
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 
 
 def random(seed=0):
@@ -114,9 +114,8 @@ def test_pieces_of_large_faces_are_the_whole(name, launch, monkeypatch):
     """How CUDA shares out the work, here in turn."""
     from pipeline.warp import launch as kernels
 
-    monkeypatch.setattr(raster_warp, "_LAUNCH", launch)
+    monkeypatch.setattr(kernels, "MOST", launch)
     monkeypatch.setattr(raster_warp, "_cover_in_bands", raster_warp._cover_in_pieces)
-    monkeypatch.setattr(kernels, "cores", lambda: 1)  # Warp's atomics are none on a CPU
     (uvs, faces), size = SOUPS[name]
     if launch == 777:
         uvs, faces = uvs[:90], faces[:30]
@@ -299,9 +298,10 @@ def test_projection_looks_up_on_the_original():
     assert near.far > 0.9 * near.covered.sum()  # nothing within the limit: looked up where it is
 
 
-@pytest.mark.parametrize("absent", ["", "not here"])
-def test_texels_far_from_voxels_take_the_nearest(absent, monkeypatch):
-    monkeypatch.setattr(bake, "ABSENT", absent)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_texels_far_from_voxels_take_the_nearest(hidden, request):
+    if hidden:
+        request.getfixturevalue("no_warp")
     xyz = torch.unique(torch.randint(32, (300, 3), generator=random()), dim=0)
     points = torch.rand(500, 3, generator=random(1)) * 60 - 14
     gaps = torch.cdist(points.double(), xyz.double() + 0.5)

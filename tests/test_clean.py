@@ -27,8 +27,9 @@ from pipeline.mesh.repair.repair import (
 from pipeline.mesh.report import measure
 from pipeline.mesh.topology import half_edges
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
+from pipeline.warp import unavailable_reason
 
-needs_warp = pytest.mark.skipif(bool(half_edges.ABSENT), reason=half_edges.ABSENT or "Warp is here")
+needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
 
 
@@ -119,12 +120,12 @@ def path(request, monkeypatch):
     """Both ways of doing the large steps: by kernels, and by torch and scipy where there is no Warp."""
     if request.param == "plain":
         without_warp(monkeypatch)
-    elif half_edges.ABSENT:
-        pytest.skip(half_edges.ABSENT)
+    elif unavailable_reason():
+        pytest.skip(unavailable_reason())
 
 
 def without_warp(monkeypatch):
-    monkeypatch.setattr(half_edges, "ABSENT", "not for this test")
+    monkeypatch.setattr(half_edges, "unavailable_reason", lambda: "not for this test")
 
 
 @pytest.mark.usefixtures("path")

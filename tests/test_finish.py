@@ -20,7 +20,7 @@ from pipeline.mesh.query.surface import Surface
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import finish
+from pipeline.warp import unavailable_reason
 
 SIDE = 48
 
@@ -279,11 +279,11 @@ def test_pictures_of_every_kind_of_result(damaged):
     assert np.abs(one.astype(int) - two)[20:44, 20:44].max() < 25
 
 
-def test_without_warp(nested, monkeypatch):
-    monkeypatch.setattr(finish, "ABSENT", "warp is not installed")
+@pytest.mark.usefixtures("no_warp")
+def test_without_warp(nested):
     result = stages.process_mesh(runtime(), nested, 10**6)
     assert result.facts["mesh"]["components"] == 2
-    assert result.facts["warnings"] == ["Inner shells stay: warp is not installed"]
+    assert result.facts["warnings"] == [f"Inner shells stay: {unavailable_reason()}"]
     with pytest.raises(BackendError, match="A solid mesh needs Warp: warp is not installed"):
         stages.process_mesh(runtime(), nested, 10**6, shells="solid")
 

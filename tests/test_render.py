@@ -9,9 +9,9 @@ import torch
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from pipeline.mesh.query.surface import Surface
 from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
-from pipeline.warp.availability import ABSENT
+from pipeline.warp import unavailable_reason
 
-pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"Warp is absent: {ABSENT}")
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 
 EVEN = Studio((1.0,) * 3, (1.0,) * 3, (Softbox(0, 45, 30, 30, (0.0,) * 3),))  # the same light from everywhere
 

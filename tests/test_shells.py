@@ -16,11 +16,12 @@ from pipeline.errors import EmptyResultError, MeshError, SettingsError
 pytest.importorskip("warp", reason="warp-lang is not installed")
 
 from pipeline.mesh.query.surface import Surface
-from pipeline.mesh.remesh import shells
+from pipeline.mesh.remesh import lattice as lattices
 from pipeline.mesh.remesh import solid as solids
 from pipeline.mesh.remesh.dual_grid import _touched_cells
-from pipeline.mesh.remesh.shells import outer_shell, outside
-from pipeline.mesh.remesh.shells_kernels import INSIDE, OUTSIDE
+from pipeline.mesh.remesh.lattice import outside
+from pipeline.mesh.remesh.lattice_kernels import INSIDE, OUTSIDE
+from pipeline.mesh.remesh.outer_shell import outer_shell
 from pipeline.mesh.remesh.solid import project, solid
 
 
@@ -138,7 +139,7 @@ def test_crossed_edges_are_those_of_brute_force():
 def test_flood_is_that_of_a_dense_grid():
     vertices, faces = together(sphere(0.45), sphere(0.3), box((0.1, 0.2, 0.1), (0.44, 0, 0)))
     lattice = outside(vertices, faces[30:], 50)  # with a hole
-    cells, empty = shells._flood(lattice.launcher, lattice.places, lattice.touched, len(lattice.bricks))
+    cells, empty = lattices._flood(lattice.grid, lattice.places, lattice.touched, len(lattice.bricks))
     found = dense(lattice, cells, empty)
     free = dense(lattice, lattice.touched, torch.zeros_like(empty)) == 0
     label = ndimage.label(free)[0]

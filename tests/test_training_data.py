@@ -11,11 +11,11 @@ from pipeline.mesh.report import measure
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
-from pipeline.warp.availability import ABSENT
+from pipeline.warp import unavailable_reason
 from training import fields, lights, objects, parts, pictures, tracing_reference, truth
 from training.cameras import crops, resample, sample_cameras
 
-needs_warp = pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT))
+needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pipeline.backends import Backend, Backends
 from pipeline.sparse import ATTENTION, OPERATIONS, SUBMANIFOLD_CONV, Voxels
 from pipeline.sparse import reference as plain
-from pipeline.warp.availability import ABSENT
+from pipeline.warp import unavailable_reason
 
 _ROWS = 1 << 19  # rows whose neighbours are gathered at once
 _PAD = 64  # ragged samples are padded to a multiple of this
@@ -102,7 +102,7 @@ def _product(feats, neighbours, matrix, bias) -> torch.Tensor:
 
 def _rows(feats: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """feats [T, C], table [n, 27] -> [n, 27 C]."""
-    if feats[0].nbytes % 8 or ABSENT:
+    if feats[0].nbytes % 8 or unavailable_reason():
         return feats[table].flatten(1)
     from .gather_kernels import gather
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.render import Camera, Subject, turntable
-from pipeline.warp.availability import cores
+from pipeline.warp import cores
 
 from .examples import Example
 from .train import TrainingError

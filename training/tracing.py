@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.warp.availability import ABSENT
+from pipeline.warp import unavailable_reason
 
 from . import tracing_reference as reference
 from .objects import Objects
@@ -29,7 +29,7 @@ def march(objects: Objects, owner, eyes, rays, start: torch.Tensor, end: torch.T
     Returns:
         [M] distance along the ray to the first surface, inf for none; [M] int64 its part.
     """
-    if ABSENT:
+    if unavailable_reason():
         return reference.march(objects, owner, eyes, rays, start, end)
     from .tracing_kernels import march as fast
 
@@ -56,7 +56,7 @@ def lightness(objects: Objects, owner, points, normals, lights, softness: torch.
 
     lights: [M, 3] unit, towards the light's middle. softness: [M] tangent of half the angle under which it is seen.
     """
-    if ABSENT:
+    if unavailable_reason():
         return reference.lightness(objects, owner, points, normals, lights, softness)
     from .tracing_kernels import lightness as fast
 

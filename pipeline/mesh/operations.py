@@ -11,14 +11,13 @@ import torch
 
 from ..backends import Backend, Operation
 from ..errors import SettingsError
-from ..warp.availability import ABSENT, missing
+from ..warp import missing, unavailable_reason
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .jobs.processes import run_job
 from .jobs.worker import CHUNK_FACES
 from .simplify.collapse import collapse
 from .simplify.parts import reduce_in_parts
-from .uv.unwrap import unwrap
 
 SIMPLIFY, UNWRAP, RASTER, NEAREST = "simplify", "unwrap", "raster", "nearest"
 
@@ -48,6 +47,15 @@ def hybrid(
 
 
 _BULK = 150_000  # faces that collapse takes down to any number in about two seconds on two cores
+
+
+def unwrap(
+    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+    """uv.unwrap, which imports Warp."""
+    from .uv.unwrap import unwrap as run
+
+    return run(vertices, faces, size, padding, tick)
 
 
 def xatlas(
@@ -111,13 +119,16 @@ def triangle_by_triangle(
     return faces.cpu().long().reshape(-1), new_faces, uvs.reshape(-1, 2).float(), facts
 
 
-def _row(name: str, package: str, function: Callable, why: str) -> Backend:
-    reason = missing(package, why)
-    return Backend(name, None if reason else function, reason)
-
-
 def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda")) -> Backend:
-    return Backend("warp", None if ABSENT else function, ABSENT, devices)
+    return Backend("warp", function, unavailable_reason, devices)
+
+
+def _no_fast_simplification() -> str:
+    return missing("fast_simplification", "pip install fast-simplification.")
+
+
+def _no_xatlas() -> str:
+    return missing("xatlas", "it has wheels for Python up to 3.13, none for Linux on Arm.")
 
 
 def _raster_example(device: torch.device) -> tuple:
@@ -133,14 +144,13 @@ def _nearest_example(device: torch.device) -> tuple:
     return (covered,)
 
 
-_HYBRID = ABSENT or missing("fast_simplification", "pip install fast-simplification.")
 OPERATIONS = (
     Operation(
         SIMPLIFY,
         (
             _warp(collapse, ("cuda",)),
-            Backend("hybrid", None if _HYBRID else hybrid, _HYBRID, ("cpu",)),
-            _row("fast-simplification", "fast_simplification", fast_simplification, "pip install fast-simplification."),
+            Backend("hybrid", hybrid, lambda: unavailable_reason() or _no_fast_simplification(), ("cpu",)),
+            Backend("fast-simplification", fast_simplification, _no_fast_simplification),
             # several times slower on a CPU for large meshes, but what was closed stays closed
             replace(_warp(collapse, ("cpu",)), name="warp-cpu"),
         ),
@@ -149,7 +159,7 @@ OPERATIONS = (
         UNWRAP,
         (
             _warp(unwrap),
-            _row("xatlas", "xatlas", xatlas, "it has wheels for Python up to 3.13, none for Linux on Arm."),
+            Backend("xatlas", xatlas, _no_xatlas),
             Backend("triangles", triangle_by_triangle),
         ),
     ),

@@ -2,15 +2,12 @@
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 
 import warp as wp
 
-from ..warp import launch as kernels
+from ..warp.launch import configure
 
-kernels.configure(__name__)
+configure(__name__)
 
 GRID = 256  # fixed-point steps of a sample's side: a vertex snaps to them, which makes coverage exact
 SAMPLES = 2  # along a pixel's side
@@ -227,8 +224,8 @@ def fill(
 
 @wp.kernel
 def draw(
-    side: wp.int32,
     start: wp.int32,
+    side: wp.int32,
     faces: wp.array[wp.vec3i],
     screen: wp.array[wp.vec2i],
     near: wp.array[wp.float32],
@@ -258,8 +255,8 @@ def draw(
 
 @wp.kernel
 def draw_large(
-    side: wp.int32,
     start: wp.int32,
+    side: wp.int32,
     bands: wp.int32,
     which: wp.array[wp.int32],
     faces: wp.array[wp.vec3i],
@@ -956,41 +953,3 @@ def shade(
                 through[at] = through[at] * (1.0 - cover)
             total += wp.vec4(colour[0] * weight, colour[1] * weight, colour[2] * weight, weight)
     picture[i] += total
-
-
-# Launching
-
-
-def slots(where: str) -> int:
-    """How many workers, each with a buffer of its own, add to a result: Warp's atomic operations are none on a CPU."""
-    return min(kernels.cores(), 4) if where == "cpu" else 1
-
-
-def run(
-    kernel: wp.Kernel, count: int, arguments: Callable[[int, int], list], where: str, workers: int, chunk: int
-) -> None:
-    """Launch a kernel over `count` rows: whole on a GPU; on a CPU in chunks, by `workers` threads.
-
-    Args:
-        arguments: (first row, worker's number) -> the kernel's arguments. No two threads have one number at a time.
-    """
-    if count == 0:
-        return
-    if where != "cpu":
-        kernels.run_whole(kernel, count, arguments(0, 0), where)
-        return
-    wp.load_module(kernel.module, device=where)  # before the threads: modules must not be compiled by two at once
-    free = SimpleQueue()
-    for number in range(workers):
-        free.put(number)
-
-    def work(start: int) -> None:
-        number = free.get()
-        try:
-            wp.launch(kernel, min(chunk, count - start), arguments(start, number), device=where)
-        finally:
-            free.put(number)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for each in [pool.submit(work, start) for start in range(0, count, chunk)]:
-            each.result()

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import BackendError, NotFiniteError, SettingsError
 from ..mesh.checks import check_mesh
-from ..warp.availability import ABSENT
+from ..warp import unavailable_reason
 
 MODES = ("shaded", "normals", "base_color", "wireframe", "pbr")
 ALPHA_MODES = ("OPAQUE", "MASK", "BLEND")  # as in glTF
@@ -28,6 +28,7 @@ _LINE_WIDTH = 1.1  # pixels
 _REACH = 0.3  # of ambient occlusion, in radii of the object
 _ROWS_AT_ONCE, _PIXELS_AT_ONCE = 1 << 16, 1 << 13  # of one launch on a CPU
 _LARGE_AT_ONCE = 1 << 18  # faces
+_BUFFERS = 4  # pictures that are drawn at the same time on a CPU, to be merged
 
 
 @dataclass(frozen=True)
@@ -250,24 +251,23 @@ class _Scene:
     """A subject on its device, scaled to the unit ball, ready to be drawn from several sides in one mode."""
 
     def __init__(self, subject: Subject, mode: str, studio: Studio) -> None:
-        if ABSENT:
-            raise BackendError(f"The renderer needs Warp: {ABSENT}")
+        if unavailable_reason():
+            raise BackendError(f"The renderer needs Warp: {unavailable_reason()}")
         _checked(subject, mode)
-        from ..warp import launch as kernels
+        from ..warp import launch
         from . import render_kernels
 
-        self._base, self._kernels, self._wp = kernels, render_kernels, kernels.wp
+        self._launch, self._kernels, self._wp = launch, render_kernels, launch.wp
         self._mode, self._studio, self._harmonics = mode, studio, studio.harmonics()
         self._lit = mode in ("shaded", "wireframe", "pbr")
         device = subject.vertices.device
         self._device = device if device.type in ("cpu", "cuda") else torch.device("cpu")
-        self._where = kernels.device_of(torch.empty(0, device=self._device))
         self._place(self._on_device(subject.vertices))
         self._faces = subject.faces.detach().to(self._device, torch.int32).contiguous()
         self._shape = self._make_shape(subject)
         given = subject.normals is not None
         normals = self._on_device(subject.normals) if given else self._smooth_normals()
-        self._shape.normals, self._shape.crease = kernels.array(normals), -2.0 if given else _CREASE
+        self._shape.normals, self._shape.crease = launch.array(normals), -2.0 if given else _CREASE
 
     def _place(self, vertices: torch.Tensor) -> None:
         low, high = vertices.amin(0), vertices.amax(0)
@@ -320,39 +320,28 @@ class _Scene:
         return torch.zeros(shape, dtype=dtype, device=self._device)
 
     def _table(self, values: torch.Tensor):
-        return self._wp.from_torch(values, dtype=self._wp.float32)
+        return self._launch.array(values, self._wp.float32)
 
     def _smooth_normals(self) -> torch.Tensor:
         """[V, 3] unit normals without a sign, so that faces wound differently do not cancel."""
-        kernels, wp = self._kernels, self._wp
-        workers = kernels.slots(self._where)
+        kernels, workers = self._kernels, self._launch.workers_on(self._device, _BUFFERS)
         tensors = self._zeros((workers, len(self._vertices), 6), torch.int32)
-        tables = [wp.from_torch(each) for each in tensors]
-        points = self._base.array(self._vertices)
-        self._run(
-            kernels.normal_tensors,
-            len(self._faces),
-            lambda start, worker: [start, self._shape.faces, points, tables[worker]],
-            workers,
+        mesh = self._faces, self._vertices
+        self._launch.launch_per_worker(
+            kernels.normal_tensors, len(self._faces), lambda worker: (*mesh, tensors[worker]), workers, _ROWS_AT_ONCE
         )
         normals = torch.empty_like(self._vertices)
-        whole = wp.from_torch(tensors)
-        self._run(
-            kernels.undirected_normals,
-            len(normals),
-            lambda start, _: [start, whole, self._base.array(normals)],
-            self._base.cores(),
-        )
+        self._launch.launch_parallel(kernels.undirected_normals, len(normals), tensors, normals)
         return normals
 
     def _make_shape(self, subject: Subject):
         """The kernels' view of the subject: geometry, and the material as far as the mode needs it."""
         kernels, wp = self._kernels, self._wp
         shape = kernels.Shape()
-        shape.vertices = self._base.array(self._vertices)
-        shape.faces = wp.from_torch(self._faces, dtype=wp.vec3i)
+        shape.vertices = self._launch.array(self._vertices)
+        shape.faces = self._launch.array(self._faces, wp.vec3i)
         shape.source, shape.alpha = kernels.CLAY, kernels.OPAQUE
-        shape.uvs = wp.from_torch(self._zeros((1, 2), torch.float32), dtype=wp.vec2)
+        shape.uvs = self._launch.array(self._zeros((1, 2), torch.float32), wp.vec2)
         shape.colours = shape.maps = shape.mips = self._table(self._zeros((1, 6), torch.float32))
         if self._mode not in ("base_color", "pbr"):
             return shape
@@ -365,7 +354,7 @@ class _Scene:
             shape.source, shape.colours = kernels.COLOURS, self._table(colours)
             return shape
         shape.source = kernels.MAPS
-        shape.uvs = wp.from_torch(self._on_device(subject.uvs), dtype=wp.vec2)
+        shape.uvs = self._launch.array(self._on_device(subject.uvs), wp.vec2)
         shape.map_side = len(subject.maps)
         maps = torch.from_numpy(np.ascontiguousarray(subject.maps)).to(self._device)
         maps = maps / 255 if maps.dtype == torch.uint8 else maps.float()
@@ -382,10 +371,7 @@ class _Scene:
         mips = self._table(self._zeros((max(1, sum(x * x for x in sides)), 6), torch.float32))
         source, first, above, offset = maps, 0, int(maps.shape[0] ** 0.5 + 0.5), 0
         for side in sides:
-            fixed = [source, first, above, mips, offset]
-            self._run(
-                self._kernels.halve, side * side, lambda start, _, fixed=fixed: [start, *fixed], self._base.cores()
-            )
+            self._launch.launch_parallel(self._kernels.halve, side * side, source, first, above, mips, offset)
             source, first, above, offset = mips, offset, side, offset + side * side
         return mips, len(sides)
 
@@ -441,7 +427,7 @@ class _Scene:
         studio.horizon, studio.edge = given.horizon, given.edge
 
         def table(rows: list, dtype):
-            return wp.from_torch(torch.tensor(np.array(rows), dtype=torch.float32).to(self._device), dtype=dtype)
+            return self._launch.array(torch.tensor(np.array(rows), dtype=torch.float32).to(self._device), dtype)
 
         studio.axes = table([box.axes() for box in given.boxes], wp.mat33)
         studio.half = table([np.radians([box.width, box.height]) / 2 for box in given.boxes], wp.vec2)
@@ -461,68 +447,51 @@ class _Scene:
 
     # Drawing
 
-    def _run(self, kernel, count: int, arguments, workers: int, chunk: int = _ROWS_AT_ONCE) -> None:
-        self._kernels.run(kernel, count, arguments, self._where, workers, chunk)
-
-    def _project(self, view) -> tuple:
-        """Every vertex on the picture: fixed-point samples, and nearness (0: out of sight)."""
+    def _project(self, view) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every vertex on the picture: fixed-point samples [V, 2], and nearness [V] (0: out of sight)."""
         screen = self._zeros((len(self._vertices), 2), torch.int32)
         near = torch.empty(len(self._vertices), device=self._device)
-        arrays = [self._shape.vertices, self._wp.from_torch(screen, dtype=self._wp.vec2i), self._base.array(near)]
-        self._run(self._kernels.project, len(near), lambda start, _: [start, view, *arrays], self._base.cores())
-        return arrays[1:]
+        self._launch.launch_parallel(self._kernels.project, len(near), view, self._vertices, screen, near)
+        return screen, near
 
     def _nearest(self, view, seen: tuple, before: torch.Tensor | None = None) -> torch.Tensor:
         """[N] key of the nearest face of every sample, 0 where there is none; behind the keys `before` if given."""
-        kernels, wp = self._kernels, self._wp
-        workers, layered = kernels.slots(self._where), before is not None
+        kernels, workers = self._kernels, self._launch.workers_on(self._device, _BUFFERS)
         buffers = self._zeros((workers, view.side**2), torch.int64)
-        slots = [wp.from_torch(each, dtype=wp.uint64) for each in buffers]
-        front = wp.from_torch(before, dtype=wp.uint64) if layered else slots[0]
+        front, layered = buffers[0] if before is None else before, before is not None
         large = self._zeros(len(self._faces), torch.bool)
-        flags = wp.from_torch(large)
-        self._run(
-            kernels.draw,
-            len(self._faces),
-            lambda start, k: [view.side, start, self._shape.faces, *seen, front, layered, slots[k], flags],
-            workers,
+        given = view.side, self._faces, *seen, front, layered
+        self._launch.launch_per_worker(
+            kernels.draw, len(self._faces), lambda worker: (*given, buffers[worker], large), workers, _ROWS_AT_ONCE
         )
-        which = large.nonzero()[:, 0].int()
-        if len(which):
-            bands, rows = -(-view.side // kernels.BAND), wp.from_torch(which)
-            for first in range(0, len(which), _LARGE_AT_ONCE):
-                rows = wp.from_torch(which[first : first + _LARGE_AT_ONCE])
-                fixed = [bands, rows, self._shape.faces, *seen, front, layered]
-                self._run(
-                    kernels.draw_large,
-                    rows.shape[0] * bands,
-                    lambda start, k, fixed=fixed: [view.side, start, *fixed, slots[k]],
-                    workers,
-                )
+        bands = -(-view.side // kernels.BAND)
+        for which in large.nonzero()[:, 0].int().split(_LARGE_AT_ONCE):
+            given = view.side, bands, which, self._faces, *seen, front, layered
+
+            def arguments(worker: int, given=given) -> tuple:
+                return *given, buffers[worker]
+
+            self._launch.launch_per_worker(kernels.draw_large, len(which) * bands, arguments, workers, _ROWS_AT_ONCE)
         return buffers[0] if workers == 1 else buffers.amax(0)
 
     def _visible(self, view, light, look, seen, keys: torch.Tensor, shadow: torch.Tensor) -> tuple:
         """Of every pixel: a point that it sees, its normal, and the parts of sky and first box that this point sees."""
-        wp, count = self._wp, (view.side // self._kernels.SAMPLES) ** 2 if self._lit else 1
-        places = [wp.from_torch(self._zeros((count, 3), torch.float32), dtype=wp.vec3) for _ in range(2)]
-        opens = [wp.from_torch(self._zeros((count, 2), torch.float32), dtype=wp.vec2) for _ in range(2)]
+        count = (view.side // self._kernels.SAMPLES) ** 2 if self._lit else 1
+        places = [self._zeros((count, 3), torch.float32) for _ in range(2)]
+        opens = [self._zeros((count, 2), torch.float32) for _ in range(2)]
         if self._lit:
-            fixed = [view, light, self._shape, look, *seen, *self._depths(keys, shadow), *places, opens[0]]
-            self._per_pixel(self._kernels.visibility, count, fixed)
-            self._per_pixel(self._kernels.smooth, count, [view, *places, -2, *opens])
-            self._per_pixel(self._kernels.smooth, count, [view, *places, -1, *opens[::-1]])
+            given = view, light, self._shape, look, *seen, keys, shadow, *places, opens[0]
+            self._per_pixel(self._kernels.visibility, count, *given)
+            self._per_pixel(self._kernels.smooth, count, view, *places, -2, *opens)
+            self._per_pixel(self._kernels.smooth, count, view, *places, -1, *opens[::-1])
         return *places, opens[0]
 
     def _shade(self, view, studio, look, seen, keys: torch.Tensor, opens, through, picture: torch.Tensor) -> None:
-        sums = self._base.array(through), self._wp.from_torch(picture, dtype=self._wp.vec4)
-        fixed = [view, self._shape, studio, look, *seen, *self._depths(keys), *opens, *sums]
-        self._per_pixel(self._kernels.shade, len(picture), fixed)
+        given = view, self._shape, studio, look, *seen, keys, *opens, through, picture
+        self._per_pixel(self._kernels.shade, len(picture), *given)
 
-    def _depths(self, *keys: torch.Tensor) -> list:
-        return [self._wp.from_torch(each, dtype=self._wp.uint64) for each in keys]
-
-    def _per_pixel(self, kernel, count: int, fixed: list) -> None:
-        self._run(kernel, count, lambda start, _: [start, *fixed], self._base.cores(), _PIXELS_AT_ONCE)
+    def _per_pixel(self, kernel, count: int, *given) -> None:
+        self._launch.launch_parallel(kernel, count, *given, chunk=_PIXELS_AT_ONCE)
 
     def _developed(self, picture: torch.Tensor, background: Sequence[float] | None) -> np.ndarray:
         """Colour times coverage, and coverage [H, W, 4] -> bytes, over the background."""

@@ -23,63 +23,34 @@ def trilinear_warp(feats: torch.Tensor, voxels: Voxels, points: torch.Tensor) ->
     placed = None if feats.dtype == torch.float64 else _bricks(voxels.coords[:count])
     if placed is None:
         return trilinear(feats, voxels, points)
-    from ..warp import launch as kernels
-    from . import bricks_kernels
+    from ..warp.launch import launch_parallel
+    from . import bricks_kernels as kernels
 
-    origin, shape, brick, slots = placed
-    wp = kernels.wp
-    table = wp.from_torch(feats.detach().float().contiguous())
-    points = points.float().contiguous()
+    points, table = points.float(), feats.detach().float()
     out = torch.empty(len(points), feats.shape[1] + 1, device=points.device)
-
-    def arguments(start: int, end: int) -> list:
-        found = wp.from_torch(out[start:end])
-        return [
-            kernels.array(points[start:end]),
-            origin,
-            shape,
-            kernels.array(brick),
-            kernels.array(slots),
-            table,
-            found,
-        ]
-
-    kernels.run(bricks_kernels.trilinear_in_bricks, len(points), arguments, kernels.device_of(points))
+    launch_parallel(kernels.trilinear_in_bricks, len(points), points, *placed, table, out)
     return out
 
 
 def _bricks(coords: torch.Tensor) -> tuple | None:
     """Voxels [T, 4] -> (first voxel and bricks along each side of their box, [bricks of the box] int32 number of a
     brick or -1, [512 times their number] int32 row of a voxel or -1), or None if that takes too much memory."""
-    from ..warp import launch as kernels
-    from . import bricks_kernels
+    from ..warp.launch import launch_parallel
+    from . import bricks_kernels as kernels
 
-    wp, where = kernels.wp, kernels.device_of(coords)
     low, high = ((each >> 3).tolist() for each in torch.aminmax(coords[:, 1:], dim=0))
     sides = [b - a + 1 for a, b in zip(low, high)]
     cells = sides[0] * sides[1] * sides[2]
     if 4 * cells > _BYTES:
         return None
-    origin, shape = wp.vec3i(*(8 * each for each in low)), wp.vec3i(*sides)
-    coords = coords.contiguous()
+    box = kernels.wp.vec3i(*(8 * each for each in low)), kernels.wp.vec3i(*sides)
     used = torch.zeros(cells, dtype=torch.uint8, device=coords.device)
-
-    def rows(start: int, end: int) -> wp.array:
-        return wp.from_torch(coords[start:end], dtype=wp.vec4i)
-
-    kernels.run(
-        bricks_kernels.mark_bricks, len(coords), lambda i, j: [rows(i, j), origin, shape, kernels.array(used)], where
-    )
+    launch_parallel(kernels.mark_bricks, len(coords), coords, *box, used)
     brick = used.cumsum(0, dtype=torch.int32)
     count = int(brick[-1])
     if 4 * _BRICK * count > _BYTES:
         return None
     brick = torch.where(used > 0, brick - 1, -1).int()
     slots = torch.full((count * _BRICK,), -1, dtype=torch.int32, device=coords.device)
-    kernels.run(
-        bricks_kernels.fill_bricks,
-        len(coords),
-        lambda i, j: [i, rows(i, j), origin, shape, kernels.array(brick), kernels.array(slots)],
-        where,
-    )
-    return origin, shape, brick, slots
+    launch_parallel(kernels.fill_bricks, len(coords), coords, *box, brick, slots)
+    return *box, brick, slots

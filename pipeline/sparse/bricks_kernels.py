@@ -21,26 +21,28 @@ def slot_of(x: wp.int32, y: wp.int32, z: wp.int32):
 
 
 @wp.kernel
-def mark_bricks(coords: wp.array[wp.vec4i], origin: wp.vec3i, shape: wp.vec3i, used: wp.array[wp.uint8]):
-    c = coords[wp.tid()]
+def mark_bricks(
+    start: wp.int32, coords: wp.array[wp.vec4i], origin: wp.vec3i, shape: wp.vec3i, used: wp.array[wp.uint8]
+):
+    c = coords[start + wp.tid()]
     used[brick_of(c[1] - origin[0], c[2] - origin[1], c[3] - origin[2], shape)] = wp.uint8(1)
 
 
 @wp.kernel
 def fill_bricks(
-    first: wp.int32,
+    start: wp.int32,
     coords: wp.array[wp.vec4i],
     origin: wp.vec3i,
     shape: wp.vec3i,
     brick: wp.array[wp.int32],
     slots: wp.array[wp.int32],
 ):
-    i = wp.tid()
+    i = start + wp.tid()
     c = coords[i]
     x = c[1] - origin[0]
     y = c[2] - origin[1]
     z = c[3] - origin[2]
-    slots[brick[brick_of(x, y, z, shape)] * 512 + slot_of(x, y, z)] = first + i
+    slots[brick[brick_of(x, y, z, shape)] * 512 + slot_of(x, y, z)] = i
 
 
 @wp.func
@@ -67,6 +69,7 @@ _Weights = wp.types.vector(length=8, dtype=wp.float32)
 
 @wp.kernel
 def trilinear_in_bricks(
+    start: wp.int32,
     points: wp.array[wp.vec3],
     origin: wp.vec3i,
     shape: wp.vec3i,
@@ -75,7 +78,7 @@ def trilinear_in_bricks(
     feats: wp.array2d[wp.float32],
     out: wp.array2d[wp.float32],
 ):
-    i = wp.tid()
+    i = start + wp.tid()
     far = wp.float32(1 << 20)  # far outside is as absent as just outside
     px = wp.clamp(points[i][0] - 0.5, -far, far)
     py = wp.clamp(points[i][1] - 0.5, -far, far)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..backends import Backend, Operation
-from ..warp.availability import ABSENT
+from ..warp import unavailable_reason
 from . import reference
 from .bricks import trilinear_warp
 from .tensor import Voxels
@@ -49,7 +49,7 @@ OPERATIONS = (
     Operation(SUBMANIFOLD_CONV, twin=reference.submanifold_conv, example=_conv_example, tolerance=1e-3),
     Operation(
         TRILINEAR,
-        (Backend("warp", None if ABSENT else trilinear_warp, ABSENT, ("cpu", "cuda")),),
+        (Backend("warp", trilinear_warp, unavailable_reason, ("cpu", "cuda")),),
         twin=reference.trilinear,
         example=_trilinear_example,
         tolerance=1e-5,

@@ -16,14 +16,13 @@ from ..export import AlphaMode, Geometry, Material, write_glb
 from ..mesh import NEAREST, RASTER, SIMPLIFY, UNWRAP
 from ..mesh.bake.bake import Original, Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
-from ..mesh.remesh.shells import RESOLUTIONS, outer_shell
-from ..mesh.remesh.solid import project, solid
+from ..mesh.remesh import RESOLUTIONS
 from ..mesh.repair.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
 from ..mesh.repair.repair import compact, vertex_normals
 from ..mesh.report import measure
 from ..render import Camera, Subject, turntable
 from ..runtime import Runtime
-from ..warp.availability import ABSENT
+from ..warp import unavailable_reason
 from .values import (
     ALPHA,
     LOWER,
@@ -85,8 +84,8 @@ def process_mesh(
             raise EmptyResultError("Every face of the mesh has zero area. Try another seed or type.")
         facts: dict = {"cleaned": cleaned.changes}
         warnings = []
-        if ABSENT and shells == "outer":
-            warnings, shells = [f"Inner shells stay: {ABSENT}"], "surface"
+        if unavailable_reason() and shells == "outer":
+            warnings, shells = [f"Inner shells stay: {unavailable_reason()}"], "surface"
         runtime.step("process mesh", 1, 4)
         if shells != "surface":
             vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution)
@@ -107,7 +106,7 @@ def process_mesh(
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown))
         first, *rest = meshes
         warnings += first.facts["warnings"]
-        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not ABSENT:
+        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not unavailable_reason():
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}
         if rest:
@@ -141,8 +140,11 @@ def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> C
 def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int, grid: int):
     """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
     and the report."""
-    if ABSENT:
-        raise BackendError(f"A solid mesh needs Warp: {ABSENT}")
+    if unavailable_reason():
+        raise BackendError(f"A solid mesh needs Warp: {unavailable_reason()}")
+    from ..mesh.remesh.outer_shell import outer_shell  # which imports Warp
+    from ..mesh.remesh.solid import project, solid
+
     if shells == "outer":
         return outer_shell(vertices, faces, resolution)
     if grid:
@@ -231,7 +233,7 @@ def bake_texture(
         maps = texels.image(_rounded(values)).cpu().numpy()
         runtime.step("bake", 1, 3)
         if (normal_map or occlusion) and full is None:
-            raise BackendError(f"Normal maps and occlusion need Warp: {ABSENT}")
+            raise BackendError(f"Normal maps and occlusion need Warp: {unavailable_reason()}")
         if normal_map:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = _bytes(bake_normals(texels, *at, normals, tangents, full))
@@ -313,7 +315,7 @@ def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -
 
 def _original(mesh: Mesh, device: torch.device) -> Original | None:
     """A mesh ready to bake from, or None without Warp."""
-    return None if ABSENT else Original(mesh.vertices.to(device), mesh.faces.to(device))
+    return None if unavailable_reason() else Original(mesh.vertices.to(device), mesh.faces.to(device))
 
 
 def export_glb(

@@ -12,7 +12,11 @@ def missing(package: str, why: str) -> str:
 
 
 def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-ABSENT = missing("warp", "pip install warp-lang (no wheel for Macs with Intel processors).")
+def unavailable_reason() -> str:
+    """ "" if NVIDIA Warp can be imported, else the reason to show. The answer is asked for where it is needed and never
+    kept, so that there is one of it."""
+    return missing("warp", "pip install warp-lang (no wheel for Macs with Intel processors).")

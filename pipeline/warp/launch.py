@@ -1,20 +1,29 @@
-"""Kernels on NVIDIA Warp, which compiles them when they first run, for CPUs and for CUDA, without nvcc.
+"""How kernels of NVIDIA Warp are launched, which compiles them at their first run, for CPUs and for CUDA, without nvcc.
 
-Only Warp code and how it is launched; callers import this module when they first need it, for Warp takes half a
-second to import.
+A kernel's first parameter is the first row of a launch (`start`, then row = start + wp.tid()), so that a CPU's threads
+can share the rows; launch_single_thread's kernels have none. The others are given as they are; tensors become arrays of
+the type that the kernel asks for and share their memory. Warp takes half a second to import: import this module, and
+modules with kernels, where they are first needed.
 """
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from queue import Empty, SimpleQueue
+from threading import Lock
 
 import torch
 import warp as wp
 
 from .availability import cores
 
-wp.config.log_level = wp.LOG_ERROR  # no banner
-wp.init()
+CHUNK = 1 << 16  # most rows of one launch on a CPU, where a launch runs on one core
+FEWEST = 1 << 13  # rows that are worth a thread
+MOST = 1 << 30  # rows of any launch
+
+_LOADING = Lock()
 
 
 def configure(name: str, **options) -> None:
@@ -27,110 +36,182 @@ def configure(name: str, **options) -> None:
     module.name = "trellis2_" + name.rpartition(".")[2]
 
 
-configure(__name__)
+def launch_parallel(kernel: wp.Kernel, count: int, *arguments, chunk: int = 0) -> None:
+    """Launch a kernel over `count` rows that do not disturb each other: whole on a GPU, in chunks from a pool of
+    threads on a CPU.
 
-CHUNK = 1 << 16  # threads of one launch on a CPU, where a launch runs on one core
-
-
-@wp.kernel
-def closest_point(
-    mesh: wp.uint64,
-    points: wp.array[wp.vec3],
-    limit: wp.float32,
-    face: wp.array[wp.int32],
-    weights: wp.array[wp.vec3],
-    distance: wp.array[wp.float32],
-):
-    i = wp.tid()
-    found = wp.mesh_query_point_no_sign(mesh, points[i], limit)
-    if found.result:
-        at = wp.mesh_eval_position(mesh, found.face, found.u, found.v)
-        face[i] = found.face
-        weights[i] = wp.vec3(found.u, found.v, 1.0 - found.u - found.v)
-        distance[i] = wp.length(at - points[i])
-    else:
-        face[i] = -1
-        weights[i] = wp.vec3(0.0, 0.0, 0.0)
-        distance[i] = wp.inf
+    chunk: rows of one launch on a CPU; 0: some for each core, FEWEST to CHUNK.
+    """
+    given = _given(kernel, arguments, 1)
+    _share(kernel, count, [given] * cores(), _device(arguments), chunk or _even(count))
 
 
-@wp.kernel
-def cast_ray(
-    mesh: wp.uint64,
-    origins: wp.array[wp.vec3],
-    directions: wp.array[wp.vec3],
-    limit: wp.float32,
-    face: wp.array[wp.int32],
-    weights: wp.array[wp.vec3],
-    distance: wp.array[wp.float32],
-):
-    i = wp.tid()
-    found = wp.mesh_query_ray(mesh, origins[i], directions[i], limit)
-    if found.result:
-        face[i] = found.face
-        weights[i] = wp.vec3(found.u, found.v, 1.0 - found.u - found.v)
-        distance[i] = found.t
-    else:
-        face[i] = -1
-        weights[i] = wp.vec3(0.0, 0.0, 0.0)
-        distance[i] = wp.inf
+def launch_atomic(kernel: wp.Kernel, count: int, *arguments) -> None:
+    """Launch a kernel over `count` rows that write to each other's places: through atomics on a GPU; on a CPU, where
+    Warp's are none, one after the other."""
+    _share(kernel, count, [_given(kernel, arguments, 1)], _device(arguments), MOST)
 
 
-@wp.kernel
-def winding_number(mesh: wp.uint64, points: wp.array[wp.vec3], inside: wp.array[wp.bool]):
-    i = wp.tid()
-    found = wp.mesh_query_point_sign_winding_number(mesh, points[i], 1.0e6, 2.0, 0.5)
-    inside[i] = found.sign < 0.0
-
-
-def device_of(tensor: torch.Tensor) -> str:
-    """Warp's name for a tensor's device."""
-    return "cpu" if tensor.device.type == "cpu" else f"cuda:{tensor.device.index or 0}"
-
-
-def array(tensor: torch.Tensor) -> wp.array:
-    """A tensor as a Warp array that shares its memory; [N, 3] float32 as vec3."""
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype == torch.float32 and tensor.ndim == 2 and tensor.shape[1] == 3:
-        return wp.from_torch(tensor, dtype=wp.vec3)
-    return wp.from_torch(tensor)
-
-
-def stream_of(where: str) -> wp.Stream | None:
-    """Torch's stream, so that kernels run in turn with its own; None on a CPU. where: Warp's name of the device."""
-    return None if where == "cpu" else wp.stream_from_torch(torch.cuda.current_stream(torch.device(where)))
-
-
-def run_whole(kernel: wp.Kernel, count: int, arguments: list, where: str) -> None:
-    """Launch a kernel whose threads write to each other's places: with atomics on a GPU; on a CPU, where Warp's are
-    none, one after the other."""
-    if count:
-        wp.launch(kernel, count, arguments, device=where, stream=stream_of(where))
-
-
-def run(kernel: wp.Kernel, count: int, arguments: Callable[[int, int], list], where: str, chunk: int = CHUNK) -> None:
-    """Launch a kernel over `count` rows: whole on a GPU, in chunks from a thread pool on a CPU.
+def launch_per_worker(
+    kernel: wp.Kernel, count: int, arguments: Callable[[int], Sequence], workers: int, chunk: int = CHUNK
+) -> None:
+    """Launch a kernel over `count` rows, shared by workers that each have arguments of their own, such as a buffer.
 
     Args:
-        arguments: (first row, row behind the last) -> the kernel's arguments for these rows.
-        where: Warp's name of the device.
-        chunk: rows of one launch on a CPU.
+        arguments: worker's number -> its arguments. workers: see workers_on; `chunk` rows at a time on a CPU.
     """
-    step = chunk if where == "cpu" else max(count, 1)
-    starts = range(0, count, step)
-    run_each(kernel, ((min(step, count - i), arguments(i, min(i + step, count))) for i in starts), where)
+    each = [arguments(number) for number in range(workers)]
+    _share(kernel, count, [_given(kernel, given, 1) for given in each], _device(each[0]), chunk)
 
 
-def run_each(kernel: wp.Kernel, launches: Iterable[tuple[int, list]], where: str) -> None:
-    """Launch a kernel once for each (threads, arguments): in turn on a GPU, from a thread pool on a CPU, where the
-    launches must not write to the same places."""
-    if where != "cpu":
-        stream = stream_of(where)
-        for threads, arguments in launches:
-            wp.launch(kernel, threads, arguments, device=where, stream=stream)
+def launch_single_thread(kernel: wp.Kernel, *arguments) -> None:
+    """Launch a kernel on a CPU once, in the thread that calls."""
+    load(kernel.module, "cpu")
+    wp.launch(kernel, 1, _given(kernel, arguments, 0), device="cpu")
+
+
+def workers_on(device: torch.device, most: int) -> int:
+    """How many workers with buffers of their own add to a result: one on a GPU, which has atomics."""
+    return min(cores(), most) if device.type == "cpu" else 1
+
+
+def array(tensor: torch.Tensor, dtype=None) -> wp.array:
+    """A tensor as a Warp array that shares its memory, for structs and trees; [N, 3] float32 as vec3 unless told."""
+    _start()
+    if dtype is None and tensor.dtype == torch.float32 and tensor.ndim == 2 and tensor.shape[1] == 3:
+        dtype = wp.vec3
+    return wp.from_torch(tensor.detach().contiguous(), dtype=dtype)
+
+
+def face_tree(vertices: torch.Tensor, faces: torch.Tensor) -> wp.Mesh:
+    """A mesh and the bounding volume tree of its faces. vertices: [V, 3] float32. faces: [F, 3] int32."""
+    points, corners = array(vertices), array(faces.reshape(-1))
+    with wp.ScopedStream(_stream(points.device)):
+        return wp.Mesh(points, corners)  # which keeps the arrays alive, as these the tensors
+
+
+@contextmanager
+def box_tree(low: torch.Tensor, high: torch.Tensor) -> Iterator[wp.uint64]:
+    """The number, for kernels, of a bounding volume tree of boxes [N, 3], which lives as long as the block."""
+    corners = array(low), array(high)
+    stream = _stream(corners[0].device)
+    with wp.ScopedStream(stream):
+        tree = wp.Bvh(*corners)
+    yield tree.id
+    if stream is not None:
+        wp.synchronize_stream(stream)  # before it goes
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Warp's banner and its lines about modules; other users of Warp in this process keep theirs."""
+    before, wp.config.log_level = wp.config.log_level, wp.LOG_ERROR
+    try:
+        yield
+    finally:
+        wp.config.log_level = before
+
+
+@cache
+def _start() -> None:
+    """Start Warp when it is first used, not when it is imported."""
+    with _LOADING, _quietly():
+        wp.init()
+
+
+@cache
+def load(module: "wp.Module", device: str) -> None:
+    """Compile a module of kernels for a device, once, before threads launch them: two at once must not.
+
+    device: Warp's name of it.
+    """
+    _start()
+    with _LOADING, _quietly():
+        wp.load_module(module, device=device)
+
+
+@cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads that wait for work: some steps launch thousands of kernels."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="trellis2")
+
+
+def _share(kernel: wp.Kernel, count: int, given: list[list], device: "wp.Device", chunk: int) -> None:
+    """given: each worker's arguments, of which a GPU takes the first."""
+    if count == 0:
         return
-    wp.load_module(kernel.module, device=where)  # before the threads: modules must not be compiled by two at once
-    with ThreadPoolExecutor(cores()) as pool:
-        work = [pool.submit(wp.launch, kernel, threads, arguments, device=where) for threads, arguments in launches]
-        for each in work:
+    load(kernel.module, str(device))
+    if not device.is_cpu:
+        stream = _stream(device)
+        for start in range(0, count, MOST):
+            wp.launch(kernel, min(MOST, count - start), [start, *given[0]], device=device, stream=stream)
+        return
+    starts = range(0, count, chunk)
+    if len(starts) == 1 or len(given) == 1:
+        for start in starts:
+            wp.launch(kernel, min(chunk, count - start), [start, *given[0]], device=device)
+        return
+    waiting = SimpleQueue()
+    for start in starts:
+        waiting.put(start)
+
+    def work(arguments: list) -> None:
+        while True:
+            try:
+                start = waiting.get_nowait()
+            except Empty:
+                return
+            wp.launch(kernel, min(chunk, count - start), [start, *arguments], device=device)
+
+    running = [_pool(len(given)).submit(work, each) for each in given[: len(starts)]]
+    try:
+        for each in running:
             each.result()
+    finally:  # whatever stopped the wait, nothing writes to the caller's tensors afterwards
+        while not waiting.empty():
+            waiting.get()
+        wait(running)
+
+
+def _even(count: int) -> int:
+    """Rows of a launch on a CPU: a few for each core, multiples of FEWEST."""
+    return min(max(-(-count // (4 * cores() * FEWEST)), 1) * FEWEST, CHUNK)
+
+
+def _given(kernel: wp.Kernel, arguments: Sequence, first: int) -> list:
+    """The arguments of a kernel from its parameter number `first` on, tensors as bare descriptors of arrays: made ten
+    times as fast as Warp's own arrays."""
+    _start()
+    parameters = kernel.adj.args[first:]
+    if len(parameters) != len(arguments):
+        raise TypeError(
+            f"The kernel {kernel.key} takes {len(parameters)} arguments behind its rows, not {len(arguments)}."
+        )
+    return [_descriptor(each, parameter) for each, parameter in zip(arguments, parameters)]
+
+
+def _descriptor(value, parameter):
+    if not isinstance(value, torch.Tensor):
+        return value
+    wanted = parameter.type
+    found = wp.from_torch(value.detach().contiguous(), dtype=wanted.dtype, return_ctype=True)
+    if found.ndim != wanted.ndim:
+        raise TypeError(
+            f"{parameter.label} is a tensor {list(value.shape)}, but the kernel takes {wanted.ndim} dimensions."
+        )
+    return found
+
+
+def _device(arguments: Sequence) -> "wp.Device":
+    """Where the first tensor or array is."""
+    for each in arguments:
+        if isinstance(each, torch.Tensor):
+            return wp.device_from_torch(each.device)
+        if isinstance(each, wp.array):
+            return each.device
+    raise TypeError("None of the kernel's arguments is a tensor.")
+
+
+def _stream(device: "wp.Device") -> wp.Stream | None:
+    """Torch's stream, so that kernels run in turn with its own; None on a CPU."""
+    return None if device.is_cpu else wp.stream_from_torch(torch.cuda.current_stream(wp.device_to_torch(device)))

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
-from ...warp.availability import ABSENT
+from ...warp import unavailable_reason
 from ..checks import check_mesh
 from ..query.surface import Surface
 from .raster import nearest_covered
@@ -51,15 +51,11 @@ class Original(Surface):
         """
         from .bake_kernels import snap_point
 
-        points, array = points.float().contiguous(), self._kernels.array
+        points = points.float().contiguous()
         snapped, weights = torch.empty_like(points), torch.empty_like(points)
         face = torch.empty(len(points), dtype=torch.int32, device=points.device)
-
-        def arguments(start: int, end: int) -> list:
-            parts = (array(each[start:end]) for each in (snapped, face, weights))
-            return [self._mesh.id, array(points[start:end]), limit, *parts]
-
-        self._kernels.run(snap_point, len(points), arguments, self._where)
+        found = snapped, face, weights
+        self._launch.launch_parallel(snap_point, len(points), self._mesh.id, points, limit, *found)
         return snapped, self._named(face), weights
 
     def normals_at(
@@ -94,13 +90,9 @@ class Original(Surface):
         from . import bake_kernels
 
         points, normals = (each.float().contiguous() for each in (points, normals))
-        share, array = torch.empty(len(points), device=points.device), self._kernels.array
-
-        def arguments(start: int, end: int) -> list:
-            given = (array(each[start:end]) for each in (points, normals))
-            return [self._mesh.id, *given, rays, limit, seed, start, array(share[start:end])]
-
-        self._kernels.run(bake_kernels.open_share, len(points), arguments, self._where, chunk=_RAY_POINTS)
+        share = torch.empty(len(points), device=points.device)
+        given = self._mesh.id, points, normals, rays, limit, seed, share
+        self._launch.launch_parallel(bake_kernels.open_share, len(points), *given, chunk=_RAY_POINTS)
         return share
 
 
@@ -364,7 +356,7 @@ def _in_plane(vectors: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
 def _nearest_voxel(points: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
     """[N] int64 row of the voxel whose centre is nearest to each point [N, 3], in voxel units."""
     centres = xyz.float() + 0.5
-    if ABSENT:
+    if unavailable_reason():
         tree = cKDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
         return torch.from_numpy(tree.query(points.cpu().numpy(), workers=-1)[1]).to(points.device)
     row = torch.arange(len(centres), dtype=torch.int32, device=centres.device)

@@ -10,6 +10,7 @@ configure(__name__)
 
 @wp.kernel
 def snap_point(
+    start: wp.int32,
     mesh: wp.uint64,
     points: wp.array[wp.vec3],
     limit: wp.float32,
@@ -17,7 +18,7 @@ def snap_point(
     face: wp.array[wp.int32],
     weights: wp.array[wp.vec3],
 ):
-    i = wp.tid()
+    i = start + wp.tid()
     found = wp.mesh_query_point_no_sign(mesh, points[i], limit)
     if found.result:
         snapped[i] = wp.mesh_eval_position(mesh, found.face, found.u, found.v)
@@ -34,23 +35,23 @@ _GOLDEN = wp.constant(0.618033988749895)
 
 @wp.kernel
 def open_share(
+    start: wp.int32,
     mesh: wp.uint64,
     points: wp.array[wp.vec3],
     normals: wp.array[wp.vec3],
     rays: wp.int32,
     limit: wp.float32,
     seed: wp.int32,
-    first: wp.int32,
     share: wp.array[wp.float32],
 ):
-    i = wp.tid()
+    i = start + wp.tid()
     n = normals[i]
     side = wp.where(n[2] < 0.0, -1.0, 1.0)  # an orthonormal basis without branches, Duff et al. 2017
     k = -1.0 / (side + n[2])
     xy = n[0] * n[1] * k
     across = wp.vec3(1.0 + side * n[0] * n[0] * k, side * xy, -side * n[0])
     along = wp.vec3(xy, side + n[1] * n[1] * k, -n[1])
-    state = wp.rand_init(seed, first + i)
+    state = wp.rand_init(seed, i)
     shift = wp.randf(state)
     free = wp.int32(0)
     for ray in range(rays):

@@ -5,6 +5,7 @@ import warp as wp
 
 from ...warp.launch import configure
 from .raster import FLAT
+from .scan_kernels import by_height, covered_span
 
 # The raster must agree with its twin to the bit, so products and sums are not fused.
 configure(__name__, fuse_fp=False)
@@ -13,7 +14,6 @@ _FLAT = wp.constant(wp.float64(FLAT))
 _HALF = wp.constant(wp.float64(0.5))
 _ZERO = wp.constant(wp.float64(0.0))
 _ONE = wp.constant(wp.float64(1.0))
-_TINY = wp.constant(wp.float64(1e-300))
 _SEGMENT = wp.constant(64)  # texels of a row that one thread fills in a large triangle
 _SMALL = wp.constant(1024)  # texels of the box of a triangle that one thread fills whole
 
@@ -35,15 +35,6 @@ def first_texel(value: wp.float64, size: wp.int32):
 
 
 @wp.func
-def at_height(start: wp.vec2d, end: wp.vec2d, y: wp.float64):
-    height = end[1] - start[1]
-    t = _ZERO
-    if height > _ZERO:
-        t = (y - start[1]) / wp.max(height, _TINY)
-    return start[0] + t * (end[0] - start[0])
-
-
-@wp.func
 def texel_corners(points: wp.array[wp.vec2d], corners: wp.vec3i, size: wp.int32):
     """The corners of a triangle with texel centres at integers."""
     scale = wp.float64(size)
@@ -58,49 +49,33 @@ def has_area(a: wp.vec2d, b: wp.vec2d, c: wp.vec2d):
 
 
 @wp.func
-def by_height(a: wp.vec2d, b: wp.vec2d, c: wp.vec2d):
-    """Three points, the lower first; equally high ones keep their order."""
-    low = a
-    mid = b
-    high = c
-    if low[1] > mid[1]:
-        low = b
-        mid = a
-    if mid[1] > high[1]:
-        high = mid
-        mid = c
-        if low[1] > mid[1]:
-            mid = low
-            low = c
-    return low, mid, high
-
-
-@wp.func
 def span(low: wp.vec2d, mid: wp.vec2d, high: wp.vec2d, row: wp.int32, size: wp.int32):
     """First column of a row that a triangle covers, and the one behind the last."""
-    y = wp.float64(row)
-    one = at_height(low, high, y)
-    other = wp.where(y >= mid[1], at_height(mid, high, y), at_height(low, mid, y))
-    return first_texel(wp.min(one, other), size), first_texel(wp.max(one, other), size)
+    covered = covered_span(low, mid, high, wp.float64(row))
+    return first_texel(covered[0], size), first_texel(covered[1], size)
 
 
 @wp.kernel
 def cover_band(
+    start: wp.int32,
     points: wp.array[wp.vec2d],
     faces: wp.array[wp.vec3i],
     size: wp.int32,
-    first_row: wp.int32,
-    end_row: wp.int32,
+    bands: wp.int32,
     covered: wp.array[wp.int32],
 ):
-    f = wp.tid()  # on a CPU one after the other, so the last face stays
-    a, b, c = texel_corners(points, faces[f], size)
-    if has_area(a, b, c):
-        low, mid, high = by_height(a, b, c)
-        for row in range(wp.max(first_texel(low[1], size), first_row), wp.min(first_texel(high[1], size), end_row)):
-            left, right = span(low, mid, high, row, size)
-            for column in range(left, right):
-                covered[row * size + column] = f
+    """The texels of one of so many bands of rows, face after face, so that the last one stays."""
+    band = start + wp.tid()
+    first_row = size * band // bands
+    end_row = size * (band + 1) // bands
+    for f in range(faces.shape[0]):
+        a, b, c = texel_corners(points, faces[f], size)
+        if has_area(a, b, c):
+            low, mid, high = by_height(a, b, c)
+            for row in range(wp.max(first_texel(low[1], size), first_row), wp.min(first_texel(high[1], size), end_row)):
+                left, right = span(low, mid, high, row, size)
+                for column in range(left, right):
+                    covered[row * size + column] = f
 
 
 @wp.func
@@ -113,13 +88,14 @@ def box_of(low: wp.vec2d, mid: wp.vec2d, high: wp.vec2d, size: wp.int32):
 
 @wp.kernel
 def cover_small(
+    start: wp.int32,
     points: wp.array[wp.vec2d],
     faces: wp.array[wp.vec3i],
     size: wp.int32,
     covered: wp.array[wp.int32],
     pieces: wp.array[wp.int64],
 ):
-    f = wp.tid()
+    f = start + wp.tid()
     pieces[f] = wp.int64(0)
     a, b, c = texel_corners(points, faces[f], size)
     if has_area(a, b, c):
@@ -136,14 +112,14 @@ def cover_small(
 
 @wp.kernel
 def cover_pieces(
+    start: wp.int64,
     points: wp.array[wp.vec2d],
     faces: wp.array[wp.vec3i],
     size: wp.int32,
-    first: wp.int64,
     ends: wp.array[wp.int64],
     covered: wp.array[wp.int32],
 ):
-    piece = first + wp.int64(wp.tid())
+    piece = start + wp.int64(wp.tid())
     f = wp.lower_bound(ends, piece + wp.int64(1))  # the first face whose pieces end behind this one
     before = wp.int64(0)
     if f > 0:
@@ -154,25 +130,24 @@ def cover_pieces(
     segments = (right - left + _SEGMENT - 1) / _SEGMENT
     place = wp.int32(piece - before)
     row = top + place / segments
-    start = left + place % segments * _SEGMENT
+    segment = left + place % segments * _SEGMENT
     begin, end = span(low, mid, high, row, size)
-    for column in range(wp.max(begin, start), wp.min(end, start + _SEGMENT)):
+    for column in range(wp.max(begin, segment), wp.min(end, segment + _SEGMENT)):
         wp.atomic_max(covered, row * size + column, f)
 
 
 @wp.kernel
 def barycentric_weights(
+    start: wp.int32,
     points: wp.array[wp.vec2d],
     faces: wp.array[wp.vec3i],
     size: wp.int32,
-    first: wp.int32,
     covered: wp.array[wp.int32],
     weights: wp.array[wp.vec3],
 ):
-    i = wp.tid()
-    f = covered[i]
+    texel = start + wp.tid()
+    f = covered[texel]
     if f >= 0:
-        texel = first + i
         a, b, c = texel_corners(points, faces[f], size)
         p = wp.vec2d(wp.float64(texel % size), wp.float64(texel / size))
         area = cross2(b - a, c - a)
@@ -180,13 +155,13 @@ def barycentric_weights(
         y = wp.clamp(cross2(c - p, a - p) / area, _ZERO, _ONE)
         z = wp.clamp(cross2(a - p, b - p) / area, _ZERO, _ONE)
         total = x + y + z
-        weights[i] = wp.vec3(wp.float32(x / total), wp.float32(y / total), wp.float32(z / total))
+        weights[texel] = wp.vec3(wp.float32(x / total), wp.float32(y / total), wp.float32(z / total))
 
 
 @wp.kernel
-def nearest_in_column(first: wp.int32, mask: wp.array2d[wp.uint8], row: wp.array2d[wp.int16]):
+def nearest_in_column(start: wp.int32, mask: wp.array2d[wp.uint8], row: wp.array2d[wp.int16]):
     """Row of the nearest covered texel in each texel's column, -1 if the column has none."""
-    column = first + wp.tid()
+    column = start + wp.tid()
     size = mask.shape[0]
     last = wp.int32(-1)
     for i in range(size):
@@ -212,10 +187,10 @@ def gap_squared(row: wp.array2d[wp.int16], i: wp.int32, column: wp.int32, size: 
 
 
 @wp.kernel
-def nearest_in_plane(first: wp.int32, row: wp.array2d[wp.int16], found: wp.array2d[wp.int32]):
+def nearest_in_plane(start: wp.int32, row: wp.array2d[wp.int16], found: wp.array2d[wp.int32]):
     """The nearest covered texel. A row of `found` first holds the stack of the envelope: the column of each parabola
     and, 16 bits higher, where it becomes the lowest; writing from the back never meets an entry still in use."""
-    i = first + wp.tid()
+    i = start + wp.tid()
     size = row.shape[0]
     top = wp.int32(0)
     found[i, 0] = 0
@@ -237,10 +212,10 @@ def nearest_in_plane(first: wp.int32, row: wp.array2d[wp.int16], found: wp.array
             found[i, 0] = u
         else:
             s = found[i, top] & 0xFFFF
-            start = 1 + (u * u - s * s + g - gap_squared(row, i, s, size)) / (2 * (u - s))
-            if start < size:
+            begin = 1 + (u * u - s * s + g - gap_squared(row, i, s, size)) / (2 * (u - s))
+            if begin < size:
                 top += 1
-                found[i, top] = u | (start << 16)
+                found[i, top] = u | (begin << 16)
     for back in range(size):
         u = size - 1 - back
         entry = found[i, top]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 
+from ...warp import cores
 from .raster import check_raster
 
 
@@ -15,57 +14,39 @@ def rasterise_warp(uvs: torch.Tensor, faces: torch.Tensor, size: int) -> tuple[t
     On a CPU each core fills bands of the texture of its own. On CUDA each small triangle has a thread, and large ones
     are cut into pieces of a row. Takes the arguments and raises the errors of rasterise.
     """
-    from ...warp import launch as kernels
-    from . import raster_kernels
+    from ...warp.launch import launch_parallel
+    from . import raster_kernels as kernels
 
     check_raster(uvs, faces, size)
-    where, wp = kernels.device_of(uvs), kernels.wp
-    points = wp.from_torch(uvs.detach().double().contiguous(), dtype=wp.vec2d)
-    corners = wp.from_torch(faces.detach().to(torch.int32).contiguous(), dtype=wp.vec3i)
+    mesh = uvs.detach().double(), faces.detach().int(), size
     face = torch.full((size * size,), -1, dtype=torch.int32, device=uvs.device)
     weights = torch.zeros(size * size, 3, device=uvs.device)
-    (_cover_in_bands if where == "cpu" else _cover_in_pieces)(points, corners, size, face)
-
-    def arguments(start: int, end: int) -> list:
-        return [points, corners, size, start, kernels.array(face[start:end]), kernels.array(weights[start:end])]
-
-    kernels.run(raster_kernels.barycentric_weights, size * size, arguments, where)
+    (_cover_in_bands if uvs.device.type == "cpu" else _cover_in_pieces)(*mesh, face)
+    launch_parallel(kernels.barycentric_weights, size * size, *mesh, face, weights)
     return face.long(), weights
 
 
-def _cover_in_bands(points, corners, size: int, face: torch.Tensor) -> None:
-    """Write each texel's face from one thread for each band of rows. points, corners: Warp arrays."""
-    from ...warp import launch as kernels
-    from . import raster_kernels
+def _cover_in_bands(points: torch.Tensor, corners: torch.Tensor, size: int, face: torch.Tensor) -> None:
+    """Write each texel's face from one thread for each band of rows."""
+    from ...warp.launch import launch_parallel
+    from . import raster_kernels as kernels
 
-    bands = min(size, 4 * kernels.cores())
-    edges = [size * band // bands for band in range(bands + 1)]
-    covered, count = kernels.array(face), len(corners)
-    launches = [(count, [points, corners, size, low, high, covered]) for low, high in pairwise(edges) if count]
-    kernels.run_each(raster_kernels.cover_band, launches, kernels.device_of(face))
+    bands = min(size, 4 * cores())
+    launch_parallel(kernels.cover_band, bands, points, corners, size, bands, face, chunk=1)
 
 
-def _cover_in_pieces(points, corners, size: int, face: torch.Tensor) -> None:
+def _cover_in_pieces(points: torch.Tensor, corners: torch.Tensor, size: int, face: torch.Tensor) -> None:
     """Write each texel's face from one thread for each small face and each piece of a row of a large one."""
-    from ...warp import launch as kernels
-    from . import raster_kernels
+    from ...warp.launch import launch_atomic
+    from . import raster_kernels as kernels
 
     if len(corners) == 0:
         return
-    where, array = kernels.device_of(face), kernels.array
     pieces = torch.empty(len(corners), dtype=torch.int64, device=face.device)
-    small = (len(corners), [points, corners, size, array(face), array(pieces)])
-    kernels.run_each(raster_kernels.cover_small, [small], where)
+    launch_atomic(kernels.cover_small, len(corners), points, corners, size, face, pieces)
     ends = pieces.cumsum(0)
     total = int(ends[-1])  # the one wait for the device
-    launches = [
-        (min(total - first, _LAUNCH), [points, corners, size, first, array(ends), array(face)])
-        for first in range(0, total, _LAUNCH)
-    ]
-    kernels.run_each(raster_kernels.cover_pieces, launches, where)
-
-
-_LAUNCH = 1 << 30  # threads of one launch on CUDA
+    launch_atomic(kernels.cover_pieces, total, points, corners, size, ends, face)
 
 
 def nearest_covered_warp(covered: torch.Tensor) -> torch.Tensor:
@@ -74,23 +55,14 @@ def nearest_covered_warp(covered: torch.Tensor) -> torch.Tensor:
     Exact in two passes over lines: the nearest in each column, then along each row the lower envelope of the parabolas
     that these give (Meijster et al. 2000, A general algorithm for computing distance transforms in linear time).
     """
-    from ...warp import launch as kernels
-    from . import raster_kernels
+    from ...warp.launch import launch_parallel
+    from . import raster_kernels as kernels
 
-    size, where = len(covered), kernels.device_of(covered)
-    mask = covered.to(torch.uint8).contiguous()
-    row = torch.empty(size, size, dtype=torch.int16, device=covered.device)
-    found = torch.empty(size, size, dtype=torch.int32, device=covered.device)
-    array = kernels.array
-
-    def columns(start: int, end: int) -> list:
-        return [start, array(mask), array(row)]
-
-    def rows(start: int, end: int) -> list:
-        return [start, array(row), array(found)]
-
-    kernels.run(raster_kernels.nearest_in_column, size, columns, where, chunk=_LINES)
-    kernels.run(raster_kernels.nearest_in_plane, size, rows, where, chunk=_LINES)
+    size, device = len(covered), covered.device
+    row = torch.empty(size, size, dtype=torch.int16, device=device)
+    found = torch.empty(size, size, dtype=torch.int32, device=device)
+    launch_parallel(kernels.nearest_in_column, size, covered.to(torch.uint8), row, chunk=_LINES)
+    launch_parallel(kernels.nearest_in_plane, size, row, found, chunk=_LINES)
     return found.reshape(-1)
 
 

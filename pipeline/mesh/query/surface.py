@@ -1,4 +1,4 @@
-"""A triangle mesh made ready for queries: closest point, rays, inside or outside. On Warp's bounding volume tree."""
+"""A triangle mesh made ready for queries: closest point and rays, on Warp's bounding volume tree."""
 
 from __future__ import annotations
 
@@ -28,22 +28,20 @@ class Surface:
 
     Args:
         vertices: [V, 3] finite. faces: [F, 3], at least one; those of no area are harmless.
-        solid: also prepare for inside().
     """
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, solid: bool = False) -> None:
-        from ...warp import launch as kernels
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
+        from ...warp import launch
+        from . import query_kernels
 
-        self._kernels = kernels
-        self._where = kernels.device_of(vertices)
+        self._launch, self._kernels = launch, query_kernels
         self._order = None
-        if self._where == "cpu" and len(faces) > _MANY:  # faces in any order cost a CPU three times as long a build
+        if (
+            vertices.device.type == "cpu" and len(faces) > _MANY
+        ):  # faces in any order cost a CPU three times as long a build
             self._order = along_a_curve(vertices[faces[:, 0].long()])
             faces = faces[self._order]
-        # Warp keeps pointers to these
-        self._points = kernels.array(vertices.float().contiguous())
-        self._indices = kernels.array(faces.to(torch.int32).reshape(-1).contiguous())
-        self._mesh = kernels.wp.Mesh(self._points, self._indices, support_winding_number=solid)
+        self._mesh = launch.face_tree(vertices.float().contiguous(), faces.to(torch.int32).contiguous())
 
     def closest(self, points: torch.Tensor, limit: float = 1e6) -> Hits:
         """The nearest point of the surface within `limit` world units of each point [N, 3]."""
@@ -57,34 +55,12 @@ class Surface:
         """The first face that each ray meets, from either side. directions: [N, 3] of length 1."""
         return self._query(self._kernels.cast_ray, origins, directions, limit=limit)
 
-    def inside(self, points: torch.Tensor) -> torch.Tensor:
-        """[N] bool: whether the surface winds round a point, which also answers for surfaces with small holes.
-
-        Generalised winding number (Jacobson et al. 2013) above one half, in the fast approximation of Barill et al.
-        2018. Slow on a CPU: 16,000 points a second on two cores for 1.3 M faces.
-        """
-        inside = torch.empty(len(points), dtype=torch.bool, device=points.device)
-        array, points = self._kernels.array, points.float().contiguous()
-        self._kernels.run(
-            self._kernels.winding_number,
-            len(points),
-            lambda start, end: [self._mesh.id, array(points[start:end]), array(inside[start:end])],
-            self._where,
-        )
-        return inside
-
     def _query(self, kernel, *rows: torch.Tensor, limit: float) -> Hits:
         count, device = len(rows[0]), rows[0].device
         rows = [each.float().contiguous() for each in rows]
         face = torch.empty(count, dtype=torch.int32, device=device)
         weights, distance = torch.empty(count, 3, device=device), torch.empty(count, device=device)
-        array = self._kernels.array
-
-        def arguments(start: int, end: int) -> list:
-            given, found = ([array(each[start:end]) for each in group] for group in (rows, (face, weights, distance)))
-            return [self._mesh.id, *given, limit, *found]
-
-        self._kernels.run(kernel, count, arguments, self._where)
+        self._launch.launch_parallel(kernel, count, self._mesh.id, *rows, limit, face, weights, distance)
         return Hits(self._named(face).long(), weights, distance)
 
     def _named(self, face: torch.Tensor) -> torch.Tensor:

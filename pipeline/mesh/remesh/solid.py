@@ -1,6 +1,6 @@
 """One closed manifold surface round what a mesh encloses, by dual contouring; and moving a mesh onto another one.
 
-Signs are those of the lattice in shells.py. A cell has one vertex for each loop of its crossed edges (Nielson 2004,
+Signs are those of the lattice in lattice.py. A cell has one vertex for each loop of its crossed edges (Nielson 2004,
 "Dual Marching Cubes"; Schaefer, Ju & Warren 2007, "Manifold Dual Contouring"), where the tangent planes of the
 crossings meet (Ju et al. 2002). Two cells whose loops would meet twice in their common face, which makes an edge of
 four faces, join the face's corners the other way, which splits both loops (the trouble is Wenger's, "Isosurfaces",
@@ -17,9 +17,11 @@ import numpy as np
 import torch
 
 from ...errors import EmptyResultError, SettingsError
+from ...warp.launch import launch_parallel
 from ..checks import check_mesh
 from ..query.surface import Surface
-from .shells import Lattice, outside
+from . import lattice_kernels as kernels
+from .lattice import Lattice, outside
 
 _BANDS = (0.75, 4.0)
 _PULL = 0.02  # of each crossing on its cell's vertex, against 1 of the tangent plane there
@@ -80,7 +82,7 @@ def solid(
         hole was closed), "thickened" (lattice points inside thickened sheets)}.
 
     Raises:
-        As shells.outside(). SettingsError: band out of range. EmptyResultError: nothing is enclosed and band is 0.
+        As lattice.outside(). SettingsError: band out of range. EmptyResultError: nothing is enclosed and band is 0.
     """
     if band != 0 and not _BANDS[0] <= band <= _BANDS[1]:
         raise SettingsError(f"The band is {band} cells; choose from {_BANDS[0]} to {_BANDS[1]}, or 0 to drop sheets.")
@@ -96,7 +98,7 @@ def solid(
         )
     edges = _edges(lattice, cells, sheets)
     points, triangles = _contour(lattice, cells, edges)
-    thickened = int((lattice.states == _states().THICK).sum())
+    thickened = int((lattice.states == kernels.THICK).sum())
     report = {"resolution": resolution, "cell": lattice.cell, "closed_edges": edges.closed, "thickened": thickened}
     return lattice.to_world(points), triangles, report
 
@@ -155,12 +157,6 @@ def _normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     return torch.linalg.cross(b - a, c - a)
 
 
-def _states():
-    from . import shells_kernels  # Warp takes half a second to import
-
-    return shells_kernels
-
-
 def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
     """Move the outside points within `band` cells of sheets inside; None if there are no sheets.
 
@@ -168,30 +164,40 @@ def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
     """
     near = torch.zeros_like(lattice.states)
     reach = ceil(band) + 1
-    lattice.launcher.over(
-        lattice.nodes, "mark_sheets", lattice.places, ..., lattice.touched, lattice.states, lattice.empty, reach, near
+    launch_parallel(
+        kernels.mark_sheets,
+        lattice.nodes,
+        lattice.places,
+        *lattice.grid,
+        lattice.touched,
+        lattice.states,
+        lattice.empty,
+        reach,
+        near,
     )
-    nodes = ((near > 0) & (lattice.states == _states().OUTSIDE)).nonzero().squeeze(1)
+    nodes = ((near > 0) & (lattice.states == kernels.OUTSIDE)).nonzero().squeeze(1)
     if len(nodes) == 0:
         return None
     surface = Surface(lattice.points, lattice.faces)
     distance = torch.full((lattice.nodes,), torch.inf, device=near.device)
     for chunk in nodes.split(_CHUNK):
         distance[chunk] = surface.closest(_coordinates(lattice, chunk).float(), band + 2.0).distance
-    lattice.states[distance <= band] = _states().THICK
+    lattice.states[distance <= band] = kernels.THICK
     return _Sheets(surface, band, distance)
 
 
 def _coordinates(lattice: Lattice, nodes: torch.Tensor) -> torch.Tensor:
     """[N, 3] int32 lattice coordinates of nodes."""
     xyz = torch.empty(len(nodes), 3, dtype=torch.int32, device=nodes.device)
-    lattice.launcher.over(len(nodes), "coordinates", lattice.places, lattice.launcher.size, nodes, xyz)
+    launch_parallel(kernels.coordinates, len(nodes), lattice.places, lattice.grid[1], nodes, xyz)
     return xyz
 
 
 def _cells(lattice: Lattice) -> _Cells:
     signs = torch.empty_like(lattice.states)
-    lattice.launcher.over(lattice.nodes, "cell_signs", lattice.places, ..., lattice.states, lattice.empty, signs)
+    launch_parallel(
+        kernels.cell_signs, lattice.nodes, lattice.places, *lattice.grid, lattice.states, lattice.empty, signs
+    )
     nodes = ((signs != 0) & (signs != 255)).nonzero().squeeze(1)
     row_of = torch.full((lattice.nodes,), -1, dtype=torch.int32, device=signs.device)
     row_of[nodes] = torch.arange(len(nodes), dtype=torch.int32, device=signs.device)
@@ -234,12 +240,12 @@ def _cross_bands(lattice: Lattice, sheets: _Sheets, key, rising, depth, normal) 
     """Depth and normal where an edge leaves the band round a sheet, written into depth and normal."""
     distance, band = sheets.distance, sheets.band
     ends = lattice.ends(key)
-    rows = (ends == _states().THICK).any(1).nonzero().squeeze(1)
+    rows = (ends == kernels.THICK).any(1).nonzero().squeeze(1)
     for chunk in rows.split(_CHUNK):
         low = _coordinates(lattice, key[chunk] // 3)
         step = torch.nn.functional.one_hot(key[chunk] % 3, 3).int()
         high = torch.empty_like(key[chunk])
-        lattice.launcher.over(len(chunk), "look_up", ..., low + step, high)
+        launch_parallel(kernels.look_up, len(chunk), *lattice.grid, low + step, high)
         distances = torch.stack([distance[key[chunk] // 3], distance[high.clamp_min(0)]], 1)
         up = rising[chunk]
         inner, outer = torch.where(up, *distances.unbind(1)), torch.where(up, *distances.flip(1).unbind(1))
@@ -254,7 +260,7 @@ def _cross_bands(lattice: Lattice, sheets: _Sheets, key, rising, depth, normal) 
 
 def _contour(lattice: Lattice, cells: _Cells, edges: _Edges) -> tuple[torch.Tensor, torch.Tensor]:
     """Vertices [V, 3] in cells and triangles [2 E, 3] int32."""
-    launch, device = lattice.launcher, cells.nodes.device
+    device = cells.nodes.device
     table = _loops()
     loops = torch.from_numpy(table.loop).to(device)
     kind = _resolve(lattice, cells)
@@ -265,17 +271,12 @@ def _contour(lattice: Lattice, cells: _Cells, edges: _Edges) -> tuple[torch.Tens
     edge_of[edges.row, edges.axis.long()] = torch.arange(len(edges.row), dtype=torch.int32, device=device)
     kind = kind.int()
     points = torch.empty(len(owner), 3, device=device)
-    # a [*, 3] tensor of floats is an array of vectors to the kernels; edges.normal is one, too
-    launch.over(
-        len(owner), "place_vertices", ..., cells.xyz, cells.row_of, edge_of, loops, kind, first, owner,
-        edges.depth, edges.normal, _PULL, points,
-    )  # fmt: skip
-    corner = cells.xyz[edges.row]
+    shape = cells.row_of, loops, kind, first
+    given = cells.xyz, cells.row_of, edge_of, loops, kind, first, owner, edges.depth, edges.normal, _PULL
+    launch_parallel(kernels.place_vertices, len(owner), *lattice.grid, *given, points)
     triangles = torch.empty(2 * len(edges.row), 3, dtype=torch.int32, device=device)
-    launch.over(
-        len(edges.row), "join_vertices", ..., corner, edges.axis, edges.depth, edges.rising, cells.row_of, loops, kind,
-        first, points, triangles,
-    )  # fmt: skip
+    given = cells.xyz[edges.row], edges.axis, edges.depth, edges.rising, *shape
+    launch_parallel(kernels.join_vertices, len(edges.row), *lattice.grid, *given, points, triangles)
     return points, triangles
 
 
@@ -294,7 +295,7 @@ def _resolve(lattice: Lattice, cells: _Cells) -> torch.Tensor:
         beyond = cells.xyz[rows]
         beyond[:, axis] += 1
         nodes = torch.empty(len(rows), dtype=torch.int64, device=device)
-        lattice.launcher.over(len(rows), "look_up", ..., beyond, nodes)
+        launch_parallel(kernels.look_up, len(rows), *lattice.grid, beyond, nodes)
         others = cells.row_of[nodes].long()
         odd = cells.xyz[rows, axis] % 2 == 1
         for turn in (odd, ~odd):

@@ -63,13 +63,12 @@ def drop_degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.
 def degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """[F] bool: faces of no area."""
     if by_kernels(faces):
+        from ...warp import launch
         from ..topology import topology_kernels as kernels
 
         flat = torch.zeros(len(faces), dtype=torch.uint8, device=faces.device)
         corner = faces.to(torch.int32).contiguous().reshape(-1)
-        kernels.over(
-            kernels.mark_flat, len(faces), vertices.double().contiguous(), corner, kernels.wp.float64(_FLAT), flat
-        )
+        launch.launch_parallel(kernels.mark_flat, len(faces), vertices.double(), corner, _FLAT, flat)
         return flat.bool()
     flat = torch.empty(len(faces), dtype=torch.bool, device=faces.device)
     axes = vertices.double().T.contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...warp.availability import ABSENT
+from ...warp import unavailable_reason
 from ..query.surface import Surface
 from ..topology.manifold import Topology
 
@@ -24,7 +24,7 @@ def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
     """
     turn = torch.zeros(len(topology.faces), dtype=torch.bool, device=vertices.device)
     asked = topology.one_sided[topology.component].nonzero().squeeze(1)
-    if ABSENT or len(asked) == 0:
+    if unavailable_reason() or len(asked) == 0:
         return turn
     front, seen = _views(vertices, topology.faces, asked)
     weight = _TRUST * (front / (seen + 1)) ** 2

@@ -10,6 +10,7 @@ import torch
 
 from ...errors import SettingsError
 from ..checks import check_mesh
+from ..topology.half_edges import grouped
 
 _PASSES = 4  # independent sets drawn from one round's costs
 _LEAST_PART = 0.02  # of the edges, that may go in a round however few collapses are still wanted
@@ -66,11 +67,10 @@ class _Mesh:
     kernels look at differences only."""
 
     def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
-        from ...warp import launch as kernels
+        from ...warp.launch import launch_parallel
         from . import collapse_kernels
 
-        self._kernels, self._base, self._wp = collapse_kernels, kernels, kernels.wp
-        self._where = kernels.device_of(vertices)
+        self._kernels, self._launch = collapse_kernels, launch_parallel
         self._device = vertices.device
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
         self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
@@ -114,12 +114,7 @@ class _Mesh:
 
     def _find_stars(self) -> _Stars:
         kernels, corners, vertices = self._kernels, len(self._faces), len(self._points)
-        offsets = torch.zeros(vertices + 1, dtype=torch.int32, device=self._device)
-        self._launch_atomic(kernels.count_corners, corners, self._faces, offsets[1:])
-        offsets = offsets.cumsum(0, dtype=torch.int32)
-        star = torch.empty_like(self._faces)
-        self._launch_atomic(kernels.list_corners, corners, self._faces, offsets.clone(), star)
-        self._launch(kernels.sort_stars, vertices, offsets, star)
+        star, offsets = grouped(self._faces, vertices)
         edges = torch.empty(corners, dtype=torch.uint8, device=self._device)
         feature = torch.zeros(vertices, dtype=torch.uint8, device=self._device)
         self._launch(kernels.find_edges, corners, self._faces, offsets, star, edges, feature)
@@ -191,18 +186,6 @@ class _Mesh:
             self._quadrics = self._quadrics[rows]
         self._heir = torch.arange(len(rows), dtype=torch.int32, device=self._device)
         self._packed = self._count
-
-    def _launch(self, kernel, count: int, *tensors: torch.Tensor) -> None:
-        arrays = [self._array(each) for each in tensors]
-        self._base.run(kernel, count, lambda start, _: [start, *arrays], self._where)
-
-    def _launch_atomic(self, kernel, count: int, *tensors: torch.Tensor) -> None:
-        self._base.run_whole(kernel, count, [self._array(each) for each in tensors], self._where)
-
-    def _array(self, tensor: torch.Tensor):
-        """The bare descriptor, made ten times as fast as a Warp array: a round launches twenty kernels."""
-        kind = {3: self._wp.vec3, 10: self._kernels.quadric}[tensor.shape[1]] if tensor.ndim == 2 else None
-        return self._wp.from_torch(tensor, dtype=kind, return_ctype=True)
 
 
 def _keep_cheapest(removed: torch.Tensor, costs: torch.Tensor, wanted: int) -> int:

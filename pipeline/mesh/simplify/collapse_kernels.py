@@ -42,37 +42,6 @@ def last_corner(h: wp.int32):
 
 
 @wp.kernel
-def count_corners(faces: wp.array[wp.int32], counts: wp.array[wp.int32]):
-    wp.atomic_add(counts, faces[wp.tid()], 1)
-
-
-@wp.kernel
-def list_corners(faces: wp.array[wp.int32], cursor: wp.array[wp.int32], star: wp.array[wp.int32]):
-    h = wp.tid()
-    star[wp.atomic_add(cursor, faces[h], 1)] = h
-
-
-@wp.kernel
-def sort_stars(start: wp.int32, offsets: wp.array[wp.int32], star: wp.array[wp.int32]):
-    """Shell's sort, which also ends for stars of a million faces; threads filled them in any order."""
-    v = start + wp.tid()
-    low = offsets[v]
-    count = offsets[v + 1] - low
-    gap = int(1)
-    while gap < count // 9:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for i in range(gap, count):
-            moving = star[low + i]
-            j = int(i)
-            while j >= gap and star[low + j - gap] > moving:
-                star[low + j] = star[low + j - gap]
-                j -= gap
-            star[low + j] = moving
-        gap = gap // 3
-
-
-@wp.kernel
 def find_edges(
     start: wp.int32,
     faces: wp.array[wp.int32],

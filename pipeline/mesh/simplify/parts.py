@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...warp.availability import cores
+from ...warp import cores
 from ..jobs.processes import run_jobs
 
 _FACES = 600_000  # of a part at most; how a mesh is divided does not depend on the machine

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from ...warp.availability import ABSENT
+from ...warp import cores, unavailable_reason
 
 _PEELS = 8  # large parts that are searched one by one on a CPU before the rest is labelled together
 _LARGE = 16  # a part is large if it has at least one face in so many
@@ -20,7 +20,7 @@ _CROWDED = -2  # for the time being, twin of the half-edges on edges of more tha
 def by_kernels(tensor: torch.Tensor) -> bool:
     """Whether a large step is taken by kernels of mesh_kernels.py: on a CPU, where chains of torch's operations spend
     most of their time on temporary tensors and on waking threads. CUDA's sorts and gathers are fast as they are."""
-    return tensor.device.type == "cpu" and not ABSENT
+    return tensor.device.type == "cpu" and not unavailable_reason()
 
 
 def stable_order(key: torch.Tensor, count: int) -> torch.Tensor:
@@ -36,10 +36,12 @@ def grouped(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     if by_kernels(key):
         return _counted(key, count)
-    first = torch.zeros(count + 1, dtype=torch.int32, device=key.device)
-    first[1:] = torch.bincount(key, minlength=count).cumsum(0)
     if key.device.type != "cpu":
-        return key.sort(stable=True).indices.int(), first
+        key, order = key.sort(stable=True)
+        numbers = torch.arange(count + 1, dtype=key.dtype, device=key.device)
+        return order.int(), torch.searchsorted(key, numbers, out_int32=True)  # unlike counting, without a wait
+    first = torch.zeros(count + 1, dtype=torch.int32)
+    first[1:] = torch.bincount(key, minlength=count).cumsum(0)
     rows = np.arange(len(key) + 1, dtype=np.int32)
     matrix = csr_matrix((np.zeros(len(key), np.int8), key.numpy(), rows), shape=(len(key), count))
     return torch.from_numpy(matrix.tocsc().indices.astype(np.int32, copy=False)), first
@@ -47,17 +49,24 @@ def grouped(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _counted(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`grouped` on a CPU with Warp."""
+    from ...warp import launch
     from . import topology_kernels as kernels
 
-    bounds = kernels.ranges(len(key), most=_COUNTERS)
+    bounds = _ranges(len(key), most=_COUNTERS)
     counts = torch.zeros(len(bounds) - 1, count, dtype=torch.int32)
-    kernels.over_ranges(kernels.count_keys, bounds, key, counts)
+    launch.launch_parallel(kernels.count_keys, len(counts), bounds, key, counts, chunk=1)
     ends = torch.zeros(count * len(counts) + 1, dtype=torch.int32)  # by key, then by range
     torch.cumsum(counts.T.reshape(-1), 0, dtype=torch.int32, out=ends[1:])
     places = ends[:-1].reshape(count, len(counts)).T.contiguous()
     order = torch.empty_like(key)
-    kernels.over_ranges(kernels.place_keys, bounds, key, places, order)
+    launch.launch_parallel(kernels.place_keys, len(counts), bounds, key, places, order, chunk=1)
     return order, ends[:: len(counts)].contiguous()
+
+
+def _ranges(count: int, most: int) -> torch.Tensor:
+    """[R + 1] int32 bounds of about equal ranges of rows, one for each core but no more than `most`."""
+    parts = max(min(cores(), most), 1)
+    return torch.tensor([count * i // parts for i in range(parts + 1)], dtype=torch.int32)
 
 
 def by_corners(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,14 +90,15 @@ def by_corners(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             again[1:] |= key[1:] != key[:-1]
         again[1:] = ~again[1:]
         return order, again
+    from ...warp import launch
     from . import topology_kernels as kernels
 
     faces = faces.to(torch.int32).contiguous().reshape(-1)
     low = torch.empty(len(faces) // 3, dtype=torch.int32, device=faces.device)
     again = torch.zeros(len(low), dtype=torch.uint8, device=faces.device)
-    kernels.over(kernels.lowest_corners, len(low), faces, low)
+    launch.launch_parallel(kernels.lowest_corners, len(low), faces, low)
     order, first = grouped(low, count)
-    kernels.over(kernels.sort_faces, count, faces, first, order, again)
+    launch.launch_parallel(kernels.sort_faces, count, faces, first, order, again)
     return order, again.bool()
 
 
@@ -163,15 +173,16 @@ def _paired_by_sorting(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     """As _paired_by_sorting, which it equals: the half-edges of a lower end are sorted on their own, all at once."""
+    from ...warp import launch
     from . import topology_kernels as kernels
 
     count = int(faces.max()) + 1 if len(faces) else 0
     faces = faces.reshape(-1)
     low, twin = torch.empty_like(faces), torch.empty_like(faces)
-    kernels.over(kernels.low_ends, len(faces), faces, low)
+    launch.launch_parallel(kernels.low_ends, len(faces), faces, low)
     edges = torch.empty(count, dtype=torch.int32, device=faces.device)
     order, first = grouped(low, count)
-    kernels.over(kernels.pair_half_edges, count, faces, first, order, twin, edges)
+    launch.launch_parallel(kernels.pair_half_edges, count, faces, first, order, twin, edges)
     return twin, int(edges.sum())
 
 
@@ -222,16 +233,17 @@ class Sheets:
 
 def _united(faces: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Sheets.of on a CPU with Warp: (label, flip, orientable)."""
+    from ...warp import launch
     from . import topology_kernels as kernels
 
     faces = faces.to(torch.int32).contiguous().reshape(-1)
-    bounds = kernels.ranges(len(faces) // 3, most=len(faces) // 3)
+    bounds = _ranges(len(faces) // 3, most=len(faces) // 3)
     parent = 2 * torch.arange(len(faces) // 3, dtype=torch.int32)
     odd = torch.zeros(len(parent), dtype=torch.uint8)
-    kernels.over_ranges(kernels.unite_faces, bounds, faces, twin, parent, odd)
-    kernels.alone(kernels.unite_ranges, bounds, faces, twin, parent, odd)
+    launch.launch_parallel(kernels.unite_faces, len(bounds) - 1, bounds, faces, twin, parent, odd, chunk=1)
+    launch.launch_single_thread(kernels.unite_ranges, bounds, faces, twin, parent, odd)
     root, flip = torch.empty_like(parent), torch.empty(len(parent), dtype=torch.bool)
-    kernels.over(kernels.find_sheets, len(parent), parent, root, flip)
+    launch.launch_parallel(kernels.find_sheets, len(parent), parent, root, flip)
     label, count = _dense(root)
     possible = torch.ones(count, dtype=torch.bool)
     possible[label[odd.nonzero().squeeze(1)]] = False

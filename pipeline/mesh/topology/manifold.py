@@ -97,12 +97,15 @@ def face_measures(
     for groups of faces [F]."""
     area, volume = torch.zeros(2, groups, dtype=torch.float64, device=vertices.device)
     if by_kernels(faces):
+        from ...warp import launch
         from . import topology_kernels as kernels
 
         parts = torch.empty(2, len(faces), dtype=torch.float64, device=vertices.device)
         corner = faces.to(torch.int32).contiguous().reshape(-1)
         centre = kernels.wp.vec3d(*middle(vertices).tolist())
-        kernels.over(kernels.measure_faces, len(faces), vertices.double().contiguous(), centre, corner, *parts)
+        launch.launch_parallel(
+            kernels.measure_faces, len(faces), vertices.double().contiguous(), centre, corner, *parts
+        )
         return area.index_add_(0, group, parts[0]), volume.index_add_(0, group, parts[1])
     axes = (vertices.double() - middle(vertices)).T.contiguous()
     for chunk in chunks(faces):
@@ -397,13 +400,14 @@ def _may_have_several_fans(start: torch.Tensor, twin: torch.Tensor, count: int) 
     """[V] bool: the faces round a vertex are not one closed fan, by walking round it from one corner; True also for
     vertices where that walk is not possible or too long."""
     if by_kernels(start):
+        from ...warp import launch
         from . import topology_kernels as kernels
 
         corner = torch.zeros(count, dtype=torch.int32, device=start.device)
-        kernels.over(kernels.one_corner, len(start), start, corner)
+        launch.launch_parallel(kernels.one_corner, len(start), start, corner)
         several = torch.zeros(count, dtype=torch.bool, device=start.device)
         valence = torch.bincount(start, minlength=count)
-        kernels.over(kernels.mark_fans, count, start, twin, corner, valence, several)
+        launch.launch_parallel(kernels.mark_fans, count, start, twin, corner, valence, several)
         return several
     odd = ((twin < 0) | (start.index_select(0, twin.clamp_min(0)) == start)).nonzero().squeeze(1)  # open or one-sided
     several = torch.zeros(count, dtype=torch.bool, device=start.device)

@@ -4,50 +4,16 @@ Half-edge h = 3 f + k leads from corner k of face f to the next one; faces are f
 """
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
-import torch
 import warp as wp
 
-from ...warp.availability import cores
-from ...warp.launch import array, configure, device_of, run
+from ...warp.launch import configure
+from ...warp.union_find import peek_root, unite
 
 configure(__name__, max_unroll=1)
 
 CROWDED = -2  # twin of a half-edge on an edge of more than two faces
 _CROWDED = wp.constant(wp.int32(CROWDED))
 _SET = wp.constant(wp.uint8(1))
-
-
-def over(kernel: wp.Kernel, count: int, *arguments) -> None:
-    """Launch a kernel over `count` rows that do not disturb each other; the first argument of a kernel is the first row
-    of the launch, tensors become arrays ([N, 3] float64 of vec3d)."""
-    where = device_of(next(each for each in arguments if isinstance(each, torch.Tensor)))
-    given = [_argument(each) for each in arguments]
-    run(kernel, count, lambda start, _: [start, *given], where)
-
-
-def over_ranges(kernel: wp.Kernel, bounds: torch.Tensor, *arguments) -> None:
-    """Launch a kernel on a CPU with one thread for each range of rows between the bounds [ranges + 1] int32."""
-    given = [_argument(each) for each in (bounds, *arguments)]
-    run(kernel, len(bounds) - 1, lambda start, _: [start, *given], "cpu", chunk=1)
-
-
-def alone(kernel: wp.Kernel, *arguments) -> None:
-    """Launch a kernel on a CPU in one thread."""
-    wp.launch(kernel, 1, [_argument(each) for each in arguments], device="cpu")
-
-
-def ranges(count: int, most: int) -> torch.Tensor:
-    """[R + 1] int32 bounds of about equal ranges of rows, one for each core but no more than `most`."""
-    parts = max(min(cores(), most), 1)
-    return torch.tensor([count * i // parts for i in range(parts + 1)], dtype=torch.int32)
-
-
-def _argument(value):
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.dtype == torch.float64 and value.ndim == 2:
-        return wp.from_torch(value, dtype=wp.vec3d)
-    return array(value)
 
 
 # --- counting sort ---------------------------------------------------------------------------------------------------
@@ -255,23 +221,7 @@ def measure_faces(
     volume[f] = wp.dot(a, normal) / wp.float64(6.0)
 
 
-# --- sheets: union-find with the lowest face as the root; an entry is twice the parent, plus 1 if wound otherwise -----
-
-
-@wp.func
-def _root(parent: wp.array[wp.int32], f: wp.int32):
-    """The root of a face, coded like an entry; halves the path."""
-    at = f
-    turned = wp.int32(0)
-    up = parent[at]
-    while up >> 1 != at:
-        further = parent[up >> 1]
-        up = further ^ (up & 1)
-        parent[at] = up
-        turned = turned ^ (up & 1)
-        at = up >> 1
-        up = parent[at]
-    return 2 * at + turned
+# --- sheets: a union-find of faces, whose parity says which are to be wound the other way -----------------------------
 
 
 @wp.func
@@ -279,16 +229,7 @@ def _unite(faces: wp.array[wp.int32], parent: wp.array[wp.int32], odd: wp.array[
     differ = wp.int32(0)
     if faces[h] == faces[t]:
         differ = 1
-    a = _root(parent, h // 3)
-    b = _root(parent, t // 3)
-    turned = (a ^ b ^ differ) & 1
-    a = a >> 1
-    b = b >> 1
-    if a < b:
-        parent[b] = 2 * a + turned
-    elif b < a:
-        parent[a] = 2 * b + turned
-    elif turned == 1:
+    if unite(parent, h // 3, t // 3, differ) == 1:
         odd[h // 3] = _SET
 
 
@@ -330,13 +271,9 @@ def unite_ranges(
 @wp.kernel
 def find_sheets(start: wp.int32, parent: wp.array[wp.int32], root: wp.array[wp.int32], turned: wp.array[wp.bool]):
     f = start + wp.tid()
-    at = f
-    turn = wp.int32(0)
-    while parent[at] >> 1 != at:
-        turn = turn ^ (parent[at] & 1)
-        at = parent[at] >> 1
-    root[f] = at
-    turned[f] = turn == 1
+    found = peek_root(parent, f)
+    root[f] = found >> 1
+    turned[f] = (found & 1) == 1
 
 
 # --- fans ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 
 from ...errors import SettingsError
+from ...warp.launch import launch_parallel, launch_single_thread
+from . import pack_kernels as kernels
+from . import unwrap_kernels
 from .parameterise import Pieces, boxes
 
 _GRID = 4096  # larger textures are packed in cells of several texels
@@ -120,10 +123,7 @@ class _Atlas:
     def __init__(
         self, points: torch.Tensor, pieces: Pieces, labels: torch.Tensor, scale: float, grid: int, gap: int
     ) -> None:
-        from . import pack_kernels as own
-
-        own.wp.load_module(own.__name__, device="cpu")  # before threads launch
-        self.scale, self._grid, self._gap, self._own = scale, grid, gap, own
+        self.scale, self._grid, self._gap = scale, grid, gap
         self._points = points
         texels = self._texels()
         low, sizes = chart_boxes(texels, pieces)
@@ -173,26 +173,14 @@ class _Atlas:
 
     def place(self, begin: int) -> None:
         """Put _AT_ONCE charts from the begin-th largest on."""
-        wp, gap = self._own.wp, self._gap
+        gap, outlines = self._gap, self._outlines
         rows = np.arange(-gap, gap + 1)
         halo = torch.from_numpy(np.stack([rows, np.sqrt(gap * gap - rows * rows)], 1).astype(np.int32))
-        arguments = [
-            wp.from_torch(self._order),
-            wp.from_torch(self._outlines.sizes, dtype=wp.vec2i),
-            wp.from_torch(self._alike),
-            wp.from_torch(self._outlines.first),
-            wp.from_torch(self._outlines.runs, dtype=wp.vec3i),
-            wp.from_torch(halo, dtype=wp.vec2i),
-            -(-gap // 2),
-            wp.from_torch(self._taken, dtype=wp.uint64),
-            wp.from_torch(self._widest),
-            wp.from_torch(self._hint),
-            wp.from_torch(self._found, dtype=wp.vec3i),
-            wp.from_torch(self._failed),
-        ]
         self._tried = min(begin + _AT_ONCE, len(self._order))
         turns = 4 if len(self._order) <= _FEW else 2
-        wp.launch(self._own.place, 1, [begin, self._tried, turns, *arguments], device="cpu")
+        charts = self._order, outlines.sizes, self._alike, outlines.first, outlines.runs
+        atlas = self._taken, self._widest, self._hint, self._found, self._failed
+        launch_single_thread(kernels.place, begin, self._tried, turns, *charts, halo, -(-gap // 2), *atlas)
 
     def placed(self, chart: torch.Tensor) -> torch.Tensor:
         """[N, 2] float64: points of these charts [N] where they were put."""
@@ -233,12 +221,10 @@ def overlapping(
         texels: [N, 2] float64, in texels, centres at integers. faces: [F, 3] int32. labels: [F], each face's box.
         low, sizes: [B, 2] int32, first texel and size of the boxes.
     """
-    from . import unwrap_kernels as own
-
     flags = torch.zeros(len(faces), dtype=torch.uint8, device=texels.device)
     offset, total = _offsets(sizes)
     owner = torch.empty(total, dtype=torch.int32, device=texels.device)
-    for mode in (own.CLAIM, own.FIND):
+    for mode in (unwrap_kernels.CLAIM, unwrap_kernels.FIND):
         _draw(mode, texels, faces, labels, low, sizes, offset, owner, flags, flags[:0])
     return flags > 0
 
@@ -256,32 +242,18 @@ def _offsets(sizes: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 def _draw(mode, texels, faces, labels, low, sizes, offset, owner, flags, turned) -> None:
-    from . import unwrap_kernels as own
-
-    wp = own.wp
-    with own.Launcher(texels) as launch:
-        launch(
-            own.draw,
-            len(faces),
-            mode,
-            wp.from_torch(faces, dtype=wp.vec3i),
-            wp.from_torch(texels.contiguous(), dtype=wp.vec2d),
-            wp.from_torch(labels.int()),
-            *(wp.from_torch(each.contiguous(), dtype=wp.vec2i) for each in (low, sizes)),
-            *(wp.from_torch(each) for each in (offset, owner, flags, turned)),
-        )
+    places = labels.int(), low, sizes, offset
+    launch_parallel(unwrap_kernels.draw, len(faces), mode, faces, texels, *places, owner, flags, turned)
 
 
 def _outlines(
     texels: torch.Tensor, pieces: Pieces, labels: torch.Tensor, low: torch.Tensor, sizes: torch.Tensor
 ) -> Outlines:
     """low, sizes: from chart_boxes."""
-    from . import unwrap_kernels as own
-
     offset, total = _offsets(sizes)
     marks, turned = (torch.zeros(total, dtype=torch.uint8, device=texels.device) for _ in range(2))
     owner = torch.empty(0, dtype=torch.int32, device=texels.device)
-    _draw(own.MARK, texels, pieces.faces, labels, low, sizes, offset, owner, marks, turned)
+    _draw(unwrap_kernels.MARK, texels, pieces.faces, labels, low, sizes, offset, owner, marks, turned)
     upright, beside = _runs(marks, offset, sizes), _runs(turned, offset, sizes.flip(1))
     first = torch.stack([upright[0], beside[0] + len(upright[1])])
     return Outlines(low, sizes, first.int(), torch.cat([upright[1], beside[1]]))

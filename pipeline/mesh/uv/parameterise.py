@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ...warp.launch import box_tree, launch_parallel
+from . import unwrap_kernels as kernels
+
 _ROUNDS, _STEPS = 4, 15  # local-global rounds, and steps of conjugate gradients in each: more changes stretch by < 2 %
 _STILL = 1e-6  # holds each chart in its place, for its energy does not change when it moves as a whole
 _ENOUGH = 1e-13  # squared residual, of the right side: below is nothing but rounding
@@ -95,24 +98,19 @@ def folds(points: torch.Tensor, pieces: Pieces, labels: torch.Tensor) -> torch.T
     Args:
         points: [N, 2] float64. labels: [F] int64, the chart of each face.
     """
-    from . import unwrap_kernels as own
-
-    wp = own.wp
     folded = torch.zeros(len(labels), dtype=torch.uint8, device=points.device)
     rim = torch.empty(3 * len(labels), dtype=torch.uint8, device=points.device)
-    flat, faces = wp.from_torch(points.contiguous(), dtype=wp.vec2d), wp.from_torch(pieces.faces, dtype=wp.vec3i)
-    result, around = wp.from_torch(folded), (wp.from_torch(pieces.first), wp.from_torch(pieces.incident))
-    with own.Launcher(points) as launch:
-        launch(own.circle, len(points), *around, faces, flat, result)
-        launch(own.rims, len(rim), *around, faces, flat, wp.from_torch(rim), result)
-        edges = rim.nonzero()[:, 0].int()
-        if len(edges) == 0:
-            return folded > 0
-        low, high = (torch.empty(len(edges), 3, device=points.device) for _ in range(2))
-        boxes = [wp.from_torch(each, dtype=wp.vec3) for each in (low, high)]
-        sides, charts = wp.from_torch(edges), wp.from_torch(labels.int())
-        launch(own.rim_boxes, len(edges), sides, faces, flat, charts, *boxes)
-        launch(own.crossings, len(edges), launch.tree(*boxes).id, *boxes, sides, faces, flat, charts, result)
+    around = pieces.first, pieces.incident, pieces.faces, points
+    launch_parallel(kernels.circle, len(points), *around, folded)
+    launch_parallel(kernels.rims, len(rim), *around, rim, folded)
+    edges = rim.nonzero()[:, 0].int()
+    if len(edges) == 0:
+        return folded > 0
+    boxes = [torch.empty(len(edges), 3, device=points.device) for _ in range(2)]
+    sides = edges, pieces.faces, points, labels.int()
+    launch_parallel(kernels.rim_boxes, len(edges), *sides, *boxes)
+    with box_tree(*boxes) as tree:
+        launch_parallel(kernels.crossings, len(edges), tree, *boxes, *sides, folded)
     return folded > 0
 
 
@@ -145,41 +143,32 @@ def _project(vertices: torch.Tensor, pieces: Pieces, axes: torch.Tensor) -> torc
 def _relax(points: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Callable[[], None]) -> torch.Tensor:
     """As rigid as possible parameterisation (Liu et al. 2008), all charts at once, by conjugate gradients with a
     diagonal preconditioner from where the points [N, 2] float32 are."""
-    from . import unwrap_kernels as own
-
-    wp = own.wp
     one, two = rest.roll(-1, 1) - rest, rest.roll(-2, 1) - rest
     twice_area = (rest[:, 1, 0] * rest[:, 2, 1]).clamp_min(1e-300)[:, None]
     cot = ((one * two).sum(2) / twice_area).clamp(*_COTANGENTS).float().contiguous()
     rest = rest.float().contiguous()
     u, product, pull = points.contiguous().clone(), torch.empty_like(points), torch.empty_like(rest)
     target, scale = torch.empty_like(points), torch.empty(len(points), device=points.device)
-    faces = wp.from_torch(pieces.faces, dtype=wp.vec3i)
-    first, incident, weights = wp.from_torch(pieces.first), wp.from_torch(pieces.incident), wp.from_torch(cot)
-
-    def pairs(tensor: torch.Tensor):
-        return wp.from_torch(tensor, dtype=wp.vec2)
-
-    with own.Launcher(points) as launch:
-        launch(own.diagonal, len(u), first, incident, weights, wp.from_torch(scale))
-        scale = (1 / scale)[:, None]
-        for _ in range(_ROUNDS):
-            tick()
-            launch(own.rotate, len(cot), faces, pairs(rest), weights, pairs(u), pairs(pull))
-            launch(own.gather, len(u), first, incident, pairs(pull), pairs(target))
-            launch(own.laplace, len(u), first, incident, faces, weights, 0.0, pairs(u), pairs(product))
-            residual = target - product
-            step = scale * residual
-            error = (residual * step).sum()
-            enough = (target * scale * target).sum() * _ENOUGH
-            for _ in range(_STEPS):
-                launch(own.laplace, len(u), first, incident, faces, weights, _STILL, pairs(step), pairs(product))
-                length = torch.where(error > enough, error / (step * product).sum(), 0)
-                u += length * step
-                residual -= length * product
-                better = scale * residual
-                before, error = error, (residual * better).sum()
-                step = better + torch.where(before > enough, error / before, 0) * step
+    around, faces = (pieces.first, pieces.incident), pieces.faces
+    launch_parallel(kernels.diagonal, len(u), *around, cot, scale)
+    scale = (1 / scale)[:, None]
+    for _ in range(_ROUNDS):
+        tick()
+        launch_parallel(kernels.rotate, len(cot), faces, rest, cot, u, pull)
+        launch_parallel(kernels.gather, len(u), *around, pull, target)
+        launch_parallel(kernels.laplace, len(u), *around, faces, cot, 0.0, u, product)
+        residual = target - product
+        step = scale * residual
+        error = (residual * step).sum()
+        enough = (target * scale * target).sum() * _ENOUGH
+        for _ in range(_STEPS):
+            launch_parallel(kernels.laplace, len(u), *around, faces, cot, _STILL, step, product)
+            length = torch.where(error > enough, error / (step * product).sum(), 0)
+            u += length * step
+            residual -= length * product
+            better = scale * residual
+            before, error = error, (residual * better).sum()
+            step = better + torch.where(before > enough, error / before, 0) * step
     return u
 
 
@@ -195,12 +184,8 @@ def _align(points: torch.Tensor, pieces: Pieces) -> torch.Tensor:
 
 def boxes(points: torch.Tensor, pieces: Pieces, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Low and high corners [C, K, 2] float64 of each chart's box when directions [K, 2] are its x axis."""
-    from . import unwrap_kernels as own
-
-    wp = own.wp
     shape = (len(pieces.begin) - 1, len(directions), 2)
     low, high = (torch.empty(shape, dtype=torch.float64, device=points.device) for _ in range(2))
-    arrays = [wp.from_torch(each.contiguous(), dtype=wp.vec2d) for each in (points, directions, low, high)]
-    with own.Launcher(points) as launch:
-        launch(own.boxes, shape[0] * shape[1], shape[1], wp.from_torch(pieces.begin), *arrays)
+    count = shape[0] * shape[1]
+    launch_parallel(kernels.boxes, count, shape[1], pieces.begin, points, directions, low, high)
     return low, high

@@ -6,64 +6,17 @@ declared with a type, for Warp takes a bare number as a constant.
 """
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
-from concurrent.futures import ThreadPoolExecutor
-
-import torch
 import warp as wp
 
-from ...warp.availability import cores
-from ...warp.launch import configure, device_of, stream_of
+from ...warp.launch import configure
+from ..bake.scan_kernels import by_height, covered_span
 
 configure(__name__)
 
-ROWS = 1 << 13  # fewest rows that are worth a thread
 SLACK = wp.constant(1e-3)  # texels: more than rounding texture coordinates to float32 moves a corner
 FLAT = wp.constant(1e-5)  # sine of an angle that rounding may give
 ROUNDING = wp.constant(1e-7)  # of float32
 CLAIM, FIND, MARK = wp.constant(0), wp.constant(1), wp.constant(2)
-
-
-class Launcher:
-    """Launches kernels over rows on a tensor's device; on a CPU from a pool of threads that ends with `with`."""
-
-    def __init__(self, like: torch.Tensor) -> None:
-        self.where, self._trees = device_of(like), []
-        if self.where == "cpu":
-            wp.load_module(__name__, device="cpu")  # before the threads: modules must not be compiled by two at once
-            self._pool, self._stream = ThreadPoolExecutor(cores()), None
-        else:
-            self._pool, self._stream = None, stream_of(self.where)
-
-    def __enter__(self) -> "Launcher":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-        elif self._trees:
-            wp.synchronize_stream(self._stream)  # before they go
-
-    def __call__(self, kernel: wp.Kernel, count: int, *arguments) -> None:
-        if self._pool is None:
-            wp.launch(kernel, count, [0, *arguments], device=self.where, stream=self._stream)
-            return
-        step = max(ROWS, -(-count // cores()))
-        starts = range(0, count, step)
-        if len(starts) <= 1:
-            wp.launch(kernel, count, [0, *arguments], device="cpu")
-            return
-        work = [
-            self._pool.submit(wp.launch, kernel, min(step, count - start), [start, *arguments], device="cpu")
-            for start in starts
-        ]
-        for each in work:
-            each.result()
-
-    def tree(self, low: wp.array[wp.vec3], high: wp.array[wp.vec3]) -> wp.Bvh:
-        """A bounding volume tree of boxes that lives until `with` ends."""
-        with wp.ScopedStream(self._stream):
-            self._trees.append(wp.Bvh(low, high))
-        return self._trees[-1]
 
 
 @wp.kernel
@@ -191,26 +144,6 @@ def boxes(
     high[c, k] = most
 
 
-@wp.func
-def crossing(a: wp.vec2d, b: wp.vec2d, y: wp.float64):
-    """x of the edge a-b, a its lower end, at height y: the same numbers as raster.rasterise."""
-    height = b[1] - a[1]
-    t = wp.float64(0.0)
-    if height > wp.float64(0.0):
-        t = (y - a[1]) / height
-    return a[0] + t * (b[0] - a[0])
-
-
-@wp.func
-def covered_span(a: wp.vec2d, b: wp.vec2d, c: wp.vec2d, y: wp.float64):
-    """Least and greatest x of a triangle, its corners from the lowest to the highest, at height y."""
-    one = crossing(a, c, y)
-    other = crossing(a, b, y)
-    if y >= b[1]:
-        other = crossing(b, c, y)
-    return wp.vec2d(wp.min(one, other), wp.max(one, other))
-
-
 @wp.kernel
 def draw(
     start: wp.int32,
@@ -250,18 +183,7 @@ def draw(
         y = wp.int64(wp.int32(wp.round((a[1] + b[1] + c[1]) * third)) - y0)
         flags[base + y * width + x] = wp.uint8(1)
         turned[base + x * height + height - wp.int64(1) - y] = wp.uint8(1)
-    if b[1] < a[1]:
-        swap = a
-        a = b
-        b = swap
-    if c[1] < b[1]:
-        swap = b
-        b = c
-        c = swap
-    if b[1] < a[1]:
-        swap = a
-        a = b
-        b = swap
+    a, b, c = by_height(a, b, c)
     slack = wp.float64(0.0)
     if mode == MARK:
         slack = wp.float64(SLACK)

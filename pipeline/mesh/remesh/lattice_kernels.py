@@ -6,10 +6,10 @@ stored, and node = slot * 512 + place in the brick. A negative node -1 - b stand
 """
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
-import torch
 import warp as wp
 
-from ...warp.launch import array, configure
+from ...warp.launch import configure
+from ...warp.union_find import peek_root, unite
 
 configure(__name__, max_unroll=1)
 
@@ -291,35 +291,7 @@ def mark_segments(
             marks[node] = _SET
 
 
-# --- flooding: union-find with the smallest member as the root -------------------------------------------------------
-
-
-@wp.func
-def _root(parent: wp.array[wp.int32], i: wp.int32):
-    at = i
-    up = parent[at]
-    while up != at:
-        further = parent[up]
-        parent[at] = further
-        at = up
-        up = further
-    return at
-
-
-@wp.func
-def _unite(parent: wp.array[wp.int32], i: wp.int32, j: wp.int32):
-    a = _root(parent, i)
-    b = _root(parent, j)
-    while a != b:
-        high = wp.max(a, b)
-        low = wp.min(a, b)
-        old = wp.atomic_min(parent, high, low)
-        if old == high:
-            a = low
-            b = low
-        else:  # somebody else was faster: their root and ours belong together
-            a = _root(parent, old)
-            b = _root(parent, low)
+# --- flooding --------------------------------------------------------------------------------------------------------
 
 
 @wp.kernel
@@ -328,15 +300,16 @@ def unite_cells(start: wp.int32, touched: wp.array[wp.uint8], parent: wp.array[w
     node = start + wp.tid()
     if touched[node] == _NONE:
         if (node & 7) != 7 and touched[node + 1] == _NONE:
-            _unite(parent, node, node + 1)
+            unite(parent, node, node + 1, 0)
         if (node & 56) != 56 and touched[node + 8] == _NONE:
-            _unite(parent, node, node + 8)
+            unite(parent, node, node + 8, 0)
         if (node & 448) != 448 and touched[node + 64] == _NONE:
-            _unite(parent, node, node + 64)
+            unite(parent, node, node + 64, 0)
 
 
 @wp.kernel
 def unite_bricks(
+    start: wp.int32,
     places: wp.array[wp.int32],
     bricks: wp.array[wp.int32],
     size: wp.vec3i,
@@ -344,10 +317,10 @@ def unite_bricks(
     stored: wp.int32,
     parent: wp.array[wp.int32],
 ):
-    """Join untouched cells across the six sides of a brick; one thread a brick and side. On a CPU this must run on one
-    thread."""
-    slot = wp.tid() // 6
-    side = wp.tid() % 6
+    """Join untouched cells across the six sides of a brick; one thread a brick and side."""
+    row = start + wp.tid()
+    slot = row // 6
+    side = row % 6
     axis = side >> 1
     step = wp.vec3i(0, 0, 0)
     step[axis] = 2 * (side & 1) - 1
@@ -365,33 +338,32 @@ def unite_bricks(
             node = (slot << 9) | here | inner
             if touched[node] == _NONE:
                 if other < 0:
-                    _unite(parent, node, stored + brick)
+                    unite(parent, node, stored + brick, 0)
                 elif touched[(other << 9) | beyond | inner] == _NONE:
-                    _unite(parent, node, (other << 9) | beyond | inner)
+                    unite(parent, node, (other << 9) | beyond | inner, 0)
 
 
 @wp.kernel
-def unite_empty_bricks(bricks: wp.array[wp.int32], size: wp.vec3i, stored: wp.int32, parent: wp.array[wp.int32]):
-    brick = wp.tid()
+def unite_empty_bricks(
+    start: wp.int32, bricks: wp.array[wp.int32], size: wp.vec3i, stored: wp.int32, parent: wp.array[wp.int32]
+):
+    brick = start + wp.tid()
     if bricks[brick] < 0:
         x = brick // (size[1] * size[2])
         y = (brick // size[2]) % size[1]
         z = brick % size[2]
         if x + 1 < size[0] and bricks[brick + size[1] * size[2]] < 0:
-            _unite(parent, stored + brick, stored + brick + size[1] * size[2])
+            unite(parent, stored + brick, stored + brick + size[1] * size[2], 0)
         if y + 1 < size[1] and bricks[brick + size[2]] < 0:
-            _unite(parent, stored + brick, stored + brick + size[2])
+            unite(parent, stored + brick, stored + brick + size[2], 0)
         if z + 1 < size[2] and bricks[brick + 1] < 0:
-            _unite(parent, stored + brick, stored + brick + 1)
+            unite(parent, stored + brick, stored + brick + 1, 0)
 
 
 @wp.kernel
 def find_roots(start: wp.int32, parent: wp.array[wp.int32], root: wp.array[wp.int32]):
     i = start + wp.tid()
-    at = i
-    while parent[at] != at:
-        at = parent[at]
-    root[i] = at
+    root[i] = peek_root(parent, i) >> 1
 
 
 @wp.kernel
@@ -407,13 +379,7 @@ def judge_cells(
     if i < touched.shape[0] and touched[i] != _NONE:
         states[i] = _NONE
         return
-    at = i
-    while parent[at] != at:
-        at = parent[at]
-    out = outer
-    while parent[out] != out:
-        out = parent[out]
-    states[i] = wp.where(at == out, _OUTSIDE, _INSIDE)
+    states[i] = wp.where(peek_root(parent, i) == peek_root(parent, outer), _OUTSIDE, _INSIDE)
 
 
 @wp.kernel
@@ -483,6 +449,7 @@ def _passable(
 
 @wp.kernel
 def unite_points(
+    start: wp.int32,
     places: wp.array[wp.int32],
     bricks: wp.array[wp.int32],
     size: wp.vec3i,
@@ -491,8 +458,8 @@ def unite_points(
     states: wp.array[wp.uint8],
     parent: wp.array[wp.int32],
 ):
-    """Join undecided lattice points along passable edges. On a CPU this must run on one thread."""
-    node = wp.tid()
+    """Join undecided lattice points along passable edges."""
+    node = start + wp.tid()
     if states[node] == _NONE:
         p = _place(places, size, node)
         for axis in range(3):
@@ -500,11 +467,12 @@ def unite_points(
             q[axis] += 1
             after = _node(bricks, size, q[0], q[1], q[2])
             if after >= 0 and states[after] == _NONE and _passable(bricks, size, blocked, torn, p, axis):
-                _unite(parent, node, after)
+                unite(parent, node, after, 0)
 
 
 @wp.kernel
 def count_contacts(
+    start: wp.int32,
     places: wp.array[wp.int32],
     bricks: wp.array[wp.int32],
     size: wp.vec3i,
@@ -515,7 +483,7 @@ def count_contacts(
     balance: wp.array[wp.int32],
 ):
     """Passable edges from groups of undecided points to outside points, less those to inside points."""
-    node = wp.tid()
+    node = start + wp.tid()
     if states[node] == _NONE:
         p = _place(places, size, node)
         for way in range(6):
@@ -808,7 +776,3 @@ def join_vertices(
         faces[2 * i, 2] = q
         faces[2 * i + 1, 1] = s
         faces[2 * i + 1, 2] = r
-
-
-def arrays(*tensors: torch.Tensor) -> list[wp.array]:
-    return [array(each) for each in tensors]
