@@ -413,18 +413,15 @@ def test_tangents_are_square_to_normals_and_of_length_one():
 
 @pytest.mark.parametrize("smooth", [False, True])
 def test_a_coarse_ball_shows_the_normals_of_a_fine_one(smooth):
-    """Decoded as a viewer does, with flat faces and with interpolated normals."""
+    """Decoded as a viewer does, with flat faces and with interpolated normals of the coarse ball."""
     vertices, faces, uvs, _ = unwrapped(BALL, 256)
     fine_vertices, fine_faces = tensors(FINE)
-    if smooth:
-        normals = F.normalize(vertices, dim=1)
-        original = Original(fine_vertices, fine_faces, F.normalize(fine_vertices, dim=1))
-    else:
+    fine_faces[::2] = fine_faces[::2].flip(1)  # faces of raw meshes are not wound alike
+    original, normals = Original(fine_vertices, fine_faces), F.normalize(vertices, dim=1)
+    if not smooth:
         a, b, c = vertices[faces.long()].unbind(1)
         normals = torch.empty_like(vertices)
         normals[faces.long()] = F.normalize(torch.linalg.cross(b - a, c - a), dim=1)[:, None].expand(-1, 3, 3)
-        fine_faces[::2] = fine_faces[::2].flip(1)  # faces of raw meshes are not wound alike
-        original = Original(fine_vertices, fine_faces)
     tangents = vertex_tangents(vertices, faces, uvs, normals)
     texels = Texels.of(uvs, faces, 256, rasterise_warp, nearest_covered_warp)
     image = bake_normals(texels, vertices, faces, normals, tangents, original)
@@ -441,7 +438,7 @@ def test_a_coarse_ball_shows_the_normals_of_a_fine_one(smooth):
     radial = texels.image(F.normalize(texels.points(vertices, faces), dim=1))
     angle = torch.rad2deg((seen * radial).sum(2).clamp(-1, 1).acos())[texels.covered]
     before = torch.rad2deg((n * radial).sum(2).clamp(-1, 1).acos())[texels.covered]
-    assert angle.max() < (1.0 if smooth else 2.0)
+    assert angle.max() < 2.0
     assert smooth or (before.max() > 8 and before.mean() > 5 * angle.mean())
 
 
@@ -473,15 +470,6 @@ def test_a_closed_box_is_dark_inside_and_open_outside():
     assert occlusion(vertices, faces, uvs, -outward, box, reach=2.0).max() == 0
     middle = occlusion(*plane(side=0.1), UP, box, reach=0.1, limit=0.01)
     assert (middle == 1).all()  # nothing within reach
-
-
-def test_the_far_side_of_a_thin_plate_does_not_darken():
-    """A texel that lies nearer to the plate's lower side than to its upper one."""
-    box = trimesh.creation.box((2, 2, 0.02))
-    vertices, faces = tensors(box)
-    original = Original(vertices, faces, F.normalize(vertices * torch.tensor([0, 0, 1.0]), dim=1))
-    assert occlusion(*plane(z=-0.006), UP, original).min() == 1
-    assert occlusion(*plane(z=-0.006), UP, Original(vertices, faces)).max() < 0.1  # cannot tell
 
 
 def test_occlusion_beside_a_wall():

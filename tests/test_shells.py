@@ -246,11 +246,9 @@ def test_a_tube_through_itself_is_hollow_nowhere():
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("band", [0, 1.0])
-def test_solid_is_manifold_whatever_comes(seed, band):
-    euler_of_manifold(*solid(*random_blocks(300, 10, seed), 23, band)[:2])
-    if band:
-        euler_of_manifold(*solid(*random_soup(300, 0.1, seed), 30, band)[:2])
+def test_solid_is_manifold_whatever_comes(seed):
+    euler_of_manifold(*solid(*random_blocks(300, 10, seed), 23)[:2])
+    euler_of_manifold(*solid(*random_soup(300, 0.1, seed), 30)[:2])
 
 
 def test_faces_resolved_the_other_way_are_needed(monkeypatch):
@@ -295,20 +293,15 @@ def test_solid_turns_no_triangle_over():
     assert (normal * torch.nn.functional.normalize(a + b + c, dim=1)).sum(1).min() > 0.9
 
 
-def test_an_open_sheet_becomes_a_plate_or_goes():
+def test_an_open_sheet_becomes_a_plate():
     side = torch.tensor([[-0.4, -0.4, 0.02], [0.4, -0.4, 0.02], [0.4, 0.4, 0.02], [-0.4, 0.4, 0.02]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-    vertices, plate, report = solid(side, faces, 64, band=1.0)
+    vertices, plate, report = solid(side, faces, 64)
     assert euler_of_manifold(vertices, plate) == 2
     assert report["thickened"] > 0
     thickness = 2 * report["cell"]
     assert volume(vertices, plate) == pytest.approx(0.64 * thickness, rel=0.08)  # and the rounded rim
     assert vertices[:, 2].max() == pytest.approx(0.02 + thickness / 2, abs=0.05 * thickness)
-    body, _, report = solid(*together((side, faces), sphere(0.3, 4)), 64, band=0)
-    assert body.norm(dim=1).max() < 0.305
-    assert report["thickened"] == 0
-    with pytest.raises(EmptyResultError, match="encloses no space.*band"):
-        solid(side, faces, 64, band=0)
 
 
 def test_solid_does_not_depend_on_order_winding_or_repeats():
@@ -400,10 +393,7 @@ def test_project_lands_on_the_original_and_turns_nothing():
     vertices, faces = tensors(trimesh.creation.icosphere(subdivisions=3, radius=0.42))
     moved = project(vertices, faces, *original)
     assert Surface(*original).closest(moved).distance.max() < 1e-6
-    half = project(vertices, faces, *original, amount=0.5)
-    assert torch.allclose(half, (vertices + moved) / 2, atol=1e-6)
     assert torch.equal(project(vertices, faces, *original, limit=0.01), vertices)
-    assert torch.equal(project(vertices, faces, *original, amount=0.0), vertices)
 
 
 def test_project_undoes_moves_that_turn_faces():
@@ -469,11 +459,8 @@ def test_settings_out_of_range_are_named():
     for resolution in (0, 7, 4096):
         with pytest.raises(SettingsError, match=f"resolution is {resolution}"):
             solid(*mesh, resolution)
-    for band in (-1, 0.2, 9):
-        with pytest.raises(SettingsError, match=f"band is {band}"):
-            solid(*mesh, 32, band)
-    for amount, limit in ((1.5, 1.0), (-0.1, 1.0), (1.0, -1.0), (float("nan"), 1.0)):
-        with pytest.raises(SettingsError, match="amount"):
-            project(*mesh, *mesh, amount, limit)
+    for limit in (-1.0, float("nan")):
+        with pytest.raises(SettingsError, match="limit is"):
+            project(*mesh, *mesh, limit)
     with pytest.raises(EmptyResultError):
         project(*mesh, mesh[0], mesh[1][:0])

@@ -29,15 +29,13 @@ class Original(Surface):
     """The mesh to bake from, usually the raw one, ready for queries.
 
     Args:
-        vertices: [V, 3] finite. faces: [F, 3], at least one.
-        normals: [V, 3] unit normals to interpolate, for faces that are wound alike; without them its faces' own, which
-            need no common winding.
+        vertices: [V, 3] finite. faces: [F, 3], at least one; they need no common winding.
     """
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, normals: torch.Tensor | None = None) -> None:
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
         check_mesh(vertices, faces, some_faces=True)
         super().__init__(vertices, faces)
-        self.vertices, self.faces, self.normals = vertices, faces, normals
+        self.vertices, self.faces = vertices, faces
 
     def snap(self, points: torch.Tensor, limit: float = LIMIT) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The nearest points of the surface within `limit` world units; fastest where neighbours in the list are near.
@@ -58,25 +56,17 @@ class Original(Surface):
         self._launch.launch_parallel(snap_point, len(points), self._mesh.id, points, limit, *found)
         return snapped, self._named(face), weights
 
-    def normals_at(
-        self, face: torch.Tensor, weights: torch.Tensor, towards: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Unit normals of points that snap found, turned to the side of `towards`.
-
-        Returns:
-            [N, 3], `towards` itself where nothing was found or the face has no area; [N] bool, which were turned.
-        """
+    def normals_at(self, face: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
+        """[N, 3] unit normals of faces [N] that snap found, turned to the side of `towards` [N, 3]; `towards` itself
+        where nothing was found or the face has no area."""
         corners = self.faces[face.clamp_min(0).long()].long()
-        if self.normals is None:
-            a, b, c = self.vertices[corners].double().unbind(1)  # fp64: faces may be tiny
-            normal = torch.linalg.cross(b - a, c - a)
-            normal = (normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-300)).float()
-        else:
-            normal = F.normalize((self.normals[corners] * weights[:, :, None]).sum(1), dim=1)
+        a, b, c = self.vertices[corners].double().unbind(1)  # fp64: faces may be tiny
+        normal = torch.linalg.cross(b - a, c - a)
+        normal = (normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-300)).float()
         turned = (normal * towards).sum(1) < 0
         normal = torch.where(turned[:, None], -normal, normal)
         found = (face >= 0) & (normal.norm(dim=1) > 0.5)
-        return torch.where(found[:, None], normal, towards), found & turned
+        return torch.where(found[:, None], normal, towards)
 
     def open_share(
         self, points: torch.Tensor, normals: torch.Tensor, rays: int, limit: float, seed: int
@@ -256,8 +246,8 @@ def bake_normals(
         tangent = texels.at(tangents, faces, part)
         t = F.normalize(tangent[:, :3], dim=1)
         b = torch.linalg.cross(n, t) * torch.where(tangent[:, 3:] < 0, -1.0, 1.0)
-        _, face, weights = original.snap(texels.at(vertices, faces, part), limit)
-        normal, _ = original.normals_at(face, weights, n)
+        face = original.snap(texels.at(vertices, faces, part), limit)[1]
+        normal = original.normals_at(face, n)
         # the solution of x t + y b + z n = normal; t need not be quite square to n
         rows = (torch.linalg.cross(b, n), torch.linalg.cross(n, t), torch.linalg.cross(t, b))
         local = torch.stack([(normal * row).sum(1) for row in rows], 1) * (t * rows[0]).sum(1, keepdim=True).sign()
@@ -279,9 +269,7 @@ def bake_occlusion(
 ) -> torch.Tensor:
     """Ambient occlusion: the share of the sky over each texel that the original leaves free.
 
-    Rays start on the original and are drawn with the cosine to its normal (face or interpolated, see Original). Where
-    the nearest point is the other side of a thin part, which only an Original with normals can tell, they start where
-    the texel's normal leaves the original.
+    Rays start on the original and are drawn with the cosine to its faces' normals.
 
     Args:
         vertices, normals: [V, 3] of the unwrapped mesh, world frame; faces: [F, 3].
@@ -297,14 +285,8 @@ def bake_occlusion(
     points, poles = (torch.empty(len(texels), 3, device=vertices.device) for _ in range(2))
     for part in texels.parts():
         n = F.normalize(texels.at(normals, faces, part), dim=1)
-        own = texels.at(vertices, faces, part)
-        at, face, weights = original.snap(own, limit)
-        pole, behind = original.normals_at(face, weights, n)
-        if original.normals is not None:  # so `behind` is a thin part's other side, not just another winding
-            behind = behind.nonzero().squeeze(1)
-            ahead = original.rays(own[behind], n[behind], limit).distance
-            at[behind] = own[behind] + n[behind] * torch.where(ahead.isinf(), 0, ahead)[:, None]
-            pole[behind] = n[behind]
+        at, face, _ = original.snap(texels.at(vertices, faces, part), limit)
+        pole = original.normals_at(face, n)
         points[part], poles[part] = at + lift * pole, pole
     share = original.open_share(points, poles, rays, reach, seed)
     return texels.image(share[:, None])[:, :, 0]

@@ -23,7 +23,7 @@ from ..query.surface import Surface
 from . import lattice_kernels as kernels
 from .lattice import Lattice, outside
 
-_BANDS = (0.75, 4.0)
+_BAND = 1.0  # cells to either side of a sheet that become solid; thinner ones tear
 _PULL = 0.02  # of each crossing on its cell's vertex, against 1 of the tangent plane there
 _CHUNK = 1 << 21  # rows
 _FAR = 1e6
@@ -56,25 +56,23 @@ class _Sheets:
     """What the surface does not enclose."""
 
     surface: Surface  # the whole mesh, in cells
-    band: float  # cells
     distance: torch.Tensor  # [nodes of the lattice] float32, cells to the surface near sheets, inf elsewhere
 
 
 def solid(
-    vertices: torch.Tensor, faces: torch.Tensor, resolution: int = 256, band: float = 1.0
+    vertices: torch.Tensor, faces: torch.Tensor, resolution: int = 256
 ) -> tuple[torch.Tensor, torch.Tensor, dict]:
     """The boundary of all that cannot be reached from outside, as one closed manifold mesh.
 
     Inner shells and cavities disappear, parts that touch or overlap become one, holes and gaps narrower than a cell are
     closed. What the surface does not enclose at this resolution (open sheets, hollow bodies with a hole wider than a
-    cell, walls thinner than a cell) becomes a solid that reaches `band` cells to either side of it. The winding of the
+    cell, walls thinner than a cell) becomes a solid that reaches a cell to either side of it. The winding of the
     input does not matter; repeated and degenerate faces do no harm.
 
     Args:
         vertices: [V, 3] finite. faces: [F, 3] integers; faces beside each other share vertices, for what lies beside an
             edge of one face is taken for a hole.
         resolution: cells along the longest side of the bounding box, 8 - 2048.
-        band: cells, 0.75 - 4; 0 drops what the surface does not enclose.
 
     Returns:
         vertices [V', 3] float32 and faces [F', 3] int32, wound outward: every edge has two faces and the faces round
@@ -82,20 +80,13 @@ def solid(
         hole was closed), "thickened" (lattice points inside thickened sheets)}.
 
     Raises:
-        As lattice.outside(). SettingsError: band out of range. EmptyResultError: nothing is enclosed and band is 0.
+        As lattice.outside().
     """
-    if band != 0 and not _BANDS[0] <= band <= _BANDS[1]:
-        raise SettingsError(f"The band is {band} cells; choose from {_BANDS[0]} to {_BANDS[1]}, or 0 to drop sheets.")
-    lattice = outside(vertices, faces, resolution, margin=ceil(band) + 4)
-    sheets = _thicken(lattice, band) if band else None
+    lattice = outside(vertices, faces, resolution, margin=ceil(_BAND) + 4)
+    sheets = _thicken(lattice)
     cells = _cells(lattice)
     if len(cells.nodes) == 0:
-        if band:
-            raise EmptyResultError("All faces of the mesh are without area: there is no surface to work on.")
-        raise EmptyResultError(
-            f"The mesh encloses no space at resolution {resolution}: all of it is open sheets or thinner than a cell. "
-            "Choose a band above 0, a higher resolution, or keep the surface as it is."
-        )
+        raise EmptyResultError("All faces of the mesh are without area: there is no surface to work on.")
     edges = _edges(lattice, cells, sheets)
     points, triangles = _contour(lattice, cells, edges)
     thickened = int((lattice.states == kernels.THICK).sum())
@@ -108,7 +99,6 @@ def project(
     faces: torch.Tensor,
     original_vertices: torch.Tensor,
     original_faces: torch.Tensor,
-    amount: float = 1.0,
     limit: float = _FAR,
 ) -> torch.Tensor:
     """Move vertices towards the closest points of the original mesh, without turning a face by a right angle or more.
@@ -116,19 +106,16 @@ def project(
     Moves that would turn a face are halved until they do not, and undone after four times.
 
     Args:
-        amount: 0 - 1, the share of the way.
         limit: world units; vertices farther than this from the original stay.
 
     Returns:
         [V, 3] float32 vertices.
 
     Raises:
-        EmptyResultError, MeshError: as check_mesh, for both meshes. SettingsError: amount out of range.
+        EmptyResultError, MeshError: as check_mesh, for both meshes. SettingsError: a negative limit.
     """
-    if not 0 <= amount <= 1 or not limit >= 0:
-        raise SettingsError(
-            f"amount is {amount} and limit {limit}; choose an amount of 0 to 1 and a limit of 0 or more."
-        )
+    if not limit >= 0:
+        raise SettingsError(f"The limit is {limit}; choose 0 or more.")
     check_mesh(vertices, faces, some_faces=True)
     check_mesh(original_vertices, original_faces, some_faces=True)
     used = faces.long().unique()
@@ -137,7 +124,7 @@ def project(
     goal = hits.points(original_vertices.float(), original_faces)
     move = torch.zeros_like(start)
     move[used] = torch.where((hits.face >= 0)[:, None], goal - start[used], 0.0)
-    share = torch.full((len(start), 1), float(amount), device=start.device)
+    share = torch.ones(len(start), 1, device=start.device)
     while True:
         result = start + share * move
         held = torch.zeros_like(share[:, 0], dtype=torch.bool)
@@ -148,7 +135,7 @@ def project(
         held &= share[:, 0] > 0
         if not bool(held.any()):
             return result
-        share[held] = torch.where(share[held] > amount / 12, share[held] / 2, 0.0)
+        share[held] = torch.where(share[held] > 1 / 12, share[held] / 2, 0.0)
 
 
 def _normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -157,13 +144,13 @@ def _normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     return torch.linalg.cross(b - a, c - a)
 
 
-def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
-    """Move the outside points within `band` cells of sheets inside; None if there are no sheets.
+def _thicken(lattice: Lattice) -> _Sheets | None:
+    """Move the outside points within _BAND cells of sheets inside; None if there are no sheets.
 
     Sheets are touched cells that have only outside points up to one cell away.
     """
     near = torch.zeros_like(lattice.states)
-    reach = ceil(band) + 1
+    reach = ceil(_BAND) + 1
     launch_parallel(
         kernels.mark_sheets,
         lattice.nodes,
@@ -181,9 +168,9 @@ def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
     surface = Surface(lattice.points, lattice.faces)
     distance = torch.full((lattice.nodes,), torch.inf, device=near.device)
     for chunk in nodes.split(_CHUNK):
-        distance[chunk] = surface.closest(_coordinates(lattice, chunk).float(), band + 2.0).distance
-    lattice.states[distance <= band] = kernels.THICK
-    return _Sheets(surface, band, distance)
+        distance[chunk] = surface.closest(_coordinates(lattice, chunk).float(), _BAND + 2.0).distance
+    lattice.states[distance <= _BAND] = kernels.THICK
+    return _Sheets(surface, distance)
 
 
 def _coordinates(lattice: Lattice, nodes: torch.Tensor) -> torch.Tensor:
@@ -238,7 +225,7 @@ def _outermost(lattice: Lattice, key: torch.Tensor, rising: torch.Tensor) -> tup
 
 def _cross_bands(lattice: Lattice, sheets: _Sheets, key, rising, depth, normal) -> None:
     """Depth and normal where an edge leaves the band round a sheet, written into depth and normal."""
-    distance, band = sheets.distance, sheets.band
+    distance = sheets.distance
     ends = lattice.ends(key)
     rows = (ends == kernels.THICK).any(1).nonzero().squeeze(1)
     for chunk in rows.split(_CHUNK):
@@ -249,11 +236,11 @@ def _cross_bands(lattice: Lattice, sheets: _Sheets, key, rising, depth, normal) 
         distances = torch.stack([distance[key[chunk] // 3], distance[high.clamp_min(0)]], 1)
         up = rising[chunk]
         inner, outer = torch.where(up, *distances.unbind(1)), torch.where(up, *distances.flip(1).unbind(1))
-        outer = torch.where(outer.isfinite() & (outer > band), outer, inner + 1)
-        share = ((band - inner) / (outer - inner).clamp_min(1e-3)).clamp(0.02, 0.98)
+        outer = torch.where(outer.isfinite() & (outer > _BAND), outer, inner + 1)
+        share = ((_BAND - inner) / (outer - inner).clamp_min(1e-3)).clamp(0.02, 0.98)
         depth[chunk] = torch.where(up, share, 1 - share)
         point = low + step * depth[chunk][:, None]
-        hits = sheets.surface.closest(point, band + 2.0)
+        hits = sheets.surface.closest(point, _BAND + 2.0)
         away = point - hits.points(lattice.points, lattice.faces)
         normal[chunk] = torch.nn.functional.normalize(away, dim=1, eps=1e-30)
 

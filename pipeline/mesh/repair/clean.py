@@ -19,16 +19,14 @@ from .winding import sides_seen
 class CleanSettings:
     """What to clean. The defaults are for meshes as decoders and scanners give them."""
 
-    weld: float | None = 0.0  # world units, see repair.weld; 0 for equal coordinates only, None for not at all
+    weld: bool = True  # vertices of equal coordinates
     min_area_share: float = 1e-5  # components with less of the mesh's area are dropped; 0 keeps all
-    min_faces: int = 0  # and those with fewer faces
     max_hole_perimeter: float = 3e-2  # world units; holes with a shorter rim are filled; 0 fills none
-    cavities: bool = True  # closed components inside others face inward, see manifold.outward
 
     def __post_init__(self) -> None:
-        for name in ("weld", "min_area_share", "min_faces", "max_hole_perimeter"):
+        for name in ("min_area_share", "max_hole_perimeter"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if not (math.isfinite(value) and value >= 0):
                 raise SettingsError(f"{name} is {value}; expected a number of at least 0.")
         if self.min_area_share > 1:
             raise SettingsError(f"min_area_share is {self.min_area_share}; expected a share, 0 to 1.")
@@ -36,7 +34,7 @@ class CleanSettings:
 
 # For a mesh that was clean and then changed: simplifying can make faces degenerate or equal and edges non-manifold,
 # but neither fragments nor holes; vertices that the first cleaning parted stay apart.
-AFTER_SIMPLIFYING = CleanSettings(weld=None, min_area_share=0, max_hole_perimeter=0)
+AFTER_SIMPLIFYING = CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0)
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
     kind, changes = faces.dtype, {}
     faces = faces.int()
     changes["welded_vertices"] = 0
-    if settings.weld is not None:
-        vertices, faces, changes["welded_vertices"] = weld(vertices, faces, settings.weld)
+    if settings.weld:
+        vertices, faces, changes["welded_vertices"] = weld(vertices, faces)
     order, again = by_corners(faces)
     flat = degenerate(vertices, faces).index_select(0, order)
     changes["degenerate_faces"] = int(flat.count_nonzero())
@@ -81,8 +79,8 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
     topology = topology.turned(flip)
     changes["non_manifold_edges"] = topology.crowded_edges
     changes["small_components"] = 0
-    if settings.min_area_share > 0 or settings.min_faces > 0:
-        keep = large_components(topology, settings.min_area_share, settings.min_faces)
+    if settings.min_area_share > 0:
+        keep = large_components(topology, settings.min_area_share)
         changes["small_components"] = int((~keep).sum())
         if changes["small_components"]:
             flip, topology = flip[keep[topology.component]], topology.kept(keep)
@@ -93,7 +91,7 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
     changes["filled_holes"] = 0
     if settings.max_hole_perimeter > 0:
         vertices, topology, changes["filled_holes"] = close_holes(vertices, topology, settings.max_hole_perimeter)
-    turn = outward(vertices, topology, settings.cavities)
+    turn = outward(vertices, topology)
     changes["turned_faces"] = int((flip ^ turn[:before]).sum())
     topology = topology.turned(turn)
     parted = part(vertices, topology)

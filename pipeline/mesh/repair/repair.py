@@ -1,7 +1,7 @@
-"""Repair of triangle meshes, one defect a function: (vertices, faces, ...) -> (vertices, faces, how much was changed).
+"""Repair of triangle meshes, one defect a function, on the mesh's device; `clean` runs them in the right order.
 
-Plain torch and scipy, on the mesh's device. vertices: [V, 3] float, faces: [F, 3] int32 or int64, wound anticlockwise
-as seen from outside. The order of what stays is kept. `clean` runs them in the right order and faster.
+vertices: [V, 3] float, faces: [F, 3] int32 or int64, wound anticlockwise as seen from outside. The order of what stays
+is kept.
 """
 
 from __future__ import annotations
@@ -11,28 +11,21 @@ from dataclasses import replace
 import torch
 
 from ..topology.columns import chunks, corners, cross, difference, dot
-from ..topology.half_edges import HalfEdges, Sheets, by_corners, by_kernels, components, following
-from ..topology.manifold import Topology, face_measures, match, outward, part
+from ..topology.half_edges import by_kernels, components, following
+from ..topology.manifold import Topology, face_measures
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
 _SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
 _SHEET = 0.7  # area of a hole by its component's, above which it is no hole but the rim of a sheet
 
 
-def weld(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Merge vertices at the same place into the first of them.
-
-    Args:
-        tolerance: 0 for equal coordinates; else the side, in world units, of the cells of a grid, and vertices of the
-            same cell are merged (so two that are nearer than the tolerance but in different cells are not).
+def weld(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Merge vertices of equal coordinates into the first of them.
 
     Returns:
         vertices without those merged away, faces (some may have become degenerate), how many were merged away.
     """
-    if tolerance > 0:
-        place = (vertices.double() / tolerance).round().long()
-    else:
-        place = (vertices.float() + 0.0).view(torch.int32).long()  # adding 0 makes -0 the same as 0
+    place = (vertices.float() + 0.0).view(torch.int32).long()  # adding 0 makes -0 the same as 0
     x, y, z = place.unbind(1)
     # A hash of 64 bits, so one sort is enough; that two places fall together is ruled out below.
     mixed = x * 0x2545F4914F6CDD1D + y
@@ -51,13 +44,6 @@ def weld(vertices: torch.Tensor, faces: torch.Tensor, tolerance: float = 0.0) ->
     kept = target == torch.arange(len(order), device=order.device)
     number = (kept.cumsum(0) - 1)[target].to(faces.dtype)
     return vertices[kept], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), merged
-
-
-def drop_degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Drop faces of no area: corners that are the same vertex, or on a line to fp32 rounding."""
-    flat = degenerate(vertices, faces)
-    dropped = int(flat.count_nonzero())
-    return vertices, faces[~flat] if dropped else faces, dropped
 
 
 def degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -81,121 +67,27 @@ def degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     return flat
 
 
-def drop_duplicates(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Drop faces with the same three vertices as an earlier one, whichever way they are wound."""
-    order, again = by_corners(faces)
-    repeated = torch.zeros_like(again)
-    repeated[order[again].long()] = True
-    dropped = int(again.count_nonzero())
-    return vertices, faces[~repeated] if dropped else faces, dropped
-
-
-def drop_small_components(
-    vertices: torch.Tensor, faces: torch.Tensor, area_share: float = 1e-5, min_faces: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Drop components with less than `area_share` of the mesh's area or fewer than `min_faces` faces; the largest by
-    area always stays. Bodies that only touch, in a vertex or an edge of more than two faces, are components of their
-    own (see `match`).
-
-    Returns:
-        vertices as they are, faces, how many components were dropped.
-    """
-    topology, _ = match(vertices, HalfEdges.of(faces))
-    keep = large_components(topology, area_share, min_faces)
-    return vertices, faces[keep[topology.component]], int((~keep).sum())
-
-
-def large_components(topology: Topology, area_share: float, min_faces: int) -> torch.Tensor:
-    """[components] bool: those that `drop_small_components` keeps."""
-    count = len(topology.one_sided)
-    if count == 0:
-        return topology.one_sided
+def large_components(topology: Topology, area_share: float) -> torch.Tensor:
+    """[components] bool: those with at least `area_share` of the mesh's area; the largest always is one. Bodies that
+    only touch, in a vertex or an edge of more than two faces, are components of their own (see `match`)."""
     area = topology.area
-    keep = (area >= area_share * area.sum()) & (torch.bincount(topology.component, minlength=count) >= min_faces)
-    keep[area.argmax()] = True
+    keep = area >= area_share * area.sum()
+    if len(keep):
+        keep[area.argmax()] = True
     return keep
 
 
-def repair_edges(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Take apart edges of more than two faces without opening the mesh: `match` pairs the faces round them, `part`
-    doubles vertices and edges. Faces keep their winding; degenerate and repeated ones must be gone.
-
-    Returns:
-        vertices with the new ones behind, faces, how many edges had more than two faces.
-    """
-    edges = HalfEdges.of(faces)
-    topology, _ = match(vertices, edges)
-    ends = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
-    ends[torch.cat(edges.ends(edges.crowded))] = True
-    parted = part(vertices, topology, ends)
-    return parted.vertices, parted.faces.to(faces.dtype), topology.crowded_edges
-
-
-def split_vertices(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Give each fan of faces that meets others only in a vertex a copy of that vertex.
-
-    Returns:
-        vertices with the copies behind, faces, how many copies were made.
-    """
-    edges = HalfEdges.of(faces)
-    topology, _ = match(vertices, edges)
-    parted = part(vertices, replace(topology, crowded=topology.crowded[:0]))
-    return parted.vertices, parted.faces.to(faces.dtype), parted.copies
-
-
-def orient(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Faces wound alike across every edge of two faces, and outward (positive signed volume) for each component.
-
-    Open components face away from the middle of the mesh's bounding box. Components that cannot be oriented (Moebius
-    strips) keep their winding.
-    """
-    sheets = Sheets.of(faces.int(), HalfEdges.of(faces).twin)
-    faces = torch.where(sheets.flip[:, None], faces.flip(1), faces)
-    _, volume = face_measures(vertices, faces, sheets.label, len(sheets.orientable))
-    inward = ((volume < 0) & sheets.orientable).index_select(0, sheets.label)
-    return torch.where(inward[:, None], faces.flip(1), faces)
-
-
-def orient_solid(
-    vertices: torch.Tensor, faces: torch.Tensor, cavities: bool = True
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """As `orient`, but edges of more than two faces, too, are paired (`match`), and with `cavities` closed components
-    inside an odd number of others face inward (`outward`).
-
-    Returns:
-        vertices as they are, faces, how many were turned.
-    """
-    topology, flip = match(vertices, HalfEdges.of(faces))
-    flip = flip ^ outward(vertices, topology.turned(flip), cavities)
-    return vertices, torch.where(flip[:, None], faces.flip(1), faces), int(flip.sum())
-
-
-def fill_small_holes(
-    vertices: torch.Tensor, faces: torch.Tensor, max_perimeter: float = 3e-2
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Close loops of open edges that are shorter than max_perimeter (world units) with a fan round their centre.
-
-    Loops and centres as CuMesh: open edges join at vertices where exactly two of them meet; a chain is a loop if
-    both ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the
-    winding of the faces beside it. Slits, which enclose no area, stay open: they want welding.
-
-    Returns:
-        vertices with the centres behind, faces with the fans behind, the number of holes filled.
-    """
-    edges = HalfEdges.of(faces)
-    start, end = edges.ends(edges.border())
-    chosen, loop, centre = _loops(vertices, start, end, max_perimeter)
-    fan = torch.stack([end[chosen], start[chosen], len(vertices) + loop], 1).to(faces.dtype)
-    return torch.cat([vertices, centre]), torch.cat([faces, fan]), len(centre)
-
-
 def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float) -> tuple[torch.Tensor, Topology, int]:
-    """`fill_small_holes` for faces whose twins are known and that are wound alike, at edges of one face only; loops
-    that lead through several components, or through a one-sided one against its winding, stay open, and so do the rims
-    of sheets, whose fans would lie on the sheet itself.
+    """Close loops of edges of one face that are shorter than max_perimeter (world units) with a fan round their centre.
+
+    Loops and centres as CuMesh: open edges join at vertices where exactly two of them meet; a chain is a loop if both
+    ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the winding
+    of the faces beside it. Slits, which enclose no area, stay open: they want welding. So do loops that lead through
+    several components, or through a one-sided one against its winding, and the rims of sheets, whose fans would lie on
+    the sheet itself.
 
     Returns:
-        vertices, the topology with the fans behind, the number of holes filled.
+        vertices with the centres behind, the topology with the fans behind, the number of holes filled.
     """
     border = topology.border()
     start = topology.faces.reshape(-1)[border].long()
@@ -230,12 +122,12 @@ def _loops(
     start: torch.Tensor,
     end: torch.Tensor,
     max_perimeter: float,
-    component: torch.Tensor | None = None,
-    areas: torch.Tensor | None = None,
+    component: torch.Tensor,
+    areas: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Small loops among open edges: [N] int64 the edges that are in one, [N] the number of its loop, and the loops'
-    centres [L, 3]. With the edges' components [N] and the components' areas [C] only loops within one that is much
-    larger than the loop's fan, and whose edges lead from one to the next."""
+    """Small loops among open edges of the components [N], whose areas are [C]: [N] int64 the edges that are in one, [N]
+    the number of its loop, and the loops' centres [L, 3]. A loop's edges lead from one to the next within one
+    component, which is much larger than the loop's fan."""
     if len(start) == 0:
         return start, start, vertices[:0]
     loop, count = _chains(start, end)
@@ -244,20 +136,17 @@ def _loops(
     leads_on = (meetings[place] == 2).reshape(2, -1).all(0)
     closed = torch.ones(count, dtype=torch.bool, device=start.device)
     closed[loop[~leads_on]] = False
-    if component is not None:
-        begun = torch.bincount(place[: len(start)], minlength=len(meetings))
-        closed[loop[begun[place[: len(start)]] != 1]] = False
-        own = component[_any_of(loop, count)]
-        closed[loop[component != own[loop]]] = False
+    begun = torch.bincount(place[: len(start)], minlength=len(meetings))
+    closed[loop[begun[place[: len(start)]] != 1]] = False
+    own = component[_any_of(loop, count)]
+    closed[loop[component != own[loop]]] = False
     a, b = vertices[start].double(), vertices[end].double()
     total = a.new_zeros(count, 4)
     total.index_add_(0, loop, torch.cat([(a + b) / 2, (b - a).norm(dim=1, keepdim=True)], 1))
     centre, perimeter = total[:, :3] / torch.bincount(loop, minlength=count)[:, None], total[:, 3]
     to_centre = torch.linalg.cross(b - a, centre[loop] - a).norm(dim=1) / 2
     area = perimeter.new_zeros(count).index_add_(0, loop, to_centre)
-    small = closed & (perimeter < max_perimeter) & (area > _SLIT * perimeter**2)
-    if component is not None:
-        small &= area < _SHEET * areas[own]
+    small = closed & (perimeter < max_perimeter) & (area > _SLIT * perimeter**2) & (area < _SHEET * areas[own])
     chosen = small[loop].nonzero().squeeze(1)
     return chosen, (small.cumsum(0) - 1)[loop[chosen]], centre[small].to(vertices.dtype)
 
@@ -290,12 +179,6 @@ def drop_unused(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tens
         return vertices, faces, 0
     number = (used.cumsum(0) - 1).to(faces.dtype)
     return vertices[used], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), dropped
-
-
-def drop_bad_faces(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Faces without those of no area (to fp32 rounding) and without repeats of the same three vertices."""
-    _, faces, _ = drop_degenerate(vertices, faces)
-    return drop_duplicates(vertices, faces)[1]
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

@@ -271,18 +271,17 @@ def _flattest_pairs(
     return torch.cat(found)
 
 
-def outward(vertices: torch.Tensor, topology: Topology, cavities: bool = True) -> torch.Tensor:
+def outward(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
     """[F] bool faces to turn, whole components of faces that are already wound alike, so that they face outward.
 
-    Closed components get a positive volume; with `cavities` those inside an odd number of other closed components a
-    negative one, as they bound a hollow in the material: normals then point from material to empty space everywhere.
-    Open components face away from the middle of the mesh's bounding box. One-sided components stay as they are.
+    Closed components get a positive volume, those inside an odd number of other closed components a negative one, as
+    they bound a hollow in the material: normals then point from material to empty space everywhere. Open components
+    face away from the middle of the mesh's bounding box. One-sided components stay as they are.
     """
     turn = topology.volume < 0
-    if cavities:
-        closed = topology.closed()
-        if int(closed.sum()) > 1:
-            turn = turn ^ _enclosed(vertices, topology.faces, topology.component, closed)
+    closed = topology.closed()
+    if int(closed.sum()) > 1:
+        turn = turn ^ _enclosed(vertices, topology.faces, topology.component, closed)
     return (turn & ~topology.one_sided).index_select(0, topology.component)
 
 
@@ -349,15 +348,11 @@ class Parted:
     midpoints: int  # vertices added in the middle of edges
 
 
-def part(vertices: torch.Tensor, topology: Topology, only: torch.Tensor | None = None) -> Parted:
+def part(vertices: torch.Tensor, topology: Topology) -> Parted:
     """Give every fan of faces round a vertex, joined by twins, a vertex of its own, and every pair of faces its own
     edge: where both ends of two pairs are still the same vertices, one pair is divided at the edge's midpoint, so that
-    nothing is opened.
-
-    Args:
-        only: [V] bool vertices that may be copied; all without it.
-    """
-    faces, copied = _split_fans(topology, len(vertices), only)
+    nothing is opened."""
+    faces, copied = _split_fans(topology, len(vertices))
     vertices = torch.cat([vertices, vertices[copied]])
     half, middle, ends = _surplus(faces, topology)
     between = vertices[ends].double().mean(1).to(vertices.dtype)
@@ -365,13 +360,11 @@ def part(vertices: torch.Tensor, topology: Topology, only: torch.Tensor | None =
     return Parted(torch.cat([vertices, between]), faces, len(copied), len(ends))
 
 
-def _split_fans(topology: Topology, count: int, only: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _split_fans(topology: Topology, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces [F, 3] int32 with new vertices for all fans of a vertex but the first, and [N] int64 the vertex that each
     new one copies."""
     start, twin = topology.faces.reshape(-1), topology.twin
     several = _may_have_several_fans(start, twin, count)
-    if only is not None:
-        several &= only
     corner = several.index_select(0, start).nonzero().squeeze(1)
     if len(corner) == 0:
         return topology.faces, corner
