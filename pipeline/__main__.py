@@ -21,11 +21,9 @@ from .export import AlphaMode
 from .export.files import check_writable, writing
 from .export.state import save_state
 from .image import prepare, read_mask, read_picture, rembg_remover
-from .mesh import RASTER, SIMPLIFY, UNWRAP
 from .models import build
 from .runtime import Runtime, Step, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
-from .warp import unavailable_reason
 from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -214,8 +212,7 @@ def generate(options: argparse.Namespace) -> int:
     checkpoint.require(chosen_route, not options.geometry_only)
     images = _pictures(options)
     if output:
-        for op in (SIMPLIFY, UNWRAP, RASTER):
-            backends.check(op, device)
+        stages.check_backends(backends, device, export, options.picture is not None)
     models = Models(checkpoint, build)
     models.fetch(chosen_route.roles(not options.geometry_only))
 
@@ -274,8 +271,6 @@ def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
     if options.picture is not None:
         if output is None:
             raise SettingsError("--picture shows what --output holds; give both.")
-        if unavailable_reason():
-            raise SettingsError(f"--picture needs Warp: {unavailable_reason()}")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
     paths = [path for path in (output, options.save_state, options.picture, options.report) if path is not None]

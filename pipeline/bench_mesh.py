@@ -19,9 +19,9 @@ from . import stages
 from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
 from .errors import SettingsError
 from .export.files import check_writable
-from .mesh import SIMPLIFY, UNWRAP
+from .mesh import SIMPLIFY, UNWRAP, Mesh
 from .mesh.query.surface import Surface
-from .mesh.report import MeshReport, measure
+from .mesh.report import MeshReport
 from .runtime import PeakMemory, Runtime, synchronise
 from .sparse import SparseTensor, Voxels
 from .warp import unavailable_reason
@@ -85,13 +85,13 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
     yield replace(row, notes=f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
     if yardsticks:
         simplify = runtime.backends.pick(SIMPLIFY, "cpu", "fast-simplification")
-        vertices, faces = whole.vertices.cpu(), whole.faces.cpu()
+        at_first = Mesh(whole.vertices, whole.faces).to("cpu")
         row, found = _measure(
             runtime,
             f"of this the simplifying, by fast-simplification to {len(mesh.faces):,}",
-            lambda: simplify(vertices, faces, len(mesh.faces), lambda: None),
+            lambda: simplify(at_first, len(mesh.faces), lambda: None),
         )
-        yield replace(row, notes=_distance(whole, stages.Mesh(*found)))
+        yield replace(row, notes=_distance(whole, stages.Mesh(found.vertices, found.faces)))
         if name == "1 M" and find_spec("trimesh"):
             row, report = _measure(runtime, "of this the repairs, by trimesh", lambda: _trimesh(raw), calls=1)
             yield replace(row, notes=_report_notes(report.as_dict()))
@@ -168,7 +168,7 @@ def _trimesh(raw: stages.Mesh) -> MeshReport:
     mesh = trimesh.Trimesh(raw.vertices.cpu().numpy(), raw.faces.cpu().numpy(), process=True, validate=True)
     trimesh.repair.fill_holes(mesh)
     trimesh.repair.fix_normals(mesh)
-    return measure(torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).int())
+    return Mesh(torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).int()).report
 
 
 def _mesh_notes(mesh: stages.Mesh) -> str:

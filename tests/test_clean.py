@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import clean, measure, needs_warp
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
-from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings, clean
+from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings
 from pipeline.mesh.repair.repair import degenerate, weld
-from pipeline.mesh.report import measure
 from pipeline.mesh.topology import half_edges
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
 from pipeline.warp import unavailable_reason
 
-needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
 
 
@@ -202,11 +201,12 @@ def test_sheets_of_a_cpu_equal_those_by_labelling(shuffled):
     faces = turned(torch.cat([f + int(s) for (_, f), s in zip(parts, shift)])).int()
     if shuffled:
         faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(1))]
-    twin = HalfEdges.of(faces).twin
+    edges = HalfEdges.of(faces)
+    twin = edges.twin
     half = ((twin >= 0) & (twin > torch.arange(len(twin)))).nonzero().squeeze(1)
     same = faces.reshape(-1)[half] == faces.reshape(-1)[twin[half]]
     expected = two_colour(half // 3, twin[half].long() // 3, same, len(faces))
-    sheets = Sheets.of(faces, twin)
+    sheets = Sheets.of(edges)
     for found, wanted in zip((sheets.label, sheets.flip, sheets.orientable), expected):
         assert torch.equal(found, wanted)
     assert int(sheets.orientable.sum()) == 9 and len(sheets.orientable) == 12
@@ -297,7 +297,7 @@ def test_a_fin_on_a_body_leaves_the_body_closed():
         assert_manifold(done.vertices, done.faces, closed=False)
         found = measure(done.vertices, done.faces)
         assert (found.components, found.boundary_edges, found.boundary_loops, found.euler) == (2, 64, 2, 2)
-        part_of = Sheets.of(done.faces, HalfEdges.of(done.faces).twin).label
+        part_of = Sheets.of(HalfEdges.of(done.faces)).label
         closed = [measure(done.vertices, done.faces[part_of == i]).watertight for i in range(2)]
         assert sorted(closed) == [False, True] and (part_of == closed.index(True)).sum() == 64
 

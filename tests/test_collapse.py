@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 import torch
+from meshes import collapse
 
 from pipeline import bench_shapes
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh.query.surface import Surface
-from pipeline.mesh.simplify.collapse import collapse
 
 pytest.importorskip("warp")
 

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import fast_simplification
 
 from pipeline.errors import BackendError, EmptyResultError, SettingsError
+from pipeline.mesh import Mesh
 from pipeline.mesh.bake.bake import Texels, bake_voxels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.jobs.processes import run_job
 from pipeline.mesh.jobs.worker import split_faces
-from pipeline.mesh.operations import fast_simplification, triangle_by_triangle, xatlas
 from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.mesh.repair.repair import compact, vertex_normals
+from pipeline.mesh.uv.fallback import triangle_by_triangle, xatlas
 from pipeline.sparse import Voxels
 from pipeline.sparse.reference import trilinear
 
@@ -33,7 +35,7 @@ def through_the_grid(mesh, resolution):
     grid = mesh_to_dual_grid(mesh.vertices, mesh.faces, resolution)
     voxels, arrays = Voxels.single(torch.from_numpy(grid.coords)), (grid.offsets, grid.crossed)
     vertices, faces = dual_grid_to_mesh(voxels, *map(torch.from_numpy, arrays), resolution)
-    done = clean(vertices, faces, CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0))
+    done = clean(Mesh(vertices, faces), CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0))
     return done.vertices, done.faces
 
 
@@ -125,7 +127,7 @@ def holed_ball(rings=(0, 100)):
 
 
 def filled(mesh, max_perimeter):
-    return clean(*tensors(mesh), CleanSettings(max_hole_perimeter=max_perimeter))
+    return clean(Mesh(*tensors(mesh)), CleanSettings(max_hole_perimeter=max_perimeter))
 
 
 def test_small_holes_are_filled_and_large_ones_are_not():
@@ -158,7 +160,7 @@ def test_cleaning_makes_winding_consistent_and_outward():
     mesh = trimesh.util.concatenate([ball, box])
     vertices, faces = tensors(mesh)
     flip = torch.rand(len(faces), generator=torch.Generator().manual_seed(3)) < 0.5
-    done = clean(vertices, torch.where(flip[:, None], faces.flip(1), faces))
+    done = clean(Mesh(vertices, torch.where(flip[:, None], faces.flip(1), faces)))
     found = as_trimesh(done.vertices, done.faces)
     assert found.is_winding_consistent
     assert [part.volume > 0 for part in found.split()] == [True, True]

@@ -7,9 +7,9 @@ import trimesh
 
 pytest.importorskip("fast_simplification", reason="fast-simplification is not installed")
 
+from meshes import fast_simplification, measure
+
 from pipeline.mesh.jobs.processes import run_job, run_jobs
-from pipeline.mesh.operations import fast_simplification
-from pipeline.mesh.report import measure
 from pipeline.mesh.simplify import parts
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import outer_shell, outside, project, solid
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -19,10 +20,7 @@ from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.remesh import lattice as lattices
 from pipeline.mesh.remesh import solid as solids
 from pipeline.mesh.remesh.dual_grid import _touched_cells
-from pipeline.mesh.remesh.lattice import outside
 from pipeline.mesh.remesh.lattice_kernels import INSIDE, OUTSIDE
-from pipeline.mesh.remesh.outer_shell import outer_shell
-from pipeline.mesh.remesh.solid import project, solid
 
 
 def tensors(mesh):

@@ -5,6 +5,8 @@ import torch
 import trimesh
 
 pytest.importorskip("warp")
+from meshes import original as original_of
+
 from pipeline.mesh.query.surface import Surface
 
 
@@ -89,7 +91,6 @@ def test_no_queries():
 
 
 def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
-    from pipeline.mesh.bake.bake import Original
     from pipeline.mesh.query import surface
 
     monkeypatch.setattr(surface, "_MANY", 0)
@@ -97,7 +98,7 @@ def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
     vertices, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces)
     faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))]
     before, centres = faces.clone(), vertices[faces].mean(1)
-    row, original = torch.arange(len(faces)), Original(vertices, faces)
+    row, original = torch.arange(len(faces)), original_of(vertices, faces)
     hits = original.closest(centres)
     assert torch.equal(hits.face, row) and (hits.points(vertices, faces) - centres).abs().max() < 1e-6
     assert torch.equal(original.rays(centres * 3, -centres / centres.norm(dim=1, keepdim=True)).face, row)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from meshes import measure
 from PIL import Image
 
 from pipeline import image
 from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
-from pipeline.mesh.report import measure
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels

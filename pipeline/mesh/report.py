@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from .checks import check_mesh
 from .topology.half_edges import HalfEdges, Sheets, components
 from .topology.manifold import face_measures
 
@@ -62,18 +61,13 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
-    """Count what MeshReport says, on the mesh's device.
+def measure(vertices: torch.Tensor, edges: HalfEdges, sheets: Sheets) -> MeshReport:
+    """Count what MeshReport says, on the mesh's device; `Mesh.report` keeps it.
 
     Args:
-        vertices: [V, 3] float. faces: [F, 3] int32 or int64; may be empty.
-
-    Raises:
-        MeshError: not a triangle mesh, vertices that are not finite, faces that name vertices there are not.
+        vertices: [V, 3] finite. edges, sheets: of the faces.
     """
-    check_mesh(vertices, faces)
-    faces = faces.int()
-    edges = HalfEdges.of(faces)
+    faces = edges.faces
     border, crowded, start = edges.border(), edges.crowded_edges, faces.reshape(-1)
     one, other = edges.pairs()
     same_way = int((start.index_select(0, one) == start.index_select(0, other)).count_nonzero())
@@ -81,14 +75,14 @@ def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
     used = torch.bincount(start, minlength=len(vertices)) > 0
     watertight = len(faces) > 0 and len(border) == 0 and crowded == 0
     one = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
-    area, volume = (float(total) for total in face_measures(vertices, faces, one, 1))
+    area, volume = (float(total) for total in face_measures(vertices, faces, one, 1, edges.kernels))
     bounds = None
     if len(vertices):
         bounds = tuple(tuple(corner.tolist()) for corner in (vertices.amin(0), vertices.amax(0)))
     return MeshReport(
         vertices=len(vertices),
         faces=len(faces),
-        components=_components(edges),
+        components=_components(edges, sheets),
         boundary_edges=len(border),
         boundary_loops=_loops(edges, border),
         non_manifold_edges=crowded,
@@ -101,9 +95,8 @@ def measure(vertices: torch.Tensor, faces: torch.Tensor) -> MeshReport:
     )
 
 
-def _components(edges: HalfEdges) -> int:
+def _components(edges: HalfEdges, sheets: Sheets) -> int:
     """Sheets of faces, joined where edges have more than two."""
-    sheets = Sheets.of(edges.faces, edges.twin)
     sheet = sheets.label[edges.crowded // 3]
     together = edges.edge[1:] == edges.edge[:-1]
     return components(sheet[1:][together], sheet[:-1][together], len(sheets.orientable))[1]

@@ -1,5 +1,17 @@
 """Pictures of meshes, by a software rasteriser on Warp."""
 
+from .operations import OPERATIONS, RENDER
 from .scene import ALPHA_MODES, MODES, Camera, Softbox, Studio, Subject, render, turntable
 
-__all__ = ["ALPHA_MODES", "MODES", "Camera", "Softbox", "Studio", "Subject", "render", "turntable"]
+__all__ = [
+    "ALPHA_MODES",
+    "MODES",
+    "OPERATIONS",
+    "RENDER",
+    "Camera",
+    "Softbox",
+    "Studio",
+    "Subject",
+    "render",
+    "turntable",
+]

@@ -6,7 +6,7 @@ Each stage is a function from dataclass to dataclass; `generate` calls them in a
 Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j, k) is [i, i + 1] / R - 0.5.
 """
 
-from .finish import bake_texture, color_vertices, draw, export_glb, process_mesh
+from .finish import bake_texture, check_backends, color_vertices, draw, export_glb, process_mesh
 from .networks import (
     decode_shape,
     decode_texture,
@@ -50,6 +50,7 @@ __all__ = [
     "TexturedMesh",
     "Unwrapped",
     "bake_texture",
+    "check_backends",
     "color_vertices",
     "decode_shape",
     "decode_texture",

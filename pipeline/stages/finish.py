@@ -10,19 +10,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .. import mesh as geometry
 from .. import sparse
+from ..backends import Backends
 from ..errors import BackendError, EmptyResultError, MeshError, SettingsError
 from ..export import AlphaMode, Geometry, Material, write_glb
-from ..mesh import NEAREST, RASTER, SIMPLIFY, UNWRAP
+from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
 from ..mesh.bake.bake import Original, Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
 from ..mesh.remesh import RESOLUTIONS
-from ..mesh.repair.clean import AFTER_SIMPLIFYING, Cleaned, CleanSettings, clean
+from ..mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings
 from ..mesh.repair.repair import compact, vertex_normals
-from ..mesh.report import measure
-from ..render import Camera, Subject, turntable
+from ..render import RENDER, Camera, Subject
 from ..runtime import Runtime
-from ..warp import unavailable_reason
 from .values import (
     ALPHA,
     LOWER,
@@ -39,6 +39,25 @@ from .values import (
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
+
+
+def check_backends(backends: Backends, device: torch.device, settings: ExportSettings, pictures: bool = False) -> None:
+    """Look, before a long run, whether there is something to run each step of the post-processing that is asked for.
+
+    Raises:
+        BackendError: there is not; with what each row of the table lacks.
+    """
+    wanted = [CLEAN, SIMPLIFY]
+    if settings.shells == "solid":
+        wanted.append(SOLID)
+    if not settings.vertex_colors:
+        wanted += [UNWRAP, RASTER]
+    if settings.normal_map or settings.occlusion:
+        wanted.append(CLOSEST)
+    if pictures:
+        wanted.append(RENDER)
+    for op in wanted:
+        backends.check(op, _geometry_device(device))
 
 
 def process_mesh(
@@ -75,24 +94,26 @@ def process_mesh(
             f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
             "Try another seed or type."
         )
-    device = _geometry_device(runtime)
+    device = _geometry_device(runtime.device)
     with runtime.stage("process mesh", 4, LOWER):
         settings = _clean_settings(max_hole_perimeter, mesh.resolution)
-        cleaned = clean(mesh.vertices.to(device), mesh.faces.to(device), settings)
-        vertices, faces = cleaned.vertices, cleaned.faces
-        if len(faces) == 0:
+        whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
+        cleaned = runtime.backends.pick(CLEAN, device)(whole, settings)
+        if len(cleaned.faces) == 0:
             raise EmptyResultError("Every face of the mesh has zero area. Try another seed or type.")
         facts: dict = {"cleaned": cleaned.changes}
         warnings = []
-        if unavailable_reason() and shells == "outer":
-            warnings, shells = [f"Inner shells stay: {unavailable_reason()}"], "surface"
+        if shells == "outer" and (reason := runtime.backends.reason(OUTER_SHELL, device)):
+            warnings, shells = [f"Inner shells stay: {reason}"], "surface"
         runtime.step("process mesh", 1, 4)
+        shell = cleaned
         if shells != "surface":
-            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution)
+            shell, facts["shells"] = _shells(runtime, cleaned, shells, resolution, mesh.resolution)
+        del whole, cleaned
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
-        levels = [_reduced(runtime, Cleaned(vertices, faces, {}), target_faces, closed)]
+        levels = [_reduced(runtime, shell, target_faces, closed)]
         for goal in lods:
             if goal < len(levels[-1].faces):
                 levels.append(_reduced(runtime, levels[-1], goal, closed))
@@ -101,12 +122,12 @@ def process_mesh(
         runtime.step("process mesh", 3, 4)
         meshes = []
         for level in levels:
-            report = measure(level.vertices, level.faces)
-            shown = {"cleaned_again": level.changes, "mesh": report.as_dict(), "warnings": report.warnings()}
+            report, changes = level.report, {} if level is shell else level.changes
+            shown = {"cleaned_again": changes, "mesh": report.as_dict(), "warnings": report.warnings()}
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown))
         first, *rest = meshes
         warnings += first.facts["warnings"]
-        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not unavailable_reason():
+        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not runtime.backends.reason(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}
         if rest:
@@ -122,41 +143,39 @@ def _clean_settings(max_hole_perimeter: float, resolution: int) -> CleanSettings
     return CleanSettings(max_hole_perimeter=max_hole_perimeter * coarser, min_area_share=share)
 
 
-def _reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> Cleaned:
+def _reduced(runtime: Runtime, mesh: geometry.Mesh, target: int, row: str | None) -> geometry.Mesh:
     """At most target faces, clean, on the mesh's device. row: of the backend table, if not the first that works."""
     device = mesh.vertices.device
     goal = target - target // 2000  # a few faces over it would cost a second round
     while len(mesh.faces) > target and goal > 0:
         simplify = runtime.backends.pick(SIMPLIFY, device, row)
         before = len(mesh.faces)
-        vertices, faces = simplify(mesh.vertices, mesh.faces, goal, _ticker(runtime, "process mesh", 2, 4))
-        mesh = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
+        mesh = simplify(mesh, goal, _ticker(runtime, "process mesh", 2, 4)).to(device)
+        mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
         if len(mesh.faces) >= before:  # as far as it goes
             break
         goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more
     return mesh
 
 
-def _shells(vertices: torch.Tensor, faces: torch.Tensor, shells: str, resolution: int, grid: int):
-    """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
-    and the report."""
-    if unavailable_reason():
-        raise BackendError(f"A solid mesh needs Warp: {unavailable_reason()}")
-    from ..mesh.remesh.outer_shell import outer_shell  # which imports Warp
-    from ..mesh.remesh.solid import project, solid
-
+def _shells(
+    runtime: Runtime, mesh: geometry.Mesh, shells: str, resolution: int, grid: int
+) -> tuple[geometry.Mesh, dict]:
+    """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none."""
+    device = mesh.vertices.device
     if shells == "outer":
-        return outer_shell(vertices, faces, resolution)
+        return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
+    if reason := runtime.backends.reason(SOLID, device):
+        raise BackendError(f"A solid mesh needs Warp: {reason}")
     if grid:
-        longest = (vertices.amax(0) - vertices.amin(0)).max().item()
+        longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
         resolution = min(resolution, max(RESOLUTIONS[0], int(longest * grid)))
-    closed, triangles, report = solid(vertices, faces, resolution)
-    return project(closed, triangles, vertices, faces, limit=0.5 * report["cell"]), triangles, report
+    return runtime.backends.pick(SOLID, device)(mesh, resolution)
 
 
-def _geometry_device(runtime: Runtime) -> torch.device:
+def _geometry_device(device: torch.device) -> torch.device:
     """Where meshes are worked on: fp64 and Warp are needed, which MPS lacks."""
-    return torch.device("cpu") if runtime.device.type == "mps" else runtime.device
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[], None]:
@@ -169,10 +188,10 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
 
     original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh).
     """
-    device = _geometry_device(runtime)
+    device = _geometry_device(runtime.device)
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
-        full, far, levels = _original(original, device) if original else None, 0, []
+        full, far, levels = _original(runtime, original, device) if original else None, 0, []
         for level in mesh.levels:
             points = level.vertices.to(device)
             attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
@@ -209,7 +228,7 @@ def bake_texture(
         SettingsError: keep_uvs, and the mesh has no UVs, or levels of detail.
         MeshError: see check_mesh; keep_uvs, and the UVs are not all in 0-1.
     """
-    device = _geometry_device(runtime)
+    device = _geometry_device(runtime.device)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         levels = [level.to(device) for level in mesh.levels]
         source, faces, uvs, facts = _kept_uvs(mesh.to(device)) if keep_uvs else _unwrap(runtime, levels, size, padding)
@@ -223,7 +242,7 @@ def bake_texture(
         nearest = pick(NEAREST, device)
         grid = voxels.sparse.to(device)
         wanted = original or (mesh if normal_map or occlusion else None)
-        full = _original(wanted, device) if wanted else None
+        full = _original(runtime, wanted, device) if wanted else None
         texels = Texels.of(uvs, faces, size, rasterise, nearest)
         at = vertices, faces
         values, far = bake_voxels(
@@ -233,7 +252,8 @@ def bake_texture(
         maps = texels.image(_rounded(values)).cpu().numpy()
         runtime.step("bake", 1, 3)
         if (normal_map or occlusion) and full is None:
-            raise BackendError(f"Normal maps and occlusion need Warp: {unavailable_reason()}")
+            reason = runtime.backends.reason(CLOSEST, device)
+            raise BackendError(f"Normal maps and occlusion need Warp: {reason}")
         if normal_map:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = _bytes(bake_normals(texels, *at, normals, tangents, full))
@@ -313,9 +333,12 @@ def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -
     return tuple(levels)
 
 
-def _original(mesh: Mesh, device: torch.device) -> Original | None:
-    """A mesh ready to bake from, or None without Warp."""
-    return None if unavailable_reason() else Original(mesh.vertices.to(device), mesh.faces.to(device))
+def _original(runtime: Runtime, mesh: Mesh, device: torch.device) -> Original | None:
+    """A mesh ready to bake from, or None where nothing can look for closest points."""
+    if runtime.backends.reason(CLOSEST, device):
+        return None
+    whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
+    return runtime.backends.pick(CLOSEST, device)(whole)
 
 
 def export_glb(
@@ -373,7 +396,7 @@ def draw(
     Args:
         frames, size, mode, camera: as for render.turntable; without a mode "pbr" if there are colours, else "shaded".
     """
-    device = _geometry_device(runtime)
+    device = _geometry_device(runtime.device)
     with runtime.stage("draw", 1, "Ask for smaller pictures."):
         if isinstance(result, Mesh):
             mesh = result.to(device)
@@ -388,7 +411,9 @@ def draw(
                 alpha_mode=alpha_mode.value,
             )
         coloured = subject.maps is not None or subject.colours is not None
-        pictures = turntable(
+        if reason := runtime.backends.reason(RENDER, device):
+            raise BackendError(f"The renderer needs Warp: {reason}")
+        pictures = runtime.backends.pick(RENDER, device)(
             subject, frames, size, mode or ("pbr" if coloured else "shaded"), camera=camera or Camera(0.0)
         )
         runtime.step("draw", 1, 1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from PIL import Image
 
-from .. import mesh, sparse
+from .. import mesh, render, sparse
 from ..backends import Backend, Backends
 from ..errors import CheckpointError, EmptyResultError
 from ..image import to_pixels
@@ -50,7 +50,7 @@ def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Bac
         choices: as for Backends.
         more: further rows by operation, which run only where they are chosen.
     """
-    operations, more = (*sparse.OPERATIONS, *mesh.OPERATIONS), more or {}
+    operations, more = (*sparse.OPERATIONS, *mesh.OPERATIONS, *render.OPERATIONS), more or {}
     return Backends((replace(op, rows=(*op.rows, *more.get(op.name, ()))) for op in operations), choices)
 
 

@@ -16,6 +16,7 @@ from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
 from ...warp import unavailable_reason
 from ..checks import check_mesh
+from ..mesh import Mesh
 from ..query.surface import Surface
 from .raster import nearest_covered
 
@@ -28,14 +29,13 @@ _BLOCK = 1 << 23  # points looked up in the voxels at once (about 80 bytes each)
 class Original(Surface):
     """The mesh to bake from, usually the raw one, ready for queries.
 
-    Args:
-        vertices: [V, 3] finite. faces: [F, 3], at least one; they need no common winding.
+    Its faces need no common winding. Raises EmptyResultError if it has none.
     """
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
-        check_mesh(vertices, faces, some_faces=True)
-        super().__init__(vertices, faces)
-        self.vertices, self.faces = vertices, faces
+    def __init__(self, mesh: Mesh) -> None:
+        mesh.require_faces()
+        super().__init__(mesh.vertices, mesh.faces)
+        self.vertices, self.faces = mesh.vertices, mesh.faces
 
     def snap(self, points: torch.Tensor, limit: float = LIMIT) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The nearest points of the surface within `limit` world units; fastest where neighbours in the list are near.

@@ -8,8 +8,7 @@ import torch
 
 from ...errors import EmptyResultError, SettingsError
 from ...warp.launch import CHUNK, launch_atomic, launch_parallel
-from ..checks import check_mesh
-from ..topology.half_edges import HalfEdges
+from ..mesh import Mesh
 from . import RESOLUTIONS
 from . import lattice_kernels as kernels
 
@@ -65,22 +64,19 @@ class Lattice:
         return result
 
 
-def outside(
-    vertices: torch.Tensor, faces: torch.Tensor, resolution: int, margin: int = 2, edges: HalfEdges | None = None
-) -> Lattice:
+def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     """The lattice round a mesh with the states of its points.
 
     Args:
-        vertices: [V, 3] finite. faces: [F, 3] integers.
         resolution: cells along the longest side of the bounding box, 8 - 2048.
         margin: cells round the surface that are stored, at most 14.
-        edges: those of the faces, if they are known.
 
     Raises:
-        EmptyResultError: no faces, or all in one point. MeshError: see check_mesh.
+        EmptyResultError: no faces, or all in one point.
         SettingsError: a resolution out of range or too large for the memory layout.
     """
-    check_mesh(vertices, faces, some_faces=True)
+    mesh.require_faces()
+    vertices, faces = mesh.vertices, mesh.faces
     if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
         low, high = RESOLUTIONS
         raise SettingsError(f"The resolution is {resolution}; choose one from {low} to {high} cells.")
@@ -98,7 +94,7 @@ def outside(
     if len(places) * 512 * 3 >= 2**31:
         raise SettingsError(f"The surface fills too many cells at resolution {resolution}; choose a smaller one.")
     grid = bricks, kernels.wp.vec3i(*size)
-    torn = _torn(grid, points, edges or HalfEdges.of(faces), len(places) * 512)
+    torn = _torn(grid, points, mesh.edges, len(places) * 512)
     touched, crossed, depth, face = _rasterise(grid, points, faces, len(places))
     cells, empty = _flood(grid, places, touched, len(bricks))
     states = torch.empty_like(cells)

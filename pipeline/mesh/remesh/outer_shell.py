@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 
 from ...warp.launch import launch_parallel
-from ..checks import check_mesh
+from ..mesh import Mesh
 from ..repair.repair import compact
-from ..topology.half_edges import HalfEdges, Sheets
+from ..topology.half_edges import HalfEdges
 from . import lattice_kernels as kernels
 from .lattice import Lattice, outside
 
 _BLOCK = 4  # cells along a side of the blocks in which views of a patch are counted
 
 
-def outer_shell(
-    vertices: torch.Tensor, faces: torch.Tensor, resolution: int = 256
-) -> tuple[torch.Tensor, torch.Tensor, dict]:
+def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     """Remove the inner and double shells of a mesh: patches of its surface that do not border on the outside.
 
     A patch is what hangs together over edges of exactly two faces, so that closed inner components and inner sheets on
@@ -27,26 +25,23 @@ def outer_shell(
     the outer surface gets no holes, and parts of it that lie inside another body stay.
 
     Args:
-        vertices: [V, 3] finite. faces: [F, 3] integers.
         resolution: cells along the longest side of the bounding box. Space behind openings narrower than a cell counts
             as inside.
 
     Returns:
-        vertices, faces (order and winding kept) and {"patches", "patches_removed", "faces_removed", "resolution"}.
+        the mesh (order and winding kept; itself where nothing is removed) and
+        {"patches", "patches_removed", "faces_removed", "resolution"}.
 
     Raises:
         As outside().
     """
-    check_mesh(vertices, faces, some_faces=True)
-    edges = HalfEdges.of(faces)
-    lattice = outside(vertices, faces, resolution, edges=edges)
-    sheets = Sheets.of(edges.faces, edges.twin)
-    patch, count = sheets.label, len(sheets.orientable)
+    lattice = outside(mesh, resolution)
+    patch, count = mesh.sheets.label, len(mesh.sheets.orientable)
     owner = patch.index_select(0, lattice.face)
     crossings = torch.bincount(owner, minlength=count)
     stays = _seen_patches(lattice, owner, crossings)
     stays |= _beside_outside(lattice, patch, crossings == 0)
-    stays |= (crossings < _BLOCK) & _attached(edges, patch, stays)
+    stays |= (crossings < _BLOCK) & _attached(mesh.edges, patch, stays)
     keep = stays[patch]
     removed = int((~keep).sum())
     report = {
@@ -56,8 +51,8 @@ def outer_shell(
         "resolution": resolution,
     }
     if removed == 0:
-        return vertices, faces, report
-    return *compact(vertices, faces[keep]), report
+        return mesh, report
+    return Mesh.known(*compact(mesh.vertices, mesh.faces[keep]), kernels=mesh.kernels), report
 
 
 def _attached(edges: HalfEdges, patch: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:

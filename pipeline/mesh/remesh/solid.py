@@ -18,7 +18,7 @@ import torch
 
 from ...errors import EmptyResultError, SettingsError
 from ...warp.launch import launch_parallel
-from ..checks import check_mesh
+from ..mesh import Mesh
 from ..query.surface import Surface
 from . import lattice_kernels as kernels
 from .lattice import Lattice, outside
@@ -59,9 +59,7 @@ class _Sheets:
     distance: torch.Tensor  # [nodes of the lattice] float32, cells to the surface near sheets, inf elsewhere
 
 
-def solid(
-    vertices: torch.Tensor, faces: torch.Tensor, resolution: int = 256
-) -> tuple[torch.Tensor, torch.Tensor, dict]:
+def solid(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     """The boundary of all that cannot be reached from outside, as one closed manifold mesh.
 
     Inner shells and cavities disappear, parts that touch or overlap become one, holes and gaps narrower than a cell are
@@ -70,19 +68,18 @@ def solid(
     input does not matter; repeated and degenerate faces do no harm.
 
     Args:
-        vertices: [V, 3] finite. faces: [F, 3] integers; faces beside each other share vertices, for what lies beside an
-            edge of one face is taken for a hole.
+        mesh: faces beside each other share vertices, for what lies beside an edge of one face is taken for a hole.
         resolution: cells along the longest side of the bounding box, 8 - 2048.
 
     Returns:
-        vertices [V', 3] float32 and faces [F', 3] int32, wound outward: every edge has two faces and the faces round
-        every vertex are one fan; {"resolution", "cell" (world units), "closed_edges" (lattice edges across which a
+        the mesh, float32 and int32, wound outward: every edge has two faces and the faces round every vertex are one
+        fan; {"resolution", "cell" (world units), "closed_edges" (lattice edges across which a
         hole was closed), "thickened" (lattice points inside thickened sheets)}.
 
     Raises:
         As lattice.outside().
     """
-    lattice = outside(vertices, faces, resolution, margin=ceil(_BAND) + 4)
+    lattice = outside(mesh, resolution, margin=ceil(_BAND) + 4)
     sheets = _thicken(lattice)
     cells = _cells(lattice)
     if len(cells.nodes) == 0:
@@ -91,16 +88,10 @@ def solid(
     points, triangles = _contour(lattice, cells, edges)
     thickened = int((lattice.states == kernels.THICK).sum())
     report = {"resolution": resolution, "cell": lattice.cell, "closed_edges": edges.closed, "thickened": thickened}
-    return lattice.to_world(points), triangles, report
+    return Mesh.known(lattice.to_world(points), triangles), report
 
 
-def project(
-    vertices: torch.Tensor,
-    faces: torch.Tensor,
-    original_vertices: torch.Tensor,
-    original_faces: torch.Tensor,
-    limit: float = _FAR,
-) -> torch.Tensor:
+def project(mesh: Mesh, original: Mesh, limit: float = _FAR) -> Mesh:
     """Move vertices towards the closest points of the original mesh, without turning a face by a right angle or more.
 
     Moves that would turn a face are halved until they do not, and undone after four times.
@@ -109,19 +100,19 @@ def project(
         limit: world units; vertices farther than this from the original stay.
 
     Returns:
-        [V, 3] float32 vertices.
+        the mesh with float32 vertices.
 
     Raises:
-        EmptyResultError, MeshError: as check_mesh, for both meshes. SettingsError: a negative limit.
+        EmptyResultError: one of the meshes has no faces. SettingsError: a negative limit.
     """
     if not limit >= 0:
         raise SettingsError(f"The limit is {limit}; choose 0 or more.")
-    check_mesh(vertices, faces, some_faces=True)
-    check_mesh(original_vertices, original_faces, some_faces=True)
+    mesh.require_faces()
+    original.require_faces()
+    faces, start = mesh.faces, mesh.vertices.float()
     used = faces.long().unique()
-    start = vertices.float()
-    hits = Surface(original_vertices, original_faces).closest(start[used], min(limit, _FAR))
-    goal = hits.points(original_vertices.float(), original_faces)
+    hits = Surface(original.vertices, original.faces).closest(start[used], min(limit, _FAR))
+    goal = hits.points(original.vertices.float(), original.faces)
     move = torch.zeros_like(start)
     move[used] = torch.where((hits.face >= 0)[:, None], goal - start[used], 0.0)
     share = torch.ones(len(start), 1, device=start.device)
@@ -134,7 +125,7 @@ def project(
             held[chunk[turned].reshape(-1).long()] = True
         held &= share[:, 0] > 0
         if not bool(held.any()):
-            return result
+            return Mesh.known(result, faces)
         share[held] = torch.where(share[held] > 1 / 12, share[held] / 2, 0.0)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, field
 
 from ...errors import SettingsError
-from ..checks import check_mesh
-from ..topology.half_edges import HalfEdges, by_corners
+from ..mesh import Mesh
+from ..topology.half_edges import HalfEdges, by_corners, by_kernels
 from ..topology.manifold import match, outward, part
 from .repair import close_holes, degenerate, drop_unused, large_components, weld
 from .winding import sides_seen
@@ -37,44 +35,37 @@ class CleanSettings:
 AFTER_SIMPLIFYING = CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0)
 
 
-@dataclass(frozen=True)
-class Cleaned:
+@dataclass(frozen=True, eq=False)
+class Cleaned(Mesh):
     """A mesh without degenerate and repeated faces, non-manifold edges and vertices, wound alike and outward; every
-    vertex is used."""
+    vertex is used. Vertices and faces are of the types given."""
 
-    vertices: torch.Tensor  # [V, 3] as given
-    faces: torch.Tensor  # [F, 3] of the type given
-    changes: dict[str, int]  # what each step changed
+    changes: dict[str, int] = field(default_factory=dict)  # what each step changed
 
 
-def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings | None = None) -> Cleaned:
+def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
     """Weld, drop degenerate and repeated faces, pair the faces at crowded edges and wind all alike, drop small
     components, fill small holes, face outward, part what only touches, drop unused vertices. Faces come in the order of
     their vertices.
 
     Pairs come before everything that looks at components or open edges, so that a mesh is never opened where bodies
-    touch; holes are filled before vertices are parted, so that what had to stay open there is not filled.
-
-    Args:
-        vertices: [V, 3] float, world frame. faces: [F, 3] int32 or int64. An empty mesh, or one of which nothing is
-            left, gives an empty mesh.
-
-    Raises:
-        MeshError: not a triangle mesh, vertices that are not finite, faces that name vertices there are not.
+    touch; holes are filled before vertices are parted, so that what had to stay open there is not filled. An empty
+    mesh, or one of which nothing is left, gives an empty mesh.
     """
     settings = settings or CleanSettings()
-    check_mesh(vertices, faces)
+    vertices, faces = mesh.vertices, mesh.faces
     kind, changes = faces.dtype, {}
     faces = faces.int()
     changes["welded_vertices"] = 0
     if settings.weld:
         vertices, faces, changes["welded_vertices"] = weld(vertices, faces)
-    order, again = by_corners(faces)
-    flat = degenerate(vertices, faces).index_select(0, order)
+    kernels = by_kernels(faces, mesh.kernels)
+    order, again = by_corners(faces, kernels)
+    flat = degenerate(vertices, faces, kernels).index_select(0, order)
     changes["degenerate_faces"] = int(flat.count_nonzero())
     changes["repeated_faces"] = int((again & ~flat).count_nonzero())
     faces = faces.index_select(0, order[~(flat | again)])
-    topology, flip = match(vertices, HalfEdges.of(faces))
+    topology, flip = match(vertices, HalfEdges.of(faces, kernels))
     del order, again, flat, faces
     topology = topology.turned(flip)
     changes["non_manifold_edges"] = topology.crowded_edges
@@ -97,4 +88,5 @@ def clean(vertices: torch.Tensor, faces: torch.Tensor, settings: CleanSettings |
     parted = part(vertices, topology)
     changes["copied_vertices"], changes["midpoints"] = parted.copies, parted.midpoints
     vertices, faces, changes["unused_vertices"] = drop_unused(parted.vertices, parted.faces)
-    return Cleaned(vertices, faces.to(kind), changes)
+    known = {} if parted.midpoints else {"edges": HalfEdges.manifold(faces, topology.twin, kernels)}
+    return Cleaned.known(vertices, faces.to(kind), kernels=kernels, changes=changes, **known)

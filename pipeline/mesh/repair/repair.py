@@ -46,15 +46,15 @@ def weld(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, tor
     return vertices[kept], number.index_select(0, faces.reshape(-1)).reshape(-1, 3), merged
 
 
-def degenerate(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """[F] bool: faces of no area."""
-    if by_kernels(faces):
+def degenerate(vertices: torch.Tensor, faces: torch.Tensor, kernels: bool | None = None) -> torch.Tensor:
+    """[F] bool: faces of no area. kernels: see half_edges.by_kernels."""
+    if by_kernels(faces, kernels):
         from ...warp import launch
-        from ..topology import topology_kernels as kernels
+        from ..topology.topology_kernels import mark_flat
 
         flat = torch.zeros(len(faces), dtype=torch.uint8, device=faces.device)
         corner = faces.to(torch.int32).contiguous().reshape(-1)
-        launch.launch_parallel(kernels.mark_flat, len(faces), vertices.double(), corner, _FLAT, flat)
+        launch.launch_parallel(mark_flat, len(faces), vertices.double(), corner, _FLAT, flat)
         return flat.bool()
     flat = torch.empty(len(faces), dtype=torch.bool, device=faces.device)
     axes = vertices.double().T.contiguous()
@@ -105,7 +105,7 @@ def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float
         twin[one], twin[other] = other.int(), one.int()
     part = topology.component[border // 3]
     vertices = torch.cat([vertices, centre])
-    area, volume = face_measures(vertices, faces[len(topology.faces) :], part, len(topology.area))
+    area, volume = face_measures(vertices, faces[len(topology.faces) :], part, len(topology.area), topology.kernels)
     closed = replace(
         topology,
         faces=faces,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ...errors import SettingsError
-from ..checks import check_mesh
+from ..mesh import Mesh
 from ..topology.half_edges import grouped
 
 _PASSES = 4  # independent sets drawn from one round's costs
@@ -19,9 +19,7 @@ _LEAST_AREA = 0.5  # added to every face's weight, in mean areas
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 
 
-def collapse(
-    vertices: torch.Tensor, faces: torch.Tensor, target: int, tick: Callable[[], None]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def collapse(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
     """Quadric edge collapse to `target` faces.
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
@@ -31,25 +29,24 @@ def collapse(
     non-manifold edge or repeated face. Faces that repeat a vertex are dropped first. Deterministic on one machine.
 
     Args:
-        vertices: [V, 3], finite, any scale. faces: [F, 3], wound counter-clockwise; need not be manifold.
+        mesh: of any scale; need not be manifold.
         tick: called once a round; may raise to stop.
 
     Returns:
-        vertices [V', 3] float32 (used ones only), faces [F', 3] int32 on the input's device. F' is the target or a face
-        less (a few where non-manifold edges go), but stays above where nothing more can be collapsed without one of the
-        faults above: a closed part keeps at least four faces. A target of at least F returns the input's own tensors.
+        the mesh, float32 and int32, without unused vertices, on the input's device. It has `target` faces or one less
+        (a few less where non-manifold edges go), but more where nothing more can be collapsed without one of the faults
+        above: a closed part keeps at least four faces. A target of at least the mesh's faces returns the mesh itself.
 
     Raises:
-        SettingsError: a target below 1. MeshError: see check_mesh.
+        SettingsError: a target below 1.
     """
-    check_mesh(vertices, faces)
     if target < 1:
         raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
-    if target >= len(faces):
-        return vertices, faces
-    mesh = _Mesh(vertices, faces)
-    mesh.reduce(target, tick)
-    return mesh.result()
+    if target >= len(mesh.faces):
+        return mesh
+    reduced = _Reduction(mesh.vertices, mesh.faces)
+    reduced.reduce(target, tick)
+    return Mesh.known(*reduced.result(), kernels=mesh.kernels)
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class _Stars:
     feature: torch.Tensor  # [V] uint8: on an edge that has not two faces
 
 
-class _Mesh:
+class _Reduction:
     """A mesh under reduction. Positions are scaled by a power of two to about the unit box and else kept as they are;
     kernels look at differences only."""
 

@@ -17,24 +17,20 @@ _COUNTERS = 4  # cores that count keys, each with a counter for every key
 _CROWDED = -2  # for the time being, twin of the half-edges on edges of more than two faces
 
 
-def by_kernels(tensor: torch.Tensor) -> bool:
-    """Whether a large step is taken by kernels of mesh_kernels.py: on a CPU, where chains of torch's operations spend
-    most of their time on temporary tensors and on waking threads. CUDA's sorts and gathers are fast as they are."""
-    return tensor.device.type == "cpu" and not unavailable_reason()
+def by_kernels(tensor: torch.Tensor, wanted: bool | None = None) -> bool:
+    """Whether a large step is taken by the kernels of topology_kernels.py: as wanted, else on a CPU, where chains of
+    torch's operations spend most of their time on temporary tensors and on waking threads. CUDA's sorts and gathers are
+    fast as they are."""
+    return tensor.device.type == "cpu" and not unavailable_reason() if wanted is None else wanted
 
 
-def stable_order(key: torch.Tensor, count: int) -> torch.Tensor:
-    """[N] int32: the stable order of keys [N] int32 in 0 .. count - 1; see `grouped`."""
-    return grouped(key, count)[0]
-
-
-def grouped(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def grouped(key: torch.Tensor, count: int, kernels: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """[N] int32, the stable order of keys [N] int32 in 0 .. count - 1, and [count + 1] int32, where each begins in it.
 
     On a CPU a counting sort, each core counting and placing a range of the keys (without Warp the transposition of a
     sparse matrix with one entry a row), 5-10 times faster than a comparison sort; on CUDA torch's radix sort.
     """
-    if by_kernels(key):
+    if by_kernels(key, kernels):
         return _counted(key, count)
     if key.device.type != "cpu":
         key, order = key.sort(stable=True)
@@ -69,7 +65,7 @@ def _ranges(count: int, most: int) -> torch.Tensor:
     return torch.tensor([count * i // parts for i in range(parts + 1)], dtype=torch.int32)
 
 
-def by_corners(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def by_corners(faces: torch.Tensor, kernels: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Faces [F, 3] in the order of their corners: their lowest ones, then the next, then the highest, then as given.
 
     Neighbours in space, whose vertices mostly have neighbouring numbers, are then neighbours in memory, too: all that
@@ -79,11 +75,11 @@ def by_corners(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         order [F] int32; [F] bool in this order: has the same three vertices as the face before.
     """
     count = int(faces.max()) + 1 if len(faces) else 0
-    if not by_kernels(faces):
+    if not by_kernels(faces, kernels):
         low, middle, high = faces.sort(1).values.int().unbind(1)
-        order = stable_order(high, count)
+        order = grouped(high, count, False)[0]
         for key in (middle, low):
-            order = order.index_select(0, stable_order(key.index_select(0, order), count))
+            order = order.index_select(0, grouped(key.index_select(0, order), count, False)[0])
         again = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
         for key in (low, middle, high):
             key = key.index_select(0, order)
@@ -97,7 +93,7 @@ def by_corners(faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     low = torch.empty(len(faces) // 3, dtype=torch.int32, device=faces.device)
     again = torch.zeros(len(low), dtype=torch.uint8, device=faces.device)
     launch.launch_parallel(kernels.lowest_corners, len(low), faces, low)
-    order, first = grouped(low, count)
+    order, first = grouped(low, count, True)
     launch.launch_parallel(kernels.sort_faces, count, faces, first, order, again)
     return order, again.bool()
 
@@ -114,12 +110,14 @@ class HalfEdges:
     crowded: torch.Tensor  # [N] int64 half-edges of the edges of more than two faces, edge by edge, rising within one
     edge: torch.Tensor  # [N] int64 which of these edges each lies on, ascending from 0
     count: int  # of all edges
+    kernels: bool  # whether by kernels of topology_kernels.py, which go on from here
 
     @classmethod
-    def of(cls, faces: torch.Tensor) -> HalfEdges:
-        """faces: [F, 3]."""
+    def of(cls, faces: torch.Tensor, kernels: bool | None = None) -> HalfEdges:
+        """faces: [F, 3]. kernels: see by_kernels."""
         faces = faces.to(torch.int32).contiguous()
-        twin, count = (_paired_by_vertex if by_kernels(faces) else _paired_by_sorting)(faces)
+        kernels = by_kernels(faces, kernels)
+        twin, count = (_paired_by_vertex if kernels else _paired_by_sorting)(faces)
         crowded = (twin == _CROWDED).nonzero().squeeze(1)
         twin[crowded] = -1
         corners = faces.reshape(-1)
@@ -128,7 +126,14 @@ class HalfEdges:
         key, order = key.sort(stable=True)
         new = torch.ones_like(key, dtype=torch.bool)
         new[1:] = key[1:] != key[:-1]
-        return cls(faces, twin, crowded[order], new.cumsum(0) - 1, count)
+        return cls(faces, twin, crowded[order], new.cumsum(0) - 1, count, kernels)
+
+    @classmethod
+    def manifold(cls, faces: torch.Tensor, twin: torch.Tensor, kernels: bool) -> HalfEdges:
+        """Where the twins are known and no edge has more than two faces."""
+        none = torch.zeros(0, dtype=torch.int64, device=faces.device)
+        count = (len(twin) + int((twin < 0).count_nonzero())) // 2
+        return cls(faces.to(torch.int32).contiguous(), twin, none, none, count, kernels)
 
     @property
     def crowded_edges(self) -> int:
@@ -156,8 +161,8 @@ def _paired_by_sorting(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     start, end = faces.reshape(-1), faces.roll(-1, 1).reshape(-1)
     low, high = torch.minimum(start, end), torch.maximum(start, end)
     count = int(faces.max()) + 1 if len(faces) else 0
-    order = stable_order(high, count)
-    order = order.index_select(0, stable_order(low.index_select(0, order), count))
+    order = grouped(high, count, False)[0]
+    order = order.index_select(0, grouped(low.index_select(0, order), count, False)[0])
     low, high = low.index_select(0, order), high.index_select(0, order)
     new = torch.ones_like(low, dtype=torch.bool)
     new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
@@ -181,7 +186,7 @@ def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     low, twin = torch.empty_like(faces), torch.empty_like(faces)
     launch.launch_parallel(kernels.low_ends, len(faces), faces, low)
     edges = torch.empty(count, dtype=torch.int32, device=faces.device)
-    order, first = grouped(low, count)
+    order, first = grouped(low, count, True)
     launch.launch_parallel(kernels.pair_half_edges, count, faces, first, order, twin, edges)
     return twin, int(edges.sum())
 
@@ -212,14 +217,17 @@ class Sheets:
     orientable: torch.Tensor  # [S] bool; nothing is to be flipped in the others
 
     @classmethod
-    def of(cls, faces: torch.Tensor, twin: torch.Tensor) -> Sheets:
+    def of(cls, edges: HalfEdges, twin: torch.Tensor | None = None) -> Sheets:
         """Components of the oriented double cover, which has every face once as it is and once flipped: a sheet that
         can be wound alike appears in it twice, one that cannot (a Moebius strip) once.
 
         On a CPU by union-find in the order of the faces, first within a range of them for each core (without Warp large
         sheets by breadth-first search, the rest by scipy's labelling); on CUDA see `hook`.
+
+        twin: [3 F] int32 in place of the edges' own.
         """
-        if by_kernels(twin):
+        faces, twin = edges.faces, edges.twin if twin is None else twin
+        if edges.kernels:
             return cls(*_united(faces, twin))
         start = faces.reshape(-1)
         joined = (twin >= 0).nonzero().squeeze(1).int()

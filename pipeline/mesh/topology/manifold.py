@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from .columns import chunks, corners, cross, difference, dot
-from .half_edges import HalfEdges, Sheets, border, by_kernels, components, following, preceding, two_colour
+from .half_edges import HalfEdges, Sheets, border, components, following, preceding, two_colour
 
 _PAIRS = 1 << 20  # pairs of a face and a point compared at once
 _OPEN = 4.0  # radians by which a sheet that is all border counts as bent more
@@ -32,6 +32,7 @@ class Topology:
     volume: torch.Tensor  # [components] float64, signed, between the faces and the middle of the bounding box
     crowded: torch.Tensor  # [N] int64 half-edges of the edges that have more than two faces
     crowded_edges: int  # how many edges these are
+    kernels: bool  # as of HalfEdges
 
     def border(self) -> torch.Tensor:
         """[N] int64 half-edges of edges with one face."""
@@ -91,21 +92,18 @@ def middle(vertices: torch.Tensor) -> torch.Tensor:
 
 
 def face_measures(
-    vertices: torch.Tensor, faces: torch.Tensor, group: torch.Tensor, groups: int
+    vertices: torch.Tensor, faces: torch.Tensor, group: torch.Tensor, groups: int, kernels: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """[groups] float64 area, and [groups] signed volume between the faces and the middle of the mesh's bounding box,
     for groups of faces [F]."""
     area, volume = torch.zeros(2, groups, dtype=torch.float64, device=vertices.device)
-    if by_kernels(faces):
+    if kernels:
         from ...warp import launch
-        from . import topology_kernels as kernels
+        from .topology_kernels import measure_faces
 
         parts = torch.empty(2, len(faces), dtype=torch.float64, device=vertices.device)
-        corner = faces.to(torch.int32).contiguous().reshape(-1)
-        centre = kernels.wp.vec3d(*middle(vertices).tolist())
-        launch.launch_parallel(
-            kernels.measure_faces, len(faces), vertices.double().contiguous(), centre, corner, *parts
-        )
+        corner, centre = faces.to(torch.int32).reshape(-1), launch.wp.vec3d(*middle(vertices).tolist())
+        launch.launch_parallel(measure_faces, len(faces), vertices.double(), centre, corner, *parts)
         return area.index_add_(0, group, parts[0]), volume.index_add_(0, group, parts[1])
     axes = (vertices.double() - middle(vertices)).T.contiguous()
     for chunk in chunks(faces):
@@ -130,10 +128,10 @@ def match(vertices: torch.Tensor, edges: HalfEdges) -> tuple[Topology, torch.Ten
         the topology of the faces as they are, but with the volumes they have once turned; [F] bool the faces to turn.
     """
     faces, twin = edges.faces, edges.twin.clone() if len(edges.crowded) else edges.twin
-    sheets = Sheets.of(faces, twin)
+    sheets = Sheets.of(edges)
     count = len(sheets.orientable)
     wound = torch.where(sheets.flip[:, None], faces.flip(1), faces)
-    area, volume = face_measures(vertices, wound, sheets.label, count)
+    area, volume = face_measures(vertices, wound, sheets.label, count, edges.kernels)
     label, turn = sheets.label, torch.zeros(count, dtype=torch.bool, device=faces.device)
     if len(edges.crowded):
         around = _sorted_round_edges(vertices, edges)
@@ -156,7 +154,7 @@ def match(vertices: torch.Tensor, edges: HalfEdges) -> tuple[Topology, torch.Ten
         for each in (area, torch.where(turn, -volume, volume))
     ]
     topology = Topology(
-        faces, twin, joined.index_select(0, label), one_sided, *sums, edges.crowded, edges.crowded_edges
+        faces, twin, joined.index_select(0, label), one_sided, *sums, edges.crowded, edges.crowded_edges, edges.kernels
     )
     return topology, sheets.flip ^ turn.index_select(0, label)
 
@@ -364,7 +362,7 @@ def _split_fans(topology: Topology, count: int) -> tuple[torch.Tensor, torch.Ten
     """Faces [F, 3] int32 with new vertices for all fans of a vertex but the first, and [N] int64 the vertex that each
     new one copies."""
     start, twin = topology.faces.reshape(-1), topology.twin
-    several = _may_have_several_fans(start, twin, count)
+    several = _may_have_several_fans(start, twin, count, topology.kernels)
     corner = several.index_select(0, start).nonzero().squeeze(1)
     if len(corner) == 0:
         return topology.faces, corner
@@ -389,18 +387,18 @@ def _split_fans(topology: Topology, count: int) -> tuple[torch.Tensor, torch.Ten
     return start.reshape(-1, 3), vertex[extra]
 
 
-def _may_have_several_fans(start: torch.Tensor, twin: torch.Tensor, count: int) -> torch.Tensor:
+def _may_have_several_fans(start: torch.Tensor, twin: torch.Tensor, count: int, kernels: bool) -> torch.Tensor:
     """[V] bool: the faces round a vertex are not one closed fan, by walking round it from one corner; True also for
     vertices where that walk is not possible or too long."""
-    if by_kernels(start):
+    if kernels:
         from ...warp import launch
-        from . import topology_kernels as kernels
+        from .topology_kernels import mark_fans, one_corner
 
         corner = torch.zeros(count, dtype=torch.int32, device=start.device)
-        launch.launch_parallel(kernels.one_corner, len(start), start, corner)
+        launch.launch_parallel(one_corner, len(start), start, corner)
         several = torch.zeros(count, dtype=torch.bool, device=start.device)
         valence = torch.bincount(start, minlength=count)
-        launch.launch_parallel(kernels.mark_fans, count, start, twin, corner, valence, several)
+        launch.launch_parallel(mark_fans, count, start, twin, corner, valence, several)
         return several
     odd = ((twin < 0) | (start.index_select(0, twin.clamp_min(0)) == start)).nonzero().squeeze(1)  # open or one-sided
     several = torch.zeros(count, dtype=torch.bool, device=start.device)
