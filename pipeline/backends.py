@@ -8,9 +8,9 @@ device; a wrong answer disables it there with one line in the log.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial, wraps
 
 import torch
 
@@ -29,6 +29,7 @@ class Backend:
     function: Callable | None  # None only where it is known from the start that it is absent
     absent: str | Callable[[], str] = ""
     devices: tuple[str, ...] = ()  # device types it runs on; () means every one
+    suits: Callable[..., bool] | None = None  # of a call's arguments: False leaves the call to the rows behind it
 
     @property
     def reason(self) -> str:
@@ -56,6 +57,35 @@ class Operation:
     def __post_init__(self) -> None:
         if self.twin is not None and all(row.name != PLAIN for row in self.rows):
             object.__setattr__(self, "rows", (*self.rows, Backend(PLAIN, self.twin)))
+
+
+def lazy(load: Callable[[], Callable], reference: Callable) -> Callable:
+    """A row's function that is imported when it first runs: a package that is broken must cost nobody who does not
+    use it.
+
+    Args:
+        load: imports and returns the function.
+        reference: its signature, and what runs where a gradient is asked for, which such rows do not give.
+
+    Returns:
+        A function that raises RuntimeError where the import fails.
+    """
+
+    @cache
+    def function() -> Callable:
+        try:
+            return load()
+        except (ImportError, OSError) as error:  # OSError: a shared library that does not fit
+            raise RuntimeError(f"it cannot be imported: {error}") from error
+
+    @wraps(reference)
+    def call(*arguments):
+        tensors = (one for one in arguments if isinstance(one, torch.Tensor))
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return reference(*arguments)
+        return function()(*arguments)
+
+    return call
 
 
 class Backends:
@@ -86,9 +116,21 @@ class Backends:
             BackendError: the named row is absent, does not run on the device or gave a wrong answer;
                 or no row is left.
         """
-        row = self._select(op, torch.device(device), name or self.choices.get(op))
+        device, name = torch.device(device), name or self.choices.get(op)
+        row = self._select(op, device, name)
+        if row.suits is not None and name is None:
+            return partial(self._run_what_suits, op, device)
         self.used[op] = row.name
         return row.function
+
+    def _run_what_suits(self, op: str, device: torch.device, *arguments):
+        """The first usable row that suits the arguments."""
+        row = next(row for row in self._usable(op, device) if row.suits is None or row.suits(*arguments))
+        self.used[op] = row.name
+        return row.function(*arguments)
+
+    def _usable(self, op: str, device: torch.device) -> Iterator[Backend]:
+        return (row for row in self.operations[op].rows if not self._problem(op, row, device))
 
     def check(self, op: str, device: torch.device | str = "cpu") -> None:
         """Raises BackendError if nothing can run an operation: worth knowing before a long run."""
@@ -154,9 +196,10 @@ def _compared(operation: Operation, row: Backend, device: torch.device) -> str:
             return operation.check(row.function, device)
     if operation.example is None or row.function is operation.twin:
         return ""
-    arguments = operation.example(device)
-    with torch.no_grad():
-        expected, found = (_tensors(function(*arguments)) for function in (operation.twin, row.function))
+    with torch.no_grad():  # each its own example: some work in place
+        expected, found = (
+            _tensors(function(*operation.example(device))) for function in (operation.twin, row.function)
+        )
     for right, answer in zip(expected, found):
         limit = operation.tolerance * right.abs().max().item()
         error = (answer - right).abs().max().item() if answer.shape == right.shape else float("inf")

@@ -65,6 +65,9 @@ def choose_dtype(device: torch.device) -> torch.dtype | None:
     return None
 
 
+_REPLAYED_TOKENS = 8192  # an H200 is busy with 1.3 G parameters for 25 ms then, and launching takes that long
+
+
 class Runtime:
     """One run's surroundings.
 
@@ -110,6 +113,11 @@ class Runtime:
             del model
             if not self.keep_models:
                 models.release(role)
+
+    def replays(self, model: torch.nn.Module, tokens: int) -> bool:
+        """Whether a model's forward passes on so many tokens are worth recording as a CUDA graph: launches would take
+        longer than the work. A host that moves weights during a pass must say no."""
+        return self.device.type == "cuda" and torch.version.hip is None and tokens <= _REPLAYED_TOKENS
 
     @contextmanager
     def stage(self, name: str, total: int, cure: str) -> Iterator[None]:

@@ -15,6 +15,8 @@ from host_stub import served
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import pipeline
+
 SMALL = ROOT / "checkpoints" / "small"
 COMPLETE = ROOT / "checkpoints" / "random"  # has every network, as bundles need them
 pytestmark = needs_comfyui
@@ -241,7 +243,7 @@ def server_with_hub(hub, tmp_path):
 def test_health(server):
     server.run(graph("image_to_glb"))
     health = server.client.health()
-    assert health["version"] == "0.1.0" and health["device"] == "cpu" and health["memory_free"] > 0
+    assert health["version"] == pipeline.__version__ and health["device"] == "cpu" and health["memory_free"] > 0
     assert set(health["checkpoints"]) >= {"small (comes with the pack)", "microsoft/TRELLIS.2-4B", "trellis2/own"}
     assert health["loaded"]["small"]["sparse_structure_flow_model"] > 0
     assert health["backends"]["attention"] == "torch"

@@ -150,12 +150,14 @@ def test_another_torso_dtype(golden):
 
 
 def test_working_in_row_blocks_changes_nothing(golden, monkeypatch):
-    from pipeline.models import layers
+    from pipeline.models import operations
+    from pipeline.sparse import reference
 
     data = golden("shape_dec")
     model = data.model()
     whole = model(sparse_input(data))[0].feats
-    monkeypatch.setattr(layers, "_ROWS", 100)
+    monkeypatch.setattr(operations, "_ROWS", 100)
+    monkeypatch.setattr(reference, "_PASS_ROWS", 100)
     near(model(sparse_input(data))[0].feats, whole, 1e-5)
 
 

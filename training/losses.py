@@ -88,7 +88,7 @@ def decode(
                 h = block(h, made, backends)
             else:
                 h = block(h, backends)
-    return h.replace(decoder.output_layer(F.layer_norm(h.feats.float(), h.feats.shape[-1:])).float()), asked
+    return h.replace(decoder.output_layer(h.feats, backends).float()), asked
 
 
 def children(subdivision: Subdivision, voxels: Voxels) -> torch.Tensor:

@@ -14,8 +14,10 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 
+from pipeline import sparse
 from pipeline.backends import Backend, Backends
-from pipeline.sparse import ATTENTION, OPERATIONS, SUBMANIFOLD_CONV, Voxels
+from pipeline.models import operations as network_operations
+from pipeline.sparse import ATTENTION, CHILD_CONV, SUBMANIFOLD_CONV, Subdivision, Voxels
 from pipeline.sparse import reference as plain
 from pipeline.warp import unavailable_reason
 
@@ -25,11 +27,14 @@ _PAD = 64  # ragged samples are padded to a multiple of this
 
 def table(choices: dict[str, str] | None = None) -> Backends:
     """The backend table of a training run; choices: as for Backends."""
+    conv = GatheredConvolution()
     rows = {
-        SUBMANIFOLD_CONV: (Backend("gathered", GatheredConvolution()),),
+        SUBMANIFOLD_CONV: (Backend("gathered", conv),),
+        CHILD_CONV: (Backend("gathered", conv.of_children),),
         ATTENTION: (Backend("padded", padded_attention),),
     }
-    return Backends((replace(op, rows=(*rows.get(op.name, ()), *op.rows)) for op in OPERATIONS), choices)
+    operations = (*sparse.OPERATIONS, *network_operations.OPERATIONS)
+    return Backends((replace(op, rows=(*rows.get(op.name, ()), *op.rows)) for op in operations), choices)
 
 
 class GatheredConvolution:
@@ -51,6 +56,12 @@ class GatheredConvolution:
             dtype = torch.get_autocast_dtype(feats.device.type)
             feats, weight, bias = feats.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         return _Gathered.apply(feats, weight, bias, self._tables[voxels])
+
+    def of_children(
+        self, feats: torch.Tensor, subdivision: Subdivision, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """child_conv of pipeline.sparse: the products of all eight children, of which those that exist are taken."""
+        return subdivision.channel_to_space(self(feats, subdivision.parents, weight, bias))
 
 
 def neighbour_table(voxels: Voxels) -> torch.Tensor:

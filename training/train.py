@@ -13,10 +13,13 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from .tasks import Plan, Task
 
 _STATE, _WEIGHTS, _LOG = "state.pt", "weights.safetensors", "log.csv"
+_COUNTS = ("cycles", "steps", "seconds", "seed", "progress")  # of a state
 _FALLING = 0.25  # last share of a run, in which the learning rate falls to zero
 _CLIP = 1.0  # largest norm of a gradient
 _LOG_EVERY, _SAVE_EVERY = 100, 150.0  # steps, seconds
@@ -125,7 +128,7 @@ class _Run:
     def __init__(self, task: Task, plan: Plan, seed: int) -> None:
         self.task, self.plan, self.seed = task, plan, seed
         self.names, self.weights = zip(*task.modules.named_parameters())
-        self.average = [weight.detach().clone() for weight in self.weights]
+        self.average = AveragedModel(task.modules, multi_avg_fn=self._average)
         fused = task.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(
             [
@@ -136,7 +139,17 @@ class _Run:
             betas=(0.9, 0.98),
             fused=fused,
         )
-        self.cycles, self.steps, self.seconds = 0, 0, 0.0
+        self.cycles, self.steps, self.seconds, self.progress = 0, 0, 0.0, 0.0
+        self.schedule = LambdaLR(self.optimiser, self._rate)
+
+    def _rate(self, step: int) -> float:
+        """The learning rate's share of its highest: rising with the steps, falling with the share of the run."""
+        return min(1.0, (step + 1) / self.plan.warmup, (1 - self.progress) / _FALLING)
+
+    def _average(self, averages: list[torch.Tensor], weights: list[torch.Tensor], count: torch.Tensor | int) -> None:
+        """Moving average over fewer steps while there have been few."""
+        keep = min(self.plan.average, (int(count) + 1) / (int(count) + 10))
+        torch._foreach_lerp_(averages, weights, 1 - keep)
 
     def cycle(self, progress: Callable[[], float], log: _Log) -> None:
         number = self.seed * 1_000_003 + self.cycles
@@ -150,12 +163,11 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         torch.nn.utils.clip_grad_norm_(self.weights, _CLIP)
-        rate = self.plan.rate * min(1.0, (self.steps + 1) / self.plan.warmup, (1 - progress) / _FALLING)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        rate = self.schedule.get_last_lr()[0]
         self.optimiser.step()
-        keep = min(self.plan.average, (self.steps + 1) / (self.steps + 10))
-        torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - keep)
+        self.progress = progress
+        self.schedule.step()
+        self.average.update_parameters(self.task.modules)
         self.steps += 1
         log.add(terms, self.steps, self.seconds, rate)
 
@@ -164,17 +176,17 @@ class _Run:
         if list(self.names) != state["names"]:
             raise TrainingError(f"{path} is of another network. Train in another folder, or delete this one.")
         with torch.no_grad():
-            for into, saved in zip([*self.weights, *self.average], [*state["weights"], *state["average"]]):
+            for into, saved in zip(self.weights, state["weights"]):
                 into.copy_(saved)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.cycles, self.steps, self.seconds, self.seed = (
-            state[key] for key in ("cycles", "steps", "seconds", "seed")
-        )
+        for name in ("average", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in _COUNTS:
+            setattr(self, name, state[name])
 
     @torch.no_grad()
     def begin_from(self, made: Mapping[str, torch.Tensor], steps: int) -> None:
         """A new run from the weights of one whose state is gone; on other objects than its first."""
-        for name, weight, average in zip(self.names, self.weights, self.average):
+        for name, weight, average in zip(self.names, self.weights, self.average.module.parameters()):
             if name in made:
                 average.copy_(weight.copy_(made[name]))
         self.cycles = steps
@@ -183,9 +195,8 @@ class _Run:
         state = {
             "names": list(self.names),
             "weights": [weight.detach() for weight in self.weights],
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            **{key: getattr(self, key) for key in ("cycles", "steps", "seconds", "seed")},
+            **{name: getattr(self, name).state_dict() for name in ("average", "optimiser", "schedule")},
+            **{name: getattr(self, name) for name in _COUNTS},
         }
         _replace(folder / _STATE, lambda path: torch.save(state, path))
         tensors = self._averaged()
@@ -197,7 +208,7 @@ class _Run:
     def _averaged(self) -> dict[str, torch.Tensor]:
         """What others need of the moving average, in fp16, and the statistics under it."""
         mine = [weight.detach().clone() for weight in self.weights]
-        for weight, average in zip(self.weights, self.average):
+        for weight, average in zip(self.weights, self.average.module.parameters()):
             weight.copy_(average)
         kept = (*self.task.ships, *self.task.keeps)
         tensors = {

@@ -84,6 +84,11 @@ class HostRuntime(Runtime):
         self._loading += time.perf_counter() - start
         yield model
 
+    def replays(self, model: nn.Module, tokens: int) -> bool:
+        """Only where the manager has put the whole model on the device: what it casts must not be recorded."""
+        stays = all(not layer.comfy_cast_weights for layer in model.modules() if isinstance(layer, _Cast))
+        return stays and super().replays(model, tokens)
+
 
 def device_dtype() -> torch.dtype | None:
     """The torso dtype that suits ComfyUI's device; None keeps the checkpoint's."""
@@ -117,6 +122,16 @@ class _Cast(comfy.ops.CastWeightBiasOp):
                 return super().forward(*inputs, **named)
             finally:
                 self._parameters.update(own)
+
+    def fetch_weights(self, device: torch.device) -> tuple:
+        """Weight and bias on the device, to be kept for a while: what the manager streams in is copied, since it may
+        reuse the memory for the next layer."""
+        _stop_if_cancelled()
+        if not (self.comfy_cast_weights or self.weight_function or self.bias_function):
+            return self.weight, self.bias
+        dtypes = {"dtype": self.weight.dtype, "bias_dtype": None if self.bias is None else self.bias.dtype}
+        with _cast_weights(self, device, dtypes) as (weight, bias):
+            return weight.clone(), None if bias is None else bias.clone()
 
 
 _stop_if_cancelled = getattr(comfy.ops, "run_every_op", management.throw_exception_if_processing_interrupted)

@@ -16,6 +16,7 @@ from torch import nn
 from ..backends import Backends
 from ..sparse import ATTENTION, SparseTensor
 from .layers import PLAIN, LayerNorm, final_norm, to_torso_dtype
+from .operations import GATED_RESIDUAL, HEAD_NORM, LINEAR_GELU, MODULATED_NORM, QK_ROTARY
 
 Phases = tuple[torch.Tensor, torch.Tensor]
 
@@ -52,10 +53,9 @@ class HeadRMSNorm(nn.Module):
     def __init__(self, heads: int, head_channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(heads, head_channels))
-        self.scale = head_channels**0.5
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (F.normalize(x.float(), dim=-1) * self.gamma * self.scale).to(x.dtype)
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(HEAD_NORM, x.device)(x, self.gamma)
 
 
 def rotary_phases(xyz: torch.Tensor, head_channels: int, base: float, period: float) -> Phases:
@@ -72,13 +72,6 @@ def rotary_phases(xyz: torch.Tensor, head_channels: int, base: float, period: fl
     return angles.cos(), angles.sin()
 
 
-def rotate(x: torch.Tensor, phases: Phases) -> torch.Tensor:
-    """Turn neighbouring channel pairs of x [T, H, D] by the phases, in fp32."""
-    cos, sin = (phase[:, None, :] for phase in phases)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
-
-
 class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int, rms_norm: bool) -> None:
         super().__init__()
@@ -90,9 +83,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, phases, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
         q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
-        if self.q_rms_norm is not None:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
-        q, k = rotate(q, phases), rotate(k, phases)
+        gammas = (None, None) if self.q_rms_norm is None else (self.q_rms_norm.gamma, self.k_rms_norm.gamma)
+        q, k = backends.pick(QK_ROTARY, x.device)(q, k, *gammas, *phases)
         return self.to_out(backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths).flatten(1))
 
 
@@ -117,21 +109,28 @@ class CrossAttention(nn.Module):
         return self.to_out(self.to_kv(zeros).chunk(2)[1])
 
     def forward(self, x: torch.Tensor, context, lengths, cond_lengths, backends: Backends) -> torch.Tensor:
-        if isinstance(context, torch.Tensor):
-            return context
         q = self.to_q(x).unflatten(-1, (self.heads, -1))
         if self.q_rms_norm is not None:
-            q = self.q_rms_norm(q)
+            q = self.q_rms_norm(q, backends)
         return self.to_out(backends.pick(ATTENTION, x.device)(q, *context, lengths, cond_lengths).flatten(1))
+
+
+class LinearGELU(nn.Linear):
+    """A linear layer and the activation behind it, which a backend may do at once."""
+
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(LINEAR_GELU, x.device)(x, self.weight, self.bias)
 
 
 class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
+        # checkpoints count the activation as a layer
+        self.mlp = nn.ModuleList([LinearGELU(channels, hidden), nn.Identity(), nn.Linear(hidden, channels)])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.mlp(x)
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        first, _, second = self.mlp
+        return second(first(x, backends))
 
 
 class Block(nn.Module):
@@ -139,9 +138,7 @@ class Block(nn.Module):
 
     def __init__(self, channels, cond_channels, heads, hidden, shared_modulation, rms_norm, rms_norm_cross) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(channels, affine=False)
-        self.norm2 = LayerNorm(channels)
-        self.norm3 = LayerNorm(channels, affine=False)
+        self.norm2 = LayerNorm(channels)  # those before self-attention and MLP have no parameters
         self.self_attn = SelfAttention(channels, heads, rms_norm)
         self.cross_attn = CrossAttention(channels, cond_channels, heads, rms_norm_cross)
         self.mlp = FeedForward(channels, hidden)
@@ -161,11 +158,15 @@ class Block(nn.Module):
         if sample is not None:
             modulation = modulation.index_select(0, sample)  # its gradient is a sum, that of [] a sort
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, 1)  # each [1 or T, C]
-        h = self.norm1(x) * (1 + scale_1) + shift_1
-        x = x + self.self_attn(h, phases, lengths, backends) * gate_1
-        x = x + self.cross_attn(self.norm2(x), context, lengths, cond_lengths, backends)
-        h = self.norm3(x) * (1 + scale_2) + shift_2
-        return x + self.mlp(h) * gate_2
+        modulated, gated = (backends.pick(op, x.device) for op in (MODULATED_NORM, GATED_RESIDUAL))
+        h = modulated(x, scale_1, shift_1)
+        x = gated(x, self.self_attn(h, phases, lengths, backends), gate_1)
+        if isinstance(context, torch.Tensor):  # of the all-zero condition: what attention would return
+            x = x + context
+        else:
+            x = x + self.cross_attn(self.norm2(x, backends), context, lengths, cond_lengths, backends)
+        h = modulated(x, scale_2, shift_2)
+        return gated(x, self.mlp(h, backends), gate_2)
 
 
 class FlowTransformer(nn.Module):

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .. import sparse
 from ..backends import Backends
-from ..sparse import OPERATIONS, SUBMANIFOLD_CONV, SparseTensor
+from ..sparse import CHILD_CONV, SUBMANIFOLD_CONV, SparseTensor, Subdivision
+from .operations import LAYER_NORM, NORM_LINEAR, OPERATIONS, RESIDUAL_MLP
 
-PLAIN = Backends(OPERATIONS, {op.name: "torch" for op in OPERATIONS})  # what a model uses when nothing is handed down
-
-
-_ROWS = 1 << 18
-
-
-def by_rows(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """function(x) for a function of single rows, in blocks, so that what it makes on the way is small."""
-    if len(x) <= _ROWS:
-        return function(x)
-    return torch.cat([function(rows) for rows in x.split(_ROWS)])
+_OPERATIONS = (*sparse.OPERATIONS, *OPERATIONS)
+PLAIN = Backends(_OPERATIONS, {op.name: "torch" for op in _OPERATIONS})  # what a model uses if nothing is handed down
 
 
 class LayerNorm(nn.LayerNorm):
@@ -31,10 +23,9 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__(channels, eps=1e-6, elementwise_affine=affine)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.weight is None:  # torch's kernel already works in fp32 inside
-            return super().forward(x)
-        return super().forward(x.float()).to(x.dtype)
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN, silu: bool = False) -> torch.Tensor:
+        """x [T, C]; with silu that activation behind the norm."""
+        return backends.pick(LAYER_NORM, x.device)(x, self.weight, self.bias, silu)
 
 
 class SparseConv3d(nn.Module):
@@ -48,9 +39,43 @@ class SparseConv3d(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: SparseTensor, backends: Backends) -> SparseTensor:
-        conv = backends.pick(SUBMANIFOLD_CONV, x.feats.device)
-        return x.replace(conv(x.feats, x.voxels, self.weight, self.bias))
+    def forward(self, x: SparseTensor, backends: Backends, subdivision: Subdivision | None = None) -> SparseTensor:
+        """[T, Ci] -> [T, Co]; with a subdivision of its voxels [T', Co / 8] on their children, each its octant's."""
+        if subdivision is None:
+            conv = backends.pick(SUBMANIFOLD_CONV, x.feats.device)
+            return x.replace(conv(x.feats, x.voxels, self.weight, self.bias))
+        conv = backends.pick(CHILD_CONV, x.feats.device)
+        return SparseTensor(subdivision.children, conv(x.feats, subdivision, self.weight, self.bias))
+
+
+def weights_of(layer: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a layer on a device, for operations that take those of several layers at once.
+
+    A host that keeps weights elsewhere gives its layers a method `fetch_weights`.
+    """
+    fetch = getattr(layer, "fetch_weights", None)
+    return (layer.weight, layer.bias) if fetch is None else fetch(device)
+
+
+class ResidualMLP(nn.ModuleList):
+    """[T, C] plus two linear layers of a normalised [T, C], SiLU between them; the layer between has no parameters."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        # checkpoints count the activation as a layer
+        super().__init__([nn.Linear(channels, hidden), nn.Identity(), nn.Linear(hidden, channels)])
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor, norm: LayerNorm, backends: Backends) -> torch.Tensor:
+        """x + mlp(norm(h))."""
+        layers = (norm, self[0], self[2])
+        tensors = [tensor for layer in layers for tensor in weights_of(layer, x.device)]
+        return backends.pick(RESIDUAL_MLP, x.device)(x, h, *tensors)
+
+
+class NormLinear(nn.Linear):
+    """The last layer norm, without affine part, and a linear layer; both in the layer's own dtype."""
+
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(NORM_LINEAR, x.device)(x, self.weight, self.bias)
 
 
 def to_torso_dtype(module: nn.Module, dtype: torch.dtype) -> None:

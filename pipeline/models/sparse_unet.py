@@ -7,28 +7,28 @@ children. The shape decoder predicts which children exist, the texture decoder i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..backends import Backends
-from ..sparse import SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
+from ..sparse import ADD_TO_CHILDREN, SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
 from ..sparse.resample import gather_children
-from .layers import PLAIN, LayerNorm, SparseConv3d, by_rows, final_norm, to_torso_dtype
+from .layers import PLAIN, LayerNorm, NormLinear, ResidualMLP, SparseConv3d, final_norm, to_torso_dtype
 
 
 class SparseConvNeXtBlock3d(nn.Module):
     def __init__(self, channels: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        hidden = int(channels * mlp_ratio)
         self.norm = LayerNorm(channels)
         self.conv = SparseConv3d(channels, channels)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
+        self.mlp = ResidualMLP(channels, int(channels * mlp_ratio))
 
     def forward(self, x: SparseTensor, backends: Backends) -> SparseTensor:
         h = self.conv(x, backends).feats
-        return x.replace(x.feats + by_rows(lambda rows: self.mlp(self.norm(rows)), h))
+        return x.replace(self.mlp(x.feats, h, self.norm, backends))
 
 
 class SparseResBlockC2S3d(nn.Module):
@@ -36,7 +36,6 @@ class SparseResBlockC2S3d(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, pred_subdiv: bool) -> None:
         super().__init__()
-        self.repeat = out_channels // (channels // 8)
         self.norm1 = LayerNorm(channels)
         self.norm2 = LayerNorm(out_channels, affine=False)
         self.conv1 = SparseConv3d(channels, out_channels * 8)
@@ -49,11 +48,14 @@ class SparseResBlockC2S3d(nn.Module):
         return subdivide(x.voxels, logits > 0, logits)
 
     def forward(self, x: SparseTensor, subdivision: Subdivision, backends: Backends) -> SparseTensor:
-        h = self.conv1(x.replace(by_rows(lambda rows: F.silu(self.norm1(rows)), x.feats)), backends).feats
-        h = SparseTensor(subdivision.children, subdivision.channel_to_space(h))
-        h = self.conv2(h.replace(by_rows(lambda rows: F.silu(self.norm2(rows)), h.feats)), backends)
-        skip = subdivision.channel_to_space(x.feats).repeat_interleave(self.repeat, 1)
-        return h.replace(h.feats + skip)
+        # the same sets of voxels as objects, so that what a backend knows of the parents serves their children
+        subdivision = replace(subdivision, parents=x.voxels)
+        subdivision.children.origin = x.voxels, subdivision.slots
+        h = self.conv1(x.replace(self.norm1(x.feats, backends, silu=True)), backends, subdivision)
+        h = h.replace(self.norm2(h.feats, backends, silu=True))  # and what it was made of is let go
+        h = self.conv2(h, backends)
+        add = backends.pick(ADD_TO_CHILDREN, h.feats.device)
+        return h.replace(add(h.feats, x.feats, subdivision.slots))
 
 
 class SparseResBlockS2C3d(nn.Module):
@@ -69,9 +71,9 @@ class SparseResBlockS2C3d(nn.Module):
 
     def forward(self, x: SparseTensor, backends: Backends) -> SparseTensor:
         subdivision = space_to_channel(x.voxels)
-        h = self.conv1(x.replace(F.silu(self.norm1(x.feats))), backends)
+        h = self.conv1(x.replace(self.norm1(x.feats, backends, silu=True)), backends)
         h = gather_children(subdivision, h)
-        h = self.conv2(h.replace(F.silu(self.norm2(h.feats))), backends)
+        h = self.conv2(h.replace(self.norm2(h.feats, backends, silu=True)), backends)
         skip = gather_children(subdivision, x).feats.unflatten(1, (self.out_channels, -1)).mean(-1)
         return h.replace(h.feats + skip)
 
@@ -98,7 +100,7 @@ class SparseUnetVaeDecoder(nn.Module):
             if level < self.levels:
                 blocks.append(SparseResBlockC2S3d(width, model_channels[level + 1], pred_subdiv))
             self.blocks.append(nn.ModuleList(blocks))
-        self.output_layer = nn.Linear(model_channels[-1], out_channels)
+        self.output_layer = NormLinear(model_channels[-1], out_channels)
         to_torso_dtype(self.blocks, dtype)
 
     def forward(
@@ -120,8 +122,7 @@ class SparseUnetVaeDecoder(nn.Module):
             Raw fields [T', out] fp32 on the finest voxels, and the subdivisions that led there.
         """
         h, used = self._descend(x, self.levels, subdivisions, backends, on_level)
-        dtype = x.feats.dtype
-        return h.replace(by_rows(lambda rows: self.output_layer(final_norm(rows.to(dtype))), h.feats)), used
+        return h.replace(self.output_layer(h.feats, backends)), used
 
     def upsample(
         self,
@@ -147,6 +148,7 @@ class SparseUnetVaeDecoder(nn.Module):
                 else:
                     h = block(h, backends)
             on_level(level + 1)
+        h.voxels.release()
         return h, used
 
 

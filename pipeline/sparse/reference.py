@@ -7,11 +7,13 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F
 
+from .resample import Subdivision
 from .tensor import COORD_LIMIT, TILE, PairChunk, Voxels
 
 # Bytes of temporary memory a blocked operation may use: a GPU wants few launches, a CPU's caches small blocks.
 _BLOCK_BYTES = {"cpu": 32 << 20}
 _DEFAULT_BLOCK_BYTES = 1 << 30
+_PASS_ROWS = 1 << 18  # of an elementwise pass, which bounds what it makes on the way
 
 
 def _block_rows(device: torch.device, bytes_per_row: int) -> int:
@@ -55,6 +57,44 @@ def submanifold_conv(
     if bias is not None:
         out += bias
     return out
+
+
+def child_conv(
+    feats: torch.Tensor, subdivision: Subdivision, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The submanifold convolution to 8 C channels, of which each child that exists takes its eighth.
+
+    Args:
+        feats: [T, Ci] on the parents.
+        subdivision: which of their children exist, T' in all.
+        weight: [8 C, 3, 3, 3, Ci]; child c of a voxel takes the channels c C .. (c + 1) C - 1.
+        bias: [8 C] or None.
+
+    Returns:
+        [T', C] on the children.
+    """
+    return subdivision.channel_to_space(submanifold_conv(feats, subdivision.parents, weight, bias))
+
+
+def add_to_children(h: torch.Tensor, feats: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """h plus what each child takes of its parent's channels, each of them repeated to fill h's.
+
+    Args:
+        h: [T', C'], overwritten where no gradient is asked for.
+        feats: [T, 8 C] on the parents, C a divisor of C'; child c takes the channels c C .. (c + 1) C - 1.
+        slots: [T'] as for Subdivision.
+
+    Returns:
+        [T', C'].
+    """
+    own = feats.unflatten(1, (8, -1)).flatten(0, 1)  # [8 T, C]
+    repeat = h.shape[1] // own.shape[1]
+    if torch.is_grad_enabled():
+        return h + own.index_select(0, slots).repeat_interleave(repeat, 1)
+    for first in range(0, len(h), _PASS_ROWS):
+        rows = slice(first, first + _PASS_ROWS)
+        h[rows] += own.index_select(0, slots[rows]).repeat_interleave(repeat, 1)
+    return h
 
 
 def _conv_rows(feats: torch.Tensor, kernel: torch.Tensor, chunk: PairChunk, first: int, last: int) -> torch.Tensor:

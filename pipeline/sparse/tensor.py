@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ _S = 1 << 18
 _NO_KEY = torch.iinfo(torch.int64).max
 COORD_LIMIT = _S - 3  # the largest coordinate that has room for a neighbour
 TILE = 1024  # rows; a convolution may split its work at multiples of this
+NEIGHBOURS = 27  # offsets of a 3 x 3 x 3 kernel
 _CHUNK = 1 << 20  # rows; a neighbour map is built and kept in pieces of this, which bounds its temporary memory
 
 
@@ -25,14 +28,20 @@ class Voxels:
             ascending; x, y, z in 0 .. COORD_LIMIT.
         lengths: rows of each sample; counted (one device synchronisation) if not given.
 
-    Sorted keys and the neighbour map are made when first asked for and kept.
+    Sorted keys, the neighbour map and what backends derive from the set are made when first asked for and kept.
+
+    origin: (parents, slots as for Subdivision) where the set is known to be their children; backends may derive a
+        neighbour table from it without a search.
     """
+
+    origin: tuple[Voxels, torch.Tensor] | None = None
 
     def __init__(self, coords: torch.Tensor, lengths: tuple[int, ...] | None = None) -> None:
         if coords.ndim != 2 or coords.shape[1] != 4:
             raise ValueError(f"Voxel coordinates must be [T, 4] (sample, x, y, z), got {tuple(coords.shape)}.")
         self.coords = coords.to(torch.int32)
         self.lengths = lengths if lengths is not None else tuple(torch.bincount(coords[:, 0].long()).tolist())
+        self._kept: dict[str, Any] = {}
 
     @classmethod
     def single(cls, coords: torch.Tensor) -> Voxels:
@@ -98,6 +107,25 @@ class Voxels:
             position = position + hit
         return rows
 
+    def kept(self, name: str, make: Callable[[Voxels], Any]) -> Any:
+        """make(self), made once and kept under a name."""
+        if name not in self._kept:
+            self._kept[name] = make(self)
+        return self._kept[name]
+
+    def release(self) -> None:
+        """Let go of what `kept` holds."""
+        self._kept.clear()
+
+    def fill_neighbour_table(self, table: torch.Tensor) -> None:
+        """Write each neighbour's row, -1 where there is none, into table [27, T]; nine searches of T in T keys."""
+        for first in range(0, len(self), _CHUNK):
+            coords = self.coords[first : first + _CHUNK]
+            for column in range(9):
+                corner = coords + coords.new_tensor([0, column // 3 - 1, column % 3 - 1, -1])
+                for kz, neighbour in enumerate(self.find_columns(corner, 3)):
+                    table[3 * column + kz, first : first + len(coords)] = neighbour
+
     @cached_property
     def neighbours(self) -> NeighbourMap:
         """The pairs of a 3 x 3 x 3 submanifold convolution."""
@@ -153,7 +181,7 @@ class PairChunk:
         rows, device = len(coords), coords.device
         # index kernels on the CPU are twice as fast with 64 bits; elsewhere 32 bits halve the memory
         index = torch.int64 if device.type == "cpu" else torch.int32
-        found = torch.empty(27, rows, dtype=index, device=device)
+        found = torch.empty(NEIGHBOURS, rows, dtype=index, device=device)
         for column in range(9):
             corner = coords + coords.new_tensor([0, column // 3 - 1, column % 3 - 1, -1])
             for kz, neighbour in enumerate(voxels.find_columns(corner, 3)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from PIL import Image
@@ -13,7 +14,9 @@ from ..backends import Backend, Backends
 from ..errors import CheckpointError, EmptyResultError
 from ..image import to_pixels
 from ..mesh.remesh.dual_grid import dual_grid_to_mesh
+from ..models import operations as network_operations
 from ..models.flow import Context, FlowTransformer
+from ..replay import Replayed
 from ..runtime import Runtime
 from ..sampling import Spread, dense_spread, euler, guided, packed_spread
 from ..sparse import SparseTensor, Subdivision, Voxels
@@ -50,7 +53,8 @@ def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Bac
         choices: as for Backends.
         more: further rows by operation, which run only where they are chosen.
     """
-    operations, more = (*sparse.OPERATIONS, *mesh.OPERATIONS, *render.OPERATIONS), more or {}
+    operations = (*sparse.OPERATIONS, *network_operations.OPERATIONS, *mesh.OPERATIONS, *render.OPERATIONS)
+    more = more or {}
     return Backends((replace(op, rows=(*op.rows, *more.get(op.name, ()))) for op in operations), choices)
 
 
@@ -221,20 +225,23 @@ def _sample(
     preview: Callable[[torch.Tensor], object] = lambda x_0: x_0,
 ) -> torch.Tensor:
     """Run a sampler. Several views: each step takes the mean of their velocities (MultiDiffusion, arXiv 2302.08113)."""
-    views = [flow.context(view[None].to(runtime.device)) for view in tokens]
-    nothing = flow.zero_context(runtime.device)
+    contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
+    contexts.append(flow.zero_context(runtime.device))
+    *views, nothing = (partial(velocity, context=context) for context in contexts)
+    if runtime.replays(flow, noise.numel() // noise.shape[1]):
+        *views, nothing = map(Replayed, (*views, nothing))
 
     def at(t: float) -> torch.Tensor:
         return torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device)
 
     def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
-        total = velocity(x, at(t), views[0])
+        total = views[0](x, at(t))
         for view in views[1:]:
-            total = total + velocity(x, at(t), view)
+            total = total + view(x, at(t))
         return total / len(views) if len(views) > 1 else total
 
     def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
-        return velocity(x, at(t), nothing)
+        return nothing(x, at(t))
 
     steps = euler(guided(conditional, unconditional, settings, spread), noise, settings)
     for done, sample in enumerate(steps, 1):

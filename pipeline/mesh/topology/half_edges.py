@@ -53,7 +53,8 @@ def _counted(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
     launch.launch_parallel(kernels.count_keys, len(counts), bounds, key, counts, chunk=1)
     ends = torch.zeros(count * len(counts) + 1, dtype=torch.int32)  # by key, then by range
     torch.cumsum(counts.T.reshape(-1), 0, dtype=torch.int32, out=ends[1:])
-    places = ends[:-1].reshape(count, len(counts)).T.contiguous()
+    # a copy even for one range, where the transposed is contiguous as it is: placing counts it up, `ends` must stay
+    places = ends[:-1].reshape(count, len(counts)).T.clone(memory_format=torch.contiguous_format)
     order = torch.empty_like(key)
     launch.launch_parallel(kernels.place_keys, len(counts), bounds, key, places, order, chunk=1)
     return order, ends[:: len(counts)].contiguous()

@@ -1,0 +1,260 @@
+"""Triton kernels for the operations of operations.py: one pass over the activations each, sums in fp32."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+from .operations import by_rows
+from .operations import norm_linear as reference_norm_linear
+
+_FEW_OUTPUTS = 16  # which a row's sums give faster than a product
+_ELEMENTS = 4096  # of a block
+_EPS = 1e-6
+
+
+@triton.jit(do_not_specialize=["rows", "scale_stride", "shift_stride"])
+def _norm_kernel(
+    x, scale, shift, out, rows, scale_stride, shift_stride, channels, eps,
+    AFFINE: tl.constexpr, MODULATED: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """out = norm(x) * scale + shift, with MODULATED norm(x) * (1 + scale) + shift; row strides 0 or more."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    inside = column < channels
+    live = (row < rows) & inside
+    value = tl.load(x + row * channels + column, mask=live, other=0.0).to(tl.float32)
+    mean = tl.sum(value, 1)[:, None] / channels
+    value = tl.where(inside, value - mean, 0.0)
+    value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / channels + eps)
+    if AFFINE:
+        factor = tl.load(scale + row * scale_stride + column, mask=live, other=0.0).to(tl.float32)
+        if MODULATED:
+            factor += 1.0
+        value = value * factor + tl.load(shift + row * shift_stride + column, mask=live, other=0.0).to(tl.float32)
+    if SILU:
+        value = value.to(out.dtype.element_ty).to(tl.float32)  # the norm's result is in the activations' dtype
+        value *= tl.sigmoid(value)
+    tl.store(out + row * channels + column, value.to(out.dtype.element_ty), mask=live)
+
+
+def _norm(x, scale, shift, modulated: bool, silu: bool) -> torch.Tensor:
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    count, channels = x.shape
+    if count == 0:
+        return out
+    width = triton.next_power_of_2(channels)
+    rows = max(1, _ELEMENTS // width)
+    strides = (0, 0) if scale is None else tuple(0 if each.ndim == 1 or len(each) == 1 else each.stride(0)
+                                                 for each in (scale, shift))  # fmt: skip
+    _norm_kernel[(triton.cdiv(count, rows),)](
+        x, scale, shift, out, count, *strides, channels, _EPS,
+        AFFINE=scale is not None, MODULATED=modulated, SILU=silu, ROWS=rows, WIDTH=width, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, silu: bool) -> torch.Tensor:
+    """As operations.layer_norm."""
+    return _norm(x, weight, bias, False, silu)
+
+
+def modulated_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """As operations.modulated_norm."""
+    return _norm(x, scale, shift, True, False)
+
+
+@triton.jit(do_not_specialize=["rows", "gate_stride"])
+def _gate_kernel(x, y, gate, out, rows, channels, gate_stride, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    live = (row < rows) & (column < channels)
+    factor = tl.load(gate + row * gate_stride + column, mask=live, other=0.0).to(tl.float32)
+    value = tl.load(x + row * channels + column, mask=live, other=0.0).to(tl.float32)
+    value += tl.load(y + row * channels + column, mask=live, other=0.0).to(tl.float32) * factor
+    tl.store(out + row * channels + column, value.to(out.dtype.element_ty), mask=live)
+
+
+def gated_residual(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """As operations.gated_residual."""
+    x, y = x.contiguous(), y.contiguous()
+    out = torch.empty_like(x)
+    count, channels = x.shape
+    stride = 0 if len(gate) == 1 else gate.stride(0)
+    if count:
+        width = triton.next_power_of_2(channels)
+        rows = max(1, _ELEMENTS // width)
+        _gate_kernel[(triton.cdiv(count, rows),)](
+            x, y, gate, out, count, channels, stride, ROWS=rows, WIDTH=width, num_warps=8
+        )
+    return out
+
+
+@triton.jit(do_not_specialize=["stride"])
+def _head_kernel(
+    q, k, q_gamma, k_gamma, cos, sin, q_out, k_out, stride, heads, root,
+    NORM: tl.constexpr, ROTATE: tl.constexpr, PAIRS: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr,
+):  # fmt: skip
+    """One token's queries (second program axis 0) or keys (1): normalised per head, pairs of channels turned.
+
+    q, k: [T, H, 2 PAIRS] whose rows lie `stride` apart. WIDTH and HEADS are PAIRS and H rounded up to powers of two.
+    """
+    token = tl.program_id(0).to(tl.int64)
+    x, gamma, out = q, q_gamma, q_out
+    if tl.program_id(1) == 1:
+        x, gamma, out = k, k_gamma, k_out
+    # read and written as whole rows; pairs of neighbouring channels are parted in registers
+    head, channel = tl.arange(0, HEADS)[:, None], tl.arange(0, 2 * WIDTH)[None, :]
+    live = (head < heads) & (channel < 2 * PAIRS)
+    within = head * (2 * PAIRS) + channel
+    value = tl.load(x + token * stride + within, mask=live, other=0.0).to(tl.float32)
+    if NORM:
+        length = tl.sqrt(tl.sum(value * value, 1))[:, None]
+        value *= tl.load(gamma + within, mask=live, other=0.0).to(tl.float32) * (root / tl.maximum(length, 1e-12))
+        value = value.to(out.dtype.element_ty).to(tl.float32)  # as the reference, whose norm ends in that dtype
+    if ROTATE:
+        pair = tl.arange(0, WIDTH)
+        c = tl.load(cos + token * PAIRS + pair, mask=pair < PAIRS, other=0.0)[None, :]
+        s = tl.load(sin + token * PAIRS + pair, mask=pair < PAIRS, other=0.0)[None, :]
+        even, odd = tl.split(tl.reshape(value, (HEADS, WIDTH, 2)))
+        value = tl.reshape(tl.join(even * c - odd * s, even * s + odd * c), (HEADS, 2 * WIDTH))
+    tl.store(out + token * heads * (2 * PAIRS) + within, value.to(out.dtype.element_ty), mask=live)
+
+
+def _heads(q, k, q_gamma, k_gamma, cos, sin):
+    tokens, heads, channels = q.shape
+    q_out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    k_out = None if k is None else torch.empty_like(q_out)
+    if tokens:
+        _head_kernel[(tokens, 1 if k is None else 2)](
+            q, q if k is None else k, q_gamma, q_gamma if k is None else k_gamma, cos, sin,
+            q_out, q_out if k is None else k_out, q.stride(0), heads, channels**0.5,
+            NORM=q_gamma is not None, ROTATE=cos is not None, PAIRS=channels // 2,
+            WIDTH=triton.next_power_of_2(channels // 2), HEADS=triton.next_power_of_2(heads), num_warps=4,
+        )  # fmt: skip
+    return q_out, k_out
+
+
+def head_norm(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """As operations.head_norm."""
+    return _heads(_rows(x), None, gamma.contiguous(), None, None, None)[0]
+
+
+def qk_rotary(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_gamma: torch.Tensor | None,
+    k_gamma: torch.Tensor | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As operations.qk_rotary."""
+    q, k = _rows(q), _rows(k)
+    if q.stride(0) != k.stride(0):
+        q, k = q.contiguous(), k.contiguous()
+    return _heads(q, k, q_gamma, k_gamma, cos.contiguous(), sin.contiguous())
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """x [T, H, D] itself if each row is contiguous, as queries in the product of queries, keys and values are."""
+    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
+
+
+@triton.jit(do_not_specialize=["count"])
+def _mlp_kernel(
+    x, h, gain, offset, first, first_bias, second, second_bias, out, count, hidden, eps,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """out = x + second(silu(first(norm(h)))) for a block of rows; the hidden channels never leave the chip."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = (row < count)[:, None]
+    column = tl.arange(0, CHANNELS)
+    at = row.to(tl.int64)[:, None] * CHANNELS + column[None, :]
+    dtype = out.dtype.element_ty
+    value = tl.load(h + at, mask=live, other=0.0).to(tl.float32)
+    value -= tl.sum(value, 1)[:, None] / CHANNELS
+    value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / CHANNELS + eps)
+    normed = (value * tl.load(gain + column)[None, :] + tl.load(offset + column)[None, :]).to(dtype)
+    total = tl.zeros((ROWS, CHANNELS), tl.float32)
+    step = tl.arange(0, STEP)
+    for start in range(0, hidden, STEP):
+        unit = start + step
+        inner = tl.dot(normed, tl.load(first + unit[None, :] * CHANNELS + column[:, None]))  # [ROWS, STEP]
+        inner = (inner + tl.load(first_bias + unit).to(tl.float32)[None, :]).to(dtype).to(tl.float32)
+        inner = (inner * tl.sigmoid(inner)).to(dtype)
+        total = tl.dot(inner, tl.load(second + column[None, :] * hidden + unit[:, None]), total)
+    total = (total + tl.load(second_bias + column).to(tl.float32)[None, :]).to(dtype).to(tl.float32)
+    total += tl.load(x + at, mask=live, other=0.0).to(tl.float32)
+    tl.store(out + at, total.to(dtype), mask=live)
+
+
+_MLP_CHANNELS = (64, 128)  # whose rows and sums fit a block's registers; wider ones are products of their own
+_MLP_ROWS, _MLP_STEP = 128, 64
+
+
+def residual_mlp(
+    x: torch.Tensor,
+    h: torch.Tensor,
+    gain: torch.Tensor,
+    offset: torch.Tensor,
+    first: torch.Tensor,
+    first_bias: torch.Tensor,
+    second: torch.Tensor,
+    second_bias: torch.Tensor,
+) -> torch.Tensor:
+    """As operations.residual_mlp."""
+    count, channels = x.shape
+    hidden = len(first)
+    x, h = x.contiguous(), h.contiguous()
+    if channels not in _MLP_CHANNELS or x.dtype.itemsize != 2 or hidden % _MLP_STEP:
+
+        def rows(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+            inner = F.silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias), inplace=True)
+            return x + F.linear(inner, second, second_bias)
+
+        return by_rows(rows, x, h)
+    out = torch.empty_like(x)
+    if count:
+        _mlp_kernel[(triton.cdiv(count, _MLP_ROWS),)](
+            x, h, gain, offset, first, first_bias, second, second_bias, out, count, hidden, _EPS,
+            CHANNELS=channels, ROWS=_MLP_ROWS, STEP=_MLP_STEP, num_warps=8, num_stages=2,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _output_kernel(
+    x, weight, bias, out, rows, channels, outputs, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
+    """out = norm(x) weight^T + bias in fp32, for a handful of outputs."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    inside = column < channels
+    value = tl.load(
+        x + row[:, None] * channels + column[None, :], mask=(row < rows)[:, None] & inside[None, :], other=0.0
+    )
+    value = value.to(tl.float32)
+    value = tl.where(inside[None, :], value - tl.sum(value, 1)[:, None] / channels, 0.0)
+    value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / channels + eps)
+    for number in range(outputs):
+        factor = tl.load(weight + number * channels + column, mask=inside, other=0.0)
+        answer = tl.sum(value * factor[None, :], 1) + tl.load(bias + number)
+        tl.store(out + row * outputs + number, answer, mask=row < rows)
+
+
+def norm_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """As operations.norm_linear."""
+    if len(weight) > _FEW_OUTPUTS or weight.dtype != torch.float32:
+        return reference_norm_linear(x, weight, bias)
+    x = x.contiguous()
+    out = x.new_empty(len(x), len(weight), dtype=torch.float32)
+    if len(x):
+        width = triton.next_power_of_2(x.shape[1])
+        rows = max(1, _ELEMENTS // width)
+        _output_kernel[(triton.cdiv(len(x), rows),)](
+            x, weight, bias, out, len(x), x.shape[1], len(weight), 1e-5, ROWS=rows, WIDTH=width, num_warps=4
+        )
+    return out

@@ -1,0 +1,187 @@
+"""Elementwise work between the products of the networks, as rows of the backend table: references and what fuses them.
+
+On a GPU a third of a network's time goes into such passes over its activations when each is a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from .. import triton_launch
+from ..backends import Backend, Operation
+
+LAYER_NORM, MODULATED_NORM, GATED_RESIDUAL = "layer_norm", "modulated_norm", "gated_residual"
+HEAD_NORM, QK_ROTARY, LINEAR_GELU = "head_norm", "qk_rotary", "linear_gelu"
+RESIDUAL_MLP, NORM_LINEAR = "residual_mlp", "norm_linear"
+_KERNELS = f"{__package__}.fused_kernels"
+_EPS = 1e-6  # of every norm before the last one
+_ROWS = 1 << 18  # of a block of by_rows
+
+
+def by_rows(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """function(*tensors) for a function of single rows, in blocks, so that what it makes on the way is small."""
+    count = len(tensors[0])
+    if count <= _ROWS:
+        return function(*tensors)
+    blocks = zip(*(tensor.split(_ROWS) for tensor in tensors))
+    if torch.is_grad_enabled():
+        return torch.cat([function(*block) for block in blocks])
+    out = None
+    for number, block in enumerate(blocks):
+        rows = function(*block)
+        if out is None:
+            out = rows.new_empty(count, *rows.shape[1:])
+        out[number * _ROWS : number * _ROWS + len(rows)] = rows
+    return out
+
+
+def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, silu: bool) -> torch.Tensor:
+    """Layer norm over the last dim of x [T, C] in fp32, result in x's dtype; with silu that activation behind it.
+
+    weight, bias: [C], or None for a norm without an affine part.
+    """
+
+    def rows(x: torch.Tensor) -> torch.Tensor:
+        if weight is None:  # torch's kernel already works in fp32 inside
+            y = F.layer_norm(x, x.shape[-1:], eps=_EPS)
+        else:
+            y = F.layer_norm(x.float(), x.shape[-1:], weight, bias, _EPS).to(x.dtype)
+        return F.silu(y) if silu else y
+
+    return by_rows(rows, x)
+
+
+def modulated_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """layer_norm(x) * (1 + scale) + shift; x [T, C], scale and shift [1 or T, C] in x's dtype."""
+    return layer_norm(x, None, None, False) * (1 + scale) + shift
+
+
+def gated_residual(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """x + y * gate; x and y [T, C], gate [1 or T, C], all of one dtype."""
+    return x + y * gate
+
+
+def head_norm(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """x / |x| * sqrt(D) * gamma over the last dim of x [T, H, D], in fp32, result in x's dtype; gamma [H, D]."""
+    return (F.normalize(x.float(), dim=-1) * gamma * x.shape[-1] ** 0.5).to(x.dtype)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn neighbouring channel pairs of x [T, H, D] by the angles of cos and sin [T, D / 2], in fp32."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # each [T, H, D / 2]
+    cos, sin = cos[:, None, :], sin[:, None, :]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
+
+
+def qk_rotary(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    q_gamma: torch.Tensor | None,
+    k_gamma: torch.Tensor | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys [T, H, D] normalised per head (gammas [H, D], or None for no norm) and turned as by `rotate`."""
+    if q_gamma is not None:
+        q, k = head_norm(q, q_gamma), head_norm(k, k_gamma)
+    return rotate(q, cos, sin), rotate(k, cos, sin)
+
+
+def linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """gelu(x weight^T + bias) with the tanh approximation; x [T, Ci], weight [Co, Ci], bias [Co]."""
+    return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+
+
+def residual_mlp(
+    x: torch.Tensor,
+    h: torch.Tensor,
+    gain: torch.Tensor,
+    offset: torch.Tensor,
+    first: torch.Tensor,
+    first_bias: torch.Tensor,
+    second: torch.Tensor,
+    second_bias: torch.Tensor,
+) -> torch.Tensor:
+    """x + second(silu(first(layer_norm(h)))); x and h [T, C], gain and offset [C] fp32, first [H, C], second [C, H]."""
+
+    def rows(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        inner = F.silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias))
+        return x + F.linear(inner, second, second_bias)
+
+    return by_rows(rows, x, h)
+
+
+def norm_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Layer norm without affine part (eps 1e-5) and a linear layer, both in the weights' dtype; x [T, C]."""
+    return by_rows(lambda x: F.linear(F.layer_norm(x.to(weight.dtype), x.shape[-1:]), weight, bias), x)
+
+
+def _cublaslt_linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """As linear_gelu, the activation in the product's epilogue."""
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return linear_gelu(x, weight, bias)
+    return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+
+
+def _epilogue() -> Backend:
+    name, missing = "cublaslt", "this torch has no product with an activation in its epilogue."
+    if torch.version.hip or not hasattr(torch, "_addmm_activation"):
+        return Backend(name, None, missing)
+    return Backend(name, _cublaslt_linear_gelu, devices=("cuda",))
+
+
+def _random(device: torch.device, *shapes: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    dtype = torch.float32 if device.type == "cpu" else dtype
+    return [torch.randn(*shape, generator=generator).to(device, dtype) for shape in shapes]
+
+
+def _angles(device: torch.device, rows: int, pairs: int) -> list[torch.Tensor]:
+    angle = torch.randn(rows, pairs, generator=torch.Generator().manual_seed(6)).to(device)
+    return [angle.cos(), angle.sin()]
+
+
+def _heads(device: torch.device) -> list[torch.Tensor]:
+    qkv = _random(device, (70, 3, 3, 64))[0]
+    return [*qkv.unbind(1)[:2], *(gamma.float() for gamma in _random(device, (3, 64), (3, 64)))]
+
+
+def _mlp_example(device: torch.device) -> tuple:
+    tensors = _random(
+        device, (300, 64), (300, 64), (64,), (64,), (128, 64), (128,), (64, 128), (64,), dtype=torch.float16
+    )
+    x, h, gain, offset, first, *rest = tensors
+    return x, h, gain.float(), offset.float(), first / 8, *rest
+
+
+def _norm_linear_example(device: torch.device) -> tuple:
+    x, weight, bias = _random(device, (70, 96), (7, 96), (7,), dtype=torch.float16)
+    return x, weight.float(), bias.float()
+
+
+def _norm_example(device: torch.device) -> list[torch.Tensor]:
+    x, weight, bias = _random(device, (70, 96), (96,), (96,))
+    return [x, weight.float(), bias.float()]
+
+
+def _operation(name: str, reference, example, tolerance: float = 2e-2, row: Backend | None = None) -> Operation:
+    """bf16 rounds to 4e-3 of a value; the references round up to four times on the way, the kernels once."""
+    row = row or triton_launch.row(_KERNELS, name, reference)
+    return Operation(name, (row,), twin=reference, example=example, tolerance=tolerance)
+
+
+OPERATIONS = (
+    _operation(LAYER_NORM, layer_norm, lambda device: (*_norm_example(device), True)),
+    _operation(MODULATED_NORM, modulated_norm, lambda device: tuple(_random(device, (70, 96), (1, 96), (1, 96)))),
+    _operation(GATED_RESIDUAL, gated_residual, lambda device: tuple(_random(device, (70, 96), (70, 96), (1, 96)))),
+    _operation(HEAD_NORM, head_norm, lambda device: tuple(_heads(device)[i] for i in (0, 2))),
+    _operation(QK_ROTARY, qk_rotary, lambda device: (*_heads(device), *_angles(device, 70, 32))),
+    _operation(
+        LINEAR_GELU, linear_gelu, lambda device: tuple(_random(device, (64, 32), (48, 32), (48,))), row=_epilogue()
+    ),
+    _operation(RESIDUAL_MLP, residual_mlp, _mlp_example, 4e-3),
+    _operation(NORM_LINEAR, norm_linear, _norm_linear_example, 1e-5),
+)
