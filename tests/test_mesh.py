@@ -9,6 +9,7 @@ from pipeline.errors import EmptyResultError, MeshError
 from pipeline.mesh import Mesh, mesh
 from pipeline.mesh.examples import ball, check_clean, cube, together
 from pipeline.mesh.operations import clean_by_kernels, clean_in_torch
+from pipeline.mesh.remesh import own_resolution
 from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings, clean
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets
 from pipeline.runtime import Runtime
@@ -66,6 +67,24 @@ def test_each_mesh_of_a_run_is_checked_and_its_edges_are_found_once(monkeypatch)
     assert done.facts["shells"]["faces_removed"] == len(inner.faces) and len(done.faces) <= 3000
     assert counts == {"check": 1, "edges": 2, "sheets": 4}  # sheets also of what is cleaned, and of the result
     assert {"clean": "warp", "outer_shell": "warp", "simplify": "hybrid"}.items() <= runtime.backends.used.items()
+
+
+@pytest.mark.parametrize("side", [48, 92])
+def test_a_mesh_tells_the_grid_that_it_comes_from(side):
+    vertices, faces = surface_net(bench_field, side)
+    longest = (vertices.amax(0) - vertices.amin(0)).max().item()
+    assert own_resolution(Mesh(vertices, faces)) == pytest.approx(longest * side, rel=0.15)
+
+
+def test_solid_looks_no_finer_than_the_mesh_is():
+    """512 cells, the default, cost a minute for a mesh of 100,000 faces from elsewhere, and show no more."""
+    one = ball(CPU)
+    assert own_resolution(one) == 8  # 7.5 cells of a sphere have 528 faces
+    done = stages.process_mesh(
+        Runtime("cpu", stages.table()), stages.Mesh(one.vertices, one.faces), 500, shells="solid"
+    )
+    assert done.facts["shells"]["resolution"] == 128 and done.facts["mesh"]["watertight"]
+    assert done.facts["mesh"]["volume"] == pytest.approx(one.report.volume, rel=0.01)
 
 
 def test_a_mesh_is_a_good_one():

@@ -18,7 +18,7 @@ from ..export import AlphaMode, Geometry, Material, write_glb
 from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
 from ..mesh.bake.bake import Original, Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
-from ..mesh.remesh import RESOLUTIONS
+from ..mesh.remesh import RESOLUTIONS, own_resolution
 from ..mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings
 from ..mesh.repair.repair import compact, vertex_normals
 from ..render import RENDER, Camera, Subject
@@ -38,6 +38,7 @@ from .values import (
 )
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
+_LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
 
@@ -79,7 +80,8 @@ def process_mesh(
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
             closed manifold surface and snaps it to the raw one.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
-            "solid" sees no finer than the grid is of which it is the raw mesh.
+            "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
+            its faces are, or 128 cells.
         lods: face counts of coarser levels of detail, descending from below target_faces.
 
     Raises:
@@ -167,10 +169,9 @@ def _shells(
         return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
     if reason := runtime.backends.reason(SOLID, device):
         raise BackendError(f"A solid mesh needs Warp: {reason}")
-    if grid:
-        longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
-        resolution = min(resolution, max(RESOLUTIONS[0], int(longest * grid)))
-    return runtime.backends.pick(SOLID, device)(mesh, resolution)
+    longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
+    own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
+    return runtime.backends.pick(SOLID, device)(mesh, min(resolution, own))
 
 
 def _geometry_device(device: torch.device) -> torch.device:

@@ -1,3 +1,5 @@
 """Surfaces made anew: dual grid, outer shell, closed surface."""
 
-RESOLUTIONS = (8, 2048)  # cells along the longest side in which a mesh's outside can be sought
+from .resolution import RESOLUTIONS, own_resolution
+
+__all__ = ["RESOLUTIONS", "own_resolution"]

@@ -9,8 +9,8 @@ import torch
 from ...errors import EmptyResultError, SettingsError
 from ...warp.launch import CHUNK, launch_atomic, launch_parallel
 from ..mesh import Mesh
-from . import RESOLUTIONS
 from . import lattice_kernels as kernels
+from .resolution import RESOLUTIONS
 
 _BORDER = 2  # bricks of empty space before the mesh
 # The lattice is moved by odd fractions of a cell: modelled parts like to lie on round coordinates.
