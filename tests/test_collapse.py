@@ -9,7 +9,10 @@ from meshes import collapse
 
 from pipeline import bench_shapes
 from pipeline.errors import MeshError, SettingsError
+from pipeline.mesh import Mesh
 from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.simplify.collapse import CollapseConfig
+from pipeline.mesh.simplify.collapse import collapse as reduced
 
 pytest.importorskip("warp")
 
@@ -103,6 +106,13 @@ def test_a_sphere_stays_closed_and_round(target):
     # an inscribed polyhedron of F equal faces would lack about 7.3 / F of the volume; quadrics lie half outside
     assert volume(vertices, faces) == pytest.approx(4 / 3 * math.pi, rel=max(0.006, 8 / target))
     assert (vertices.norm(dim=1) - 1).abs().max() < 8 / target + 0.002
+
+
+def test_the_numbers_of_a_config_count():
+    """Where faces may hardly turn, or stars not grow, less can be collapsed."""
+    mesh = Mesh(*sphere())
+    for config in (CollapseConfig(max_normal_change_cos=0.999), CollapseConfig(largest_star=10)):
+        assert len(reduced(mesh, 20, quiet, config).faces) > 100 > len(reduced(mesh, 20, quiet).faces)
 
 
 def test_a_torus_keeps_its_hole():

@@ -12,14 +12,52 @@ from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.half_edges import grouped
 
-_PASSES = 4  # independent sets drawn from one round's costs
-_LEAST_PART = 0.02  # of the edges, that may go in a round however few collapses are still wanted
-_REACH = 8.0  # costs up to so many times the last round's limit are examined in full
-_LEAST_AREA = 0.5  # added to every face's weight, in mean areas
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 
 
-def collapse(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
+@dataclass(frozen=True)
+class CollapseConfig:
+    """What an edge collapse weighs."""
+
+    # Of the planes that stand on boundary edges, per squared length, against 1 per area for a face: keeps boundaries.
+    border_weight: float = 10.0
+    # Pull of a merged vertex towards its edge's middle, as a part of the quadric's trace: decides only what the planes
+    # leave free (Trettner & Kobbelt 2020).
+    tikhonov_weight: float = 1e-4
+    # Price of a long edge where all is flat, per area and squared length: short edges go first there.
+    length_cost: float = 1e-6
+    # Exponent of the area by which a cost is divided. 0: a sum of squared distances, which lets small parts vanish;
+    # 1: their mean, which spends faces on small parts. From 0.5 down the largest distances grow.
+    area_exponent: float = 0.58
+    # Added to every face's weight, in mean areas: or the tiny faces at the tips of thin parts would count for nothing.
+    least_area: float = 0.5
+    # Most faces round both ends of an edge that may be collapsed: bounds the work of a thread, and valences.
+    largest_star: int = 48
+    # No face may turn further in one collapse than the angle of this cosine.
+    max_normal_change_cos: float = 0.3
+    # Shape (1 for an equilateral triangle, 0 for a line) below which no face may become worse than those before it.
+    sliver: float = 0.05
+    # Independent sets that are drawn from the costs of one round, before all edges are priced again.
+    passes: int = 4
+    # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
+    least_part: float = 0.02
+    # Costs up to so many times the last round's limit are examined in full.
+    examined: float = 8.0
+
+
+# what kernels take of it
+_WEIGHTS = (
+    "border_weight",
+    "tikhonov_weight",
+    "length_cost",
+    "area_exponent",
+    "largest_star",
+    "max_normal_change_cos",
+    "sliver",
+)
+
+
+def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: CollapseConfig = CollapseConfig()) -> Mesh:
     """Quadric edge collapse to `target` faces.
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
@@ -44,7 +82,7 @@ def collapse(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
         raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
     if target >= len(mesh.faces):
         return mesh
-    reduced = _Reduction(mesh.vertices, mesh.faces)
+    reduced = _Reduction(mesh.vertices, mesh.faces, config)
     reduced.reduce(target, tick)
     return Mesh.known(*reduced.result(), kernels=mesh.kernels)
 
@@ -63,11 +101,14 @@ class _Reduction:
     """A mesh under reduction. Positions are scaled by a power of two to about the unit box and else kept as they are;
     kernels look at differences only."""
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig) -> None:
         from ...warp.launch import launch_parallel
         from . import collapse_kernels
 
-        self._kernels, self._launch = collapse_kernels, launch_parallel
+        self._kernels, self._launch, self._config = collapse_kernels, launch_parallel, config
+        self._weights = collapse_kernels.Weights()
+        for name in _WEIGHTS:
+            setattr(self._weights, name, getattr(config, name))
         self._device = vertices.device
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
         self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
@@ -100,7 +141,7 @@ class _Reduction:
                 continue
             if total > self._count - target:
                 total = _keep_cheapest(removed, costs, self._count - target)
-            arrays = self._faces, removed, stars.feature, self._points, self._quadrics, self._heir
+            arrays = self._weights, self._faces, removed, stars.feature, self._points, self._quadrics, self._heir
             self._launch(self._kernels.merge_ends, len(removed), *arrays)
             del stars, costs, removed
             self._rename(self._count - total)
@@ -124,23 +165,21 @@ class _Reduction:
         stars = self._find_stars()
         some = self._faces.reshape(-1, 3)[:: 1 + self._count // _SAMPLES].long()
         a, b, c = self._points[some].unbind(1)
-        least = torch.linalg.cross(b - a, c - a).norm(dim=1).mean(0, keepdim=True) * (0.5 * _LEAST_AREA)
-        arrays = self._points, self._faces, stars.offsets, stars.corners, stars.edges, least, quadrics
-        self._launch(self._kernels.first_quadrics, len(quadrics), *arrays)
+        least = torch.linalg.cross(b - a, c - a).norm(dim=1).mean(0, keepdim=True) * (0.5 * self._config.least_area)
+        mesh = self._points, self._faces, stars.offsets, stars.corners, stars.edges
+        self._launch(self._kernels.first_quadrics, len(quadrics), self._weights, *mesh, least, quadrics)
         return quadrics
 
     def _find_costs(self, stars: _Stars, wanted: float) -> torch.Tensor:
         """[3 F] float32 costs by half-edge, and the limit up to which edges may go: as many edges cost less as
         collapses are wanted, so that dear edges wait until the cheap ones round them have been spent."""
         costs = torch.empty(len(self._faces), device=self._device)
-        examined = self._limit * _REACH
-        self._launch(
-            self._kernels.find_costs, len(costs), examined, self._points, self._quadrics, self._faces, stars.offsets,
-            stars.corners, stars.edges, stars.feature, costs,
-        )  # fmt: skip
+        examined = self._limit * self._config.examined
+        mesh = self._points, self._quadrics, self._faces, stars.offsets, stars.corners, stars.edges, stars.feature
+        self._launch(self._kernels.find_costs, len(costs), self._weights, examined, *mesh, costs)
         step = 1 + len(costs) // _SAMPLES
         sample = costs[::step].sort().values
-        edges = max(wanted, _LEAST_PART * len(costs) / 2)
+        edges = max(wanted, self._config.least_part * len(costs) / 2)
         limit = sample[min(int(edges / step), len(sample) - 1)]
         self._limit = torch.minimum(limit, examined)
         return costs
@@ -154,7 +193,7 @@ class _Reduction:
         around = torch.empty_like(keys)
         limit = self._limit.clamp_max(3e38)  # costs of inf stay above
         round_each = self._faces, stars.offsets, stars.corners
-        for _ in range(_PASSES):
+        for _ in range(self._config.passes):
             self._launch(kernels.least_key, vertices, limit, *round_each, costs, taken, keys)
             self._launch(kernels.least_around, vertices, *round_each, keys, around)
             self._launch(kernels.choose, corners, limit, *round_each, stars.edges, costs, around, removed, taken)

@@ -21,14 +21,20 @@ OWNER = wp.constant(64)  # bit of an edge's byte: this half-edge is the owner; b
 USES = wp.constant(63)
 SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two half-edges draw the same number
 NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
-BORDER_WEIGHT = wp.constant(10.0)  # of the planes that stand on open edges, against 1 for a face, per unit of area
-RIDGE = wp.constant(wp.float64(1e-4))  # pull towards the edge's middle, as a part of the quadric's trace
-LENGTH_COST = wp.constant(wp.float64(1e-6))  # price of a long edge where all is flat, per area and squared length
-MEAN = wp.constant(wp.float64(0.58))  # 0: the cost is a sum, 1: a mean; from 0.5 down the largest distances grow
-LARGEST_STAR = wp.constant(48)  # faces round both ends of an edge that may still be collapsed
-TURN = wp.constant(0.3)  # cosine of the largest turn of a face's normal in one collapse
-SLIVER = wp.constant(0.05)  # shape (1 for equilateral) below which a face may not get worse than its neighbours were
 KEPT_BITS = wp.constant(wp.int32(~((1 << 20) - 1)))  # of a cost: costs within 1/8 of each other are drawn by lot
+
+
+@wp.struct
+class Weights:
+    """The numbers of a CollapseConfig, see collapse.py."""
+
+    border_weight: wp.float32
+    tikhonov_weight: wp.float64
+    length_cost: wp.float64
+    area_exponent: wp.float64
+    largest_star: wp.int32
+    max_normal_change_cos: wp.float32
+    sliver: wp.float32
 
 
 @wp.func
@@ -88,6 +94,7 @@ def add_plane(q: quadric, normal: wp.vec3, weight: float):
 @wp.kernel
 def first_quadrics(
     start: wp.int32,
+    weights: Weights,
     points: wp.array[wp.vec3],
     faces: wp.array[wp.int32],
     offsets: wp.array[wp.int32],
@@ -112,9 +119,9 @@ def first_quadrics(
             normal = normal / doubled
             q = add_plane(q, normal, 0.5 * doubled + least[0])
             if (int(edges[c]) & USES) != 2:
-                q = add_plane(q, wp.cross(wp.normalize(ahead), normal), BORDER_WEIGHT * wp.length_sq(ahead))
+                q = add_plane(q, wp.cross(wp.normalize(ahead), normal), weights.border_weight * wp.length_sq(ahead))
             if (int(edges[last_corner(c)]) & USES) != 2:
-                q = add_plane(q, wp.cross(wp.normalize(behind), normal), BORDER_WEIGHT * wp.length_sq(behind))
+                q = add_plane(q, wp.cross(wp.normalize(behind), normal), weights.border_weight * wp.length_sq(behind))
     quadrics[v] = q
 
 
@@ -147,7 +154,7 @@ def floats(p: wp.vec3d):
 
 
 @wp.func
-def place(p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric, fixed_p: wp.bool, fixed_q: wp.bool):
+def place(weights: Weights, p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric, fixed_p: wp.bool, fixed_q: wp.bool):
     """Where the merged vertex goes, what that costs, and its quadric there.
 
     The least of the summed quadric with a ridge (Trettner & Kobbelt 2020 derive it from uncertain planes) that pulls
@@ -171,7 +178,7 @@ def place(p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric, fixed_p: wp.bool
     elif fixed_q and not fixed_p:
         at = q
     elif trace > wp.float64(0.0):
-        ridge = RIDGE * trace
+        ridge = weights.tikhonov_weight * trace
         system = a + wp.mat33d(
             ridge, wp.float64(0.0), wp.float64(0.0),
             wp.float64(0.0), ridge, wp.float64(0.0),
@@ -191,7 +198,8 @@ def place(p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric, fixed_p: wp.bool
                 at = q
     x = doubles(at) - doubles(p) - half
     error = wp.max(value(a, b, c, x), wp.float64(0.0))
-    cost = (error + LENGTH_COST * trace * square) / wp.pow(wp.max(trace, wp.float64(1e-30)), MEAN)
+    size = wp.max(trace, wp.float64(1e-30))
+    cost = (error + weights.length_cost * trace * square) / wp.pow(size, weights.area_exponent)
     b = b + a * x
     merged = quadric(
         wp.float32(a[0, 0]), wp.float32(a[0, 1]), wp.float32(a[0, 2]), wp.float32(a[1, 1]), wp.float32(a[1, 2]),
@@ -208,6 +216,7 @@ def shape(a: wp.vec3, b: wp.vec3, c: wp.vec3, doubled_area: float):
 
 @wp.func
 def keeps_shape(
+    weights: Weights,
     v: wp.int32,
     other: wp.int32,
     at: wp.vec3,
@@ -231,10 +240,10 @@ def keeps_shape(
         if u != other and w != other:
             new = wp.cross(one - at, two - at)
             area = wp.length(new)
-            if wp.dot(old, new) < TURN * wp.length(old) * area:
+            if wp.dot(old, new) < weights.max_normal_change_cos * wp.length(old) * area:
                 return False
             after = wp.min(after, shape(at, one, two, area))
-    return after >= SLIVER or after >= before
+    return after >= weights.sliver or after >= before
 
 
 @wp.func
@@ -288,6 +297,7 @@ def keeps_topology(
 @wp.kernel
 def find_costs(
     start: wp.int32,
+    weights: Weights,
     limit: wp.array[wp.float32],
     points: wp.array[wp.vec3],
     quadrics: wp.array[quadric],
@@ -309,13 +319,13 @@ def find_costs(
         fixed_a = feature[a] != wp.uint8(0)
         fixed_b = feature[b] != wp.uint8(0)
         bridges = fixed_a and fixed_b and edge == OWNER + 2
-        large = offsets[a + 1] - offsets[a] + offsets[b + 1] - offsets[b] > LARGEST_STAR
+        large = offsets[a + 1] - offsets[a] + offsets[b + 1] - offsets[b] > weights.largest_star
         if not bridges and not large:
-            at, price, _ = place(points[a], points[b], quadrics[a], quadrics[b], fixed_a, fixed_b)
+            at, price, _ = place(weights, points[a], points[b], quadrics[a], quadrics[b], fixed_a, fixed_b)
             if price > limit[0] or (
                 keeps_topology(a, b, faces, offsets, star, edges)
-                and keeps_shape(a, b, at, points, faces, offsets, star)
-                and keeps_shape(b, a, at, points, faces, offsets, star)
+                and keeps_shape(weights, a, b, at, points, faces, offsets, star)
+                and keeps_shape(weights, b, a, at, points, faces, offsets, star)
             ):
                 cost = price
     costs[h] = cost
@@ -402,6 +412,7 @@ def choose(
 @wp.kernel
 def merge_ends(
     start: wp.int32,
+    weights: Weights,
     faces: wp.array[wp.int32],
     removed: wp.array[wp.uint8],
     feature: wp.array[wp.uint8],
@@ -414,7 +425,13 @@ def merge_ends(
         a = faces[h]
         b = faces[next_corner(h)]
         at, _, merged = place(
-            points[a], points[b], quadrics[a], quadrics[b], feature[a] != wp.uint8(0), feature[b] != wp.uint8(0)
+            weights,
+            points[a],
+            points[b],
+            quadrics[a],
+            quadrics[b],
+            feature[a] != wp.uint8(0),
+            feature[b] != wp.uint8(0),
         )
         points[a] = at
         quadrics[a] = merged

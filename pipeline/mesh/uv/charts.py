@@ -10,15 +10,31 @@ import torch
 
 from ..topology.half_edges import components
 
-CONE = math.radians(85)  # no face turns further from its chart's mean normal: the projection along it has no folds
-_SHARED = 0.3  # weight of a shared border against a difference of direction, when neighbours are compared
 _FIXED = 1 << 40  # sums are kept as integers in units of total / 2^40: exact, so the same in any order
-_STEADY = 50  # bounds of cones are made exact again when more than 1 / _STEADY of the groups has merged,
-_EXACT_EVERY = 8  # and every so many rounds
 _TIE = 1e-6 / 0x1000000  # differences of cost that do not matter, to order equals at random
-_LARGE = 16  # times a group's area has a neighbour that it joins without being named by it,
-_LITTLE = 4  # if all that join have together less than 1 / _LITTLE of its area
-_EXCISE = 0.1  # faces to part with, of a chart's area, before it is halved instead
+
+
+@dataclass(frozen=True)
+class ChartConfig:
+    """How faces are gathered into charts, and charts that do not lie flat are cut."""
+
+    # Radians that a face's normal may be off its chart's mean normal. Below a right angle the projection along that
+    # normal has no folds.
+    cone: float = math.radians(85)
+    # Weight of the share of its boundary that a group has in common with a neighbour, against the difference of their
+    # directions (0 alike to 2 opposite): compact charts instead of long ones.
+    shared_boundary: float = 0.3
+    # A group joins a neighbour of more than so many times its area without being named by it: a plain with many small
+    # neighbours would else take them in one by one.
+    much_larger: int = 16
+    # All that join a neighbour in this way have together less than its area divided by this, which keeps its direction.
+    joining_part: int = 4
+    # Bounds of the cones are made exact again when more than one of so many groups has merged,
+    exact_after_merged: int = 50
+    # or after so many rounds.
+    exact_after_rounds: int = 8
+    # Part of a chart's area up to which faces that fold or overlap are cut out of it; if they are more it is halved.
+    excised: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,13 +79,13 @@ def dual_graph(vertices: torch.Tensor, faces: torch.Tensor) -> Dual:
     return Dual(normals, (areas / unit).round().long(), weighted, lengths.sum(1), corners.mean(1), pairs[real], shared)
 
 
-def merge(dual: Dual, tick: Callable[[], None]) -> torch.Tensor:
+def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfig()) -> torch.Tensor:
     """Charts by hierarchical face clustering (Garland et al. 2001), many merges at once.
 
     In each round every group names the neighbour that differs least in direction and shares most of the border; pairs
     that name each other merge, and small groups join a large one that they name (or a plain with many small neighbours
-    would take them in one by one), if all normals stay within CONE of the mean normal. Sums are integers, so the result
-    does not depend on the order in which a device adds.
+    would take them in one by one), if all normals stay within the cone round the mean normal. Sums are integers, so the
+    result does not depend on the order in which a device adds.
 
     Returns:
         [F] int64, the chart of each face, 0 .. C - 1; charts are connected.
@@ -83,7 +99,8 @@ def merge(dual: Dual, tick: Callable[[], None]) -> torch.Tensor:
         tick()
         turn += 1
         pairs, lengths = _unite(pairs, lengths, len(areas))
-        to = _joined(pairs, _cost(pairs, lengths, areas, sums, rims, spread), areas, sums, spread)
+        cost = _cost(pairs, lengths, areas, sums, rims, spread, config)
+        to = _joined(pairs, cost, areas, sums, spread, config)
         before, stays = len(areas), to == torch.arange(len(areas), device=areas.device)
         to = (stays.cumsum(0) - 1)[to]
         count = int(to.amax()) + 1
@@ -97,7 +114,7 @@ def merge(dual: Dual, tick: Callable[[], None]) -> torch.Tensor:
         rims.index_add_(0, ends[:, 0], torch.where(inside, -2 * lengths, 0))
         outside = (~inside).nonzero()[:, 0]
         pairs, lengths = ends[outside], lengths[outside]
-        if (before - count) * _STEADY > count or turn % _EXACT_EVERY == 0:
+        if (before - count) * config.exact_after_merged > count or turn % config.exact_after_rounds == 0:
             spread = cone_angles(dual, labels, sums)
     return labels
 
@@ -118,7 +135,14 @@ def axes_of(sums: torch.Tensor) -> torch.Tensor:
     return torch.where(size > 0.5, sums / size.clamp_min(1), up)
 
 
-def split(dual: Dual, labels: torch.Tensor, count: int, bad: torch.Tensor, folded: torch.Tensor) -> torch.Tensor:
+def split(
+    dual: Dual,
+    labels: torch.Tensor,
+    count: int,
+    bad: torch.Tensor,
+    folded: torch.Tensor,
+    config: ChartConfig = ChartConfig(),
+) -> torch.Tensor:
     """Cut charts that do not lie flat: from the faces that fold or overlap, if those are few, else in two
     halves across their long axis.
 
@@ -135,7 +159,7 @@ def split(dual: Dual, labels: torch.Tensor, count: int, bad: torch.Tensor, folde
     areas = dual.areas[face]
     whole = _sum(areas, chart, count)
     away = folded[face]
-    few = (_sum(areas * away, chart, count) <= whole * _EXCISE) & (_sum(away.long(), chart, count) > 0)
+    few = (_sum(areas * away, chart, count) <= whole * config.excised) & (_sum(away.long(), chart, count) > 0)
     side = torch.where(few[chart], away, _beyond_middle(dual.centres[face], chart, count))
     number = torch.full_like(labels, -1)
     number[face] = torch.arange(len(face), device=face.device)
@@ -179,7 +203,7 @@ def _unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torc
     return torch.stack([key // count, key % count], 1), _sum(lengths[order], starts.cumsum(0) - 1, len(key))
 
 
-def _cost(pairs, lengths, areas, sums, rims, spread) -> torch.Tensor:
+def _cost(pairs, lengths, areas, sums, rims, spread, config) -> torch.Tensor:
     """What each merge costs [E] float64, inf where it is not allowed."""
     a, b = pairs.unbind(1)
     one, two = sums[a].double(), sums[b].double()
@@ -187,9 +211,9 @@ def _cost(pairs, lengths, areas, sums, rims, spread) -> torch.Tensor:
     angle = torch.maximum(_reach(one, both) + spread[a], _reach(two, both) + spread[b])
     bend = one.norm(dim=1) + two.norm(dim=1) - both.norm(dim=1)
     share = lengths / torch.minimum(rims[a], rims[b]).clamp_min(1)
-    cost = bend / torch.minimum(areas[a], areas[b]).clamp_min(1) - _SHARED * share
+    cost = bend / torch.minimum(areas[a], areas[b]).clamp_min(1) - config.shared_boundary * share
     cost += ((a * 0x9E3779B1 ^ b * 0x85EBCA6B) & 0xFFFFFF) * _TIE  # or equals would merge one after another, by number
-    return torch.where(angle <= CONE, cost, torch.inf)
+    return torch.where(angle <= config.cone, cost, torch.inf)
 
 
 def _reach(normals: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
@@ -206,7 +230,7 @@ def _spread(to: torch.Tensor, count: int, sums: torch.Tensor, spread: torch.Tens
     return torch.zeros(count, dtype=spread.dtype, device=spread.device).scatter_reduce_(0, to, bound, "amax")
 
 
-def _joined(pairs, cost, areas, sums, spread) -> torch.Tensor:
+def _joined(pairs, cost, areas, sums, spread, config) -> torch.Tensor:
     """[C] int64 the group that each group becomes: itself, the other of a pair that name each other, or the much
     larger neighbour that it names (or what that becomes)."""
     count = len(areas)
@@ -222,10 +246,10 @@ def _joined(pairs, cost, areas, sums, spread) -> torch.Tensor:
     named = torch.where(best < len(pairs), named.sum(1) - group, group)
     mutual = named[named] == group
     paired = torch.where(mutual, torch.minimum(group, named), group)
-    small = ~mutual & (areas * _LARGE < areas[named])
+    small = ~mutual & (areas * config.much_larger < areas[named])
     small &= ~small[named]
     taken = torch.zeros_like(areas).index_add_(0, named, torch.where(small, areas, 0))
-    small &= (taken * _LITTLE < areas)[named]
+    small &= (taken * config.joining_part < areas)[named]
     to = torch.where(small, paired[named], paired)
-    wide = _spread(to, count, sums, spread) > CONE
+    wide = _spread(to, count, sums, spread) > config.cone
     return torch.where(small & wide[to], group, to)

@@ -16,22 +16,45 @@ from . import pack_kernels as kernels
 from . import unwrap_kernels
 from .parameterise import Pieces, boxes
 
-_GRID = 4096  # larger textures are packed in cells of several texels
-_COARSE = 4  # the scale is first sought in cells of so many texels
-_SMALLEST_COARSE = 256  # cells along a side: the scale is not sought in fewer
-_START = 0.72  # share of the texture that charts may take, about
-_STEP = 1.01  # between two scales that are tried together
-_WORTH = 1.004  # times a scale that fits is worth trying, where it should fit too
-_FINER = 1.01  # is the scale at full resolution
-_FEW, _PATIENCE = 64, 1  # so few charts are put in four turns, at larger scales until more than so many do not fit
-_SAFE = 0.995  # of the scale that should fit
-_SMALLEST = 1e-3  # of the scale at which the charts' area is _START: none below is tried
-_EXACT = 256  # so many of the largest charts are looked a place for everywhere, smaller ones
-_ALIKE = 1.25  # from where the last one was put on whose width and height differ by less
-_HOPELESS = 0.1  # share of the charts' area without a place: not worth going on
-_SHRINK = 0.6  # the scale then, or more if more of the area fits
-_CROWDED = 16  # times the texture's area that the boxes of the charts may have together: bounds the memory
 _AT_ONCE = 256  # charts placed between two ticks
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """How charts are packed: which scales are tried, and where places are sought."""
+
+    # Cells along a side at most: larger textures are packed in cells of several texels.
+    largest_grid: int = 4096
+    # The scale is first sought in cells of so many texels, which is faster by the square of it.
+    coarse_cell: int = 4
+    # Unless the texture then has fewer cells along a side than this.
+    smallest_coarse_grid: int = 256
+    # Share of the texture that charts are to take at the first scale that is tried.
+    first_fill: float = 0.72
+    # Two scales are tried together; the second is larger by this factor.
+    second_scale: float = 1.01
+    # Where a scale fits, the next one that is worth trying is larger by this factor.
+    worthwhile: float = 1.004
+    # The scale found in coarse cells times this is the first at full resolution.
+    finer: float = 1.01
+    # Of the scale at which charts should just fill the texture, by what a try tells.
+    safety: float = 0.995
+    # Scales below this part of the first one are not tried: the charts do not fit.
+    smallest_scale: float = 1e-3
+    # At or below so many charts all four quarter turns are tried (two above).
+    few_charts: int = 64
+    # And larger scales are tried until so many tries and one more have failed.
+    patience: int = 1
+    # So many of the largest charts are sought a place for everywhere.
+    exhaustive: int = 256
+    # Smaller ones from where the last chart was put whose width and height differ by less than this factor.
+    similar: float = 1.25
+    # A try ends when charts of this share of the area have found no place.
+    hopeless: float = 0.1
+    # The next scale then, or larger if charts of more than its square of the area fit.
+    shrink: float = 0.6
+    # Times the texture's area that the boxes of all charts may have together: bounds the memory.
+    box_area: int = 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,7 @@ def pack(
     size: int,
     padding: int,
     tick: Callable[[], None],
+    config: PackConfig = PackConfig(),
 ) -> torch.Tensor:
     """Charts from the largest to the smallest, each bottom-left, as it is or after quarter turns, at one common scale.
 
@@ -75,41 +99,41 @@ def pack(
     Raises:
         SettingsError: the charts do not fit at any scale.
     """
-    cell = -(-size // _GRID)
+    cell = -(-size // config.largest_grid)
 
     def attempt(cells: int, *scales: float) -> list[_Atlas]:
         grid, gap = size // cells, max(1, -(-padding // cells))
-        atlases = [_Atlas(points, pieces, labels, scale, grid, gap) for scale in scales]
+        atlases = [_Atlas(points, pieces, labels, scale, grid, gap, config) for scale in scales]
         _place(atlases, len(pieces.begin) - 1, tick)
         return atlases
 
-    scale = math.sqrt(_START / area)
-    smallest = scale * _SMALLEST
-    coarse = cell * min(_COARSE, max(2, padding // cell))
-    if size // coarse >= _SMALLEST_COARSE:
+    scale = math.sqrt(config.first_fill / area)
+    smallest = scale * config.smallest_scale
+    coarse = cell * min(config.coarse_cell, max(2, padding // cell))
+    if size // coarse >= config.smallest_coarse_grid:
         rough = attempt(coarse, scale)[0]
         while not rough.hopeful and rough.scale > smallest:
             rough = attempt(coarse, rough.better_scale())[0]
-        scale = _FINER * rough.better_scale()
+        scale = config.finer * rough.better_scale()
     best, misses = None, 0
-    patience = _PATIENCE if len(pieces.begin) - 1 <= _FEW else 0
+    patience = config.patience if len(pieces.begin) - 1 <= config.few_charts else 0
     while True:
         if scale < smallest:
             raise SettingsError(
                 f"The {len(pieces.begin) - 1:,} charts of this mesh do not fit into {size} x {size} texels with "
                 f"{padding} between them at any scale: ask for a larger texture, less padding or fewer faces."
             )
-        one, two = attempt(cell, scale, scale * _STEP)
+        one, two = attempt(cell, scale, scale * config.second_scale)
         misses = 0 if two.fits else misses + 1
         if one.fits or two.fits:
             best = two if two.fits else one
             scale = best.better_scale()
         elif best is None:
-            scale = one.scale * min(one.better_scale() / one.scale, 1 / _STEP**2) ** misses
+            scale = one.scale * min(one.better_scale() / one.scale, 1 / config.second_scale**2) ** misses
             continue
-        if misses > patience or (patience == 0 and scale < two.scale * _WORTH):
+        if misses > patience or (patience == 0 and scale < two.scale * config.worthwhile):
             break
-        scale = max(scale, two.scale * _WORTH)
+        scale = max(scale, two.scale * config.worthwhile)
     return (best.placed(pieces.chart) + 0.5) * (cell / size)
 
 
@@ -121,13 +145,20 @@ class _Atlas:
     """
 
     def __init__(
-        self, points: torch.Tensor, pieces: Pieces, labels: torch.Tensor, scale: float, grid: int, gap: int
+        self,
+        points: torch.Tensor,
+        pieces: Pieces,
+        labels: torch.Tensor,
+        scale: float,
+        grid: int,
+        gap: int,
+        config: PackConfig,
     ) -> None:
-        self.scale, self._grid, self._gap = scale, grid, gap
+        self.scale, self._grid, self._gap, self._config = scale, grid, gap, config
         self._points = points
         texels = self._texels()
         low, sizes = chart_boxes(texels, pieces)
-        self._crowded = int(sizes.long().prod(1).sum()) > _CROWDED * (grid + 2) ** 2
+        self._crowded = int(sizes.long().prod(1).sum()) > self._config.box_area * (grid + 2) ** 2
         if self._crowded:
             return
         outlines = _outlines(texels, pieces, labels, low, sizes)
@@ -135,7 +166,7 @@ class _Atlas:
         self._areas = self._outlines.areas()
         sizes = self._outlines.sizes.long()
         self._order = (-sizes.prod(1)).argsort(stable=True).int()
-        self._alike = _classes(sizes, self._order)
+        self._alike = _classes(sizes, self._order, config)
         self._taken = torch.zeros(grid, grid // 64 + 1, dtype=torch.int64)
         self._widest = torch.full((grid,), grid, dtype=torch.int32)
         self._hint = torch.zeros(int(self._alike.amax()) + 1, dtype=torch.int32)
@@ -156,7 +187,11 @@ class _Atlas:
 
     @property
     def hopeful(self) -> bool:
-        return not self._crowded and bool(self._areas.sum() <= self._grid**2) and self._shares()[1] <= _HOPELESS
+        return (
+            not self._crowded
+            and bool(self._areas.sum() <= self._grid**2)
+            and self._shares()[1] <= self._config.hopeless
+        )
 
     @property
     def fits(self) -> bool:
@@ -166,10 +201,12 @@ class _Atlas:
         """The scale at which the charts should just fill the texture."""
         if self.fits:
             heights = self._outlines.sizes.gather(1, 1 - self._found[:, 2:].long() % 2)[:, 0]
-            return self.scale * _SAFE * math.sqrt(self._grid / int((self._found[:, 1] + heights).amax()))
+            return self.scale * self._config.safety * math.sqrt(self._grid / int((self._found[:, 1] + heights).amax()))
         if self.hopeful:
-            return self.scale * _SAFE * math.sqrt(1 - self._shares()[1])
-        return self.scale * (_SHRINK if self._crowded else math.sqrt(max(self._shares()[0], _SHRINK**2)))
+            return self.scale * self._config.safety * math.sqrt(1 - self._shares()[1])
+        return self.scale * (
+            self._config.shrink if self._crowded else math.sqrt(max(self._shares()[0], self._config.shrink**2))
+        )
 
     def place(self, begin: int) -> None:
         """Put _AT_ONCE charts from the begin-th largest on."""
@@ -177,7 +214,7 @@ class _Atlas:
         rows = np.arange(-gap, gap + 1)
         halo = torch.from_numpy(np.stack([rows, np.sqrt(gap * gap - rows * rows)], 1).astype(np.int32))
         self._tried = min(begin + _AT_ONCE, len(self._order))
-        turns = 4 if len(self._order) <= _FEW else 2
+        turns = 4 if len(self._order) <= self._config.few_charts else 2
         charts = self._order, outlines.sizes, self._alike, outlines.first, outlines.runs
         atlas = self._taken, self._widest, self._hint, self._found, self._failed
         launch_single_thread(kernels.place, begin, self._tried, turns, *charts, halo, -(-gap // 2), *atlas)
@@ -202,13 +239,14 @@ def _place(atlases: list[_Atlas], charts: int, tick: Callable[[], None]) -> None
                 placed.result()
 
 
-def _classes(sizes: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """[2, C] int32 of charts whose boxes, as they are and after a quarter turn, are of about the same size; the _EXACT
-    first in `order` are like no other. sizes: [C, 2] int64."""
-    wide, high = (sizes.double().log() / math.log(_ALIKE)).round().long().unbind(1)
+def _classes(sizes: torch.Tensor, order: torch.Tensor, config: PackConfig) -> torch.Tensor:
+    """[2, C] int32 of charts whose boxes, as they are and after a quarter turn, are of about the same size; the first
+    `exhaustive` in `order` are like no other. sizes: [C, 2] int64."""
+    wide, high = (sizes.double().log() / math.log(config.similar)).round().long().unbind(1)
     many = int(torch.maximum(wide, high).amax()) + 1
     alike = torch.stack([wide * many + high, high * many + wide])
-    alike[:, order[:_EXACT].long()] = many * many + torch.arange(2 * len(order[:_EXACT])).reshape(2, -1)
+    largest = order[: config.exhaustive].long()
+    alike[:, largest] = many * many + torch.arange(2 * len(largest)).reshape(2, -1)
     return alike.int()
 
 

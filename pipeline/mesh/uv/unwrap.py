@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ...errors import EmptyResultError, SettingsError
 from ..checks import check_mesh
-from .charts import Dual, axes_of, dual_graph, merge, split
-from .pack import chart_boxes, overlapping, pack
+from .charts import ChartConfig, Dual, axes_of, dual_graph, merge, split
+from .pack import PackConfig, chart_boxes, overlapping, pack
 from .parameterise import Pieces, cut, flat_shapes, flatten, folds, signed_areas, stretches
 
 _FINEST = 4096  # overlaps are sought at twice the texture's size, but not finer than this
@@ -25,8 +25,21 @@ _ROOM = 4  # times the texture's area, for the boxes of charts
 _SIZES = 1, 16384
 
 
+@dataclass(frozen=True)
+class UnwrapConfig:
+    """How faces are gathered into charts, and how these are packed."""
+
+    charts: ChartConfig = field(default_factory=ChartConfig)
+    packing: PackConfig = field(default_factory=PackConfig)
+
+
 def unwrap(
-    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+    config: UnwrapConfig = UnwrapConfig(),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """Cut a mesh into charts that lie flat and pack them into a square texture.
 
@@ -54,7 +67,7 @@ def unwrap(
     mesh = _Mesh.of(vertices, faces, size, padding)
     tick()
     with _one_thread(vertices.device):
-        return _unwrap(mesh, size, padding, tick)
+        return _unwrap(mesh, size, padding, tick, config)
 
 
 @contextmanager
@@ -70,8 +83,8 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None]) -> tuple:
-    labels, corners = _lay_flat(mesh, merge(mesh.dual, tick), size, 0, tick)
+def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], config: UnwrapConfig) -> tuple:
+    labels, corners = _lay_flat(mesh, merge(mesh.dual, tick, config.charts), size, 0, tick, config.charts)
     for attempt in range(_HALVINGS + _REPACKS):
         charts = int(labels.max()) + 1
         pieces = cut(mesh.faces, labels, len(mesh.vertices), charts)
@@ -79,14 +92,14 @@ def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None]) -> t
         points[pieces.faces.long()] = corners
         tick()
         area = signed_areas(points, pieces.faces).abs().sum().item()
-        uvs = pack(points, pieces, labels, area, size, padding, tick).float()
+        uvs = pack(points, pieces, labels, area, size, padding, tick, config.packing).float()
         bad = torch.zeros(charts, dtype=torch.bool, device=labels.device)
         twice = _overlapping(uvs, pieces.faces, size)
         bad[labels[twice]] = True
         if not bad.any():  # charts are checked before they are packed, so this is the rule
             break
-        smaller = split(mesh.dual, labels, charts, bad, twice)
-        smaller, moved = _lay_flat(mesh, smaller, size, min(attempt, _HALVINGS), tick)
+        smaller = split(mesh.dual, labels, charts, bad, twice, config.charts)
+        smaller, moved = _lay_flat(mesh, smaller, size, min(attempt, _HALVINGS), tick, config.charts)
         again = smaller >= 0
         corners[again] = moved[again]
         labels = torch.where(again, charts + smaller, labels).unique(return_inverse=True)[1]
@@ -127,7 +140,7 @@ class _Mesh:
 
 
 def _lay_flat(
-    mesh: _Mesh, labels: torch.Tensor, size: int, attempts: int, tick: Callable[[], None]
+    mesh: _Mesh, labels: torch.Tensor, size: int, attempts: int, tick: Callable[[], None], config: ChartConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Flatten charts, and cut those which fold or overlap themselves until all lie flat.
 
@@ -163,7 +176,7 @@ def _lay_flat(
         number = (~bad).cumsum(0) - 1 + charts
         done[face[good]] = number[chart[good]]
         charts += int((~bad).sum())
-        labels = split(mesh.dual, labels, count, bad, folded) if not single else torch.full_like(labels, -1)
+        labels = split(mesh.dual, labels, count, bad, folded, config) if not single else torch.full_like(labels, -1)
     return done, corners
 
 
