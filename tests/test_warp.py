@@ -3,6 +3,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -68,6 +69,30 @@ def test_each_worker_has_arguments_of_its_own(monkeypatch):
     workers = launcher.workers_on(values.device, 3)
     launcher.launch_per_worker(add_up, len(values), lambda worker: (values, totals[worker]), workers, chunk=1000)
     assert workers == 3 and totals.sum().item() == 50_000
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_what_stops_a_launch_stops_all_of_it(error, monkeypatch):
+    """Whatever happens in the middle, the call ends, and nothing is written afterwards."""
+    launched, inner = [], wp.launch
+
+    def launch(kernel, count, arguments, **more):
+        launched.append(arguments[0])
+        if arguments[0] == 5000:
+            raise error("stop")
+        time.sleep(1e-3)
+        inner(kernel, count, arguments, **more)
+
+    monkeypatch.setattr(launcher, "cores", lambda: 4)
+    monkeypatch.setattr(wp, "launch", launch)
+    for _ in range(20):
+        launched.clear()
+        seen = torch.zeros(200_000, dtype=torch.int32)
+        with pytest.raises(error, match="stop"):
+            launcher.launch_parallel(count_rows, len(seen), torch.ones(len(seen), 3), seen, chunk=1000)
+        before = len(launched), seen.clone()
+        time.sleep(0.01)
+        assert (len(launched), seen.equal(before[1])) == (before[0], True) and before[0] < 200
 
 
 def test_arguments_that_do_not_fit_are_refused():

@@ -9,7 +9,7 @@ modules with kernels, where they are first needed.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -168,8 +168,9 @@ def _share(kernel: wp.Kernel, count: int, given: list[list], device: "wp.Device"
         for each in running:
             each.result()
     finally:  # whatever stopped the wait, nothing writes to the caller's tensors afterwards
-        while not waiting.empty():
-            waiting.get()
+        with suppress(Empty):  # workers go on taking meanwhile
+            while True:
+                waiting.get_nowait()
         wait(running)
 
 
