@@ -19,15 +19,16 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 PACK = Path(os.path.abspath(__file__)).parent  # not resolved: the pack may be linked into custom_nodes
@@ -35,6 +36,7 @@ REQUIREMENTS = PACK / "requirements.txt"
 OLDEST_PYTHON = (3, 10)
 OLDEST_COMFYUI = (0, 3, 64)
 TIMEOUT = 60  # seconds for one import
+_KEEP = "trellis2-keep-torch-"
 USABLE, ABSENT, BROKEN = "usable", "absent", "broken"
 
 # ---------------------------------------------------------------- what a package is, found by importing it
@@ -356,16 +358,35 @@ def pip_install(*packages: str) -> tuple[str, ...]:
 
 
 def _keep_torch() -> tuple[str, ...]:
-    """Constraints that hold torch and its companions, in a file that outlives us, as users copy the command."""
+    """Options of pip that hold torch and its companions: constraints, or requirements where no file can be written."""
     held = []
     for name in ("torch", "torchvision", "torchaudio"):
         with suppress(importlib.metadata.PackageNotFoundError):
-            held.append(f"{name}=={importlib.metadata.version(name)}\n")
-    text = "".join(held)
-    path = Path(tempfile.gettempdir(), f"trellis2-keep-torch-{zlib.crc32(text.encode()):08x}.txt")
-    with suppress(OSError):  # another user has written the same
-        path.write_text(text, encoding="utf-8")
-    return ("--constraint", str(path)) if held else ()
+            held.append(f"{name}=={importlib.metadata.version(name)}")
+    try:
+        return ("--constraint", _constraints("".join(f"{line}\n" for line in held))) if held else ()
+    except OSError:
+        return tuple(held)
+
+
+@cache
+def _constraints(text: str) -> str:
+    """A file of this text that nobody else can have made or can change, for pip obeys what it says. It outlives us, as
+    users copy the command; hence one of an earlier run serves again."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_KEEP}*.txt"):
+        with suppress(OSError):
+            found = old.lstat()
+            private = os.name == "nt" or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+            if stat.S_ISREG(found.st_mode) and private and old.read_text(encoding="utf-8") == text:
+                return str(old)
+    descriptor, path = tempfile.mkstemp(".txt", _KEEP)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:  # a full disk: what is there of it must not be used
+        os.unlink(path)
+        raise
+    return path
 
 
 def required_rows(machine: Machine) -> tuple[Row, ...]:

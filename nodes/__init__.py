@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 OLDEST_COMFYUI = (0, 3, 64)
 
@@ -13,7 +14,7 @@ _NODES = {
     "sample": ("SamplerSettingsNode", "SampleStructure", "SampleShape", "SampleTexture"),
     "decode": ("DecodeShape", "DecodeTexture"),
     "finish": ("ProcessMesh", "BakeTexture", "ColorVertices", "RenderMesh", "ExportGLB"),
-    "simple": ("ImageToGLB",),
+    "simple": ("ImageToGLB", "GatherFiles"),
     "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
 }
 
@@ -27,15 +28,21 @@ def load():
     check_version()
     from comfy_api.latest import ComfyExtension
 
-    from .host import folders, health, pictures
+    from .host import copies
 
-    folders.register()
-    pictures.offer_example()
-    health.add_route()
+    package = __package__.rpartition(".")[0]
+    classes = [] if copies.in_use(package, Path(__file__).parents[1]) else node_classes()
+    if classes:  # nothing of a second copy is imported, and it registers nothing
+        from .host import folders, health, pictures
+
+        folders.register()
+        pictures.offer_example()
+        health.add_route()
+        classes = copies.free_ids(classes, package)
 
     class Extension(ComfyExtension):  # its on_load is not called by every ComfyUI that we support
         async def get_node_list(self) -> list[type]:
-            return node_classes()
+            return classes
 
     return Extension()
 

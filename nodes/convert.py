@@ -12,13 +12,15 @@ from ..pipeline import stages
 from ..pipeline.errors import EmptyResultError, SettingsError
 from ..pipeline.export import srgb_to_linear
 from .finish import maps
-from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels
+from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels, node_schema
+
+_FINEST = 128  # cells along a side of a dense grid
 
 
 class MeshToCore(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2MeshToCore",
             display_name="TRELLIS.2 Mesh to ComfyUI",
             category=CATEGORY,
@@ -57,7 +59,7 @@ class MeshToCore(io.ComfyNode):
 class MeshFromCore(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2MeshFromCore",
             display_name="TRELLIS.2 Mesh from ComfyUI",
             category=CATEGORY,
@@ -90,12 +92,12 @@ class MeshFromCore(io.ComfyNode):
 class VoxelsToCore(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2VoxelsToCore",
             display_name="TRELLIS.2 Voxels to ComfyUI",
             category=CATEGORY,
-            description="Material voxels for ComfyUI's own voxel nodes, with all six channels where this ComfyUI "
-            "knows coloured voxels; as an occupancy grid where it does not.",
+            description="Material voxels for ComfyUI's own voxel nodes: with all six channels where this ComfyUI "
+            f"knows coloured voxels, as an occupancy grid of at most {_FINEST} for Voxel to Mesh.",
             inputs=[Voxels.Input("voxels", tooltip="From TRELLIS.2 Decode Texture.")],
             outputs=[io.Voxel.Output(display_name="voxel", tooltip="ComfyUI's VOXEL, Y up.")],
         )
@@ -106,11 +108,36 @@ class VoxelsToCore(io.ComfyNode):
         coords = torch.stack([torch.zeros_like(x), x, z, voxels.resolution - 1 - y], 1)
         voxel = _core_type("VOXEL")
         try:
-            return io.NodeOutput(voxel(coords, voxels.sparse.feats.clamp(0, 1), voxels.resolution))
+            data = coords.as_subclass(_Coordinates)
+            data.resolution = voxels.resolution
+            return io.NodeOutput(voxel(data, voxels.sparse.feats.clamp(0, 1), voxels.resolution))
         except TypeError:  # hosts before 2026 know dense grids only
-            grid = torch.zeros(1, *(voxels.resolution,) * 3)
-            grid[tuple(coords.long().T)] = 1
-            return io.NodeOutput(voxel(grid))
+            return io.NodeOutput(voxel(_dense(coords, voxels.resolution)))
+
+
+class _Coordinates(torch.Tensor):
+    """Coordinates of coloured voxels that core's Voxel to Mesh, which goes through grids one by one, takes as a grid.
+
+    ComfyUI has one VOXEL for both: its nodes for coloured voxels index and slice `data` [T, 4], while Voxel to Mesh
+    iterates over `data` [B, D, H, W].
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # results are plain tensors
+    resolution: int
+
+    def __iter__(self):
+        return iter(_dense(self, self.resolution))
+
+
+def _dense(coords: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Voxels [T, 4] of one batch, Y up -> occupancy [1, Z, Y, X], of at most _FINEST along a side: Voxel to Mesh
+    reverses the axes, and its memory and time grow with the whole grid."""
+    factor = -(-resolution // _FINEST)
+    side = -(-resolution // factor)
+    x, y, z = (coords[:, 1:].long() // factor).unbind(1)
+    grid = torch.zeros(1, side, side, side)
+    grid[0, z, y, x] = 1
+    return grid
 
 
 def _y_up(vectors: torch.Tensor) -> torch.Tensor:

@@ -9,18 +9,18 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.image import on_black
 from ..pipeline.render import Camera
-from ..pipeline.sparse import Subdivision as SubdivisionLevel
 from ..pipeline.warp import unavailable_reason
 from .host import pictures
 from .host.memory import ManagedModels
-from .host.run import Progress, run
-from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, Texture, Voxels, models_input
+from .host.progress import Progress
+from .host.run import run
+from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, Texture, Voxels, models_input, node_schema
 
 
 class DecodeShape(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2DecodeShape",
             display_name="TRELLIS.2 Decode Shape",
             category=CATEGORY,
@@ -48,7 +48,7 @@ class DecodeShape(io.ComfyNode):
 
 def _picture(mesh: stages.Mesh, progress: Progress) -> Image.Image | None:
     """The raw mesh, if there is anything to see and to draw it with; what is wrong with it the next node says."""
-    if unavailable_reason() or len(mesh.faces) == 0:
+    if unavailable_reason() or not progress.pictures or len(mesh.faces) == 0:
         return None
     try:
         drawn = run(stages.draw, None, progress, mesh, frames=1, size=pictures.SIDE, camera=Camera())
@@ -60,7 +60,7 @@ def _picture(mesh: stages.Mesh, progress: Progress) -> Image.Image | None:
 class DecodeTexture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2DecodeTexture",
             display_name="TRELLIS.2 Decode Texture",
             category=CATEGORY,
@@ -74,11 +74,10 @@ class DecodeTexture(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, models: ManagedModels, texture: stages.Latent, subdivision: list[SubdivisionLevel]
-    ) -> io.NodeOutput:
+    def execute(cls, models: ManagedModels, texture: stages.Latent, subdivision: stages.Subdivisions) -> io.NodeOutput:
         progress = Progress()
         voxels = run(stages.decode_texture, models, progress, texture, subdivision)
         albedo = voxels.sparse.feats[:, stages.BASE_COLOR]
-        progress.show(1, pictures.draw_voxels(voxels.sparse.voxels.xyz, voxels.resolution, albedo))
+        drawn = pictures.draw_voxels(voxels.sparse.voxels.xyz, voxels.resolution, albedo) if progress.pictures else None
+        progress.show(1, drawn)
         return io.NodeOutput(voxels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
 from comfy.cli_args import args
@@ -15,17 +14,20 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.export import AlphaMode
 from ..pipeline.render import MODES, Camera
+from .host import output
 from .host.memory import make_room
-from .host.run import Progress, run
-from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced
+from .host.progress import Progress
+from .host.run import explained, run
+from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, node_schema
 
+_BYTES_A_PIXEL = 16  # of every frame that is drawn: IMAGE and MASK are float32
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
 
 
 class ProcessMesh(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ProcessMesh",
             display_name="TRELLIS.2 Process Mesh",
             category=CATEGORY,
@@ -60,7 +62,7 @@ class ProcessMesh(io.ComfyNode):
                         "lods",
                         default="",
                         tooltip="Triangles of coarser levels of detail, for example 100000, 20000, 5000. They share "
-                        "the textures and go into the same GLB (MSFT_lod). Empty: none.",
+                        "the textures; Export GLB writes a file for each. Empty: none.",
                     )
                 ),
             ],
@@ -73,11 +75,16 @@ class ProcessMesh(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, faces=None, shells=None, lods=None) -> bool | str:
+        # what comes through a link is None here
+        return explained(_check_processing, faces, shells, lods)
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh,
-        faces: int,
-        hole_perimeter: float,
+        faces: int = 500_000,
+        hole_perimeter: float = 0.03,
         shells: str = "outer",
         shell_resolution: int = 512,
         lods: str = "",
@@ -91,6 +98,12 @@ class ProcessMesh(io.ComfyNode):
             lods=_counts(lods),
         )
         return io.NodeOutput(result, json.dumps(result.facts, indent=1))
+
+
+def _check_processing(faces: int | None, shells: str | None, lods: str | None) -> None:
+    levels = _counts(lods or "")
+    stages.check_levels([max(levels, default=4) + 1 if faces is None else faces, *levels])
+    stages.check_shells(shells or stages.SHELLS[0])
 
 
 def _counts(text: str) -> list[int]:
@@ -119,7 +132,7 @@ def faces_input() -> io.Input:
     return io.Int.Input(
         "faces",
         default=500_000,
-        min=4,
+        min=stages.MIN_FACES,
         max=20_000_000,
         step=1000,
         tooltip="At most so many triangles: 500,000 for close views, 20,000 for games.",
@@ -128,15 +141,16 @@ def faces_input() -> io.Input:
 
 def texture_size_input() -> io.Input:
     """The side of the baked maps."""
+    least, most = stages.TEXTURE_SIZES
     return io.Int.Input(
-        "texture_size", default=2048, min=64, max=8192, step=64, tooltip="Pixels along a side of each texture."
+        "texture_size", default=2048, min=least, max=most, step=64, tooltip="Pixels along a side of each texture."
     )
 
 
 class BakeTexture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2BakeTexture",
             display_name="TRELLIS.2 Bake Texture",
             category=CATEGORY,
@@ -193,12 +207,16 @@ class BakeTexture(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, normal_map=None, occlusion=None) -> bool | str:
+        return explained(stages.check_maps, bool(normal_map), bool(occlusion))
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh,
         voxels: stages.PBRVoxels,
-        texture_size: int,
-        padding: int,
+        texture_size: int = 2048,
+        padding: int = 4,
         original: stages.Mesh | None = None,
         normal_map: bool = False,
         occlusion: bool = False,
@@ -238,7 +256,7 @@ def _image(values: np.ndarray) -> torch.Tensor:
 class ColorVertices(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ColorVertices",
             display_name="TRELLIS.2 Color Vertices",
             category=CATEGORY,
@@ -265,7 +283,7 @@ class ColorVertices(io.ComfyNode):
 class RenderMesh(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2RenderMesh",
             display_name="TRELLIS.2 Render Mesh",
             category=CATEGORY,
@@ -290,7 +308,15 @@ class RenderMesh(io.ComfyNode):
                     max=360,
                     tooltip="Pictures from a full circle, evenly spaced; 1: only the one from the azimuth.",
                 ),
-                io.Int.Input("size", default=512, min=64, max=4096, step=64, tooltip="Pixels along a side."),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=64,
+                    tooltip="Pixels along a side. All frames together may take 8 GB at 16 bytes a pixel: 360 frames of "
+                    "1024, 29 of 4096.",
+                ),
                 io.Float.Input(
                     "azimuth",
                     default=30.0,
@@ -321,32 +347,46 @@ class RenderMesh(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, frames=None, size=None) -> bool | str:
+        # what comes through a link is None here
+        frames, size = (1 if frames is None else frames), (512 if size is None else size)
+        return explained(stages.check_frames, frames, size, _BYTES_A_PIXEL)
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
-        mode: str,
-        frames: int,
-        size: int,
-        azimuth: float,
-        elevation: float,
-        alpha_mode: str,
+        mode: str = "material",
+        frames: int = 1,
+        size: int = 512,
+        azimuth: float = 30.0,
+        elevation: float = 20.0,
+        alpha_mode: str = "opaque",
     ) -> io.NodeOutput:
-        drawn = run(
-            *(stages.draw, None, Progress(), mesh),
+        stages.check_pictures(frames, size, _BYTES_A_PIXEL)
+        image, mask = torch.empty(frames, size, size, 3), torch.empty(frames, size, size)
+
+        def receive(number: int, picture: np.ndarray) -> None:
+            values = torch.from_numpy(picture).float() / 255
+            torch.mul(values[..., :3], values[..., 3:], out=image[number])
+            mask[number] = values[..., 3]
+
+        run(
+            *(stages.draw_each, None, Progress(), mesh),
+            receive=receive,
             frames=frames,
             size=size,
             mode=None if mode == "material" else mode,
             camera=Camera(azimuth, elevation),
             alpha_mode=AlphaMode[alpha_mode.upper()],
         )
-        values = torch.from_numpy(drawn).float() / 255
-        return io.NodeOutput(values[..., :3] * values[..., 3:], values[..., 3])
+        return io.NodeOutput(image, mask)
 
 
 class ExportGLB(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ExportGLB",
             display_name="TRELLIS.2 Export GLB",
             category=CATEGORY,
@@ -372,6 +412,15 @@ class ExportGLB(io.ComfyNode):
                 io.Boolean.Input(
                     "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "lods_in_one_file",
+                        default=False,
+                        optional=True,
+                        tooltip="Levels of detail in the one GLB (MSFT_lod) in place of a file each. Programs that do "
+                        "not know the extension, such as Blender, may show all of them at once.",
+                    )
+                ),
             ],
             outputs=[
                 GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
@@ -384,33 +433,44 @@ class ExportGLB(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        # None: linked, and not known yet; with a % it may be another name in the end
+        known = filename_prefix is not None and "%" not in filename_prefix
+        return (output.why_not(filename_prefix) if known else "") or True
+
+    @classmethod
     def execute(
         cls,
         mesh: stages.Mesh | stages.TexturedMesh,
-        filename_prefix: str,
-        texture_format: str,
-        alpha_mode: str,
-        double_sided: bool,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        texture_format: str = "png",
+        alpha_mode: str = "opaque",
+        double_sided: bool = True,
+        lods_in_one_file: bool = False,
     ) -> io.NodeOutput:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
-        path = Path(folder) / f"{name}_{counter:05}_.glb"
+        path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
         settings = stages.ExportSettings(
-            alpha_mode=AlphaMode[alpha_mode.upper()], double_sided=double_sided, image_format=texture_format
+            alpha_mode=AlphaMode[alpha_mode.upper()],
+            double_sided=double_sided,
+            image_format=texture_format,
+            lods_in_one_file=lods_in_one_file,
         )
         facts = {**_facts(mesh), **_graph(cls.hidden)}
-        run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts)
-        relative = (Path(subfolder) / path.name).as_posix()
-        shown = {"filename": path.name, "subfolder": subfolder, "type": "output"}
-        return io.NodeOutput(_file_3d(path), relative, ui={"3d": [shown]})
+        # named without the counter: the same graph gives the same bytes
+        name = Path(output.filled(filename_prefix, cls.hidden)).name
+        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
+        subfolder = Path(relative).parent.as_posix()
+        subfolder = "" if subfolder == "." else subfolder
+        # the mesh itself last, as clients of the queue fetch the last file
+        shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
+        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown})
 
 
 def filename_prefix_input() -> io.Input:
     """Where a GLB is written."""
     return io.String.Input(
         "filename_prefix",
-        default="3d/trellis2",
+        default=output.DEFAULT_PREFIX,
         tooltip="Folder and start of the file's name below ComfyUI's output folder; a number is appended.",
     )
 

@@ -14,8 +14,8 @@ from ..pipeline.weights import RELEASED_CHECKPOINT, SMALL_IS
 from .host import folders
 from .host.attention import COMFYUI
 from .host.memory import ManagedModels, device_dtype
-from .host.run import Progress
-from .sockets import CATEGORY, Models, advanced
+from .host.progress import Progress
+from .sockets import CATEGORY, Models, advanced, node_schema
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def checkpoint_input() -> io.Input:
 class LoadModels(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2LoadModels",
             display_name="TRELLIS.2 Load Models",
             category=CATEGORY,
@@ -51,7 +51,7 @@ class LoadModels(io.ComfyNode):
                     options=[folders.AUTOMATIC, *folders.decoder_bundles()],
                     default=folders.AUTOMATIC,
                     tooltip="For ComfyUI bundles whose decoders are a file of their own: that file in models/vae. "
-                    "automatic takes the first one found; other checkpoints have their decoders inside.",
+                    "automatic takes those that hold what is missing; other checkpoints have their decoders inside.",
                 ),
                 io.Combo.Input(
                     "image_encoder",
@@ -83,16 +83,29 @@ class LoadModels(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str) -> bool | str:
-        return folders.why_not(checkpoint) or True
+    def validate_inputs(cls, checkpoint: str | None = folders.SMALL) -> bool | str:
+        # None: linked, and not known yet; execute looks again
+        return (checkpoint is not None and folders.why_not(checkpoint)) or True
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str, decoders: str, image_encoder: str, **_) -> str:
-        return folders.fingerprint(checkpoint, decoders, image_encoder)
+    def fingerprint_inputs(
+        cls,
+        checkpoint: str = folders.SMALL,
+        decoders: str = folders.AUTOMATIC,
+        image_encoder: str = folders.OWN,
+        **_,
+    ) -> str:
+        known = None not in (checkpoint, decoders, image_encoder)  # else one is linked
+        return folders.fingerprint(checkpoint, decoders, image_encoder) if known else ""
 
     @classmethod
     def execute(
-        cls, checkpoint: str, decoders: str, image_encoder: str, precision: str, attention: str
+        cls,
+        checkpoint: str = folders.SMALL,
+        decoders: str = folders.AUTOMATIC,
+        image_encoder: str = folders.OWN,
+        precision: str = "auto",
+        attention: str = "torch",
     ) -> io.NodeOutput:
         if problem := folders.why_not(checkpoint):  # a node inside a subgraph is not validated
             raise CheckpointError(problem)

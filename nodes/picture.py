@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from comfy_api.latest import io
 
 from ..pipeline import stages
-from ..pipeline.image import cut_out, on_black, rembg_remover
+from ..pipeline.image import DEFAULT_MODEL, KINDS, background_remover, cut_out, on_black
 from ..pipeline.spec import ROUTES
 from .host import pictures
 from .host.memory import ManagedModels
-from .host.run import Progress, run
-from .sockets import CATEGORY, Condition, advanced, models_input
+from .host.progress import Progress
+from .host.run import run
+from .sockets import CATEGORY, Condition, advanced, models_input, node_schema
+
+MASK_TOOLTIP = (
+    "Cuts the object out, in place of the picture's own transparency: the mask of Load Image, of ComfyUI's Remove "
+    "Background, of any segmentation node. Without one a plain background is removed by its colour, any other by the "
+    "optional package rembg."
+)
+CURES = (
+    "Connect a mask: in ComfyUI's own nodes Load Background Removal Model and Remove Background make one of any "
+    "picture. Or load a PNG with transparency with Load Image and connect its mask, or photograph the object before "
+    "one even colour, or pip install 'rembg[cpu]'."
+)
+
+
+def mask_marks_input(**more) -> io.Input:
+    """Which side of the mask is the object."""
+    return io.Combo.Input(
+        "mask_marks",
+        options=list(pictures.MASK_MARKS),
+        default="automatic",
+        tooltip="What 1 (white) in the mask stands for. Automatic: the picture's corners, or if they disagree its "
+        "border, are background. Load Image marks the background, Remove Background and segmentation nodes the object.",
+        **more,
+    )
 
 
 class PrepareImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2PrepareImage",
             display_name="TRELLIS.2 Prepare Image",
             category=CATEGORY,
@@ -27,25 +49,34 @@ class PrepareImage(io.ComfyNode):
             "trained. A batch is taken as several views of one object.",
             inputs=[
                 io.Image.Input("image", tooltip="The picture; an RGBA image brings its own cut-out."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="What is object and what is background. Without one the background is removed by the "
-                    "optional package rembg.",
-                ),
-                io.Combo.Input(
-                    "mask_marks",
-                    options=["background", "object"],
-                    default="background",
-                    tooltip="What 1 (white) in the mask stands for: background in the mask of Load Image, object in "
-                    "the masks of segmentation nodes.",
-                ),
+                io.Mask.Input("mask", optional=True, tooltip=MASK_TOOLTIP),
+                mask_marks_input(),
                 advanced(
                     io.String.Input(
                         "background_model",
-                        default="birefnet-general-lite",
-                        tooltip="The rembg model that removes a background when there is no mask. The default is "
-                        "MIT-licensed.",
+                        default=DEFAULT_MODEL,
+                        tooltip="The rembg model that removes a background which is not plain when there is no mask. "
+                        "The default is MIT-licensed.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "background",
+                        options=list(KINDS),
+                        default="auto",
+                        optional=True,
+                        tooltip="How the background is removed when there is no mask; plain: by its colour, if it is "
+                        "one colour or a smooth gradient; rembg: by a model; auto: plain if possible, else rembg if it "
+                        "is installed.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "reduce_first",
+                        default=False,
+                        optional=True,
+                        tooltip="Reduce a picture above 1024 pixels before it is cropped, as the reference "
+                        "implementation does. Off crops first, which keeps more of a small object.",
                     )
                 ),
             ],
@@ -59,18 +90,20 @@ class PrepareImage(io.ComfyNode):
     def execute(
         cls,
         image: torch.Tensor,
-        mask_marks: str,
-        background_model: str,
+        mask_marks: str = "automatic",
+        background_model: str = DEFAULT_MODEL,
         mask: torch.Tensor | None = None,
+        background: str = "auto",
+        reduce_first: bool = False,
     ) -> io.NodeOutput:
         progress = Progress()
         images = pictures.to_pil(image)
-        masks = None if mask is None else pictures.masks_to_pil(mask, len(images), mask_marks == "background")
-        remover = cache(lambda: rembg_remover(background_model))
+        masks = [None] * len(images) if mask is None else pictures.masks_to_pil(mask, images, mask_marks)
+        remover = background_remover(background, background_model, CURES)
         found = []
-        for number, picture in enumerate(images):
+        for number, (picture, one) in enumerate(zip(images, masks)):
             progress.show(number / len(images))
-            found.append(cut_out(picture, masks and masks[number], lambda rgb: remover()(rgb)))
+            found.append(cut_out(picture, one, remover, reduce_first=reduce_first))
         found = pictures.same_size(found)
         progress.show(1)
         alphas = [picture.getchannel("A") for picture in found]
@@ -80,7 +113,7 @@ class PrepareImage(io.ComfyNode):
 class EncodeImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2EncodeImage",
             display_name="TRELLIS.2 Encode Image",
             category=CATEGORY,

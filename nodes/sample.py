@@ -12,7 +12,8 @@ from ..pipeline.runtime import Step
 from ..pipeline.spec import MAX_TOKENS, ROUTES, STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings, route
 from .host import folders, pictures
 from .host.memory import ManagedModels
-from .host.run import Progress, run
+from .host.progress import Progress
+from .host.run import explained, run
 from .sockets import (
     CATEGORY,
     Condition,
@@ -23,6 +24,7 @@ from .sockets import (
     Texture,
     advanced,
     models_input,
+    node_schema,
 )
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ def seed_input() -> io.Input:
 class SamplerSettingsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2SamplerSettings",
             display_name="TRELLIS.2 Sampler Settings",
             category=CATEGORY,
@@ -123,19 +125,37 @@ class SamplerSettingsNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, steps, guidance, rescale, interval_start, interval_end, rescale_t) -> io.NodeOutput:
-        if interval_start > interval_end:
-            raise SettingsError(
-                f"Guidance cannot count from {interval_start} to {interval_end}: interval_start must not be above "
-                "interval_end."
-            )
+    def validate_inputs(cls, interval_start=0.6, interval_end=1.0) -> bool | str:
+        # what comes through a link is None here
+        start, end = (0.0 if interval_start is None else interval_start, 1.0 if interval_end is None else interval_end)
+        return explained(_check_interval, start, end)
+
+    @classmethod
+    def execute(
+        cls,
+        steps: int = 12,
+        guidance: float = 7.5,
+        rescale: float = 0.5,
+        interval_start: float = 0.6,
+        interval_end: float = 1.0,
+        rescale_t: float = 3.0,
+    ) -> io.NodeOutput:
+        _check_interval(interval_start, interval_end)
         return io.NodeOutput(SamplerSettings(steps, guidance, rescale, (interval_start, interval_end), rescale_t))
+
+
+def _check_interval(start: float, end: float) -> None:
+    if not 0 <= start <= end <= 1:
+        raise SettingsError(
+            f"Guidance cannot count from {start} to {end}: interval_start must not be above interval_end, and both "
+            "lie in 0-1."
+        )
 
 
 class SampleStructure(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2SampleStructure",
             display_name="TRELLIS.2 Sample Structure",
             category=CATEGORY,
@@ -146,7 +166,7 @@ class SampleStructure(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, models: ManagedModels, condition: stages.Condition, seed: int, sampler: SamplerSettings | None = None
+        cls, models: ManagedModels, condition: stages.Condition, seed: int = 42, sampler: SamplerSettings | None = None
     ) -> io.NodeOutput:
         beside = {STRUCTURE_FLOW: (STRUCTURE_DECODER,)}  # for the previews
 
@@ -165,7 +185,7 @@ class SampleStructure(io.ComfyNode):
 class SampleShape(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2SampleShape",
             display_name="TRELLIS.2 Sample Shape",
             category=CATEGORY,
@@ -197,8 +217,8 @@ class SampleShape(io.ComfyNode):
         models: ManagedModels,
         condition: stages.Condition,
         structure: stages.Structure,
-        resolution: str,
-        max_tokens: int,
+        resolution: str = folders.OWN,
+        max_tokens: int = MAX_TOKENS,
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
         if resolution == folders.OWN:
@@ -224,7 +244,7 @@ class SampleShape(io.ComfyNode):
 class SampleTexture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2SampleTexture",
             display_name="TRELLIS.2 Sample Texture",
             category=CATEGORY,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+from uuid import uuid4
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 
+from ..pipeline import stages
+from ..pipeline.errors import CheckpointError, SettingsError
 from ..pipeline.spec import route
 from ..pipeline.weights import Checkpoint
 from . import node_classes
 from .finish import filename_prefix_input
-from .host import folders
+from .host import folders, output
+from .host.run import explained
 from .loading import checkpoint_input
+from .picture import MASK_TOOLTIP, mask_marks_input
 from .sample import seed_input
-from .sockets import CATEGORY, GLB, Models, advanced, as_link
+from .sockets import CATEGORY, GLB, Models, advanced, as_link, node_schema
 
 log = logging.getLogger(__name__)
 
@@ -24,27 +29,34 @@ PRESETS = {
     "standard": (folders.OWN, 500_000, 2048),
     "high": ("1536_cascade", 1_000_000, 4096),
 }
+# Roughly the share of the time that each stage takes with the released checkpoint on a GPU, for the progress bar.
+_SHARES = {
+    "T2LoadModels": 5,
+    "T2PrepareImage": 2,
+    "T2EncodeImage": 2,
+    "T2SampleStructure": 10,
+    "T2SampleShape": 30,
+    "T2DecodeShape": 8,
+    "T2ProcessMesh": 15,
+    "T2SampleTexture": 15,
+    "T2DecodeTexture": 3,
+    "T2BakeTexture": 8,
+    "T2ExportGLB": 2,
+}
 
 
 class ImageToGLB(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return node_schema(
             node_id="T2ImageToGLB",
             display_name="TRELLIS.2 Image to GLB",
             category=CATEGORY,
             description="A picture in, a textured GLB out. Runs the same nodes as the graph with all stages; what a "
-            "changed setting does not touch comes from the cache.",
+            "changed setting does not touch comes from the cache, as far as ComfyUI keeps the results of the last run.",
             inputs=[
                 as_link(io.Image.Input("image", tooltip="The picture; a batch is several views of one object.")),
-                as_link(
-                    io.Mask.Input(
-                        "mask",
-                        optional=True,
-                        tooltip="The mask of Load Image (1: background). Without one the background is removed by "
-                        "the optional package rembg.",
-                    )
-                ),
+                as_link(io.Mask.Input("mask", optional=True, tooltip=MASK_TOOLTIP)),
                 as_link(
                     Models.Input(
                         "models",
@@ -81,78 +93,147 @@ class ImageToGLB(io.ComfyNode):
                         "texture_size",
                         default=0,
                         min=0,
-                        max=8192,
+                        max=stages.TEXTURE_SIZES[1],
                         step=64,
                         tooltip="Pixels along a side of each texture; 0 leaves it to the preset.",
                     )
                 ),
+                mask_marks_input(optional=True),
             ],
             outputs=[
-                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+                GLB.Output(
+                    display_name="model_3d", is_output_list=True, tooltip="The file, for Preview 3D and others."
+                ),
                 io.String.Output(
-                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
+                    display_name="path",
+                    is_output_list=True,
+                    tooltip="The file below ComfyUI's output folder, for Preview 3D.",
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.dynprompt],
             is_output_node=True,
             enable_expand=True,
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str) -> bool | str:
-        return folders.why_not(checkpoint) or True
+    def validate_inputs(
+        cls,
+        checkpoint: str | None = folders.SMALL,
+        models: list | None = None,
+        faces: int | None = 0,
+        texture_size: int | None = 0,
+    ) -> bool | str:
+        # None: linked, and not known yet; execute looks again
+        problem = folders.why_not(checkpoint) if models is None and checkpoint is not None else ""
+        return problem or explained(_export, "standard", faces or 0, texture_size or 0)
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> str:
+        """Never the same, so that this node is expanded on every request: ComfyUI keeps no record of files for a node
+        that expands, and would report nothing if it took it from the cache. The nodes inside come from the cache, and
+        the one that writes reports its file again."""
+        return uuid4().hex
 
     @classmethod
     def execute(
         cls,
         image: list,
-        checkpoint: str,
-        preset: str,
-        seed: int,
-        texture: bool,
-        filename_prefix: str,
-        faces: int,
-        texture_size: int,
+        checkpoint: str = folders.SMALL,
+        preset: str = "standard",
+        seed: int = 42,
+        texture: bool = True,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        faces: int = 0,
+        texture_size: int = 0,
         mask: list | None = None,
         models: list | None = None,
+        mask_marks: str = "automatic",
     ) -> io.NodeOutput:
-        resolution, preset_faces, preset_size = PRESETS[preset]
-        if models is None:  # said now rather than after minutes of sampling
-            resolution = _possible(folders.open_choice(checkpoint), resolution, texture)
+        # what can be known is said now rather than after minutes of sampling
+        if problem := output.why_not(output.filled(filename_prefix, cls.hidden)):
+            raise SettingsError(problem)
+        if models is None and (problem := folders.why_not(checkpoint)):
+            raise CheckpointError(problem)
+        resolution, export = PRESETS[preset][0], _export(preset, faces, texture_size)
+        opened = folders.open_choice(checkpoint) if models is None else _behind(models, cls.hidden.dynprompt)
+        if opened is not None:
+            resolution = _possible(opened, resolution, texture)
+            chosen = opened.own_route if resolution == folders.OWN else route(resolution)
+            stages.preflight(opened, chosen, export, texture=texture)
         graph = GraphBuilder()
         add = _Adder(graph)
         models = models or add("T2LoadModels", checkpoint=checkpoint).out(0)
-        prepared = add("T2PrepareImage", image=image, **({"mask": mask} if mask else {}))
+        prepared = add("T2PrepareImage", image=image, mask_marks=mask_marks, **({"mask": mask} if mask else {}))
         sees = {"models": models, "condition": add("T2EncodeImage", models=models, image=prepared.out(0)).out(0)}
         structure = add("T2SampleStructure", **sees, seed=seed)
         shape = add("T2SampleShape", **sees, structure=structure.out(0), resolution=resolution)
         decoded = add("T2DecodeShape", models=models, shape=shape.out(0))
-        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=faces or preset_faces)
+        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces)
         if texture:
             latent = add("T2SampleTexture", **sees, shape=shape.out(0))
             voxels = add("T2DecodeTexture", models=models, texture=latent.out(0), subdivision=decoded.out(1))
-            size = texture_size or preset_size
             result = add(
                 "T2BakeTexture",
                 mesh=result.out(0),
                 voxels=voxels.out(0),
-                texture_size=size,
+                texture_size=export.texture_size,
                 original=decoded.out(0),
             )
         file = add("T2ExportGLB", mesh=result.out(0), filename_prefix=filename_prefix)
-        return io.NodeOutput(file.out(0), file.out(1), expand=graph.finalize())
+        files = add("T2GatherFiles", model_3d=file.out(0), path=file.out(1))
+        return io.NodeOutput(files.out(0), files.out(1), expand=add.finalize())
+
+
+class GatherFiles(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2GatherFiles",
+            display_name="TRELLIS.2 Gather Files",
+            category=CATEGORY,
+            description="The last step inside TRELLIS.2 Image to GLB: the files of all objects in one place, in order.",
+            inputs=[
+                GLB.Input("model_3d", tooltip="From TRELLIS.2 Export GLB."),
+                io.String.Input("path", force_input=True, tooltip="From TRELLIS.2 Export GLB."),
+            ],
+            outputs=[
+                GLB.Output(display_name="model_3d", tooltip="All files, as one value."),
+                io.String.Output(display_name="path", tooltip="All paths, as one value."),
+            ],
+            is_input_list=True,
+        )
+
+    @classmethod
+    def execute(cls, model_3d: list, path: list[str]) -> io.NodeOutput:
+        # Not as a list of ComfyUI's: it strings the lists of an expanded node's outputs together, so that with several
+        # objects the second output would be the second object's first one.
+        return io.NodeOutput(model_3d, path)
+
+
+def _export(preset: str, faces: int, texture_size: int) -> stages.ExportSettings:
+    """What the node says, or where it says 0 the preset. Raises SettingsError."""
+    _, preset_faces, preset_size = PRESETS[preset]
+    return stages.ExportSettings(faces=faces or preset_faces, texture_size=texture_size or preset_size)
+
+
+def _behind(link: list, prompt) -> Checkpoint | None:
+    """The checkpoint that a link leads to, if it comes straight from a Load Models whose choices the graph states."""
+    node = prompt.get_node(link[0])
+    if node["class_type"] != "T2LoadModels":
+        return None
+    stated = {"checkpoint": folders.SMALL, "decoders": folders.AUTOMATIC, "image_encoder": folders.OWN} | node["inputs"]
+    chosen = [stated[name] for name in ("checkpoint", "decoders", "image_encoder")]
+    if not all(isinstance(each, str) for each in chosen) or folders.why_not(chosen[0]):  # which Load Models will say
+        return None
+    return folders.open_choice(*chosen)
 
 
 def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
-    """The resolution of a preset, or the checkpoint's own if it has no models for that one.
-
-    Raises:
-        CheckpointError: it lacks models for its own resolution too.
-    """
-    if resolution != folders.OWN and checkpoint.has(route(resolution), texture):
+    """The resolution of a preset, or the checkpoint's own if it has no models for that one."""
+    if resolution == folders.OWN or checkpoint.has(route(resolution), texture):
         return resolution
     own = checkpoint.own_route
-    checkpoint.require(own, texture)
-    if resolution != folders.OWN:
+    if checkpoint.has(own, texture):
         log.warning(
             "%s has no models for %s; it makes the object with its own, %s.", checkpoint.name, resolution, own.name
         )
@@ -163,10 +244,19 @@ class _Adder:
     """Adds nodes to a graph, with the defaults of the widgets that are not named."""
 
     def __init__(self, graph: GraphBuilder) -> None:
-        self._graph = graph
+        self._graph, self._titles = graph, {}
         self._schemas = {schema.node_id: schema for schema in (node.define_schema() for node in node_classes())}
 
     def __call__(self, node_id: str, **inputs):
         widgets = self._schemas[node_id].inputs
         defaults = {each.id: each.default for each in widgets if getattr(each, "default", None) is not None}
-        return self._graph.node(node_id, **{**defaults, **inputs})
+        node = self._graph.node(node_id, **{**defaults, **inputs})
+        self._titles[node.id] = self._schemas[node_id].display_name.removeprefix("TRELLIS.2 ")
+        return node
+
+    def finalize(self) -> dict:
+        """The graph, with what the progress bar shows of each node."""
+        nodes = self._graph.finalize()
+        for name, node in nodes.items():
+            node["_meta"] = {"title": self._titles[name], "share": _SHARES.get(node["class_type"], 0)}
+        return nodes

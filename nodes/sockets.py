@@ -17,7 +17,7 @@ Structure = io.Custom("T2_STRUCTURE")  # stages.Structure
 Shape = io.Custom("T2_SHAPE")  # ShapeLatent
 Texture = io.Custom("T2_TEXTURE")  # stages.Latent
 Mesh = io.Custom("T2_MESH")  # stages.Mesh
-Subdivision = io.Custom("T2_SUBDIVISION")  # list of sparse.Subdivision, coarse to fine
+Subdivision = io.Custom("T2_SUBDIVISION")  # stages.Subdivisions
 Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
 TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
 
@@ -36,6 +36,15 @@ class ShapeLatent:
 
     def to(self, device: torch.device | str) -> ShapeLatent:
         return ShapeLatent(self.latent.to(device), self.route)
+
+
+def node_schema(**parts) -> io.Schema:
+    """A node's schema. Every input that has a default is optional for ComfyUI, so that prompts saved before an input
+    was added go on working; execute's parameter has the same default (tests/test_nodes.py compares them)."""
+    for each in parts["inputs"]:
+        if getattr(each, "default", None) is not None:
+            each.optional = True
+    return io.Schema(**parts)
 
 
 def models_input() -> io.Input:

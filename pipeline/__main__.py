@@ -5,24 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 import time
-from functools import cache
 from pathlib import Path
+
+from .signals import interruptible, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()  # before torch is imported, which takes seconds
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from . import __version__, bench, bench_mesh, stages
+from .console import Bars, Written, patient_console
 from .errors import PipelineError, SettingsError
-from .export import AlphaMode
-from .export.files import check_writable, writing
+from .export import AlphaMode, level_path
+from .export.files import check_outputs, writing
 from .export.state import save_state
-from .image import prepare, read_mask, read_picture, rembg_remover
+from .image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask, read_picture
 from .models import build
-from .runtime import Runtime, Step, choose_device, choose_dtype
+from .runtime import Runtime, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
 from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint
 
@@ -30,18 +35,26 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0 done, 1 an error that names its cure, 2 wrong usage, 130 interrupted."""
-    options = _parser().parse_args(arguments)
-    log = logging.getLogger(__package__)
-    log.handlers[:] = [logging.StreamHandler()]
-    try:
-        return options.run(options)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+    """Run a command. Returns the exit code: 0 done, 1 an error that names its cure, 2 wrong usage, 128 + the signal's
+    number if interrupted: 130 for Ctrl-C."""
+    with patient_console(), interruptible() as interruption:
+        options = _parser().parse_args(arguments)
+        options.check = interruption.check
+        log = logging.getLogger(__package__)
+        log.handlers[:] = [logging.StreamHandler()]
+        try:
+            code = options.run(options)
+            interruption.check()
+            return code
+        except PipelineError as error:
+            if not interruption.number:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+        except BaseException as error:  # an interrupted import fails in ways of its own
+            if not (interruption.number or isinstance(error, KeyboardInterrupt)):
+                raise
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + (interruption.number or signal.SIGINT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,13 +96,26 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="MASK",
-        help="one mask for each picture without transparency; white: object",
+        help="one mask for each picture; white: object; it is used instead of the picture's own transparency",
+    )
+    make.add_argument(
+        "--background",
+        choices=KINDS,
+        default="auto",
+        help="how a background is removed where neither a mask nor transparency cuts the object out; plain: by its "
+        "colour, if it is one colour or a smooth gradient; rembg: by a model; default: auto, plain if possible",
     )
     make.add_argument(
         "--background-model",
-        default="birefnet-general-lite",
+        default=DEFAULT_MODEL,
         metavar="NAME",
-        help="rembg model that removes the background; default: birefnet-general-lite (MIT)",
+        help=f"rembg model that removes backgrounds which are not plain; default: {DEFAULT_MODEL} (MIT)",
+    )
+    make.add_argument(
+        "--reduce-first",
+        action="store_true",
+        help="reduce a picture above 1024 pixels before it is cropped, as the reference implementation does; "
+        "by default the crop comes first, which keeps more of a small object",
     )
     make.add_argument(
         "--max-tokens",
@@ -113,12 +139,20 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="N",
-        help="face counts of coarser levels in the same file (MSFT_lod), which share the textures",
+        help="face counts of coarser levels, each in a file of its own: OUT_LOD1.glb and so on",
+    )
+    make.add_argument(
+        "--lods-in-one-file",
+        action="store_true",
+        help="levels in the one GLB by MSFT_lod, for viewers that know it; others may show all of them at once",
     )
     make.add_argument("--vertex-colors", action="store_true", help="colours at the vertices in place of textures")
     make.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
     make.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
-    make.add_argument("--texture-size", type=int, default=2048, metavar="N", help="pixels along a side; default: 2048")
+    least, most = stages.TEXTURE_SIZES
+    make.add_argument(
+        "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
+    )
     make.add_argument(
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
@@ -183,7 +217,7 @@ def _seed(text: str) -> int:
 def generate(options: argparse.Namespace) -> int:
     """The command `generate`."""
     start = time.perf_counter()
-    output, outputs = _outputs(options)
+    output = _outputs(options)
     export = stages.ExportSettings(
         options.faces,
         options.texture_size,
@@ -195,9 +229,8 @@ def generate(options: argparse.Namespace) -> int:
         options.occlusion,
         tuple(options.lods),
         options.vertex_colors,
+        options.lods_in_one_file,
     )
-    if options.max_tokens < 1:
-        raise SettingsError(f"--max-tokens must be at least 1, got {options.max_tokens}.")
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else _DTYPES[options.dtype]
     chosen_route = route(options.type) if options.type else None
@@ -209,14 +242,21 @@ def generate(options: argparse.Namespace) -> int:
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
     chosen_route = chosen_route or checkpoint.own_route
-    checkpoint.require(chosen_route, not options.geometry_only)
+    stages.preflight(
+        *(checkpoint, chosen_route, export if output else None),
+        texture=not options.geometry_only,
+        max_tokens=options.max_tokens,
+        pictures=options.picture is not None,
+        backends=backends,
+        device=device,
+    )
     images = _pictures(options)
-    if output:
-        stages.check_backends(backends, device, export, options.picture is not None)
+    if len(images) > 1:
+        print(f"{len(images)} pictures, taken for {len(images)} views of one object. Objects want a run each.")
     models = Models(checkpoint, build)
     models.fetch(chosen_route.roles(not options.geometry_only))
 
-    with _Bars() as bars:
+    with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, dtype, bars)
         made = stages.generate(
             runtime, models, images, chosen_route, options.seed, not options.geometry_only, options.max_tokens
@@ -230,39 +270,47 @@ def generate(options: argparse.Namespace) -> int:
             "version": __version__,
         }
         if options.save_state:
-            save_state(options.save_state, _state(made), settings)
+            with written.or_not():
+                save_state(options.save_state, _state(made), settings)
+                written.paths.append(options.save_state)
         facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
         if output:
             result, more = _finish(runtime, made, export)
             extras = {**settings, **more, "backends": runtime.backends.used}
-            stages.export_glb(runtime, result, output, export, extras)
+            with written.or_not():
+                written.paths += stages.export_glb(runtime, result, output, export, extras)
             if options.picture:
-                views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
-                with writing(options.picture) as temporary:
-                    Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+                with written.or_not():
+                    views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
+                    with writing(options.picture) as temporary:
+                        Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+                    written.paths.append(options.picture)
             facts |= more
-    facts |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
-    report = {
-        **settings,
-        **facts,
-        "device": _device_name(device),
-        "dtype": str(dtype or "as the checkpoint").removeprefix("torch."),
-        "torch": torch.__version__,
-        "backends": runtime.backends.used,
-        "seconds": round(time.perf_counter() - start, 3),
-        "stages": [vars(record) for record in runtime.records],
-        "outputs": [str(path) for path in outputs],
-    }
-    if options.report:
-        with writing(options.report) as temporary:
-            temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(bench.stage_table(runtime.records))
-    _print_result(report)
-    return 0
+        bars.close()
+        facts |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
+        report = {
+            **settings,
+            **facts,
+            "device": _device_name(device),
+            "dtype": str(dtype or "as the checkpoint").removeprefix("torch."),
+            "torch": torch.__version__,
+            "backends": runtime.backends.used,
+            "seconds": round(time.perf_counter() - start, 3),
+            "stages": [vars(record) for record in runtime.records],
+        }
+        if options.report:
+            report["outputs"] = [str(path) for path in (*written.paths, options.report)]
+            with written.or_not():
+                with writing(options.report) as temporary:
+                    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                written.paths.append(options.report)
+        print(bench.stage_table(runtime.records))
+        _print_result(report, written.paths)
+    return 1 if written.errors else 0
 
 
-def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
-    """The GLB's path, if one is to be written, and all paths; each is checked before any work is done."""
+def _outputs(options: argparse.Namespace) -> Path | None:
+    """The GLB's path, if one is to be written. Every output is checked before any work is done."""
     output = options.output
     if output is None and options.save_state is None:
         output = Path(Path(options.images[0]).stem + ".glb")
@@ -273,21 +321,25 @@ def _outputs(options: argparse.Namespace) -> tuple[Path | None, list[Path]]:
             raise SettingsError("--picture shows what --output holds; give both.")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
-    paths = [path for path in (output, options.save_state, options.picture, options.report) if path is not None]
-    for path in paths:
-        check_writable(path)
-    return output, paths
+    levels = 0 if output is None or options.lods_in_one_file else len(options.lods)
+    outputs = [("--output", output), ("--save-state", options.save_state)]
+    outputs += [("--picture", options.picture), ("--report", options.report)]
+    outputs += [("a level of --lods", level_path(output, number + 1)) for number in range(levels)]
+    inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
+    inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    check_outputs(*([(what, Path(path)) for what, path in group if path] for group in (outputs, inputs)))
+    return output
 
 
 def _pictures(options: argparse.Namespace) -> list:
     if options.mask and len(options.mask) != len(options.images):
         raise SettingsError(f"{len(options.mask)} masks for {len(options.images)} pictures; give one for each or none.")
-    remover = cache(lambda: rembg_remover(options.background_model))
+    remover = background_remover(options.background, options.background_model)
     prepared = []
     for number, path in enumerate(options.images):
         image = read_picture(path)
         mask = read_mask(options.mask[number], image) if options.mask else None
-        prepared.append(prepare(image, mask, lambda picture: remover()(picture)))
+        prepared.append(prepare(image, mask, remover, reduce_first=options.reduce_first))
     return prepared
 
 
@@ -336,7 +388,7 @@ def _state(made: stages.Generation) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _print_result(report: dict) -> None:
+def _print_result(report: dict, written: list[Path]) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
@@ -348,36 +400,11 @@ def _print_result(report: dict) -> None:
         print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
     if report.get("translucent", 0) > 0.01:
         print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
-    print(f"{', '.join(report['outputs'])} in {report['seconds']:.1f} s on {report['device']}.")
+    print(f"{', '.join(map(str, written)) or 'Nothing written'} in {report['seconds']:.1f} s on {report['device']}.")
 
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-class _Bars:
-    """One progress bar a stage, with the time left; silent where nobody looks."""
-
-    def __init__(self) -> None:
-        self._stage, self._bar = "", None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __call__(self, step: Step) -> None:
-        if step.stage != self._stage:
-            self._close()
-            self._stage = step.stage
-            self._bar = tqdm(total=step.total, desc=step.stage, disable=None, leave=True, file=sys.stderr)
-        self._bar.update(step.step - self._bar.n)
-
-    def __exit__(self, *exception) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 if __name__ == "__main__":

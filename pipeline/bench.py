@@ -149,6 +149,9 @@ class _RandomModels(Models):
     def config(self, role: str) -> dict:
         return self._configs[role]
 
+    def fingerprint(self, role: str) -> str:
+        return f"random {role}"
+
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         if role not in self._made:
             torch.manual_seed(0)

@@ -164,6 +164,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def free_memory() -> int:
+    """Bytes of main memory that can be taken without swapping."""
+    return psutil.virtual_memory().available
+
+
 def synchronise(device: torch.device) -> None:
     """Wait for the device's work to finish."""
     if device.type == "cuda":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from .errors import CheckpointError, SettingsError
+from .schema import Check, items, number, one_of, record, text, whole
 
 STRUCTURE_FLOW = "sparse_structure_flow_model"
 STRUCTURE_DECODER = "sparse_structure_decoder"
@@ -43,11 +44,8 @@ class SamplerSettings:
 
     @classmethod
     def from_json(cls, sampler: Mapping) -> SamplerSettings:
-        """Read one `*_sampler` entry of pipeline.json ({"name", "args", "params"})."""
-        name, params = sampler.get("name"), sampler.get("params", {})
-        known = ("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")
-        if name not in known:
-            raise CheckpointError(f"The checkpoint asks for the sampler {name!r}; known are {', '.join(known)}.")
+        """Read one `*_sampler` entry of pipeline.json ({"name", "args", "params"}), which is checked already."""
+        name, params = sampler["name"], sampler.get("params", {})
         guided = name != "FlowEulerSampler"
         return cls(
             steps=int(params.get("steps", 50)),
@@ -68,8 +66,17 @@ class Normalisation:
 
     @classmethod
     def from_json(cls, entry: Mapping) -> Normalisation:
-        """Read a `*_slat_normalization` entry of pipeline.json."""
-        return cls(tuple(map(float, entry["mean"])), tuple(map(float, entry["std"])))
+        """Read a `*_slat_normalization` entry of pipeline.json, whose types are checked already.
+
+        Raises:
+            CheckpointError: mean and std differ in length.
+        """
+        if len(entry["mean"]) != len(entry["std"]):
+            raise CheckpointError(
+                f"A latent's mean has {len(entry['mean'])} channels and its std {len(entry['std'])}; both must be one "
+                "for each channel."
+            )
+        return cls(tuple(entry["mean"]), tuple(entry["std"]))
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,41 @@ def route(name: str) -> Route:
     return ROUTES[name]
 
 
+_SAMPLER = record(
+    {"name": one_of("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")},
+    {
+        "args": record({}, {"sigma_min": number(0, 0.5)}),
+        "params": record(
+            {},
+            {
+                "steps": whole(1, 1000),
+                "guidance_strength": number(0, 1000),
+                "guidance_rescale": number(0, 1),
+                "guidance_interval": items(number(0, 1), 2, 2),
+                "rescale_t": number(1e-3, 1e3),
+            },
+        ),
+    },
+)
+_NORMALISATION = record(
+    {"mean": items(number(-1e6, 1e6), 1, 4096), "std": items(number(1e-6, 1e6), 1, 4096)},
+)
+# `args` of pipeline.json; what it does not name, such as the background remover, is not used.
+_PIPELINE: Check = record(
+    {
+        "sparse_structure_sampler": _SAMPLER,
+        "shape_slat_sampler": _SAMPLER,
+        "tex_slat_sampler": _SAMPLER,
+        "shape_slat_normalization": _NORMALISATION,
+        "tex_slat_normalization": _NORMALISATION,
+        "image_cond_model": record(
+            {"name": text(64), "args": record({"model_name": text(512)}, {"image_size": whole(1, 4096)})}
+        ),
+    },
+    {"default_pipeline_type": one_of(*ROUTES)},
+)
+
+
 @dataclass(frozen=True)
 class CheckpointSpec:
     """What pipeline.json says apart from the models themselves."""
@@ -139,8 +181,13 @@ class CheckpointSpec:
 
     @classmethod
     def from_json(cls, args: Mapping) -> CheckpointSpec:
-        """Read the `args` of pipeline.json."""
+        """Read the `args` of pipeline.json.
+
+        Raises:
+            CheckpointError: an entry is missing, of another type or out of bounds; the text names it.
+        """
         try:
+            args = _PIPELINE(args, "args")
             return cls(
                 structure_sampler=SamplerSettings.from_json(args["sparse_structure_sampler"]),
                 shape_sampler=SamplerSettings.from_json(args["shape_slat_sampler"]),
@@ -148,10 +195,10 @@ class CheckpointSpec:
                 shape_normalisation=Normalisation.from_json(args["shape_slat_normalization"]),
                 texture_normalisation=Normalisation.from_json(args["tex_slat_normalization"]),
                 default_route=args.get("default_pipeline_type", "1024_cascade"),
-                image_size=int(args["image_cond_model"]["args"].get("image_size", 512)),
+                image_size=args["image_cond_model"]["args"].get("image_size", 512),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"pipeline.json is not in the TRELLIS.2 layout: {error!r}.") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"pipeline.json is not in the TRELLIS.2 layout: {error}") from error
 
 
 # The released checkpoint, for layouts that carry no pipeline.json (ComfyUI bundles).

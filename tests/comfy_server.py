@@ -26,7 +26,10 @@ OTHER_PACK = {
     "nodes/__init__.py": (
         "from ..pipeline import VALUE\n\n\nclass Other:\n    RETURN_TYPES = ('INT',)\n    FUNCTION = 'go'\n"
         "    CATEGORY = 'other'\n\n    @classmethod\n    def INPUT_TYPES(cls):\n        return {'required': {}}\n\n"
-        "    def go(self):\n        return (VALUE,)\n\n\nNODE_CLASS_MAPPINGS = {'OtherNode': Other}\n"
+        "    def go(self):\n        return (VALUE,)\n\n\n"
+        "class Text(Other):\n    RETURN_TYPES = ('*',)\n\n    @classmethod\n    def INPUT_TYPES(cls):\n"
+        "        return {'required': {'text': ('STRING', {})}}\n\n    def go(self, text):\n        return (text,)\n\n\n"
+        "NODE_CLASS_MAPPINGS = {'OtherNode': Other, 'OtherText': Text}\n"
     ),
     "pipeline/__init__.py": "VALUE = 7\n",
 }
@@ -85,6 +88,15 @@ class Server:
         events = []
         outputs = self.client.run(graph, lambda kind, data: events.append((kind, data)))
         return Run(self, outputs, events)
+
+    def accepts(self, graph: dict) -> None:
+        """Have a graph queued in which nothing is wrong, and take it back."""
+        answer = self.client._json("/prompt", json.dumps({"prompt": graph}).encode())
+        self.client._send("/queue", json.dumps({"delete": [answer["prompt_id"]]}).encode())
+        self.client.interrupt()
+        assert not answer["node_errors"]
+        while any(self.get("/queue").values()):
+            time.sleep(0.2)
 
     def said(self) -> str:
         """The log so far."""

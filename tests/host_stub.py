@@ -22,7 +22,7 @@ class Socket:
 
     def __init__(self, id=None, *, types=(), **options):
         self.id, self.options, self.extra_dict = id, options, {}
-        self.default = options.get("default")
+        self.default, self.optional = options.get("default"), bool(options.get("optional"))
         if types:
             self.io_type = ",".join(each.Output.io_type for each in types)
 
@@ -38,7 +38,7 @@ def _io():
     names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO"}
     names |= {"Image": "IMAGE", "Mask": "MASK", "Mesh": "MESH", "Voxel": "VOXEL", "MultiType": ""}
     types = {name: custom(io_type) for name, io_type in names.items()}
-    hidden = SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO")
+    hidden = SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", dynprompt="DYNPROMPT")
     classes = {"Schema": SimpleNamespace, "ComfyNode": object, "Input": Socket, "NodeOutput": SimpleNamespace}
     return SimpleNamespace(Custom=custom, Hidden=hidden, File3DGLB=custom("FILE_3D_GLB"), **types, **classes)
 
@@ -48,13 +48,15 @@ def _modules():
         raise AssertionError("only ComfyUI can do this")
 
     yield "comfy_api.latest", {"io": _io(), "ComfyExtension": object}
-    yield "comfy.cli_args", {"args": SimpleNamespace(disable_metadata=False)}
+    yield "comfy.cli_args", {"args": SimpleNamespace(disable_metadata=False), "parser": None}
     yield "comfy.ldm.modules.attention", {"optimized_attention": nothing}
     yield "comfy.model_management", {"throw_exception_if_processing_interrupted": nothing}
     yield "comfy.model_patcher", {"ModelPatcher": object}
     yield "comfy.ops", {"CastWeightBiasOp": object}
     yield "comfy.utils", {}
     yield "comfy_execution.graph_utils", {"GraphBuilder": object}
+    yield "comfy_execution.progress", {"NodeState": object, "get_progress_state": nothing}
+    yield "comfy_execution.utils", {"get_executing_context": nothing}
     yield (
         "folder_paths",
         {
@@ -108,7 +110,7 @@ def declared(node):
     inputs = {}
     for each in schema.inputs:
         options = {**each.options, **each.extra_dict}
-        inputs[each.id] = _input(each.io_type, options, bool(options.get("optional")))
+        inputs[each.id] = _input(each.io_type, options, each.optional)
     return {
         "display_name": schema.display_name,
         "description": schema.description,

@@ -138,8 +138,8 @@ def test_textures_too_small_and_too_large():
     ):
         with pytest.raises(error, match=words):
             stages.bake_texture(runtime(), done, voxels_on(done.vertices), size)
-    for size in (15, 16385):
-        with pytest.raises(SettingsError, match="must lie in 16-16384"):
+    for size in (63, 16385):
+        with pytest.raises(SettingsError, match="must lie in 64-16384"):
             stages.ExportSettings(texture_size=size)
 
 

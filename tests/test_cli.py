@@ -1,11 +1,15 @@
 """The command line as users and other tools call it."""
 
+import io
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,11 @@ import torch
 import trimesh
 from PIL import Image
 from safetensors import safe_open
+
+import pipeline.__main__ as command_line
+from pipeline.console import Bars
+from pipeline.export.files import writing
+from pipeline.runtime import Step
 
 EXACT = ("structure_coords", "shape_slat.coords", "voxel.coords", "faces")
 # fp32 on the same CPU family; the golden voxel attributes are stored in fp16
@@ -79,8 +88,9 @@ def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
 def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
     glb, state = tmp_path / "plain.glb", tmp_path / "plain.safetensors"
     options = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only", "--output", glb, "--save-state", state)
-    code, _, err = run("generate", picture, picture, *options)
+    code, out, err = run("generate", picture, picture, *options)
     assert code == 0, err
+    assert "2 pictures, taken for 2 views of one object" in out
     assert "tex_slat.feats" not in state_of(state)[0]
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
     assert len(mesh.faces) and mesh.visual.material.baseColorTexture is None
@@ -90,7 +100,8 @@ def test_the_same_seed_gives_the_same_bytes(run, cli, picture, checkpoint, tmp_p
     """Twice in one process, and in another one."""
     outputs, kind = [], ("--checkpoint", checkpoint, "--type", "1024")
     for name, call in (("a", run), ("b", run), ("c", cli)):
-        glb, state = tmp_path / f"{name}.glb", tmp_path / f"{name}.safetensors"
+        (tmp_path / name).mkdir()
+        glb, state = tmp_path / name / "x.glb", tmp_path / name / "x.safetensors"
         options = (*kind, "--output", glb, "--save-state", state, "--texture-size", 64)
         done = call("generate", picture, *options)
         assert (done[0] if call is run else done.returncode) == 0
@@ -129,12 +140,17 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--type", "1536_cascade"), "Choose type 512 or the complete checkpoint"),
         (("--device", "quantum"), "cannot use the device 'quantum' here"),
         (("--faces", "0"), "at least 4 faces"),
-        (("--texture-size", "1"), "16-16384"),
+        (("--texture-size", "1"), "64-16384"),
         (("--max-tokens", "0"), "at least 1"),
         (("--checkpoint", "no/such/folder"), "neither a folder, nor a safetensors file, nor a Hugging Face"),
         (("--output", "x.obj"), "must end in .glb, got x.obj"),
         (("--output", "absent/x.glb"), "The folder absent does not exist; create it"),
         (("--report", "tests"), "tests is a folder; name a file"),
+        (("--report", "x.json", "--save-state", "./x.json"), "--save-state and --report both name x.json"),
+        (("--picture", "tests/golden/image_rgba.png"), "--picture would overwrite "),
+        (("--save-state", "checkpoints/small/pipeline.json"), "checkpoints/small/pipeline.json, the checkpoint"),
+        (("--lods", "9", "--output", "a.glb", "--report", "a_LOD1.glb"), "--report and a level of --lods both name"),
+        (("--output", "x" * 256 + ".glb"), ".glb cannot be written: File name too long"),
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
         (("--backend", "unwrap"), "takes OP=NAME"),
         (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles"),
@@ -146,6 +162,29 @@ def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkey
     code, _, err = run("generate", picture, *(("--output", glb) if "--output" not in options else ()), *options)
     assert code == 1 and err.startswith("error: ") and message in err
     assert "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+def test_how_pictures_are_prepared(tmp_path, monkeypatch):
+    """--background and --reduce-first reach the pictures."""
+    from pipeline.__main__ import _parser, _pictures
+    from pipeline.errors import ImageError
+
+    def prepared(*options):
+        return _pictures(_parser().parse_args(["generate", str(tmp_path / "x.png"), *options]))[0]
+
+    photo = Image.new("RGB", (2048, 512), (220, 225, 230))
+    photo.paste((200, 30, 30), (100, 100, 300, 300))
+    photo.save(tmp_path / "x.png")
+    assert abs(prepared().width - 200) <= 4 and abs(prepared("--reduce-first").width - 100) <= 4
+    monkeypatch.setitem(sys.modules, "rembg", None)  # as if it were not installed
+    with pytest.raises(ImageError, match="rembg is not usable here"):
+        prepared("--background", "rembg")
+    photo.paste(Image.effect_noise(photo.size, 90), (0, 0))
+    photo.save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match="is not plain.*rembg is not usable here"):
+        prepared()
+    with pytest.raises(ImageError, match=r"is not plain: [^.]*\. Let a model"):
+        prepared("--background", "plain")
 
 
 def picture_of(kind, path):
@@ -174,7 +213,7 @@ def picture_of(kind, path):
         ("text", "cannot be read as a picture"),
         ("transparent", "The picture is empty"),
         ("one pixel", "only 1 x 1 pixels"),
-        ("animated", "is animated (2 frames)"),
+        ("animated", "is animated"),
         ("no alpha", "no transparent background"),
     ],
 )
@@ -205,19 +244,152 @@ def test_a_folder_that_cannot_be_written(run, picture, tmp_path, monkeypatch):
     assert code == 1 and "cannot be written to: Permission denied" in err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
+def test_an_output_that_cannot_be_written_does_not_cost_the_others(run, picture, checkpoint, tmp_path, monkeypatch):
+    """As on a disk that gets full."""
+
+    def refuse(path, tensors, settings):
+        with writing(path):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command_line, "save_state", refuse)
+    outputs = [tmp_path / name for name in ("x.glb", "x.json")]
+    options = (
+        "--checkpoint",
+        checkpoint,
+        "--type",
+        "1024",
+        "--geometry-only",
+        "--save-state",
+        tmp_path / "x.safetensors",
+    )
+    code, out, err = run("generate", picture, *options, "--output", outputs[0], "--report", outputs[1])
+    assert code == 1 and "error: " in err and "x.safetensors could not be written: No space left on device." in err
+    assert sorted(tmp_path.iterdir()) == outputs and f"{outputs[0]}, {outputs[1]} in " in out
+    assert json.loads(outputs[1].read_text())["outputs"] == [str(path) for path in outputs]
+
+
+def begun(command, folder, **environment):
+    """A process, when it has printed its first line."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=folder, env=environment, **pipes)
+    assert process.stdout.readline()
+    return process
+
+
+def ended(process, number):
+    """Send a signal; returns what the process said before it ended."""
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "interrupted" in err and "Traceback" not in err, err
+    return err
+
+
+no_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to one process")
+
+
+@no_signals
 def test_interruption(root, picture, tmp_path):
     """Ctrl-C in mid-run: exit code 130, one line, nothing half-written."""
-    command = [sys.executable, "-m", "pipeline", "generate", picture, "--output", tmp_path / "x.glb"]
-    command += ["--save-state", tmp_path / "x.safetensors", "--texture-size", "8192"]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["-m", "pipeline", "generate", picture, "--output", tmp_path / "x.glb"]
+    process = begun([*command, "--save-state", tmp_path / "x.safetensors", "--texture-size", "8192"], root)
     deadline = time.monotonic() + 120
     while not (tmp_path / "x.safetensors").exists() and time.monotonic() < deadline:  # sampled: now it exports
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    ended(process, signal.SIGINT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+@no_signals
+def test_termination(root, picture, tmp_path):
+    """As service managers and containers end a process."""
+    process = begun(["-m", "pipeline", "generate", picture, "--output", tmp_path / "x.glb"], root)
+    ended(process, signal.SIGTERM)
+    assert not list(tmp_path.iterdir())
+
+
+@no_signals
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_interruption_during_the_imports(root, tmp_path, name):
+    """Libraries swallow exceptions while they try what they may lack: here one that does so for a minute."""
+    (tmp_path / "numpy.py").write_text(
+        "import time\nprint('here')\ntry:\n    time.sleep(60)\nexcept BaseException:\n    pass\n"
+    )
+    start = time.monotonic()
+    err = ended(begun(["-m", "pipeline", "generate", "x.png"], root, PYTHONPATH=str(tmp_path)), getattr(signal, name))
+    assert err == "interrupted\n" and time.monotonic() - start < 30
+
+
+@no_signals
+@pytest.mark.parametrize("swallowed", ["", "then steps", "then ends", "then fails"])
+def test_an_interruption_is_not_forgotten(run, monkeypatch, swallowed):
+    """Nor are the handlers changed for good."""
+
+    def work(options):
+        if not swallowed:
+            signal.raise_signal(signal.SIGTERM)
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        if swallowed == "then steps":
+            options.check()
+            raise AssertionError
+        if swallowed == "then fails":
+            raise ImportError("cannot import name")
+        return 0
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command_line, "generate", work)
+    assert run("generate", "x.png") == (143, "", "interrupted\n")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_steps_look_for_interruptions():
+    """For a step may come after an exception that a library swallowed."""
+
+    def check():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Bars(check) as bars:
+        bars(Step("encode", 0, 1))
+
+
+class Console(io.TextIOWrapper):
+    """Of an encoding, into memory; broken as long as its `error` is none."""
+
+    error = None
+
+    def write(self, text):
+        if self.error:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_a_console_that_cannot_show_a_letter(run, monkeypatch, encoding):
+    bytes_written = io.BytesIO()
+    console = Console(bytes_written, encoding=encoding)
+    monkeypatch.setattr(command_line, "generate", lambda options: print("火箭.glb é") or 0)
+    with redirect_stdout(console):
+        assert run("generate", "x.png")[0] == 0
+    shown = {"utf-8": "火箭.glb é", "cp1252": "\\u706b\\u7bad.glb é", "ascii": "\\u706b\\u7bad.glb \\xe9"}[encoding]
+    assert bytes_written.getvalue().decode(encoding) == shown + os.linesep
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reports a broken pipe otherwise")
+@pytest.mark.parametrize("sink", ["closed pipe", "full disk"])
+def test_a_console_that_is_gone(root, sink):
+    """`| head`, or `> log` on a full disk: not worth a result, nor a complaint when Python ends."""
+    if sink == "full disk" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    read, write = os.pipe() if sink == "closed pipe" else (None, os.open("/dev/full", os.O_WRONLY))
+    if read:
+        os.close(read)
+    code = (
+        "from pipeline.console import patient_console\nwith patient_console():\n    print('x' * 100_000, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_usage(run):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import trimesh
 from bundles import PREFIXES, bundle
 from comfy_server import GRAPHS, ROOT, Server, api, facts, graph, needs, needs_comfyui
 from host_stub import served
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 import pipeline
@@ -40,7 +43,7 @@ NODE_CLASS_MAPPINGS = {}
 def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     fill_model_folders(base)
-    running = Server(base, "--extra-model-paths-config", str(base / "paths.yaml"))
+    running = Server(base, "--extra-model-paths-config", str(base / "paths.yaml"), "--preview-size", "300")
     yield running
     running.stop()
 
@@ -64,13 +67,22 @@ def fill_model_folders(base: Path) -> None:
     bundle(COMPLETE, models / "vae" / "decoders.safetensors", decoders)
     save_file({"unrelated": torch.zeros(3)}, models / "vae" / "unrelated.safetensors")
     (models / "vae" / "text.safetensors").write_text("not a model")
+    for kind in ("trellis2", "vae"):
+        (models / kind / "gone.safetensors").symlink_to("nothing")
+    for name in ("gone", "loop", "loops"):
+        (models / "trellis2" / name).symlink_to("nothing" if name == "gone" else ".", target_is_directory=True)
     encoder = json.loads((COMPLETE / "pipeline.json").read_text())["args"]["image_cond_model"]["args"]["model_name"]
     save_file(load_file(COMPLETE / encoder / "model.safetensors"), models / "clip_vision" / "dino.safetensors")
 
 
 def test_the_nodes_are_served_as_promised(server):
     info = server.get("/object_info")
-    assert {name: served(info[name]) for name in info if name.startswith("T2")} == INTERFACE
+    ours = {name: info[name] for name in info if name.startswith("T2")}
+    assert {name: served(ours[name]) for name in ours} == INTERFACE
+    for name, node in ours.items():  # editor graphs hold values in this order
+        inputs = INTERFACE[name]["inputs"]
+        order = [each for kind in ("required", "optional") for each in node["input_order"].get(kind, ())]
+        assert order == sorted(inputs, key=lambda each: inputs[each]["optional"])
     assert "OtherNode" in info and "IMPORT FAILED" not in server.said()
 
 
@@ -203,6 +215,41 @@ def test_cancel_stops_within_a_step(server):
     assert server.run(graph("all_stages")).glbs  # the server lives on
 
 
+def test_cancel_stops_within_a_frame(server):
+    """Of a turntable that would take minutes, and whose progress counts its frames."""
+    loaded = {key: value for key, value in graph("geometry_only").items() if value["class_type"] != "T2ExportGLB"}
+    raw = next(key for key, value in loaded.items() if value["class_type"] == "T2DecodeShape")
+    kept = {key: value for key, value in loaded.items() if value["class_type"] not in ("Preview3D", "T2ProcessMesh")}
+    kept["40"] = node("T2RenderMesh", mesh=[raw, 0], frames=200, size=1024)
+    kept["41"] = {"class_type": "PreviewImage", "inputs": {"images": ["40", 0]}}
+    shares = []
+
+    def stop_early(kind, data):
+        if kind == "progress" and data["node"] == "40":
+            shares.append(data["value"] / data["max"])
+            if shares[-1] > 0:
+                server.client.interrupt()
+
+    with pytest.raises(api().GraphError, match="interrupted"):
+        server.client.run(kept, stop_early)
+    assert shares == sorted(shares) and shares[-1] <= 2 / 200
+
+
+def test_values_of_two_shapes_are_not_mixed(server):
+    loaded = graph("all_stages", n12_subdivision=["32", 1])
+    loaded["30"] = node("T2SampleStructure", models=["2", 0], condition=["4", 0], seed=7)
+    loaded["31"] = node("T2SampleShape", models=["2", 0], condition=["4", 0], structure=["30", 0])
+    loaded["32"] = node("T2DecodeShape", models=["2", 0], shape=["31", 0])
+    with pytest.raises(api().GraphError, match=r"T2DecodeTexture \(12\).*different shapes .*seed 42, 512.*seed 7, 512"):
+        server.run(loaded)
+
+
+def test_a_preset_that_connected_models_lack_falls_back_too(server):
+    loaded = graph("image_to_glb", n2_preset="high", n2_texture_size=1024, n2_models=["30", 0])
+    loaded["30"] = {"class_type": "T2LoadModels", "inputs": {}}  # which says nothing: the small checkpoint
+    assert facts(server.run(loaded).glbs[0])["faces"] > 0
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "more"),
     [
@@ -219,7 +266,9 @@ def test_model_folders(server, checkpoint, more):
     if checkpoint.startswith("trellis2"):
         assert server.run(loaded).glbs
     else:  # bundles have the released samplers and normalisation, whose 32 channels the small model lacks
-        with pytest.raises(api().GraphError, match=r"\(6\): The latent has 8 channels, its normalisation 32"):
+        with pytest.raises(
+            api().GraphError, match=r"T2LoadModels \(2\): The models of .* 8 in .* and 32 in shape_slat"
+        ):
             server.run(loaded)
 
 
@@ -247,6 +296,8 @@ def test_health(server):
     assert set(health["checkpoints"]) >= {"small (comes with the pack)", "microsoft/TRELLIS.2-4B", "trellis2/own"}
     assert health["loaded"]["small"]["sparse_structure_flow_model"] > 0
     assert health["backends"]["attention"] == "torch"
+    assert str(server.base) not in json.dumps(health)
+    assert "Left out of the lists of TRELLIS.2 checkpoints" in server.said()
 
 
 def save(server: Server, name: str, picture: Image.Image) -> str:
@@ -263,7 +314,7 @@ WRONG = {
         {"n2_checkpoint": "trellis2/nowhere"},
         r"There is no checkpoint 'trellis2/nowhere'. Looked in .*models.trellis2",
     ),
-    "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2SampleStructure.*damaged or truncated"),
+    "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2LoadModels.*damaged or truncated"),
     "a route that the checkpoint lacks": (
         {"n6_resolution": "1024_cascade"},
         r"T2SampleShape.*Type 1024_cascade needs .*1024, which small lacks.*Choose type 512",
@@ -271,6 +322,8 @@ WRONG = {
     "unknown route": ({"n6_resolution": "2048_cascade"}, "2048_cascade"),
     "a socket of another type": ({"n4_models": ["3", 0]}, "received_type"),
     "steps out of range": ({"n6_max_tokens": 1}, "max_tokens"),
+    "faces that no mesh has": ({"n8_faces": 3}, "at least 4 faces, got 3"),
+    "levels that grow": ({"n8_lods": "1000, 2000"}, "Levels of detail must have fewer faces"),
     "a path outside": ({"n9_filename_prefix": "../../x"}, "T2ExportGLB"),
     "no file behind the decoders": ({"n2_decoders": "absent.safetensors"}, "absent.safetensors"),
 }
@@ -366,9 +419,33 @@ def test_masks(server):
     assert mask.min() >= 254 and np.abs(picture - np.array([200.0, 30, 30])).max() <= 1  # Preview Image truncates
     prepare["mask_marks"] = "background"
     assert server.client.run(marked)
-    load["inputs"]["image"] = save(server, "other.png", white.resize((32, 32)))
-    with pytest.raises(api().GraphError, match="The mask is 32 x 32 pixels, the picture 64 x 64"):
-        server.client.run(marked)
+    prepare["mask_marks"] = "automatic"
+    for number, other in enumerate((white, ImageOps.invert(white), white.resize((32, 32)))):
+        load["inputs"]["image"] = save(server, f"other{number}.png", other)
+        seen = server.client.run(marked)["5"]["images"][0]
+        found = np.asarray(Image.open(io.BytesIO(server.client.fetch(seen))))
+        assert abs(found.shape[0] - 30) <= 2 and np.median(found) >= 254, number
+    empty = save(server, "empty.png", Image.new("L", (64, 64)))
+    first = graph("image_to_glb", n2_mask=["9", 0], n2_mask_marks="object")
+    first["9"] = {"class_type": "LoadImageMask", "inputs": {"image": empty, "channel": "red"}}
+    with pytest.raises(api().GraphError, match="The mask is empty: it marks no object"):
+        server.client.run(first)
+
+
+def test_a_photograph_before_a_plain_wall(server):
+    """Neither mask nor rembg: the background goes by its colour."""
+    photo = Image.new("RGB", (160, 120), (226, 221, 214))
+    photo.paste((40, 90, 170), (50, 30, 110, 90))
+    prepare = {"image": ["1", 0], "mask": ["1", 1], "mask_marks": "automatic"}
+    outputs = server.client.run(
+        {
+            "1": {"class_type": "LoadImage", "inputs": {"image": save(server, "wall.png", photo)}},
+            "2": {"class_type": "T2PrepareImage", "inputs": {**prepare, "background_model": "none"}},
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        }
+    )
+    found = np.asarray(Image.open(io.BytesIO(server.client.fetch(outputs["3"]["images"][0]))).convert("RGB"))
+    assert abs(found.shape[0] - 60) <= 2 and np.abs(np.median(found, (0, 1)) - (40, 90, 170)).max() <= 1
 
 
 def test_views(server):
@@ -413,3 +490,264 @@ def test_models_that_are_loaded_in_part(server, tmp_path):
         assert len(partly) >= 6, partly  # encoder, two flows, three decoders
     finally:
         small.stop()
+
+
+def quick(**changes):
+    """Image to GLB as fast as it goes: the shape alone, of few faces."""
+    return graph("image_to_glb", **{"n2_texture": False, "n2_faces": 2000, **changes})
+
+
+def test_a_repeated_request_reports_its_file_again(server):
+    """Without a node that shows the file, too: what an API client asks the history for."""
+    loaded = quick()
+    del loaded["3"]
+    first, second = server.run(loaded), server.run(loaded)
+    assert not [data["node"] for kind, data in second.events if kind == "progress"]  # nothing is made again
+    runs = list(server.get("/history").values())[-2:]
+    files = [[file for shown in run["outputs"].values() for file in shown["3d"]] for run in runs]
+    assert files[0] == files[1] and len(files[0]) == 1 and second.glbs == first.glbs
+
+
+def test_every_object_of_a_list_keeps_its_own_path(server):
+    loaded = quick(n2_image=["21", 0], n2_filename_prefix="list/a")
+    loaded["20"] = {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["1", 0]}}
+    loaded["21"] = {"class_type": "RebatchImages", "inputs": {"images": ["20", 0], "batch_size": 1}}
+    outputs = server.client.run(loaded)
+    written = [f"list/{file['filename']}" for file in outputs["2"]["3d"]]
+    assert written == ["list/a_00001_.glb", "list/a_00002_.glb"]
+    assert outputs["3"]["result"][::3] == written
+
+
+def test_one_bar_for_all_stages(server):
+    server.forget()
+    run = server.run(quick(n2_texture=True, n2_texture_size=256))
+    values = [data["value"] / data["max"] for kind, data in run.events if kind == "progress"]
+    assert len(values) > 50 and values == sorted(values) and values[-1] == 1
+    own = [data["value"] / data["max"] for kind, data in run.events if kind == "progress" and data["node"] == "2"]
+    assert own == sorted(own) and own[0] < 0.05 and own[-1] == 1
+    stages = [data["text"] for kind, data in run.events if kind == "text"]
+    assert stages[0] in ("Load Models", "Prepare Image") and stages[-1] == "Export GLB" and "Sample Shape" in stages
+
+
+def test_names_are_filled_in(server):
+    loaded = quick(n2_filename_prefix="named/%date:yyyy-MM%_%T2ImageToGLB.seed%_%Load Image.image%_%no.such%")
+    name = server.client.run(loaded)["2"]["3d"][0]["filename"]
+    assert re.fullmatch(r"20\d\d-[01]\d_42_trellis2_rocket.png_%no.such%_00001_.glb", name)
+
+
+def test_an_empty_name_is_no_hidden_file(server):
+    for prefix, expected in (
+        ("", "3d/trellis2_"),
+        ("  ", "3d/trellis2_"),
+        ("models/", "models/trellis2_"),
+        ("a/.", "a/t"),
+    ):
+        (file,) = server.client.run(quick(n2_filename_prefix=prefix))["2"]["3d"]
+        assert f"{file['subfolder']}/{file['filename']}".startswith(expected), prefix
+
+
+NAMES = {
+    "too long": ("a" * 250, "is too long: aaaaaaaaaaaaaaaaaaaa... has 250 bytes"),
+    "NUL": ("a\0b", "control character"),
+    "outside": ("../../x", "leads out of the output folder"),
+    "absolute": ("/tmp/x", "leads out of the output folder"),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_names_that_cannot_work(server, case):
+    prefix, message = NAMES[case]
+    with pytest.raises(api().GraphError, match=message):
+        server.client.run(quick(n2_filename_prefix=prefix))
+    with pytest.raises(api().GraphError, match=f"validation.*filename_prefix.*{message}"):  # before anything runs
+        server.client.run(graph("geometry_only", n9_filename_prefix=prefix))
+
+
+def test_small_settings_are_refused_before_anything_runs(server):
+    for setting, value in (("faces", 3), ("texture_size", 10)):
+        with pytest.raises(api().GraphError, match=f"{setting} is {value}: give at least .* or 0"):
+            server.client.run(quick(**{f"n2_{setting}": value}))
+
+
+def test_a_checkpoint_counts_only_where_it_is_used(server):
+    """A stale name beside connected models is no error; a linked name is looked at once it is known."""
+    loaded = quick(n2_checkpoint="trellis2/gone", n2_models=["30", 0])
+    loaded["30"] = node("T2LoadModels")
+    assert server.run(loaded).glbs
+    loaded["2"]["inputs"].pop("models")
+    with pytest.raises(api().GraphError, match="There is no checkpoint 'trellis2/gone'"):
+        server.run(loaded)
+    for name, at in (("image_to_glb", "n2_checkpoint"), ("geometry_only", "n2_checkpoint")):
+        linked = {
+            **graph(name, **{at: ["40", 0]}),
+            "40": {"class_type": "OtherText", "inputs": {"text": "trellis2/gone"}},
+        }
+        with pytest.raises(
+            api().GraphError, match=r"\(2\): There is no checkpoint 'trellis2/gone'"
+        ):  # said by the node
+            server.run(linked)
+    linked["40"]["inputs"]["text"] = "small (comes with the pack)"
+    assert server.run(linked).glbs
+
+
+def test_voxels_become_a_mesh_in_comfyui(server):
+    loaded = graph("all_stages")
+    for key in ("13", "14", "15", *(k for k, each in loaded.items() if each["class_type"] == "Preview3D")):
+        loaded.pop(key, None)
+    loaded = {key: each for key, each in loaded.items() if not each["class_type"].startswith(("Preview", "T2Export"))}
+    loaded["50"] = node("T2VoxelsToCore", voxels=["12", 0])
+    loaded["51"] = {"class_type": "VoxelToMesh", "inputs": {"voxel": ["50", 0], "algorithm": "basic", "threshold": 0.6}}
+    loaded["52"] = {"class_type": "SaveGLB", "inputs": {"mesh": ["51", 0], "filename_prefix": "3d/voxels"}}
+    needs(server, loaded)
+    mesh = trimesh.load_mesh(io.BytesIO(server.run(loaded).glbs[0]), "glb", process=False)
+    low, high = mesh.bounds
+    size = high - low
+    assert len(mesh.faces) > 1000 and size[1] > 1.3 * max(size[0], size[2])  # the rocket stands
+
+
+def old_graphs():
+    return json.loads((ROOT / "tests" / "old_graphs.json").read_text(encoding="utf-8"))["api"]
+
+
+@pytest.mark.parametrize("old", old_graphs(), ids=lambda old: f"{old['name']} {old['commit']}")
+def test_graphs_of_earlier_versions_are_accepted(server, old):
+    """The host finds nothing wrong with any node; one is run to its end, all would take minutes."""
+    loaded = old["graph"]
+    needs(server, loaded)
+    server.accepts(loaded)
+    if (old["name"], old["commit"]) == ("geometry_only", "042788b"):
+        loaded["6"]["inputs"]["resolution"] = "512"  # what the checkpoint of that name has today
+        assert server.run(loaded).glbs
+
+
+@pytest.fixture(scope="module")
+def crowded(server, tmp_path_factory):
+    """A server with two copies of the pack, an older one's route and no previews, whose user has seen the example."""
+    base = tmp_path_factory.mktemp("crowded")
+    packs = base / "custom_nodes"
+    packs.mkdir()
+    for name in ("ComfyUI-TRELLIS2-Stages", "trellis2 (copy)"):
+        (packs / name).symlink_to(ROOT, target_is_directory=True)
+    (packs / "zzz_older.py").write_text(OLDER_COPY)
+    shutil.copytree(server.base / "user", base / "user")
+    running = Server(base, "--preview-method", "none")
+    yield running
+    running.stop()
+
+
+OLDER_COPY = """
+from aiohttp import web
+from server import PromptServer
+
+
+@PromptServer.instance.routes.get("/trellis2/health")
+async def answer(request):
+    return web.json_response({"version": "older"})
+
+
+NODE_CLASS_MAPPINGS = {}
+"""
+
+
+def test_two_copies_of_the_pack(crowded):
+    """ComfyUI starts, the nodes of the first copy serve, and a line names both."""
+    info, said = crowded.get("/object_info"), crowded.said()
+    nodes = {name: info[name] for name in info if name.startswith("T2")}
+    assert {name: served(nodes[name]) for name in nodes} == INTERFACE
+    (module,) = {each["python_module"] for each in nodes.values()}
+    (line,) = [line for line in said.splitlines() if "installed twice" in line]
+    used, unused = line.split(" are used, ")
+    assert module.removeprefix("custom_nodes.") in used
+    assert all(name in line for name in ("ComfyUI-TRELLIS2-Stages", "trellis2 (copy)")) and used != unused
+    assert "IMPORT FAILED" not in said and "Traceback" not in said
+    assert crowded.client.health()["device"] == "cpu"  # the pack's own, not the older one's
+    assert crowded.get("/api/trellis2/health")["device"] == "cpu"
+
+
+def test_the_example_does_not_come_back(server, crowded):
+    assert (server.base / "input" / "trellis2_rocket.png").is_file()
+    assert not (crowded.base / "input" / "trellis2_rocket.png").exists()
+
+
+def previews(server, loaded):
+    """The pictures that a client is sent during a run."""
+    import websocket
+
+    channel = websocket.create_connection(f"ws://{server.client.server}/ws?clientId={server.client.id}")
+    server.client._json("/prompt", json.dumps({"prompt": loaded, "client_id": server.client.id}).encode())
+    pictures = []
+    while True:
+        message = channel.recv()
+        if isinstance(message, bytes):
+            start = message.find(b"\xff\xd8")  # JPEG
+            pictures += [Image.open(io.BytesIO(message[start:]))] if start >= 0 else []
+        elif json.loads(message)["type"] in ("execution_success", "execution_error"):
+            channel.close()
+            return pictures
+
+
+def test_no_previews_where_none_are_wanted(server, crowded):
+    shutil.copy(ROOT / "assets" / "rocket.png", crowded.base / "input" / "trellis2_rocket.png")
+    assert previews(crowded, quick()) == []
+    server.forget()
+    shown = previews(server, quick())
+    assert shown and {picture.size for picture in shown} == {(300, 300)}  # --preview-size
+
+
+WRONG_CALLS = {
+    "no server": (
+        ["{graph}", "{picture}", "{output}", "--server", "127.0.0.1:9"],
+        1,
+        "No ComfyUI answers at 127.0.0.1:9",
+    ),
+    "no graph": (["{folder}/no.json", "{picture}", "{output}"], 2, "The graph .*no.json cannot be read"),
+    "no JSON": (["{picture}", "{picture}", "{output}"], 2, "is no graph"),
+    "an editor graph": (["{editor}", "{picture}", "{output}"], 2, "editor's format.* Use .*api.image_to_glb.json"),
+    "no picture": (["{graph}", "{folder}/no.png", "{output}"], 2, "There is no picture .*no.png"),
+    "no folder": (["{graph}", "{picture}", "{folder}/no/x.glb"], 2, "The folder .*no does not exist"),
+    "a folder as output": (["{graph}", "{picture}", "{folder}"], 2, "is a folder; name a file"),
+    "no such node": (["{graph}", "{picture}", "{output}", "--set", "9.seed=7"], 2, "no node 9. It has 1 .LoadImage"),
+    "no equals sign": (["{graph}", "{picture}", "{output}", "--set", "2.seed"], 2, "write NODE.INPUT=VALUE"),
+    "no such input": (["{graph}", "{picture}", "{output}", "--set", "2.sed=7"], 2, "no such input. It has image, "),
+    "no JSON value": (
+        ["{graph}", "{picture}", "{output}", "--set", "2.texture=False"],
+        2,
+        "is BOOLEAN; write a JSON value",
+    ),
+    "no such choice": (["{graph}", "{picture}", "{output}", "--set", "2.preset=low"], 1, "preset: 'low' not in"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_the_client_explains_wrong_calls(server, tmp_path, case):
+    arguments, code, message = WRONG_CALLS[case]
+    places = {
+        "graph": GRAPHS / "image_to_glb.json",
+        "editor": ROOT / "workflows" / "image_to_glb.json",
+        "picture": ROOT / "assets" / "rocket.png",
+        "output": tmp_path / "x.glb",
+        "folder": tmp_path,
+    }
+    command = [sys.executable, GRAPHS / "run.py", *(each.format(**places) for each in arguments)]
+    command += [] if "--server" in command else ["--server", f"http://{server.client.server}/"]
+    queued = len(server.get("/history"))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code and re.search(message, done.stderr) and "Traceback" not in done.stderr, done.stderr
+    assert len(server.get("/history")) == queued and not (tmp_path / "x.glb").exists()
+
+
+def test_the_client_gets_the_model_every_time(server, tmp_path):
+    for name in ("a.glb", "b.glb"):
+        command = [sys.executable, GRAPHS / "run.py", GRAPHS / "image_to_glb.json", ROOT / "assets" / "rocket.png"]
+        command += [
+            tmp_path / name,
+            "--server",
+            server.client.server,
+            "--set",
+            "2.preset=draft",
+            "--set",
+            "2.faces=2000",
+        ]
+        done = subprocess.run([*command, "--set", "2.texture=false"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes() != b""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 
 import numpy as np
@@ -12,8 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from pipeline.errors import OutputError
-from pipeline.export import AlphaMode, Geometry, Material, write_glb
-from pipeline.export.files import writing
+from pipeline.export import AlphaMode, Geometry, Material, level_path, write_glb, write_levels
+from pipeline.export.files import check_outputs, writing
 from pipeline.export.state import save_state
 
 
@@ -97,9 +98,10 @@ def test_up_is_up(tmp_path):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        write_glb(tmp_path / name, [Geometry(*arrays())], material(), {"seed": 7})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_glb(tmp_path / folder / "ball.glb", [Geometry(*arrays())], material(), {"seed": 7})
+    assert (tmp_path / "a" / "ball.glb").read_bytes() == (tmp_path / "b" / "ball.glb").read_bytes()
 
 
 def test_extras(tmp_path):
@@ -185,3 +187,131 @@ def test_vertex_colours(tmp_path, validate):
     assert len(np.unique(linear, axis=0)) == 1
     red, green, blue = linear[0][:3] / (255 if linear.dtype == np.uint8 else 1)
     assert (red, blue) == (1, 0) and abs(green - 0.2159) < 0.003  # 128 of 255 in sRGB is 21.6 % of the light
+
+
+def names(path, kind):
+    return [each["name"] for each in parts(path)[0].get(kind, [])]
+
+
+def test_a_level_is_a_file(tmp_path, validate):
+    """Importers that do not know MSFT_lod show every node of a file at once."""
+    levels = [Geometry(*arrays()), Geometry(*arrays(1))]
+    facts = [{"faces": 320, "seed": 1}, {"faces": 320, "seed": 2}]
+    paths = write_levels(tmp_path / "chair_.glb", levels, material(), facts)
+    assert [path.name for path in paths] == ["chair_.glb", "chair_LOD1.glb"]
+    assert paths == [level_path(tmp_path / "chair_.glb", number) for number in (0, 1)]
+    for path, level, own in zip(paths, levels, facts):
+        document, _ = parts(path)
+        assert len(document["nodes"]) == len(document["meshes"]) == 1 and "MSFT_lod" not in json.dumps(document)
+        assert document["asset"]["extras"] == own
+        (mesh,) = trimesh.load(path, process=False).geometry.values()
+        assert np.allclose(mesh.visual.uv[:, 0], level.uvs[:, 0])
+        issues = validate(path)["issues"]
+        assert issues["numErrors"] == issues["numWarnings"] == issues["numHints"] == 0, issues
+    one, other = (images(path) for path in paths)
+    assert all(np.array_equal(*pair) for pair in zip(one, other))
+    assert names(paths[1], "nodes") == names(paths[1], "meshes") == ["chair_LOD1"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "shown"), [("chair", "chair"), ("my chair.v2", "my chair.v2"), ("椅子", "椅子"), ("c\udcff", "c?")]
+)
+def test_names_are_the_files(tmp_path, stem, shown):
+    path = tmp_path / f"{stem}.glb"
+    try:
+        path.touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such name")
+    write_glb(path, [Geometry(*arrays()), Geometry(*arrays())], material())
+    assert names(path, "nodes") == names(path, "meshes") == [shown, f"{shown}_LOD1"]
+    assert names(path, "materials") == [f"{shown}_material"]
+    assert names(path, "images") == [f"{shown}_base_color", f"{shown}_occlusion_roughness_metallic"]
+    write_glb(path, [Geometry(*arrays())], name="prefix")
+    assert names(path, "nodes") == names(path, "meshes") == ["prefix"]
+
+
+def link(path, target, hard=False):
+    try:
+        os.link(target, path) if hard else path.symlink_to(target)
+    except OSError:
+        pytest.skip("no links here")
+    return path
+
+
+def test_a_link_stays_and_is_written_through(tmp_path):
+    (tmp_path / "far").mkdir()
+    target = tmp_path / "far" / "real.txt"
+    for path in (link(tmp_path / "one", target), link(tmp_path / "two", tmp_path / "one")):
+        with writing(path) as temporary:
+            temporary.write_text(path.name)
+        assert path.is_symlink() and target.read_text() == path.name
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["real.txt"]
+    loop = link(tmp_path / "loop", tmp_path / "loop")
+    with pytest.raises(OutputError, match="loop cannot be written: Too many levels|cannot be written"), writing(loop):
+        pass
+    with pytest.raises(OutputError, match="does not exist"), writing(link(tmp_path / "dead", tmp_path / "no" / "x")):
+        pass
+    assert loop.is_symlink()
+
+
+def test_long_names(tmp_path):
+    """File systems allow 255 bytes."""
+    with writing(tmp_path / ("a" * 251 + ".glb")) as temporary:
+        temporary.write_text("new")
+    assert len([*tmp_path.iterdir()]) == 1
+    for name in ("a" * 256, "b" * 5000, "zero\0byte"):
+        with pytest.raises(OutputError, match="cannot be written"), writing(tmp_path / name):
+            pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no devices in folders")
+def test_a_device_is_no_file(tmp_path):
+    """Replacing /dev/null would harm the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", link(tmp_path / "null", "/dev/null")):
+        with pytest.raises(OutputError, match="is a device or a pipe; name a file"), writing(path):
+            pass
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    """But not what somebody is writing."""
+    (tmp_path / ".trellis2-0123456789abcdef.tmp").write_text("half")
+    with writing(tmp_path / "a.txt") as one:
+        one.write_text("a")
+        with writing(tmp_path / "b.txt") as other:
+            other.write_text("b")
+            assert sorted(path.name for path in tmp_path.iterdir()) == sorted([one.name, other.name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+@pytest.mark.parametrize("way", ["same", "relative", "link", "hard link", "case", "dead link"])
+def test_outputs_that_are_one_file(tmp_path, monkeypatch, way):
+    monkeypatch.chdir(tmp_path)
+    one = tmp_path / "x.json"
+    if way == "same":
+        other = one
+    elif way == "relative":
+        other = type(one)("./x.json")
+    elif way == "case":
+        other = tmp_path / "X.JSON"
+    else:
+        if way != "dead link":
+            one.write_text("old")
+        other = link(tmp_path / "y.json", one, hard=way == "hard link")
+    with pytest.raises(OutputError, match=r"^--report and --save-state both name .*; give each a file of its own"):
+        check_outputs([("--report", one), ("--save-state", other)], [])
+    check_outputs([("--report", one), ("--save-state", tmp_path / "z.json")], [])
+
+
+@pytest.mark.parametrize("way", ["same", "link", "hard link", "in a folder", "in a folder's folder"])
+def test_an_output_that_is_an_input(tmp_path, way):
+    folder = tmp_path / "checkpoint"
+    file = folder / "ckpts" / "x.safetensors" if way == "in a folder's folder" else folder / "x.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_text("weights")
+    output = link(tmp_path / "y", file, hard=way == "hard link") if "link" in way else file
+    source = folder if "folder" in way else file
+    with pytest.raises(OutputError, match=r"^--save-state would overwrite .*x.safetensors, the checkpoint; choose"):
+        check_outputs([("--save-state", output)], [("mask", tmp_path / "absent"), ("checkpoint", source)])
+    check_outputs([("--save-state", folder / "new.safetensors")], [("checkpoint", source)])
+    assert file.read_text() == "weights"

@@ -13,20 +13,24 @@ from PIL import Image
 
 pytest.importorskip("warp")
 from pipeline import stages
+from pipeline.backends import Backend, Backends, Operation
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
+from pipeline.mesh import UNWRAP
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.uv.fallback import triangle_by_triangle
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
+from pipeline.stages import checks, watched
 from pipeline.warp import unavailable_reason
 
 SIDE = 48
 
 
-def runtime():
-    return Runtime("cpu", stages.table())
+def runtime(**options):
+    return Runtime("cpu", stages.table(), **options)
 
 
 def ball(radius):
@@ -178,7 +182,9 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         assert level["mesh"]["watertight"] and level["mesh"]["euler"] == 2 and not level["warnings"]
     textured = stages.bake_texture(used, mesh, voxels, 512, original=raw, normal_map=True)
     path = tmp_path / "ball.glb"
-    stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    assert stages.export_glb(used, textured, path, stages.ExportSettings(lods_in_one_file=True), textured.facts) == [
+        path
+    ]
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     document, arrays = contents(path)
@@ -200,6 +206,13 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         sizes.append(covered.sum())
     assert taken.max() == 1  # no texel of two levels
     assert 3 < sizes[0] / sizes[1] < 5.5 and 3 < sizes[1] / sizes[2] < 6
+    paths = stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    assert [each.name for each in paths] == ["ball.glb", "ball_LOD1.glb", "ball_LOD2.glb"]
+    for each, level in zip(paths, textured.levels):
+        document, arrays = contents(each)
+        ((written,),) = [mesh["primitives"] for mesh in document["meshes"]]
+        assert np.array_equal(arrays[written["attributes"]["TEXCOORD_0"]], level.uvs.numpy())
+    assert document["asset"]["extras"]["faces"] == len(textured.levels[2].mesh.faces)
 
 
 def test_thin_parts_survive_strong_simplifying():
@@ -227,7 +240,7 @@ def test_vertex_colours_reach_the_file(damaged, tmp_path, validate):
     mesh = stages.process_mesh(used, raw, 2000, max_hole_perimeter=0.2, resolution=64, lods=[500])
     coloured = stages.color_vertices(used, mesh, voxels, raw)
     path = tmp_path / "ball.glb"
-    stages.export_glb(used, coloured, path, stages.ExportSettings(), coloured.facts)
+    stages.export_glb(used, coloured, path, stages.ExportSettings(lods_in_one_file=True), coloured.facts)
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     document, arrays = contents(path)
@@ -279,13 +292,107 @@ def test_pictures_of_every_kind_of_result(damaged):
     assert np.abs(one.astype(int) - two)[20:44, 20:44].max() < 25
 
 
+class Interrupted(BaseException):
+    """As ComfyUI's."""
+
+
+def interrupting(stage, calls):
+    """A callback that raises at a stage's call of that number."""
+    seen = []
+
+    def on_step(step):
+        seen.append(step.stage)
+        if seen.count(stage) == calls:
+            raise Interrupted
+
+    return on_step
+
+
+def test_a_turntable_is_drawn_frame_by_frame(nested):
+    """Each is handed over before the next is drawn, counted, and a callback can stop in the middle of one."""
+    seen, told = [], []
+    used = runtime(on_step=lambda step: told.append((step.step, step.total)))
+
+    def receive(number, picture):
+        seen.append((number, picture.copy(), max(told)))
+
+    stages.draw_each(used, nested, receive, 3, 64, camera=Camera(10, 20))
+    assert [(number, before) for number, _, before in seen] == [(0, (0, 3)), (1, (1, 3)), (2, (2, 3))]
+    assert told[-1] == (3, 3) and told == sorted(told) and told.count((1, 3)) > 3
+    together = stages.draw(runtime(), nested, 3, 64, camera=Camera(10, 20))
+    assert np.array_equal(together, np.stack([picture for _, picture, _ in seen]))
+    first, seen[:] = told.index((1, 3)), []
+    with pytest.raises(Interrupted):  # while the second is drawn
+        stages.draw_each(runtime(on_step=interrupting("draw", first + 3)), nested, receive, 360, 64)
+    assert [number for number, _, _ in seen] == [0]
+
+
+def test_stages_of_one_long_call_can_be_interrupted(damaged, monkeypatch):
+    """Between blocks of points, frames, meshes; and what they make does not depend on where blocks end."""
+    raw, voxels = damaged
+    mesh = stages.process_mesh(runtime(), raw, 1000, max_hole_perimeter=0.2, resolution=64, lods=[400])
+    whole = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, normal_map=True)
+    colours = stages.color_vertices(runtime(), mesh, voxels, raw)
+    monkeypatch.setattr(watched, "_POINTS", 300)
+    told = []
+    used = runtime(on_step=told.append)
+    parted = stages.bake_texture(used, mesh, voxels, 128, original=raw, normal_map=True)
+    assert np.array_equal(whole.maps, parted.maps) and np.array_equal(whole.normal_map, parted.normal_map)
+    assert torch.equal(colours.attrs, stages.color_vertices(used, mesh, voxels, raw).attrs)
+    for stage in ("bake", "color vertices"):
+        steps = [step.step for step in told if step.stage == stage]
+        assert len(steps) > (20 if stage == "bake" else 5) and steps == sorted(steps), stage
+    shaded = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, occlusion=True)
+    assert 0.9 < shaded.occlusion.mean() / 255 <= 1
+    for calls in (5, 60):
+        with pytest.raises(Interrupted):
+            stages.bake_texture(
+                runtime(on_step=interrupting("bake", calls)), mesh, voxels, 128, original=raw, occlusion=True
+            )
+    with pytest.raises(Interrupted):
+        stages.color_vertices(runtime(on_step=interrupting("color vertices", 3)), mesh, voxels, raw)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "free", "message"),
+    [
+        (
+            360,
+            4096,
+            64e9,
+            r"4096 pixels take 96.6 GB \(16 bytes a pixel\); at most 8 GB .* 29 frames",
+        ),
+        (119, 2048, 2e9, r"take 8.0 GB .*, and drawing one takes 0.9 GB; 2.0 GB of memory are free"),
+        (1001, 64, 64e9, "1 to 1000 frames"),
+        (1, 8, 64e9, "16-4096 pixels"),
+    ],
+)
+def test_too_many_pixels_are_refused_before_any_is_drawn(nested, monkeypatch, frames, size, free, message):
+    monkeypatch.setattr(checks, "free_memory", lambda: free)
+    with pytest.raises(SettingsError, match=message):
+        stages.check_pictures(frames, size, 16)
+    with pytest.raises(SettingsError):
+        stages.draw(runtime(on_step=lambda step: pytest.fail("drew")), nested, 4 * frames, size)
+
+
+def test_what_fits_is_not_refused(monkeypatch):
+    monkeypatch.setattr(checks, "free_memory", lambda: 16e9)
+    stages.check_pictures(360, 1024, 16)
+
+
 @pytest.mark.usefixtures("no_warp")
-def test_without_warp(nested):
+def test_without_warp(nested, damaged):
     result = stages.process_mesh(runtime(), nested, 10**6)
     assert result.facts["mesh"]["components"] == 2
     assert result.facts["warnings"] == [f"Inner shells stay: {unavailable_reason()}"]
+    used = runtime(on_step=lambda step: pytest.fail("ran"))
     with pytest.raises(BackendError, match="A solid mesh needs Warp: warp is not installed"):
-        stages.process_mesh(runtime(), nested, 10**6, shells="solid")
+        stages.process_mesh(used, nested, 10**6, shells="solid")
+    for wanted in ({"normal_map": True}, {"occlusion": True}):
+        with pytest.raises(BackendError, match="Normal maps and occlusion need Warp: warp is not installed"):
+            stages.bake_texture(used, result, damaged[1], 64, **wanted)
+    with pytest.raises(BackendError, match="The renderer needs Warp: warp is not installed"):
+        stages.draw(used, nested)
 
 
 def test_unknown_shells(nested):
@@ -301,6 +408,8 @@ def test_vertex_colours_on_the_command_line(run, root, tmp_path):
     document, _ = contents(glb)
     assert all("COLOR_0" in each["primitives"][0]["attributes"] for each in document["meshes"])
     assert "images" not in document and "bake" not in out
+    level = glb.with_name("rocket_LOD1.glb")
+    assert contents(level)[0]["asset"]["extras"]["faces"] <= 500 and f"{glb}, {level} in " in out
     code, _, err = run("generate", root / "assets" / "rocket.png", "--faces", 100, "--lods", 100, "--output", glb)
     assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
 
@@ -334,3 +443,37 @@ def test_a_spoiled_mesh_has_every_defect():
     spoiled = trimesh.Trimesh(*(each.numpy() for each in spoil(vertices, faces)), process=False)
     assert not spoiled.is_watertight and not spoiled.is_winding_consistent
     assert (spoiled.area_faces < 1e-12).any() and len(faces) < len(spoiled.faces) + 550
+
+
+@pytest.mark.parametrize(("size", "between"), [(64, 1), (128, 2), (256, 4), (512, 4)])
+def test_small_textures_have_padding_in_proportion(damaged, size, between):
+    """Four texels between the charts of a 64 pixel texture left next to nothing for them."""
+    asked, used = [], runtime()
+
+    def unwrap(vertices, faces, size, padding, tick):
+        asked.append(padding)
+        return triangle_by_triangle(vertices, faces, size, padding, tick)
+
+    used.backends = Backends([Operation(UNWRAP, (Backend("spy", unwrap),)), *others(UNWRAP)])
+    raw, voxels = damaged
+    mesh = stages.process_mesh(used, raw, 100, resolution=64)
+    assert stages.bake_texture(used, mesh, voxels, size).maps.shape == (size, size, 6)
+    assert asked == [between]
+
+
+def others(*names):
+    """The table of operations without these."""
+    return [each for name, each in stages.table().operations.items() if name not in names]
+
+
+def test_many_charts_fit_into_the_smallest_texture():
+    """Hundreds of charts, as generated objects have them, in the least texture that settings allow."""
+    least, box = stages.TEXTURE_SIZES[0], trimesh.creation.box()
+    at, side = torch.rand(200, 1, 3, generator=torch.Generator().manual_seed(0)).split([100, 100])
+    corners, faces = torch.tensor(box.vertices).float(), torch.tensor(box.faces).int()
+    vertices = (at - 0.5 + corners * (0.02 + 0.05 * side)).reshape(-1, 3)
+    boxes = stages.Mesh(vertices, (faces + 8 * torch.arange(100)[:, None, None].int()).reshape(-1, 3))
+    voxels = Voxels.single(((vertices.clamp(-0.5, 0.49) + 0.5) * SIDE).int().unique(dim=0))
+    voxels = stages.PBRVoxels(SparseTensor(voxels, torch.rand(len(voxels), 6)), SIDE)
+    textured = stages.bake_texture(runtime(), boxes, voxels, least)
+    assert textured.facts["charts"] > 200 and textured.maps.shape == (least, least, 6)

@@ -1,11 +1,19 @@
-"""The picture side, good and bad."""
+"""Reading, cutting out and cropping pictures, good and bad."""
+
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageDraw
 
 from pipeline.errors import ImageError
-from pipeline.image import has_transparency, prepare, read_mask, read_picture, rembg_remover, to_pixels
+from pipeline.image import has_transparency, prepare, read_picture, to_pixels
+from pipeline.image.read import FORMATS, MAX_BYTES
 
 
 @pytest.fixture
@@ -42,8 +50,26 @@ def test_half_transparent_pixels_darken_towards_black():
     assert np.asarray(prepare(image))[16, 14].tolist() == [100, 50, 25]
 
 
-def test_a_large_picture_is_reduced():
-    assert prepare(cut_out((4096, 2048), (0, 8, 4096, 2048))).size == (1022, 1022)
+def test_a_large_picture_is_cropped_and_reduced():
+    large = cut_out((4096, 1024), (0, 400, 4096, 1024))
+    assert prepare(large).size == (1024, 1024)
+    assert prepare(large, reduce_first=True).size == (1022, 1022)  # the reference's order
+
+
+def test_a_small_object_in_a_large_picture_keeps_its_pixels():
+    image = Image.new("RGBA", (2400, 1200))
+    image.alpha_composite(Image.effect_noise((120, 120), 90).convert("RGBA"), (2200, 100))
+    assert np.array_equal(np.asarray(prepare(image)), np.asarray(image.crop((2200, 100, 2318, 218)).convert("RGB")))
+    assert prepare(image, reduce_first=True).size == (50, 50)
+    photo = Image.new("RGB", image.size, (90, 160, 70))
+    photo.paste(image.crop((2200, 100, 2320, 220)).convert("RGB").point(lambda v: v // 2 + 128), (2200, 100))
+    assert abs(prepare(photo).width - 120) <= 4  # found in the reduced picture, cut out from the full one
+    assert prepare(photo, reduce_first=True).width < 56
+
+
+def test_the_reference_order_is_the_same_up_to_1024_pixels(picture):
+    image = read_picture(picture)
+    assert np.array_equal(np.asarray(prepare(image)), np.asarray(prepare(image, reduce_first=True)))
 
 
 def test_alpha_that_says_nothing_is_no_cut_out():
@@ -53,7 +79,35 @@ def test_alpha_that_says_nothing_is_no_cut_out():
         prepare(opaque)
 
 
-def test_alpha_goes_before_mask_before_background_removal():
+def round_corners(size):
+    alpha = Image.new("L", size)
+    ImageDraw.Draw(alpha).rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), size[0] // 8, fill=255)
+    return alpha
+
+
+def one_pixel(size):
+    alpha = Image.new("L", size, 255)
+    alpha.putpixel((0, 0), 254)
+    return alpha
+
+
+@pytest.mark.parametrize("alpha", [round_corners, one_pixel])
+def test_alpha_that_leaves_nearly_everything_is_no_cut_out(alpha, caplog):
+    photo = Image.new("RGBA", (160, 120), (230, 230, 235, 255))
+    photo.alpha_composite(cut_out((160, 120), (50, 30, 110, 90)))
+    photo.putalpha(alpha(photo.size))
+    assert not has_transparency(photo)
+    assert abs(prepare(photo).width - 58) <= 2  # the object before its plain background, not the photo's 118 or 158
+    assert "alpha leaves nearly everything" in caplog.text
+
+
+def test_alpha_of_an_object_that_fills_the_picture_is_a_cut_out():
+    assert has_transparency(cut_out((200, 200), (1, 1, 199, 199)))  # 98 %, but with a transparent border
+    bust = cut_out((100, 100), (10, 10, 90, 100))  # cut off below
+    assert has_transparency(bust) and prepare(bust).size == (88, 88)
+
+
+def test_mask_goes_before_alpha_before_background_removal():
     def remove(image):
         assert image.mode == "RGB"
         image.putalpha(Image.new("L", image.size, 255))
@@ -61,19 +115,9 @@ def test_alpha_goes_before_mask_before_background_removal():
 
     mask = Image.new("L", (60, 40))
     mask.paste(255, (0, 0, 20, 20))
-    assert prepare(cut_out(), mask, remove).size == (28, 28)
-    assert prepare(cut_out().convert("RGB"), mask, remove).size == (18, 18)
+    assert prepare(cut_out(), mask, remove).size == (18, 18)
+    assert prepare(cut_out(), None, remove).size == (28, 28)
     assert prepare(cut_out().convert("RGB"), None, remove).size == (58, 58)
-
-
-def test_masks(save):
-    image = cut_out().convert("RGB")
-    mask = Image.new("L", image.size)
-    mask.paste(255, (10, 5, 30, 35))
-    assert np.array_equal(np.asarray(read_mask(save(mask), image)), np.asarray(mask))
-    assert np.array_equal(np.asarray(read_mask(save(cut_out()), image)), np.asarray(mask))  # its alpha
-    with pytest.raises(ImageError, match="mask is 8 x 8 pixels, the picture 60 x 40"):
-        read_mask(save(Image.new("L", (8, 8))), image)
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "1", "L", "RGB", "CMYK", "YCbCr"])
@@ -105,6 +149,26 @@ def test_the_exif_orientation_is_applied(save):
     assert read_picture(save(image, exif=exif)).size == (40, 60)
 
 
+def orientation(*entries):
+    """An EXIF block with these raw entries (tag, type, count, value)."""
+    rows = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + rows + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize(
+    ("exif", "size"),
+    [
+        (orientation((0x0112, 3, 1, 6), (0x9286, 7, 2**31, 2**31), (0x8769, 4, 1, 2**31)), (40, 60)),
+        (orientation((0x0112, 2, 2**30, 2**30)), (60, 40)),
+        (orientation((0x0112, 3, 1, 99)), (60, 40)),
+        (b"Exif\0\0II*\0\xff\xff\xff\xff", (60, 40)),
+        (b"Exif\0\0nonsense", (60, 40)),
+    ],
+)
+def test_damaged_exif_stops_no_photo(save, exif, size):
+    assert read_picture(save(cut_out().convert("RGB"), "photo.jpg", exif=exif)).size == size
+
+
 def test_unusable_pictures(tmp_path, save):
     with pytest.raises(ImageError, match="There is no picture"):
         read_picture(tmp_path / "absent.png")
@@ -115,9 +179,202 @@ def test_unusable_pictures(tmp_path, save):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImageError, match="cannot be read as a picture"):
         read_picture(tmp_path / "cut.png")
-    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
-    with pytest.raises(ImageError, match="animated"):
-        read_picture(save(frames[0], "two.gif", save_all=True, append_images=frames[1:]))
+    with pytest.raises(ImageError, match="is a folder"):
+        read_picture(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif", "avif"])
+def test_damaged_files_never_raise_anything_else(save, suffix):
+    path = save(Image.effect_noise((60, 40), 80).convert("RGB"), f"whole.{suffix}")
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, rng.choice([64, 400, len(data)]), 8) % len(data)
+        data[places] = rng.integers(0, 256, len(places))
+        path.write_bytes(data[: rng.integers(len(data) // 2, 2 * len(data))].tobytes())
+        try:
+            read_picture(path)
+        except ImageError:
+            refused += 1
+    assert refused > 5
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
+def test_animations_are_refused_and_stills_are_not(save, suffix):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    with pytest.raises(ImageError, match="is animated"):
+        read_picture(save(frames[0], f"two.{suffix}", save_all=True, append_images=frames[1:], duration=80))
+    assert read_picture(save(frames[0], f"one.{suffix}")).size == (16, 16)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("phone.jpg", "MPO"), ("scan.tif", "TIFF")])
+def test_of_several_pictures_that_do_not_move_the_first_is_taken(save, name, kind):
+    photo, preview = Image.new("RGB", (80, 60), (200, 100, 50)), Image.new("RGB", (20, 15))
+    found = read_picture(save(photo, name, format=kind, save_all=True, append_images=[preview]))
+    assert found.size == (80, 60) and np.abs(np.asarray(found)[30, 40].astype(int) - (200, 100, 50)).max() <= 2
+
+
+def test_pages_are_not_counted(tmp_path):
+    """A TIFF whose pages point at each other has no last page to count to."""
+    Image.new("L", (8, 8), 7).save(tmp_path / "loop.tif")
+    data = bytearray((tmp_path / "loop.tif").read_bytes())
+    first = struct.unpack("<I", data[4:8])[0]
+    end = first + 2 + 12 * struct.unpack("<H", data[first : first + 2])[0]
+    page = len(data)
+    for number in range(20_000):  # pages without entries
+        data += struct.pack("<HI", 0, page + 6 * (number + 1))
+    data[end : end + 4] = struct.pack("<I", page)
+    (tmp_path / "loop.tif").write_bytes(data)
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(read_picture(tmp_path / "loop.tif").size), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert seen == [(8, 8)]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    seen = []
+
+    def read():
+        with pytest.raises(ImageError, match="not a regular file"):
+            read_picture(tmp_path / "pipe.png")
+        seen.append(True)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert seen
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript file"),
+        (b"8BPS\0\1", "a Photoshop file"),
+        (b"version https://git-lfs.github.com/spec/v1", "a git-lfs pointer"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"P6 9 9 255 ", "something else"),
+        (b"", "empty"),
+    ],
+)
+def test_only_formats_on_the_list_are_opened(tmp_path, monkeypatch, start, found):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("all of Pillow's plug-ins are tried"))
+    (tmp_path / "x.png").write_bytes(start)
+    with pytest.raises(ImageError, match=f"it is {found}.*Expected {FORMATS}"):
+        read_picture(tmp_path / "x.png")
+
+
+def test_reads_are_bounded(tmp_path, monkeypatch):
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(ImageError, match="1,073,741,825 bytes; at most 1,073,741,824 are read"):
+        read_picture(tmp_path / "sparse.png")
+    monkeypatch.setattr("pipeline.image.read.MAX_READS", 10_000)
+    (tmp_path / "junk.jpg").write_bytes(b"\xff\xd8" + b"\xff" * 1_000_000)
+    with pytest.raises(ImageError, match="has not ended after 10,000 blocks"):
+        read_picture(tmp_path / "junk.jpg")
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, depth, colour, rows, *chunks):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_very_large_picture_is_reduced_while_it_is_read(tmp_path, monkeypatch):
+    """Neither with Pillow's warning of an attack nor with its refusal, whose limit is set far below the picture."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    monkeypatch.setattr("pipeline.image.read.READ_SIDE", 150)
+    monkeypatch.setattr("pipeline.image.read._STRIP", 10_000)
+    rows = b"".join(b"\0" + (b"\xff" if row < 150 else b"\x40") * 299 for row in range(299))
+    (tmp_path / "large.png").write_bytes(png(299, 299, 8, 0, zlib.compress(rows)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_picture(tmp_path / "large.png")
+    assert found.size == (150, 150)
+    assert found.getpixel((9, 9)) == (255, 255, 255) and found.getpixel((9, 140)) == (64, 64, 64)
+
+
+def test_a_picture_that_is_too_large_is_to_be_reduced(tmp_path):
+    (tmp_path / "huge.png").write_bytes(png(60_000, 60_000, 8, 2, b""))
+    with pytest.raises(ImageError, match="60000 x 60000 pixels; at most 268,435,456 are read. Reduce it"):
+        read_picture(tmp_path / "huge.png")
+
+
+def test_a_large_jpeg_is_reduced_by_its_decoder(save, monkeypatch):
+    """With the bound lowered: the same picture in a quarter of the pixels, upright."""
+    monkeypatch.setattr("pipeline.image.read.READ_SIDE", 100)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.new("RGB", (640, 320), (200, 100, 50))
+    image.paste((0, 0, 255), (0, 0, 320, 320))
+    found = read_picture(save(image, "large.jpg", exif=exif, quality=95))
+    assert found.size == (40, 80)
+    assert np.abs(np.asarray(found, dtype=int)[[10, 70], 20] - [(0, 0, 255), (200, 100, 50)]).max() <= 3
+
+
+def test_strips_reduce_like_the_whole(save, monkeypatch):
+    image = Image.merge("RGBA", [Image.effect_noise((150, 110), 90) for _ in range(4)])
+    path = save(image)
+    monkeypatch.setattr("pipeline.image.read.READ_SIDE", 50)
+    monkeypatch.setattr("pipeline.image.read._STRIP", 1500)
+    assert np.array_equal(np.asarray(read_picture(path)), np.asarray(image.reduce(3)))
+
+
+def wide_gamut():
+    """A Display P3 profile: its primaries, sRGB's curve."""
+
+    def fixed(*values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    primaries = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
+    tags = {key: b"XYZ \0\0\0\0" + fixed(*xyz) for key, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries)}
+    tags[b"wtpt"] = b"XYZ \0\0\0\0" + fixed(0.9642, 1, 0.8249)
+    curve = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    tags[b"desc"] = b"mluc\0\0\0\0" + struct.pack(">II4sII", 1, 12, b"enUS", 4, 28) + "P3".encode("utf-16-be")
+    table, data = struct.pack(">I", len(tags)), b""
+    for key, value in tags.items():
+        table += key + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(value))
+        data += value
+    size = 132 + 12 * len(tags) + len(data)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x04300000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
+    return (head + bytes(28) + fixed(0.9642, 1, 0.8249)).ljust(128, b"\0") + table + data
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colour_profiles_are_converted(save, mode):
+    profile = wide_gamut()
+    wide = ImageCms.profileToProfile(
+        cut_out(colour=(255, 40, 30)).convert("RGB"), ImageCms.createProfile("sRGB"), io.BytesIO(profile)
+    )
+    assert wide.getpixel((20, 20)) == (234, 66, 49)
+    wide = wide.quantize(16) if mode == "P" else wide.convert(mode)
+    found = read_picture(save(wide, icc_profile=profile))
+    assert found.mode == "RGB" if mode != "RGBA" else found.mode == "RGBA"
+    assert np.abs(np.array(found.getpixel((20, 20))[:3]) - (255, 40, 30)).max() <= 2
+
+
+@pytest.mark.parametrize("profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"nonsense"])
+def test_srgb_and_damaged_profiles_change_nothing(save, profile):
+    image = Image.merge("RGB", [Image.effect_noise((64, 64), 90) for _ in range(3)])
+    assert np.array_equal(np.asarray(read_picture(save(image, icc_profile=profile))), np.asarray(image))
+
+
+@pytest.mark.parametrize(("colour", "key"), [(0, b"\0\7"), (2, b"\x12\x34" * 3)])
+def test_16_bit_pictures_keep_their_transparent_colour(tmp_path, colour, key):
+    values = np.full((40, 40, len(key) // 2), int.from_bytes(key[:2], "big"), ">u2")
+    values[10:30, 8:20] = 40_000
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    (tmp_path / "deep.png").write_bytes(png(40, 40, 16, colour, zlib.compress(rows), chunk(b"tRNS", key)))
+    found = read_picture(tmp_path / "deep.png")
+    assert found.mode == "RGBA" and found.getpixel((0, 0))[3] == 0 and found.getpixel((10, 20)) == (156, 156, 156, 255)
 
 
 @pytest.mark.parametrize(
@@ -139,33 +396,3 @@ def test_pixels_for_the_encoder():
     assert pixels.shape == (2, 3, 32, 32)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225]
     assert pixels[0, :, 16, 16].tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def test_rembg_is_never_left_to_its_own_choice_of_weights(monkeypatch):
-    """rembg's default weights are not free for commercial use, so a session is always named."""
-    import sys
-    import types
-
-    used = {}
-    fake = types.ModuleType("rembg")
-    fake.new_session = lambda name: used.setdefault("model", name)
-    fake.remove = lambda image, session: (used.setdefault("session", session), image)[1]
-    monkeypatch.setitem(sys.modules, "rembg", fake)
-    rembg_remover()(Image.new("RGB", (4, 4)))
-    assert used == {"model": "birefnet-general-lite", "session": "birefnet-general-lite"}
-
-
-@pytest.mark.parametrize("problem", [ImportError("no module"), SystemExit(1)])
-def test_without_rembg_the_error_says_what_to_do(monkeypatch, problem):
-    import builtins
-
-    real = builtins.__import__
-
-    def importing(name, *rest):
-        if name == "rembg":
-            raise problem
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", importing)
-    with pytest.raises(ImageError, match=r"pip install 'rembg\[cpu\]', or give a mask"):
-        rembg_remover()

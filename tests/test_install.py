@@ -226,6 +226,69 @@ def test_triton_for_windows(module):
     assert module.matching_triton("Windows", "9.9.0") == module.matching_triton("Darwin", "2.9.1") == ()
 
 
+@pytest.fixture
+def constraints(module, monkeypatch, tmp_path):
+    """Makes the file of constraints; returns what it says, in an empty folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(module.tempfile, "tempdir", str(folder))
+
+    def make():
+        module._constraints.cache_clear()
+        option, path = module._keep_torch()
+        assert option == "--constraint" and Path(path).parent == folder
+        return Path(path)
+
+    return make
+
+
+def test_nobody_else_can_choose_what_pip_installs(module, constraints, tmp_path):
+    """Another local user knows the names: of the file, and of what it must hold."""
+    mine = constraints()
+    text = mine.read_text()
+    assert f"torch=={__import__('torch').__version__}\n" in text
+    assert constraints() == mine  # an earlier run's serves again
+    if os.name != "nt":
+        assert mine.stat().st_mode & 0o777 == 0o600
+        mine.chmod(0o666)
+        assert constraints() != mine
+        mine.unlink()
+    for old in mine.parent.iterdir():
+        old.write_text("torch==0.0.1\n")
+    assert constraints().read_text() == text
+    for old in mine.parent.iterdir():
+        old.unlink()
+    (tmp_path / "theirs.txt").write_text(text)
+    try:
+        (mine.parent / "trellis2-keep-torch-1.txt").symlink_to(tmp_path / "theirs.txt")
+    except OSError:  # Windows, without the right to make links
+        return
+    assert constraints().name != "trellis2-keep-torch-1.txt"
+
+
+def test_no_room_for_the_constraints(module, constraints, monkeypatch):
+    """Torch is held all the same, and no half-written file stays."""
+    folder = constraints().parent
+    for old in folder.iterdir():
+        old.unlink()
+    module._constraints.cache_clear()
+
+    class Full:
+        def __init__(self, descriptor, *options, **more):
+            os.close(descriptor)
+
+        def __enter__(self):
+            raise OSError(28, "No space left on device")
+
+        def __exit__(self, *exception):
+            pass
+
+    monkeypatch.setattr(module, "open", Full, raising=False)
+    command = module.pip_install("rembg[cpu]")
+    assert f"torch=={__import__('torch').__version__}" in command and "--constraint" not in command
+    assert command[-1] == "rembg[cpu]" and not list(folder.iterdir())
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_install_runs_the_shown_command(report, packages, tmp_path, fails):
     folder = packages(pip="")

@@ -1,6 +1,8 @@
 """The nodes' schemas and the shipped graphs, without ComfyUI."""
 
+import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,8 @@ CORE = {
     ),
     "MarkdownNote": ({"": "STRING"}, []),
 }
+# What earlier versions shipped: every graph that differs, without places and pictures.
+OLD = json.loads((ROOT / "tests" / "old_graphs.json").read_text(encoding="utf-8"))
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 EDITOR = sorted((ROOT / "workflows").glob("*.json"))
 
@@ -46,6 +50,40 @@ def test_every_node_is_usable(name):
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
     assert node["output_node"] == (name in ("T2ExportGLB", "T2ImageToGLB"))
+
+
+@pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)
+def test_an_input_with_a_default_may_be_missing(node):
+    """Prompts are kept by clients for long; an input that was added since must not make them invalid."""
+    parameters = inspect.signature(node.execute).parameters
+    for each in node.define_schema().inputs:
+        default = parameters[each.id].default
+        assert each.optional == (default is not inspect.Parameter.empty), each.id
+        assert default == each.default if each.default is not None else default in (None, inspect.Parameter.empty)
+
+
+@pytest.mark.parametrize("old", OLD["api"], ids=lambda old: f"{old['name']} {old['commit']}")
+def test_prompts_of_earlier_versions_are_complete(old):
+    for node in old["graph"].values():
+        inputs, _ = types_of(node["class_type"])
+        declared_inputs = INTERFACE.get(node["class_type"], {"inputs": {}})["inputs"]
+        assert set(node["inputs"]) <= set(inputs)
+        assert {key for key, each in declared_inputs.items() if not each["optional"]} <= set(node["inputs"])
+        for key, value in node["inputs"].items():
+            assert isinstance(value, list) or value in declared_inputs.get(key, {}).get("options", [value])
+
+
+@pytest.mark.parametrize("old", OLD["editor"], ids=lambda old: f"{old['name']} {old['commit']}")
+def test_editor_graphs_of_earlier_versions_keep_their_values(old):
+    """They hold values by position; the host lists required inputs first, then the optional ones."""
+    for kind, values, meant in old["nodes"].values():
+        inputs = sorted(INTERFACE[kind]["inputs"].items(), key=lambda item: item[1]["optional"])
+        names = [name for name, each in inputs if each["type"] in WIDGETS]
+        if "seed" in names:
+            names.insert(names.index("seed") + 1, "control after generate")
+        found = dict(zip(names, values))
+        found.pop("control after generate", None)
+        assert found == meant and len(values) <= len(names), kind
 
 
 def types_of(kind):
@@ -126,3 +164,27 @@ def test_an_old_comfyui_is_named(monkeypatch, version, fits):
     else:
         with pytest.raises(RuntimeError, match="ComfyUI 0.3.63 is too old.*since ComfyUI 0.3.64. Update ComfyUI"):
             nodes.check_version()
+
+
+WRONG = [
+    ("T2ProcessMesh", {"faces": 3, "shells": "outer", "lods": ""}, "at least 4 faces, got 3"),
+    ("T2ProcessMesh", {"faces": 5000, "shells": "outer", "lods": "1000, many"}, "lods must be numbers of triangles"),
+    ("T2ProcessMesh", {"faces": 5000, "lods": "1000, 2000"}, "Levels of detail must have fewer faces"),
+    ("T2ProcessMesh", {"faces": None, "lods": "1000, 2000"}, "Levels of detail must have fewer faces"),
+    ("T2ProcessMesh", {"shells": "none"}, "Unknown shells 'none'"),
+    ("T2RenderMesh", {"frames": 360, "size": 4096}, "take 96.6 GB .16 bytes a pixel.; at most 8 GB"),
+    ("T2RenderMesh", {"frames": 0, "size": None}, "1 to 1000 frames, got 0"),
+    ("T2SamplerSettings", {"interval_start": 0.9, "interval_end": 0.5}, "Guidance cannot count from 0.9 to 0.5"),
+    ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "faces": 3}, "at least 4 faces, got 3"),
+    ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "texture_size": 2}, "texture size must lie in"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "message"), WRONG)
+def test_wrong_settings_are_refused_before_the_queue(name, values, message):
+    """ComfyUI asks for these texts before it runs any node of a graph; what comes through a link is None."""
+    node = {node.define_schema().node_id: node for node in stubbed_nodes()}[name]
+    assert re.search(message, node.validate_inputs(**values))
+    linked = dict.fromkeys(set(values) - {"checkpoint"}) | {key: values[key] for key in values if key == "checkpoint"}
+    defaults = {key: INTERFACE[name]["inputs"][key]["default"] for key in linked if key != "checkpoint"}
+    assert node.validate_inputs(**linked) is True and node.validate_inputs(**{**linked, **defaults}) is True

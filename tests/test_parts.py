@@ -1,6 +1,12 @@
-"""Simplifying in parts: what was closed stays closed, nothing shows where the cuts were."""
+"""Simplifying in parts: what was closed stays closed, nothing shows where the cuts were. The processes that do it."""
+
+import subprocess
+import sys
+import tempfile
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import trimesh
@@ -95,3 +101,53 @@ def test_cancelling_ends_all_processes():
         run_jobs("simplify", tick, [job] * 3)
     assert calls == [1]
     assert len(run_job("simplify", **job)["faces"]) <= 1000
+
+
+LONG_JOB = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import numpy as np, trimesh
+from pipeline.mesh.jobs.processes import run_jobs
+ball = trimesh.creation.icosphere(7, 0.4)
+job = {"vertices": ball.vertices.astype(np.float32), "faces": ball.faces.astype(np.int32), "target": np.int64(100)}
+ready = time.monotonic() + 0.5  # in the midst of a library call, which holds Python's lock
+run_jobs("simplify", lambda: time.monotonic() > ready and print("working", flush=True), [job] * 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to end a process with")
+def test_no_worker_outlives_its_parent(root):
+    """Though that is killed, as systems do that run out of memory: a second later they are gone."""
+    command = [sys.executable, "-c", LONG_JOB, str(root)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert parent.stdout.readline() == "working\n"
+    workers = psutil.Process(parent.pid).children(recursive=True)
+    assert len(workers) >= 2
+    parent.kill()
+    parent.wait(10)
+    parent.stdout.close()
+    deadline = time.monotonic() + 1
+    while any(map(works, workers)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(works, workers))
+
+
+def works(process):
+    """Whether a process runs; one whose new parent does not ask for its end stays in the list for ever."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_jobs_need_no_room_for_temporary_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # as a full disk: nothing can be made in it
+    vertices, faces = arrays(ring())
+    assert len(run_job("simplify", vertices=vertices, faces=faces, target=np.int64(1000))["faces"]) <= 1000
+
+
+def test_arrays_of_every_shape_arrive():
+    job = {"vertices": np.zeros((4, 3)), "faces": np.zeros((0, 3), np.int32), "target": np.int64(4)}
+    found = run_job("simplify", **job)
+    assert found["faces"].shape == (0, 3) and found["vertices"].shape == (4, 3)
+    assert (found["vertices"].dtype, found["faces"].dtype) == (np.float32, np.int32)

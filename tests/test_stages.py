@@ -1,18 +1,34 @@
 """The stages as a library: order, progress, interruption, memory, and what can go wrong in them."""
 
+import shutil
 import weakref
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline import stages
-from pipeline.errors import EmptyResultError, NotFiniteError, OutOfMemoryError, SettingsError
+from pipeline.bench_shapes import surface_net
+from pipeline.errors import (
+    BackendError,
+    CheckpointError,
+    EmptyResultError,
+    NotFiniteError,
+    OutOfMemoryError,
+    SettingsError,
+)
 from pipeline.image import prepare, read_picture
 from pipeline.models import build
 from pipeline.runtime import Runtime, choose_device, choose_dtype
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.spec import ROUTES
-from pipeline.weights import Models, open_checkpoint
+from pipeline.spec import IMAGE_ENCODER, ROUTES, SHAPE_DECODER, SamplerSettings
+from pipeline.stages import checks
+from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "random"
 
 
 @pytest.fixture
@@ -233,10 +249,198 @@ def test_meshes_without_faces():
         stages.process_mesh(runtime(), flat, 1000)
 
 
-@pytest.mark.parametrize("change", [{"faces": 3}, {"texture_size": 8}, {"texture_size": 32768}])
+@pytest.mark.parametrize("change", [{"faces": 3}, {"texture_size": 63}, {"texture_size": 32768}])
 def test_export_settings_are_checked(change):
     with pytest.raises(SettingsError):
         stages.ExportSettings(**change)
+
+
+FLAGS = {
+    "no texture for a normal map": (("--geometry-only", "--normal-map"), "normal_map would have no effect"),
+    "colours in its place": (("--vertex-colors", "--occlusion"), "occlusion would have no effect: vertex colours"),
+    "no colours": (("--geometry-only", "--vertex-colors"), "vertex_colors would have no effect without texture"),
+    "levels": (("--lods", 100, 200), "Levels of detail must have fewer faces"),
+    "faces": (("--faces", 3), "at least 4 faces, got 3"),
+    "tokens": (("--max-tokens", 0), "max_tokens must be at least 1, got 0"),
+    "solid without Warp": (("--shells", "solid"), "A solid mesh needs Warp: not here"),
+    "normal map without Warp": (("--normal-map",), "Normal maps and occlusion need Warp: not here"),
+    "occlusion without Warp": (("--occlusion",), "Normal maps and occlusion need Warp: not here"),
+    "picture without Warp": (("--picture", "x.png"), "Pictures of the result need Warp: not here"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_what_cannot_be_finished_is_not_begun(run, picture, tmp_path, monkeypatch, case):
+    """On the command line: said before anything is loaded, though the step that needs it is the last."""
+    flags, message = FLAGS[case]
+    monkeypatch.setattr(checks, "ABSENT", "not here" if "Warp" in case else "")
+    monkeypatch.setattr(stages, "generate", lambda *_: pytest.fail("began"))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("generate", picture, "--output", "x.glb", *flags)
+    assert code == 1 and err.startswith("error: ") and message in err and not list(tmp_path.iterdir())
+
+
+def test_preflight(checkpoint):
+    """What each kind of run needs, and no more."""
+    opened, route = open_checkpoint(checkpoint), ROUTES["1024_cascade"]
+    table = stages.table({"unwrap": "triangles"})
+    stages.preflight(opened, route, stages.ExportSettings(), backends=table)
+    gone = stages.table()
+    for op in ("simplify", "unwrap", "raster"):
+        rows = tuple(replace(row, function=None, absent="lost") for row in gone.operations[op].rows)
+        gone.operations[op] = replace(gone.operations[op], rows=rows)
+    stages.preflight(opened, route, None, backends=gone)
+    with pytest.raises(BackendError, match="Nothing here can run 'simplify'"):
+        stages.preflight(opened, route, stages.ExportSettings(), backends=gone)
+    gone.operations["simplify"] = table.operations["simplify"]
+    for export, texture in ((stages.ExportSettings(vertex_colors=True), True), (stages.ExportSettings(), False)):
+        stages.preflight(opened, route, export, texture=texture, backends=gone)
+    with pytest.raises(BackendError, match="Nothing here can run 'unwrap'"):
+        stages.preflight(opened, route, stages.ExportSettings(), backends=gone)
+    small = open_checkpoint(SMALL_CHECKPOINT)
+    with pytest.raises(CheckpointError, match="Type 1536_cascade needs"):
+        stages.preflight(small, ROUTES["1536_cascade"])
+
+
+class Run:
+    """What the stages make of a seed with the random checkpoint, one sampling step each.
+
+    Its structure decoder makes the same of every seed, so there are half of the voxels with an even one.
+    """
+
+    def __init__(self, models, condition, seed):
+        used, route, quick = runtime(keep_models=True), ROUTES["512"], SamplerSettings(1, 1.0)
+        self.condition = condition
+        self.structure = stages.sample_structure(used, models, condition, seed, quick)
+        if seed % 2 == 0:
+            self.structure.occupied[: len(self.structure.occupied) // 2] = False
+        self.shape = stages.sample_shape(used, models, condition, self.structure, route, quick)
+        # the random checkpoint has texture networks for 1024 only
+        self.texture = stages.sample_texture(used, models, condition, self.shape, ROUTES["1024"], quick)
+        self.mesh, self.subdivisions = stages.decode_shape(used, models, self.shape)
+        self.voxels = stages.decode_texture(used, models, self.texture, self.subdivisions)
+
+
+@pytest.fixture(scope="module")
+def runs(one_thread):
+    """Models, and the runs of two seeds with them."""
+    models = Models(open_checkpoint(GOLDEN_CHECKPOINT), build)
+    picture = prepare(read_picture(GOLDEN / "image_rgba.png"))
+    condition = stages.encode_images(runtime(keep_models=True), models, [picture], (1, 2))
+    return models, Run(models, condition, 1), Run(models, condition, 2)
+
+
+def refused(match, stage, *arguments, **more):
+    """A stage that says why it does not run, before its first step."""
+    steps = []
+    with pytest.raises(SettingsError, match=match):
+        stage(runtime(on_step=steps.append), *arguments, **more)
+    assert not steps
+
+
+def test_values_of_different_shapes_do_not_mix(runs):
+    models, one, two = runs
+    assert len(one.texture.sparse.voxels) != len(two.texture.sparse.voxels)
+    different = "different shapes .*seed 1, 512, random.*seed 2, 512, random"
+    refused(different, stages.decode_texture, models, one.texture, two.subdivisions)
+    refused(different, stages.bake_texture, two.mesh, one.voxels, 64)
+    refused(different, stages.bake_texture, one.mesh, one.voxels, 64, original=two.mesh)
+    refused(different, stages.color_vertices, two.mesh, one.voxels)
+    # also on the way through ComfyUI, which moves values, and for what processing makes of a mesh
+    refused(different, stages.decode_texture, models, one.texture.to("meta"), two.subdivisions.to("meta"))
+    ball = stages.Mesh(*surface_net(lambda points: points.norm(dim=1) - 0.4, 8), origin=two.mesh.origin)
+    processed = stages.process_mesh(runtime(), ball, 100, shells="surface", lods=[50])
+    assert len(processed.lods) == 1
+    for level in processed.levels:
+        refused(different, stages.color_vertices, level.to("cpu"), one.voxels)
+
+
+def test_the_same_voxels_of_another_run_do_not_mix(runs):
+    """One structure sampled with other settings: everything fits in size, and the colours would be another shape's."""
+    models, one, _ = runs
+    other = stages.sample_shape(
+        runtime(keep_models=True), models, one.condition, one.structure, ROUTES["512"], SamplerSettings(1, 1.5)
+    )
+    assert torch.equal(other.sparse.voxels.coords, one.shape.sparse.voxels.coords)
+    texture = replace(one.texture, origin=replace(one.texture.origin, recipe=other.origin.recipe))
+    refused("different shapes .*other sampler settings", stages.decode_texture, models, texture, one.subdivisions)
+
+
+def test_values_without_an_origin_are_compared_by_what_they_hold(runs):
+    models, one, two = runs
+    levels = list(two.subdivisions)
+    texture, unknown = replace(one.texture, origin=stages.Origin()), stages.Origin()
+    refused("Level 0 of the subdivision divides .* that are not", stages.decode_texture, models, texture, levels)
+    refused("has 3 levels; tex_slat_decoder of random follows 4", stages.decode_texture, models, texture, levels[:3])
+    mixed = [*one.subdivisions[:2], *two.subdivisions[2:]]
+    refused("Level 2 of the subdivision", stages.decode_texture, models, texture, mixed)
+    voxels, mesh = (replace(each, origin=unknown) for each in (one.voxels, one.mesh))
+    refused("The original is the raw mesh of", stages.bake_texture, mesh, voxels, 64, original=two.mesh)
+    narrow = stages.Condition({1: torch.zeros(1, 5, 7), 2: torch.zeros(1, 5, 7)})
+    refused("tokens of 7 channels; sparse_structure_flow_model of random", stages.sample_structure, models, narrow, 1)
+    thin = replace(one.shape, sparse=one.shape.sparse.replace(one.shape.sparse.feats[:, :5]), origin=unknown)
+    refused("shape latent has 5 channels", stages.decode_shape, models, thin)
+    refused("shape latent has 5 channels", stages.sample_texture, models, one.condition, thin, ROUTES["1024"])
+    # and what fits runs, as values of a state or of other nodes do
+    same = stages.decode_texture(runtime(keep_models=True), models, texture, list(one.subdivisions))
+    assert torch.equal(same.sparse.feats, one.voxels.sparse.feats)
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """The random checkpoint elsewhere, with one number of one network changed."""
+
+    def change(file):
+        folder = tmp_path / "fine-tuned"
+        shutil.copytree(GOLDEN_CHECKPOINT, folder)
+        path = folder / file
+        tensors = load_file(path)
+        name = max(tensors, key=lambda key: tensors[key].numel())
+        tensors[name] = tensors[name] + 1
+        save_file(tensors, path)
+        return Models(open_checkpoint(folder), build)
+
+    return change
+
+
+def test_values_of_another_checkpoint_are_named(runs, changed):
+    models, one, _ = runs
+    other, route = changed("ckpts/shape_slat_decoder.safetensors"), ROUTES["512"]
+    text = "shape latent was made with another shape_slat_decoder .of random. than that of fine-tuned"
+    refused(text, stages.decode_shape, other, one.shape)
+    refused(text, stages.sample_texture, other, one.condition, one.shape, ROUTES["1024"])
+    # the encoder and the structure decoder are the same there, so these go on
+    shape = stages.sample_shape(runtime(), other, one.condition, one.structure, route, SamplerSettings(1, 1.0))
+    assert torch.equal(shape.sparse.feats, one.shape.sparse.feats) and shape.origin.recipe != one.shape.origin.recipe
+    refused("belongs to tex_slat_decoder", stages.decode_shape, models, one.texture)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("image_encoder/model.safetensors", "condition was made with another image_encoder"),
+        ("ckpts/sparse_structure_decoder.safetensors", "structure was made with another sparse_structure_decoder"),
+    ],
+)
+def test_conditions_and_structures_of_another_checkpoint_are_named(runs, changed, file, text):
+    _, one, _ = runs
+    refused(text, stages.sample_shape, changed(file), one.condition, one.structure, ROUTES["512"])
+
+
+def test_fingerprints(runs, tmp_path):
+    """The same network has one wherever it lies, and every network another; recipes are the same run after run."""
+    models, one, two = runs
+    shutil.copytree(GOLDEN_CHECKPOINT, tmp_path / "copy")
+    copy = Models(open_checkpoint(tmp_path / "copy"), build)
+    roles = [IMAGE_ENCODER, *ROUTES["1024_cascade"].roles()]
+    assert [copy.fingerprint(role) for role in roles] == [models.fingerprint(role) for role in roles]
+    assert len({models.fingerprint(role) for role in roles}) == len(set(roles))
+    assert models.fingerprint(SHAPE_DECODER) == one.shape.origin.network
+    again = Run(copy, one.condition, 1)
+    for name in ("structure", "shape", "texture", "subdivisions", "mesh", "voxels"):
+        first, second, third = (getattr(each, name).origin for each in (one, again, two))
+        assert first.recipe and replace(first, checkpoint="") == replace(second, checkpoint="", told=first.told), name
+        assert first.recipe != third.recipe and getattr(one, name).to("cpu").origin == first
 
 
 def test_structure_pooling():

@@ -124,7 +124,9 @@ def test_a_page_shows_the_defaults_and_ranges(root, interface, language):
         inputs = rows(page(root, language, node_id).read_text(encoding="utf-8"), INPUT_CELLS)
         for name, spec in node["inputs"].items():
             _, _, default, span, _ = inputs[name]
-            if spec["type"] in ("COMBO", "STRING") and default != (f"`{spec['default']}`" if spec["default"] else ""):
+            if spec["type"] in ("COMBO", "STRING") and default != (
+                f"`{spec['default']}`" if spec.get("default") else ""
+            ):
                 wrong.append(f"{node_id}.{name}: default {default}")
             if spec["type"] in ("INT", "FLOAT"):
                 shown = [*numbers(default), *numbers(span)]

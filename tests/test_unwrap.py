@@ -425,3 +425,26 @@ def test_bad_input(change, error, words):
     good = {"vertices": torch.eye(3), "faces": torch.tensor([[0, 1, 2]]), "size": 64, "padding": 1}
     with pytest.raises(error, match=words):
         unwrap(**{**good, **change}, tick=nothing)
+
+
+def needles(count):
+    """Long triangles that share nothing, some of them thinner than a texel."""
+    random = torch.Generator().manual_seed(0)
+    at, along, aside = torch.randn(3, count, 3, generator=random)
+    width = 10 ** (-1 - 3.5 * torch.rand(count, 1, generator=random))
+    corners = torch.stack([at, at + along, at + along / 2 + aside * width], 1).reshape(-1, 3)
+    return corners, torch.arange(3 * count, dtype=torch.int32).reshape(-1, 3)
+
+
+def test_textures_above_4096_are_packed_texel_by_texel():
+    """In coarser cells what covers no cell's centre got no place of its own."""
+    _, faces, uvs, facts = unwrap(*needles(80), 4097, 2, nothing)
+    assert facts["charts"] == 80 and signed(uvs, faces).max() < 1e-9
+    assert times_covered(uvs, faces, 4097).max() == 1
+
+
+def test_what_does_not_fit_is_told_a_size_that_does():
+    with pytest.raises(SettingsError, match=r"\(128 pixels should do\)") as told:
+        unwrap(*soup(2000), 64, 1, nothing)
+    assert "2,000 charts" in str(told.value)
+    assert unwrap(*soup(2000), 128, 1, nothing)[3]["charts"] == 2000

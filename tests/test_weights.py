@@ -175,7 +175,10 @@ def test_missing_truncated_and_foreign_files(copy, tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda args: args["shape_slat_sampler"].update(name="DDIM"), "sampler 'DDIM'"),
+        (
+            lambda args: args["shape_slat_sampler"].update(name="DDIM"),
+            "shape_slat_sampler.name is 'DDIM'; expected one of",
+        ),
         (lambda args: args.pop("tex_slat_normalization"), "not in the TRELLIS.2 layout.*tex_slat_normalization"),
         (lambda args: args["image_cond_model"].update(name="CLIP"), "image encoder 'CLIP'"),
         (lambda args: args["models"].pop("tex_slat_decoder"), "Type 512 needs tex_slat_decoder"),

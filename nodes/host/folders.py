@@ -1,12 +1,13 @@
-"""Where checkpoints are: ComfyUI's model folders and the Hugging Face cache."""
+"""The choice of a checkpoint: names for what is there, and what each of them opens."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
+from ...pipeline.errors import CheckpointError
+from ...pipeline.spec import IMAGE_ENCODER
 from ...pipeline.weights import (
     RELEASED_CHECKPOINT,
     SMALL_CHECKPOINT,
@@ -15,18 +16,15 @@ from ...pipeline.weights import (
     open_bundles,
     open_checkpoint,
 )
-from ...pipeline.weights.hub import cached_file, cached_repositories, is_repo_id
+from ...pipeline.weights.hub import is_repo_id
+from ...pipeline.weights.places import walk
+from .scan import DECODERS, FOLDER, found, holding
 
-FOLDER = "trellis2"  # models/trellis2
 SMALL = "small (comes with the pack)"
 OWN = "as the checkpoint says"
 AUTOMATIC = "automatic"
 
-_DESCRIPTION = "pipeline.json"
-_DECODER_KEYS = (b'"shape_dec.', b'"txt_dec.', b'"struct_dec.', b".shape_dec.")
-_FLOW_KEYS = (b'"img2shape', b'"shape2txt.', b'"structure_model.', b".img2shape")
-_ENCODER_KEYS = (b'"embeddings.register_tokens"',)
-_HEADER_LIMIT = 16 << 20  # bytes; larger headers are not ours
+_KINDS = (FOLDER, "diffusion_models")  # of model folders whose bundles are checkpoints
 
 
 def register() -> None:
@@ -35,76 +33,79 @@ def register() -> None:
 
 
 def checkpoints() -> dict[str, str]:
-    """Every checkpoint that can be chosen -> where it is, in words."""
-    found = {SMALL: f"in the pack; {SMALL_IS}"}
-    for path in _released_folders():
-        found[_label(path)] = str(path)
-    for kind, keys in ((FOLDER, _FLOW_KEYS + _DECODER_KEYS), ("diffusion_models", _FLOW_KEYS)):
-        for name in _files(kind, keys):
-            found[f"{kind}/{name}"] = folder_paths.get_full_path(kind, name)
-    for repo in cached_repositories():
-        if _is_ours(cached_file(repo, _DESCRIPTION)):
-            found[repo] = "in the Hugging Face cache"
-    found.setdefault(RELEASED_CHECKPOINT, "not here; downloaded (16 GB) when a run asks for it")
-    return found
+    """Every checkpoint that can be chosen -> what it is, in words without a path of this machine."""
+    there = found()
+    listed = {SMALL: f"in the pack; {SMALL_IS}"}
+    listed |= dict.fromkeys(there.released, "a folder with pipeline.json")
+    for kind in _KINDS:
+        listed |= {
+            f"{kind}/{name}": f"a ComfyUI bundle of {len(roles)} models" for name, roles in there.bundles[kind].items()
+        }
+    listed |= dict.fromkeys(there.repositories, "in the Hugging Face cache")
+    listed.setdefault(RELEASED_CHECKPOINT, "not here; downloaded (16 GB) when a run asks for it")
+    return listed
 
 
 def decoder_bundles() -> list[str]:
     """ComfyUI bundles with decoders among the VAEs."""
-    return _files("vae", _DECODER_KEYS)
+    return holding("vae", DECODERS)
 
 
 def image_encoders() -> list[str]:
     """DINOv3 files among the CLIP-vision models."""
-    return _files("clip_vision", _ENCODER_KEYS)
+    return holding("clip_vision", {IMAGE_ENCODER})
 
 
 def searched() -> str:
     """Where checkpoints are looked for, in words."""
-    folders = [str(path) for kind in (FOLDER, "diffusion_models") for path in folder_paths.get_folder_paths(kind)]
+    folders = [str(path) for kind in _KINDS for path in folder_paths.get_folder_paths(kind)]
     return f"{', '.join(folders)} and the Hugging Face cache"
 
 
 def open_choice(choice: str, decoders: str = AUTOMATIC, encoder: str = OWN, on_download=None) -> Checkpoint:
-    """Open what the loader's widgets say. on_download as in weights.open_checkpoint."""
-    image_encoder = None if encoder == OWN else folder_paths.get_full_path_or_raise("clip_vision", encoder)
-    decoder_file = None if decoders == AUTOMATIC else Path(folder_paths.get_full_path_or_raise("vae", decoders))
+    """Open what the loader's widgets say. on_download as in weights.open_checkpoint.
+
+    Raises:
+        CheckpointError: a file behind a choice is gone, damaged or holds nothing of use.
+    """
+    image_encoder = None if encoder == OWN else _file("clip_vision", encoder)
+    decoder_file = None if decoders == AUTOMATIC else _file("vae", decoders)
     if choice == SMALL:
         return open_checkpoint(SMALL_CHECKPOINT, image_encoder, on_download)
-    if bundle := _bundle(choice):
-        files = [bundle]
-        if decoder_file:
-            files.append(decoder_file)
-        elif not _has(bundle, _DECODER_KEYS):
-            files += [Path(folder_paths.get_full_path_or_raise("vae", name)) for name in decoder_bundles()[:1]]
-        if image_encoder is None and (encoders := image_encoders()):
-            image_encoder = folder_paths.get_full_path_or_raise("clip_vision", encoders[0])
+    if kind_and_name := _bundle(choice):
+        bundle = _file(*kind_and_name)
+        own = found().bundles[kind_and_name[0]].get(kind_and_name[1], frozenset())
+        files = [bundle, *([decoder_file] if decoder_file else _completing(own))]
+        if image_encoder is None and IMAGE_ENCODER not in own and (encoders := image_encoders()):
+            image_encoder = _file("clip_vision", encoders[0])
         return open_bundles(files, image_encoder, on_download)
-    for path in _released_folders():
-        if _label(path) == choice:
-            return open_checkpoint(path, image_encoder, on_download)
-    return open_checkpoint(choice, image_encoder, on_download)
+    return open_checkpoint(found().released.get(choice, choice), image_encoder, on_download)
 
 
-def fingerprint(choice: str, decoders: str, encoder: str) -> str:
-    """Changes when a local file behind the choice does."""
-    paths = [_bundle(choice)] if _bundle(choice) else [p for p in _released_folders() if _label(p) == choice]
-    if decoders != AUTOMATIC:
+def fingerprint(choice: str | None, decoders: str | None, encoder: str | None) -> str:
+    """Changes when a local file behind the choice does; a value that is linked (None) tells nothing."""
+    paths = []
+    if choice and (kind_and_name := _bundle(choice)):
+        paths.append(folder_paths.get_full_path(*kind_and_name))
+    elif choice in (there := found().released):
+        paths.append(there[choice])
+    if decoders not in (AUTOMATIC, None):
         paths.append(folder_paths.get_full_path("vae", decoders))
-    if encoder != OWN:
+    if encoder not in (OWN, None):
         paths.append(folder_paths.get_full_path("clip_vision", encoder))
     stamps = []
     for path in map(Path, filter(None, paths)):
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        for file in walk(path) if path.is_dir() else [path]:
             if file.suffix in (".json", ".safetensors"):
-                stat = file.stat()
-                stamps.append(f"{file}:{stat.st_size}:{stat.st_mtime_ns}")
+                stamps.append(_stamp(file))
     return "|".join(stamps)
 
 
-def why_not(choice: str) -> str:
-    """Why a checkpoint cannot be chosen, or "" if it can."""
-    on_hub = is_repo_id(choice) and choice.partition("/")[0] not in (FOLDER, "diffusion_models")
+def why_not(choice: str | None) -> str:
+    """Why a checkpoint cannot be chosen, or "" if it can, or if it comes from another node and is not known yet."""
+    if choice is None:
+        return ""
+    on_hub = is_repo_id(choice) and choice.partition("/")[0] not in _KINDS
     if on_hub or choice in checkpoints():
         return ""
     return (
@@ -113,48 +114,34 @@ def why_not(choice: str) -> str:
     )
 
 
-def _released_folders() -> list[Path]:
-    """Folders in the released layout under models/trellis2."""
-    found = []
-    for base in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        files, _ = folder_paths.recursive_search(str(base))  # which follows links, as people put models elsewhere
-        paths = sorted(base / file for file in files if Path(file).name == _DESCRIPTION)
-        found += [path.parent for path in paths if _is_ours(path)]
-    return found
-
-
-def _is_ours(description: Path | None) -> bool:
-    """Whether a pipeline.json is one of TRELLIS.2; the first TRELLIS has one too."""
-    return description is not None and b"shape_slat" in description.read_bytes()
-
-
-def _label(path: Path) -> str:
-    for base in map(Path, folder_paths.get_folder_paths(FOLDER)):
-        if path.is_relative_to(base):
-            return f"{FOLDER}/{path.relative_to(base).as_posix()}".removesuffix("/.")
-    return str(path)
-
-
-def _bundle(choice: str) -> Path | None:
+def _bundle(choice: str) -> tuple[str, str] | None:
+    """The kind of model folder and the name in it of a choice that is a bundle."""
     kind, _, name = choice.partition("/")
-    if name.endswith(".safetensors") and kind in (FOLDER, "diffusion_models"):
-        return Path(folder_paths.get_full_path_or_raise(kind, name))
-    return None
+    return (kind, name) if name.endswith(".safetensors") and kind in _KINDS else None
 
 
-def _files(kind: str, keys: tuple[bytes, ...]) -> list[str]:
-    names = [name for name in folder_paths.get_filename_list(kind) if name.endswith(".safetensors")]
-    return [name for name in names if (path := folder_paths.get_full_path(kind, name)) and _has(Path(path), keys)]
+def _file(kind: str, name: str) -> Path:
+    if path := folder_paths.get_full_path(kind, name):
+        return Path(path)
+    raise CheckpointError(
+        f"There is no file {name} in models/{kind} (or it is a link to nothing). Put it there, or choose another; "
+        "refresh the lists with R."
+    )
 
 
-def _has(path: Path, keys: tuple[bytes, ...]) -> bool:
-    stat = path.stat()
-    return any(key in _header(str(path), stat.st_size, stat.st_mtime_ns) for key in keys)
+def _completing(roles: frozenset[str]) -> list[Path]:
+    """The files among the VAEs that bring the decoders which a bundle lacks, each decoder once."""
+    files = []
+    for name, more in found().bundles["vae"].items():
+        if more & DECODERS - roles and not more & roles:
+            roles |= more
+            files.append(_file("vae", name))
+    return files
 
 
-@lru_cache(4096)
-def _header(path: str, size: int, changed: int) -> bytes:
-    """The JSON in front of a safetensors file, unparsed; b"" if it is none."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return file.read(length) if 2 <= length <= min(size, _HEADER_LIMIT) else b""
+def _stamp(file: Path) -> str:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        return f"{file}:{error.strerror}"
+    return f"{file}:{stat.st_size}:{stat.st_mtime_ns}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import comfy.model_management as management
 from aiohttp import web
-from server import PromptServer
 
 from ...pipeline import __version__
-from . import folders
+from . import folders, routes
 from .memory import opened
 from .run import default_backends
 
@@ -15,13 +16,18 @@ from .run import default_backends
 def add_route() -> None:
     """Add the route to ComfyUI's server."""
 
-    @PromptServer.instance.routes.get("/trellis2/health")
     async def answer(request: web.Request) -> web.Response:
-        return web.json_response(report())
+        return web.json_response(await report())
+
+    routes.add_once("/trellis2/health", answer)
 
 
-def report() -> dict:
-    """The answer: JSON-able facts; memory in bytes."""
+async def report() -> dict:
+    """The answer: JSON-able facts without paths; memory in bytes.
+
+    What reads disks is done outside the event loop, which meanwhile serves others.
+    """
+    checkpoints = await asyncio.to_thread(folders.checkpoints)
     device = management.get_torch_device()
     used: dict[str, str] = dict(default_backends().used)
     for models in opened:
@@ -31,7 +37,7 @@ def report() -> dict:
         "device": management.get_torch_device_name(device),
         "memory_free": int(management.get_free_memory(device)),
         "memory_total": int(management.get_total_memory(device)),
-        "checkpoints": folders.checkpoints(),
+        "checkpoints": checkpoints,
         "loaded": {models.checkpoint.name: models.loaded() for models in opened},
         "backends": used,
     }

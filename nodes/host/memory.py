@@ -54,7 +54,7 @@ class ManagedModels(Models):
 
     def loaded(self) -> dict[str, int]:
         """Bytes on the device of every model that has been used."""
-        return {role: patcher.loaded_size() for role, patcher in self._patchers.items()}
+        return {role: patcher.loaded_size() for role, patcher in list(self._patchers.items())}
 
 
 class HostRuntime(Runtime):

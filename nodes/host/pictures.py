@@ -9,13 +9,15 @@ from pathlib import Path
 import folder_paths
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ...pipeline.errors import ImageError
+from ...pipeline.image import fitted, leaves_all, marks_nothing, white_is_background
 
 log = logging.getLogger(__name__)
 
 EXAMPLE = "trellis2_rocket.png"
+_OFFERED = "trellis2_example.txt"  # in ComfyUI's user folder
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 SIDE = 256  # pixels of a preview
@@ -26,12 +28,17 @@ _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
 
 
 def offer_example() -> None:
-    """Put the example picture of our graphs into ComfyUI's input folder unless there is one of that name."""
+    """Put the example picture of our graphs into ComfyUI's input folder, once: who deletes it does not get it again."""
     target = Path(folder_paths.get_input_directory()) / EXAMPLE
+    offered = Path(folder_paths.get_user_directory()) / _OFFERED
     try:
+        if offered.exists():
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             shutil.copyfile(_ASSETS / "rocket.png", target)
+        offered.parent.mkdir(parents=True, exist_ok=True)
+        offered.write_text(f"{EXAMPLE} has been put into the input folder. Without this file it is put there again.\n")
     except OSError as error:
         log.warning("The example picture could not be copied to %s: %s", target, error)
 
@@ -43,25 +50,38 @@ def to_pil(image: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(_bytes(one)) for one in image]
 
 
-def masks_to_pil(mask: torch.Tensor, count: int, marks_background: bool) -> list[Image.Image] | None:
-    """MASK [B, H, W] in 0-1 -> one grey picture an image, white: object; None if it marks nothing.
+MASK_MARKS = ("automatic", "background", "object")
+
+
+def masks_to_pil(mask: torch.Tensor, images: list[Image.Image], marks: str) -> list[Image.Image | None]:
+    """MASK [B, H, W] in 0-1 -> one grey picture an image, of its size, white: object; None for one that cuts nothing
+    out.
 
     Args:
-        count: images; a single mask serves all of them.
-        marks_background: 1 stands for background, as in the mask of ComfyUI's Load Image, which is all zeros if the
-            picture has no transparency.
+        images: a single mask serves all of them.
+        marks: what 1 stands for; "automatic" decides as white_is_background. Unless it is "object", a mask that leaves
+            all or nearly all of a picture is none: Load Image gives zeros for a picture without transparency.
     """
     mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or len(mask) not in (1, count):
-        raise ImageError(f"{count} images need 1 or {count} masks [batch, height, width], got {list(mask.shape)}.")
-    if not mask.any():
-        if marks_background:
-            return None
+    if mask.ndim != 3 or len(mask) not in (1, len(images)) or 0 in mask.shape:
         raise ImageError(
-            "The mask is empty: it marks no object. If it marks the background, set mask_marks to background."
+            f"{len(images)} images need 1 or {len(images)} masks [batch, height, width], got {list(mask.shape)}."
         )
-    grey = [Image.fromarray(_bytes(1 - one if marks_background else one)) for one in mask]
-    return grey * (count // len(grey))
+    if not mask.any():
+        if marks != "object":
+            return [None] * len(images)
+        raise ImageError("The mask is empty: it marks no object. If it marks the background, set mask_marks to that.")
+    grey = [Image.fromarray(_bytes(one)) for one in mask] * (len(images) // len(mask))
+    grey = [fitted(one, image) for one, image in zip(grey, images)]
+    if marks == "object":
+        return grey
+    marked = [(one, image) for one, image in zip(grey, images) if not marks_nothing(one)]
+    if marks == "automatic" and marked and not white_is_background(*zip(*marked)):
+        return [None if marks_nothing(one) else one for one in grey]
+    inverted = [ImageOps.invert(one) for one in grey]
+    if any(leaves_all(one) for one in inverted):
+        log.warning("A mask leaves nearly the whole picture, which is no cut-out; it is not used.")
+    return [None if leaves_all(one) else one for one in inverted]
 
 
 def to_image(pictures: list[Image.Image]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""One call of a pipeline stage from a node: values to the device and back, progress, Cancel, a second try."""
+"""One call of a pipeline stage from a node: values to the device and back, a second try when memory runs out."""
 
 from __future__ import annotations
 
@@ -6,49 +6,16 @@ import logging
 from collections.abc import Callable
 from functools import cache
 from types import MappingProxyType
-from typing import Any
 
 import comfy.model_management as management
-import comfy.utils
 
 from ...pipeline import stages
 from ...pipeline.backends import Backends
-from ...pipeline.errors import OutOfMemoryError
-from ...pipeline.runtime import Step
+from ...pipeline.errors import OutOfMemoryError, PipelineError
 from .memory import HostRuntime, ManagedModels
+from .progress import Progress
 
 log = logging.getLogger(__name__)
-
-_TICKS = 1000  # of a node's progress bar
-_PICTURE_SIDE = 512  # pixels; the host scales previews down to what it was told
-Picture = Callable[[Step], Any]  # a step -> PIL image or None
-
-
-class Progress:
-    """Turns the steps of one or several stages into one bar that only grows, and stops the run on Cancel.
-
-    Args:
-        count: stages that the node runs.
-        picture: makes the preview of a step.
-    """
-
-    def __init__(self, count: int = 1, picture: Picture | None = None) -> None:
-        self._bar = comfy.utils.ProgressBar(_TICKS)
-        self._count, self._picture = count, picture
-        self._stage, self._done = None, -1
-
-    def __call__(self, step: Step) -> None:
-        management.throw_exception_if_processing_interrupted()
-        if step.stage != self._stage:
-            self._stage = step.stage
-            self._done = min(self._done + 1, self._count - 1)
-        image = self._picture(step) if self._picture else None
-        self.show((self._done + step.step / max(step.total, 1)) / self._count, image)
-
-    def show(self, share: float, image=None) -> None:
-        """Set the bar to a share in 0-1, with a picture if there is one."""
-        preview = None if image is None else ("JPEG", image, _PICTURE_SIDE)
-        self._bar.update_absolute(round(share * _TICKS), _TICKS, preview)
 
 
 @cache
@@ -86,6 +53,15 @@ def run(
     management.unload_all_models()
     management.soft_empty_cache()
     return call()
+
+
+def explained(check: Callable, *arguments, **more) -> bool | str:
+    """Whether a check of the pipeline accepts its arguments, as validate_inputs tells it: True, or what is wrong."""
+    try:
+        check(*arguments, **more)
+    except PipelineError as error:
+        return str(error)
+    return True
 
 
 def _moved(value, device):

@@ -1,6 +1,15 @@
 """Files: GLB with PBR materials. The only place that turns the world's Z-up into glTF's Y-up."""
 
 from .files import writing
-from .glb import AlphaMode, Geometry, Material, srgb_to_linear, write_glb
+from .glb import AlphaMode, Geometry, Material, level_path, srgb_to_linear, write_glb, write_levels
 
-__all__ = ["AlphaMode", "Geometry", "Material", "srgb_to_linear", "write_glb", "writing"]
+__all__ = [
+    "AlphaMode",
+    "Geometry",
+    "Material",
+    "level_path",
+    "srgb_to_linear",
+    "write_glb",
+    "write_levels",
+    "writing",
+]

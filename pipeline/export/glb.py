@@ -1,4 +1,4 @@
-"""GLB writer: one textured or plain triangle mesh, with coarser levels of detail if there are any, glTF 2.0.
+"""GLB writer: one textured or plain triangle mesh, glTF 2.0; coarser levels of detail in files of their own or in one.
 
 Written by hand because it is small and a library leaves no choice of image encoding: lossy WebP
 smears metallic and roughness into each other.
@@ -23,6 +23,7 @@ from .files import writing
 
 _FLOAT, _UINT = 5126, 5125
 _VERTICES, _INDICES = 34962, 34963
+_PICTURES = ("base_color", "occlusion_roughness_metallic", "normal")
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP = 9729, 9987, 33071
 
 
@@ -97,23 +98,64 @@ class _Document:
         return len(self.accessors) - 1
 
 
+def level_path(path: Path, number: int) -> Path:
+    """Where a level of detail is written whose mesh is written to `path`: itself for 0, NAME_LOD1.glb for 1."""
+    return path.with_name(f"{path.stem.rstrip('_')}_LOD{number}{path.suffix}") if number else path
+
+
 def write_glb(
-    path: Path, levels: Sequence[Geometry], material: Material = Material(), extras: Mapping | None = None
+    path: Path,
+    levels: Sequence[Geometry],
+    material: Material = Material(),
+    extras: Mapping | None = None,
+    name: str = "",
 ) -> None:
     """Write a mesh as GLB, whole or not at all.
 
     Args:
-        levels: the mesh; behind it coarser ones, which share its material, by the extension MSFT_lod: viewers without
-            it show the first.
+        levels: the mesh; behind it coarser ones, which share its material, by the extension MSFT_lod: viewers that know
+            it show one of them, three.js and others the first; some (Blender, gltfpack) show all at once.
         extras: JSON-able facts for asset.extras.
+        name: of node, mesh, material and images; without one the file's.
 
     Raises:
         OutputError: not a mesh that glTF can hold, or the path cannot be written.
     """
+    _write(path, levels, material, _encoded(material), extras, _name(path, name))
+
+
+def write_levels(
+    path: Path, levels: Sequence[Geometry], material: Material, extras: Sequence[Mapping], name: str = ""
+) -> list[Path]:
+    """Write a mesh and coarser levels of it, each as a GLB of its own with the same textures; returns their paths, see
+    level_path. extras: for each level. name: of the first level's parts. Otherwise as write_glb."""
+    encoded, name = _encoded(material), _name(path, name)
+    paths = [level_path(path, number) for number in range(len(levels))]
+    for number, (place, level) in enumerate(zip(paths, levels)):
+        _write(place, [level], material, encoded, extras[number], f"{name}_LOD{number}" if number else name)
+    return paths
+
+
+def _name(path: Path, name: str) -> str:
+    """The name, or the file's, as JSON can hold it."""
+    stem = Path(path).stem
+    return (name or stem.rstrip("_") or stem).encode(errors="replace").decode()
+
+
+def _write(
+    path: Path,
+    levels: Sequence[Geometry],
+    material: Material,
+    encoded: list[bytes],
+    extras: Mapping | None,
+    name: str,
+) -> None:
+    """As write_glb; encoded: the material's pictures."""
     document = _Document()
-    meshes = [_mesh(document, level) for level in levels]
-    nodes: list[dict] = [{"mesh": number} for number in range(len(levels))]
-    materials = _textures(document, material, levels[0].colors is not None)
+    names = [name, *(f"{name}_LOD{number}" for number in range(1, len(levels)))]
+    meshes = [{"name": own, **_mesh(document, level)} for own, level in zip(names, levels)]
+    nodes: list[dict] = [{"name": own, "mesh": number} for number, own in enumerate(names)]
+    materials = _textures(document, material, encoded, levels[0].colors is not None, name)
     if len(levels) > 1:
         nodes[0]["extensions"] = {"MSFT_lod": {"ids": list(range(1, len(levels)))}}
         # a level serves down to half the height on the screen of the one before it, and the last one to nothing
@@ -185,9 +227,12 @@ def _linear(colors: np.ndarray) -> np.ndarray:
     return values
 
 
-def _textures(document: _Document, material: Material, coloured: bool) -> dict:
-    """The material and, if it has any, its textures, images and sampler. coloured: the vertices have colours."""
-    entry: dict = {"doubleSided": material.double_sided, "alphaMode": material.alpha_mode.value}
+def _textures(document: _Document, material: Material, encoded: list[bytes], coloured: bool, name: str) -> dict:
+    """The material and, if it has any, its textures, images and sampler.
+
+    encoded: as _encoded returns them. coloured: the vertices have colours. name: of the mesh."""
+    entry: dict = {"name": f"{name}_material", "doubleSided": material.double_sided}
+    entry["alphaMode"] = material.alpha_mode.value
     if material.alpha_mode is AlphaMode.MASK:
         entry["alphaCutoff"] = 0.5
     if material.base_color is None:
@@ -197,22 +242,17 @@ def _textures(document: _Document, material: Material, coloured: bool) -> dict:
             "roughnessFactor": material.roughness,
         }
         return {"materials": [entry]}
-    keep_alpha = material.alpha_mode is not AlphaMode.OPAQUE
-    # packed as red occlusion, green roughness, blue metallic, so that occlusion needs no image of its own
-    occlusion = np.full_like(material.roughness, 255) if material.occlusion is None else material.occlusion
-    packed = np.stack([occlusion, material.roughness, material.metallic], 2)
-    pictures = [(material.base_color[:, :, : 4 if keep_alpha else 3], False), (packed, True)]
     entry["pbrMetallicRoughness"] = {"baseColorTexture": {"index": 0}, "metallicRoughnessTexture": {"index": 1}}
     if material.occlusion is not None:
         entry["occlusionTexture"] = {"index": 1}
     if material.normal is not None:
-        pictures.append((material.normal, True))
         entry["normalTexture"] = {"index": 2}
     webp = material.image_format == "webp"
-    with ThreadPoolExecutor() as pool:  # the encoders release Python's lock
-        encoded = list(pool.map(lambda picture: _encode(Image.fromarray(picture[0]), webp, picture[1]), pictures))
     mime = "image/webp" if webp else "image/png"
-    images = [{"bufferView": document.view(data), "mimeType": mime} for data in encoded]
+    images = [
+        {"name": f"{name}_{what}", "bufferView": document.view(data), "mimeType": mime}
+        for what, data in zip(_PICTURES, encoded)
+    ]
     count = range(len(images))
     if webp:
         textures = [{"sampler": 0, "extensions": {"EXT_texture_webp": {"source": i}}} for i in count]
@@ -221,6 +261,22 @@ def _textures(document: _Document, material: Material, coloured: bool) -> dict:
     used = {"extensionsUsed": ["EXT_texture_webp"], "extensionsRequired": ["EXT_texture_webp"]} if webp else {}
     sampler = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}
     return {"materials": [entry], "textures": textures, "images": images, "samplers": [sampler], **used}
+
+
+def _encoded(material: Material) -> list[bytes]:
+    """The pictures of a material as files, in the order of _PICTURES; none without a base colour."""
+    if material.base_color is None:
+        return []
+    keep_alpha = material.alpha_mode is not AlphaMode.OPAQUE
+    # packed as red occlusion, green roughness, blue metallic, so that occlusion needs no image of its own
+    occlusion = np.full_like(material.roughness, 255) if material.occlusion is None else material.occlusion
+    packed = np.stack([occlusion, material.roughness, material.metallic], 2)
+    pictures = [(material.base_color[:, :, : 4 if keep_alpha else 3], False), (packed, True)]
+    if material.normal is not None:
+        pictures.append((material.normal, True))
+    webp = material.image_format == "webp"
+    with ThreadPoolExecutor() as pool:  # the encoders release Python's lock
+        return list(pool.map(lambda picture: _encode(Image.fromarray(picture[0]), webp, picture[1]), pictures))
 
 
 def _encode(image: Image.Image, webp: bool, lossless: bool) -> bytes:

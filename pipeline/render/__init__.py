@@ -1,7 +1,18 @@
 """Pictures of meshes, by a software rasteriser on Warp."""
 
 from .operations import OPERATIONS, RENDER
-from .scene import ALPHA_MODES, MODES, Camera, Softbox, Studio, Subject, render, turntable
+from .scene import (
+    ALPHA_MODES,
+    MODES,
+    Camera,
+    Softbox,
+    Studio,
+    Subject,
+    check_picture,
+    render,
+    turntable,
+    turntable_frames,
+)
 
 __all__ = [
     "ALPHA_MODES",
@@ -12,6 +23,8 @@ __all__ = [
     "Softbox",
     "Studio",
     "Subject",
+    "check_picture",
     "render",
     "turntable",
+    "turntable_frames",
 ]

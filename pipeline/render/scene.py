@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ _LINE = (0.012, 0.016, 0.03)
 _LINE_WIDTH = 1.1  # pixels
 _REACH = 0.3  # of ambient occlusion, in radii of the object
 _ROWS_AT_ONCE, _PIXELS_AT_ONCE = 1 << 16, 1 << 13  # of one launch on a CPU
+_PIXELS_A_TICK = 1 << 18  # on a CPU: about a second of two cores
 _LARGE_AT_ONCE = 1 << 18  # faces
 _BUFFERS = 4  # pictures that are drawn at the same time on a CPU, to be merged
 
@@ -181,7 +182,7 @@ def render(
         EmptyResultError: no faces. MeshError: see check_mesh. NotFiniteError: NaN or infinity in normals, UVs or
         colours. SettingsError: anything else that cannot be drawn.
     """
-    _check_picture(size, mode, background)
+    check_picture(size, mode, background)
     return _Scene(subject, mode, studio).picture(camera, size, background)
 
 
@@ -195,15 +196,37 @@ def turntable(
     studio: Studio = Studio(),
 ) -> np.ndarray:
     """Pictures [frames, size, size, 4] from a full circle of azimuths, from the camera's on; otherwise as render()."""
+    drawn = turntable_frames(subject, frames, size, mode, background, camera, studio)
+    pictures = np.empty((frames, size, size, 4), np.uint8)
+    for picture, frame in zip(pictures, drawn):
+        picture[:] = frame
+    return pictures
+
+
+def turntable_frames(
+    subject: Subject,
+    frames: int = 8,
+    size: int = 512,
+    mode: str = "shaded",
+    background: Sequence[float] | None = None,
+    camera: Camera = Camera(azimuth=0.0),
+    studio: Studio = Studio(),
+    tick: Callable[[], None] = lambda: None,
+) -> Iterator[np.ndarray]:
+    """As turntable(), one picture [size, size, 4] after the other, each drawn when it is asked for.
+
+    tick: called several times while a picture is drawn; an exception that it raises stops the drawing.
+    """
+    check_picture(size, mode, background, frames)
+    scene = _Scene(subject, mode, studio, tick)
+    azimuths = [camera.azimuth + 360 * k / frames for k in range(frames)]
+    return (scene.picture(replace(camera, azimuth=a), size, background) for a in azimuths)
+
+
+def check_picture(size: int, mode: str, background: Sequence[float] | None = None, frames: int = 1) -> None:
+    """Raises SettingsError for what no picture can have."""
     if not 1 <= frames <= 1000:
         raise SettingsError(f"A turntable has 1 to 1000 frames, got {frames}.")
-    _check_picture(size, mode, background)
-    scene = _Scene(subject, mode, studio)
-    azimuths = [camera.azimuth + 360 * k / frames for k in range(frames)]
-    return np.stack([scene.picture(replace(camera, azimuth=a), size, background) for a in azimuths])
-
-
-def _check_picture(size: int, mode: str, background: Sequence[float] | None) -> None:
     if not 16 <= size <= _LARGEST:
         raise SettingsError(f"A picture's side must lie in 16-{_LARGEST} pixels, got {size}.")
     if mode not in MODES:
@@ -250,14 +273,15 @@ def _check_maps(subject: Subject) -> None:
 class _Scene:
     """A subject on its device, scaled to the unit ball, ready to be drawn from several sides in one mode."""
 
-    def __init__(self, subject: Subject, mode: str, studio: Studio) -> None:
-        if unavailable_reason():
-            raise BackendError(f"The renderer needs Warp: {unavailable_reason()}")
+    def __init__(self, subject: Subject, mode: str, studio: Studio, tick: Callable[[], None] = lambda: None) -> None:
+        if reason := unavailable_reason():
+            raise BackendError(f"The renderer needs Warp: {reason}")
         _checked(subject, mode)
         from ..warp import launch
         from . import render_kernels
 
         self._launch, self._kernels, self._wp = launch, render_kernels, launch.wp
+        self._tick = tick
         self._mode, self._studio, self._harmonics = mode, studio, studio.harmonics()
         self._lit = mode in ("shaded", "wireframe", "pbr")
         device = subject.vertices.device
@@ -456,6 +480,7 @@ class _Scene:
 
     def _nearest(self, view, seen: tuple, before: torch.Tensor | None = None) -> torch.Tensor:
         """[N] key of the nearest face of every sample, 0 where there is none; behind the keys `before` if given."""
+        self._tick()
         kernels, workers = self._kernels, self._launch.workers_on(self._device, _BUFFERS)
         buffers = self._zeros((workers, view.side**2), torch.int64)
         front, layered = buffers[0] if before is None else before, before is not None
@@ -491,7 +516,11 @@ class _Scene:
         self._per_pixel(self._kernels.shade, len(picture), *given)
 
     def _per_pixel(self, kernel, count: int, *given) -> None:
-        self._launch.launch_parallel(kernel, count, *given, chunk=_PIXELS_AT_ONCE)
+        block = _PIXELS_A_TICK if self._device.type == "cpu" else count  # a GPU is done before anyone could wait
+        for first in range(0, count, block):
+            self._tick()
+            rows = min(block, count - first)
+            self._launch.launch_parallel(kernel, rows, *given, chunk=_PIXELS_AT_ONCE, first=first)
 
     def _developed(self, picture: torch.Tensor, background: Sequence[float] | None) -> np.ndarray:
         """Colour times coverage, and coverage [H, W, 4] -> bytes, over the background."""
@@ -512,4 +541,6 @@ def _linear(values: torch.Tensor) -> torch.Tensor:
 
 
 def _srgb(values: torch.Tensor) -> torch.Tensor:
-    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * values.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    # not by torch.pow, whose last bit depends on how many threads share the values
+    power = (values.clamp_min(0.0031308).log() / 2.4).exp()
+    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * power - 0.055)

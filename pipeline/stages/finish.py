@@ -1,4 +1,4 @@
-"""Post-processing: raw mesh and voxels -> clean mesh -> textures or vertex colours -> GLB and pictures."""
+"""Post-processing: raw mesh and voxels -> clean mesh -> textures or vertex colours -> GLB."""
 
 from __future__ import annotations
 
@@ -12,53 +12,37 @@ import torch.nn.functional as F
 
 from .. import mesh as geometry
 from .. import sparse
-from ..backends import Backends
-from ..errors import BackendError, EmptyResultError, MeshError, SettingsError
-from ..export import AlphaMode, Geometry, Material, write_glb
+from ..errors import EmptyResultError, MeshError, SettingsError
+from ..export import Geometry, Material, write_glb, write_levels
 from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
-from ..mesh.bake.bake import Original, Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
+from ..mesh.bake.bake import Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
 from ..mesh.remesh import RESOLUTIONS, own_resolution
 from ..mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings
 from ..mesh.repair.repair import compact, vertex_normals
-from ..render import RENDER, Camera, Subject
+from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
+from .checks import check_maps, check_shells, geometry_device
+from .provenance import check_voxels
 from .values import (
     ALPHA,
     LOWER,
     METALLIC,
     ROUGHNESS,
-    SHELLS,
     ExportSettings,
     Mesh,
     PBRVoxels,
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_texture_size,
 )
+from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
+_FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
-
-
-def check_backends(backends: Backends, device: torch.device, settings: ExportSettings, pictures: bool = False) -> None:
-    """Look, before a long run, whether there is something to run each step of the post-processing that is asked for.
-
-    Raises:
-        BackendError: there is not; with what each row of the table lacks.
-    """
-    wanted = [CLEAN, SIMPLIFY]
-    if settings.shells == "solid":
-        wanted.append(SOLID)
-    if not settings.vertex_colors:
-        wanted += [UNWRAP, RASTER]
-    if settings.normal_map or settings.occlusion:
-        wanted.append(CLOSEST)
-    if pictures:
-        wanted.append(RENDER)
-    for op in wanted:
-        backends.check(op, _geometry_device(device))
 
 
 def process_mesh(
@@ -88,15 +72,14 @@ def process_mesh(
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
         SettingsError: unknown shells, fewer than 4 faces, or levels that do not descend.
     """
-    if shells not in SHELLS:
-        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
+    check_shells(shells)
     check_levels([target_faces, *lods])
     if len(mesh.faces) == 0:
         raise EmptyResultError(
             f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
             "Try another seed or type."
         )
-    device = _geometry_device(runtime.device)
+    device = _geometry_device(runtime)
     with runtime.stage("process mesh", 4, LOWER):
         settings = _clean_settings(max_hole_perimeter, mesh.resolution)
         whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
@@ -110,7 +93,8 @@ def process_mesh(
         runtime.step("process mesh", 1, 4)
         shell = cleaned
         if shells != "surface":
-            shell, facts["shells"] = _shells(runtime, cleaned, shells, resolution, mesh.resolution)
+            tick = _ticker(runtime, "process mesh", 1, 4)
+            shell, facts["shells"] = _shells(runtime, cleaned, shells, resolution, mesh.resolution, tick)
         del whole, cleaned
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
@@ -121,12 +105,12 @@ def process_mesh(
                 levels.append(_reduced(runtime, levels[-1], goal, closed))
             else:
                 warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
-        runtime.step("process mesh", 3, 4)
         meshes = []
         for level in levels:
+            runtime.step("process mesh", 3, 4)
             report, changes = level.report, {} if level is shell else level.changes
             shown = {"cleaned_again": changes, "mesh": report.as_dict(), "warnings": report.warnings()}
-            meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown))
+            meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
         first, *rest = meshes
         warnings += first.facts["warnings"]
         if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not runtime.backends.reason(SOLID, device):
@@ -153,6 +137,7 @@ def _reduced(runtime: Runtime, mesh: geometry.Mesh, target: int, row: str | None
         simplify = runtime.backends.pick(SIMPLIFY, device, row)
         before = len(mesh.faces)
         mesh = simplify(mesh, goal, _ticker(runtime, "process mesh", 2, 4)).to(device)
+        runtime.step("process mesh", 2, 4)
         mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
         if len(mesh.faces) >= before:  # as far as it goes
             break
@@ -161,22 +146,19 @@ def _reduced(runtime: Runtime, mesh: geometry.Mesh, target: int, row: str | None
 
 
 def _shells(
-    runtime: Runtime, mesh: geometry.Mesh, shells: str, resolution: int, grid: int
+    runtime: Runtime, mesh: geometry.Mesh, shells: str, resolution: int, grid: int, tick: Callable[[], None]
 ) -> tuple[geometry.Mesh, dict]:
     """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none."""
     device = mesh.vertices.device
     if shells == "outer":
         return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
-    if reason := runtime.backends.reason(SOLID, device):
-        raise BackendError(f"A solid mesh needs Warp: {reason}")
     longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
     own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
-    return runtime.backends.pick(SOLID, device)(mesh, min(resolution, own))
+    return runtime.backends.pick(SOLID, device)(mesh, min(resolution, own), tick)
 
 
-def _geometry_device(device: torch.device) -> torch.device:
-    """Where meshes are worked on: fp64 and Warp are needed, which MPS lacks."""
-    return torch.device("cpu") if device.type == "mps" else device
+def _geometry_device(runtime: Runtime) -> torch.device:
+    return geometry_device(runtime.device)
 
 
 def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[], None]:
@@ -187,12 +169,19 @@ def _ticker(runtime: Runtime, stage: str, step: int, total: int) -> Callable[[],
 def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Mesh | None = None) -> Mesh:
     """The mesh and its levels with the voxels' values at their vertices, in place of a texture; on the CPU.
 
-    original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh).
+    original: as for bake_texture. facts gains vertices_far (as texels_far of TexturedMesh). Raises SettingsError if
+    the voxels are another shape's.
     """
-    device = _geometry_device(runtime.device)
+    check_voxels(voxels, mesh, original)
+    device = _geometry_device(runtime)
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
-        full, far, levels = _original(runtime, original, device) if original else None, 0, []
+        far, levels = 0, []
+
+        def tick() -> None:
+            runtime.step("color vertices", len(levels), len(mesh.levels))
+
+        full = _original(runtime, original, device, tick) if original else None
         for level in mesh.levels:
             points = level.vertices.to(device)
             attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
@@ -219,17 +208,24 @@ def bake_texture(
     Levels of detail have charts of their own in the same maps, each with half the texels a side of the one before.
 
     Args:
-        padding: texels between charts.
+        padding: texels between charts; in proportion fewer, but one at least, in textures of less than 256.
         original: the raw mesh of the voxels. Texels look up where it is nearest; without it, or without Warp, where
             the processed mesh is.
         normal_map, occlusion: bake these as well, from the original (from the mesh itself without one).
         keep_uvs: bake into the UVs that the mesh has.
 
     Raises:
-        SettingsError: keep_uvs, and the mesh has no UVs, or levels of detail.
+        SettingsError: the voxels are another shape's; no texture has that size; keep_uvs, and the mesh has no UVs, or
+            levels of detail.
         MeshError: see check_mesh; keep_uvs, and the UVs are not all in 0-1.
+        BackendError: normal_map or occlusion without Warp.
     """
-    device = _geometry_device(runtime.device)
+    check_voxels(voxels, mesh, original)
+    check_texture_size(size)
+    check_maps(normal_map, occlusion)
+    if keep_uvs:
+        _check_uvs(mesh)
+    device = _geometry_device(runtime)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         levels = [level.to(device) for level in mesh.levels]
         source, faces, uvs, facts = _kept_uvs(mesh.to(device)) if keep_uvs else _unwrap(runtime, levels, size, padding)
@@ -243,22 +239,23 @@ def bake_texture(
         nearest = pick(NEAREST, device)
         grid = voxels.sparse.to(device)
         wanted = original or (mesh if normal_map or occlusion else None)
-        full = _original(runtime, wanted, device) if wanted else None
+        done = 0
+        full = _original(runtime, wanted, device, lambda: runtime.step("bake", done, 3)) if wanted else None
         texels = Texels.of(uvs, faces, size, rasterise, nearest)
+        runtime.step("bake", 0, 3)
         at = vertices, faces
         values, far = bake_voxels(
             *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), original=full if original else None
         )
-        translucent = (values[:, ALPHA] < 0.9).float().mean()
+        translucent = int((values[:, ALPHA] < 0.9).count_nonzero()) / len(values)
         maps = texels.image(_rounded(values)).cpu().numpy()
-        runtime.step("bake", 1, 3)
-        if (normal_map or occlusion) and full is None:
-            reason = runtime.backends.reason(CLOSEST, device)
-            raise BackendError(f"Normal maps and occlusion need Warp: {reason}")
+        done = 1
+        runtime.step("bake", done, 3)
         if normal_map:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = _bytes(bake_normals(texels, *at, normals, tangents, full))
-        runtime.step("bake", 2, 3)
+        done = 2
+        runtime.step("bake", done, 3)
         if occlusion:  # which is smooth, and dear: its rays would take minutes at full size on a CPU
             side = min(size, _OCCLUSION_SIDE)
             coarse = texels if side == size else Texels.of(uvs, faces, side, rasterise, nearest)
@@ -267,7 +264,7 @@ def bake_texture(
         runtime.step("bake", 3, 3)
     if keep_uvs:
         facts |= _kept_facts(mesh, uvs, faces, texels)
-    facts = {**mesh.facts, **facts, "texels_far": far, "translucent": round(float(translucent), 4)}
+    facts = {**mesh.facts, **facts, "texels_far": far, "translucent": round(translucent, 4)}
     counts = [len(level.faces) for level in levels]
     return TexturedMesh(_levels_of(faces, counts, vertices, normals, uvs, tangents), maps, facts, relief, shade)
 
@@ -280,6 +277,8 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
         moved.append(level.vertices * 0.5**number + 2.0 * number)
         faces.append(level.faces + count)
         count += len(level.vertices)
+    if size < _FULL_PADDING:  # where charts are small, it would take most of the texels
+        padding = min(padding, max(1, padding * size // _FULL_PADDING))
     unwrap, tick = runtime.backends.pick(UNWRAP, device), _ticker(runtime, "unwrap", 0, 1)
     source, faces, uvs, facts = unwrap(torch.cat(moved), torch.cat(faces), size, padding, tick)
     return source.to(device), faces.to(device), uvs.to(device), facts
@@ -287,6 +286,11 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
 
 def _kept_uvs(mesh: Mesh) -> tuple:
     """The UVs that a mesh has, as _unwrap returns them."""
+    return torch.arange(len(mesh.vertices), device=mesh.faces.device), mesh.faces, mesh.uvs, {}
+
+
+def _check_uvs(mesh: Mesh) -> None:
+    """Raises SettingsError or MeshError, as bake_texture says, if its UVs cannot be kept."""
     if mesh.uvs is None:
         raise SettingsError("The mesh has no UVs to keep (processing drops them). Bake without keeping UVs.")
     if mesh.lods:
@@ -298,15 +302,14 @@ def _kept_uvs(mesh: Mesh) -> tuple:
             f"The mesh's UVs reach from {float(low):.4g} to {float(high):.4g}; only those in 0-1 can be baked into one "
             "texture. Bake without keeping UVs, or unwrap it into one tile."
         )
-    return torch.arange(len(mesh.vertices), device=mesh.faces.device), mesh.faces, mesh.uvs, {}
 
 
 def _kept_facts(mesh: Mesh, uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> dict:
     """What an unwrapper would have said: utilisation, and a warning where faces lie on each other."""
     corners = uvs.double()[faces.long()]
     one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = float((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs().sum() / 2)
-    covered = float(texels.covered.float().mean())
+    area = float(steady_sum((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs()) / 2)
+    covered = int(texels.covered.count_nonzero()) / texels.covered.numel()
     warnings = list(mesh.facts.get("warnings", ()))
     if area > 1.05 * covered:
         warnings.append(
@@ -334,25 +337,35 @@ def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -
     return tuple(levels)
 
 
-def _original(runtime: Runtime, mesh: Mesh, device: torch.device) -> Original | None:
+def _original(runtime: Runtime, mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> WatchedOriginal | None:
     """A mesh ready to bake from, or None where nothing can look for closest points."""
     if runtime.backends.reason(CLOSEST, device):
         return None
     whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
-    return runtime.backends.pick(CLOSEST, device)(whole)
+    return WatchedOriginal(runtime.backends.pick(CLOSEST, device)(whole), tick)
 
 
 def export_glb(
-    runtime: Runtime, result: Mesh | TexturedMesh, path: Path, settings: ExportSettings, extras: dict
-) -> None:
-    """Write a mesh, textured, with vertex colours or plain, as GLB. extras goes into asset.extras."""
+    runtime: Runtime,
+    result: Mesh | TexturedMesh,
+    path: Path,
+    settings: ExportSettings,
+    extras: dict,
+    name: str = "",
+) -> list[Path]:
+    """Write a mesh, textured, with vertex colours or plain, as GLB; and its levels of detail, each into a file of its
+    own (see export.level_path) or all into the one. Returns the paths.
+
+    extras: for asset.extras. name: of nodes, meshes, materials and images; without one the file's.
+    """
     with runtime.stage("export", 1, "Ask for fewer faces or a smaller texture."):
         material = Material(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
         )
         if isinstance(result, Mesh):
             if result.attrs is not None:
-                metallic, roughness = (float(result.attrs[:, channel].mean()) for channel in (METALLIC, ROUGHNESS))
+                columns = result.attrs[:, METALLIC], result.attrs[:, ROUGHNESS]
+                metallic, roughness = (float(steady_sum(column) / len(column)) for column in columns)
                 material = replace(material, metallic=metallic, roughness=roughness)
             levels = [_coloured(level.to("cpu")) for level in result.levels]
         else:
@@ -365,8 +378,14 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
-        write_glb(path, levels, material, extras)
+        if settings.lods_in_one_file:
+            paths = [path]
+            write_glb(path, levels, material, extras, name)
+        else:
+            own = [{**extras, "vertices": len(level.vertices), "faces": len(level.faces)} for level in levels[1:]]
+            paths = write_levels(path, levels, material, [extras, *own], name)
         runtime.step("export", 1, 1)
+    return paths
 
 
 def _coloured(mesh: Mesh) -> Geometry:
@@ -381,44 +400,6 @@ def _textured(level: Unwrapped) -> Geometry:
     tangents = None if level.tangents is None else level.tangents.numpy()
     mesh = level.mesh
     return Geometry(mesh.vertices.numpy(), mesh.faces.numpy(), level.normals.numpy(), level.uvs.numpy(), tangents)
-
-
-def draw(
-    runtime: Runtime,
-    result: Mesh | TexturedMesh,
-    frames: int = 4,
-    size: int = 512,
-    mode: str | None = None,
-    camera: Camera | None = None,
-    alpha_mode: AlphaMode = AlphaMode.OPAQUE,
-) -> np.ndarray:
-    """Pictures of a result on a turntable: [frames, size, size, 4] uint8, sRGB and straight alpha.
-
-    Args:
-        frames, size, mode, camera: as for render.turntable; without a mode "pbr" if there are colours, else "shaded".
-    """
-    device = _geometry_device(runtime.device)
-    with runtime.stage("draw", 1, "Ask for smaller pictures."):
-        if isinstance(result, Mesh):
-            mesh = result.to(device)
-            rows = mesh.vertices if mesh.attrs is None else torch.cat([mesh.vertices, mesh.attrs], 1)
-            rows, faces = compact(rows, mesh.faces)  # raw meshes have vertices without faces
-            subject = Subject(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
-        else:
-            first = result.levels[0]
-            mesh = first.mesh.to(device)
-            subject = Subject(
-                *(mesh.vertices, mesh.faces, first.normals.to(device), first.uvs.to(device), result.maps),
-                alpha_mode=alpha_mode.value,
-            )
-        coloured = subject.maps is not None or subject.colours is not None
-        if reason := runtime.backends.reason(RENDER, device):
-            raise BackendError(f"The renderer needs Warp: {reason}")
-        pictures = runtime.backends.pick(RENDER, device)(
-            subject, frames, size, mode or ("pbr" if coloured else "shaded"), camera=camera or Camera(0.0)
-        )
-        runtime.step("draw", 1, 1)
-    return pictures
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:

@@ -33,14 +33,18 @@ from ..spec import (
     SamplerSettings,
 )
 from ..weights import Models
+from .checks import check_tokens, preflight
+from .provenance import check_condition, check_latent, check_structure, check_subdivisions, made_with, recipe
 from .values import (
     LOWER,
     Condition,
     Generation,
     Latent,
     Mesh,
+    Origin,
     PBRVoxels,
     Structure,
+    Subdivisions,
 )
 
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
@@ -60,17 +64,22 @@ def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Bac
 
 def encode_images(runtime: Runtime, models: Models, images: Sequence[Image.Image], scales: Sequence[int]) -> Condition:
     """Prepared pictures (views of one object) -> tokens at each image scale."""
-    with runtime.stage("encode", len(scales), "Give fewer pictures."):
-        largest = models.spec.image_size * max(scales)
+    side, shown = models.spec.image_size, [(one.mode, one.size, one.tobytes()) for one in images]
+    made = recipe(models.fingerprint(IMAGE_ENCODER), side, *(part for each in shown for part in each))
+    origin = made_with(models, IMAGE_ENCODER, made)
+    with runtime.stage("encode", len(scales) * len(images), "Give fewer pictures."):
+        largest = side * max(scales)
         patches = (largest // models.config(IMAGE_ENCODER)["args"].get("patch_size", 16)) ** 2
         tokens = {}
         with runtime.use(models, IMAGE_ENCODER, patches) as encoder:
-            for done, scale in enumerate(scales, 1):
-                pixels = to_pixels(images, models.spec.image_size * scale).to(runtime.device)
-                tokens[scale] = torch.cat([encoder(one[None]) for one in pixels])
-                runtime.step("encode", done, len(scales))
+            for number, scale in enumerate(scales):
+                found = []
+                for done, one in enumerate(to_pixels(images, side * scale).to(runtime.device), 1):
+                    found.append(encoder(one[None]))
+                    runtime.step("encode", number * len(images) + done, len(scales) * len(images))
+                tokens[scale] = torch.cat(found)
         runtime.check_finite("image condition", *tokens.values())
-        return Condition(tokens)
+        return Condition(tokens, origin)
 
 
 def sample_structure(
@@ -79,9 +88,12 @@ def sample_structure(
     """Sample the coarse structure. settings: the checkpoint's if not given.
 
     Raises:
-        EmptyResultError: no voxel is occupied.
+        EmptyResultError: no voxel is occupied. SettingsError: the condition is another checkpoint's.
     """
+    check_condition(models, condition, [(STRUCTURE_FLOW, 1)])
     settings = settings or models.spec.structure_sampler
+    networks = [models.fingerprint(role) for role in (STRUCTURE_FLOW, STRUCTURE_DECODER)]
+    made = recipe(*networks, condition.origin.recipe, seed, settings)
     random = torch.Generator().manual_seed(seed)
     with runtime.stage("structure", settings.steps, "Choose a device with more memory, or the CPU."):
         z = _structure_latent(runtime, models, condition, random, settings)
@@ -94,7 +106,7 @@ def sample_structure(
             "The structure is empty: no voxel is occupied. Try another seed, and check that the picture shows the "
             "whole object on a transparent background."
         )
-    return Structure(occupied, random.get_state())
+    return Structure(occupied, random.get_state(), made_with(models, STRUCTURE_DECODER, made, f"seed {seed}"))
 
 
 def _structure_latent(runtime, models, condition: Condition, random: torch.Generator, settings) -> torch.Tensor:
@@ -125,8 +137,13 @@ def sample_shape(
 
     Raises:
         EmptyResultError: the coarse shape decodes to nothing.
+        SettingsError: condition or structure are another checkpoint's.
     """
+    check_tokens(max_tokens)
+    check_condition(models, condition, [(one_pass.model, one_pass.image_scale) for one_pass in route.shape])
+    check_structure(models, structure)
     settings = settings or models.spec.shape_sampler
+    origin = _shape_origin(models, condition, structure, route, settings, max_tokens)
     random = torch.Generator()
     random.set_state(structure.random)
     latent, resolution = None, 0
@@ -139,7 +156,15 @@ def sample_shape(
         stage = "shape" if number == 0 else f"shape {grid * _upscale(models)}"
         latent = _sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings)
         resolution = grid * _upscale(models)
-    return Latent(latent, resolution, random.get_state())
+    return Latent(latent, resolution, random.get_state(), origin)
+
+
+def _shape_origin(models, condition: Condition, structure: Structure, route: Route, settings, max_tokens) -> Origin:
+    networks = [models.fingerprint(role) for role in (SHAPE_DECODER, *(one_pass.model for one_pass in route.shape))]
+    most = max_tokens if len(route.shape) > 1 else 0  # which no other route heeds
+    made = recipe(*networks, condition.origin.recipe, structure.origin.recipe, route.shape, settings, most)
+    told = f"{structure.origin.told or 'a structure from elsewhere'}, {route.name}, {models.checkpoint.name}"
+    return made_with(models, SHAPE_DECODER, made, told)
 
 
 def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
@@ -184,9 +209,16 @@ def sample_texture(
 ) -> Latent:
     """Sample the texture latent on the shape's voxels, told the shape latent.
 
-    settings: the checkpoint's if not given.
+    Args:
+        settings: the checkpoint's if not given.
+
+    Raises:
+        SettingsError: condition or shape are another checkpoint's.
     """
+    check_condition(models, condition, [(route.texture.model, route.texture.image_scale)])
+    check_latent(models, shape, SHAPE_DECODER)
     settings = settings or models.spec.texture_sampler
+    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.told)
     random = torch.Generator()
     random.set_state(shape.random)
     seen = condition.count(route.texture.image_scale)
@@ -200,7 +232,7 @@ def sample_texture(
         tokens = condition.tokens[route.texture.image_scale]
         normalised = _sample_latent(runtime, "texture", flow, tokens, shape.sparse.voxels, noise, settings, shape_feats)
         feats = _denormalise(normalised, models.spec.texture_normalisation)
-    return Latent(shape.sparse.replace(feats), shape.resolution, random.get_state())
+    return Latent(shape.sparse.replace(feats), shape.resolution, random.get_state(), origin)
 
 
 def _sample_latent(runtime, stage, flow, tokens, voxels: Voxels, noise, settings, concat=None) -> torch.Tensor:
@@ -250,12 +282,13 @@ def _sample(
     return sample.x
 
 
-def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh, list[Subdivision]]:
+def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh, Subdivisions]:
     """Shape latent -> raw mesh (one vertex per fine voxel, holes open) and the subdivisions that led to its voxels.
 
     Raises:
-        EmptyResultError: no voxel is left.
+        EmptyResultError: no voxel is left. SettingsError: the latent is another checkpoint's.
     """
+    check_latent(models, shape, SHAPE_DECODER)
     tokens = len(shape.sparse.voxels)
     with (
         runtime.stage("decode shape", _levels(models) + 1, LOWER),
@@ -269,11 +302,24 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         runtime.check_finite("decoded shape", fields.feats)
         offsets, crossed, split = decoder.dual_grid(fields.feats)
         vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
-        return Mesh(vertices, faces, resolution=shape.resolution), subdivisions
+        # of the shape, in the terms of no network any more
+        origin = Origin(recipe=shape.origin.recipe, told=shape.origin.told)
+        return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
+            tuple(subdivisions), origin
+        )
 
 
 def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisions: Sequence[Subdivision]) -> PBRVoxels:
-    """Texture latent -> PBR voxels on the shape's fine voxels."""
+    """Texture latent -> PBR voxels on the shape's fine voxels.
+
+    Args:
+        subdivisions: of the shape that the texture was sampled on, as decode_shape gives them.
+
+    Raises:
+        SettingsError: the latent is another checkpoint's, or the subdivisions are another shape's.
+    """
+    check_latent(models, texture, TEXTURE_DECODER)
+    check_subdivisions(models, texture, subdivisions)
     tokens = len(texture.sparse.voxels)
     with (
         runtime.stage("decode texture", _levels(models) + 1, LOWER),
@@ -286,7 +332,8 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
             lambda level: runtime.step("decode texture", level, decoder.levels + 1),
         )
         runtime.check_finite("decoded texture", fields.feats)
-        return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution)
+        origin = Origin(recipe=texture.origin.recipe, told=texture.origin.told)
+        return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution, origin)
 
 
 def generate(
@@ -303,7 +350,7 @@ def generate(
     Args:
         texture: False stops after the shape: no texture latent, no voxels.
     """
-    models.checkpoint.require(route, texture)
+    preflight(models.checkpoint, route, texture=texture, max_tokens=max_tokens)
     condition = encode_images(runtime, models, images, route.image_scales(texture))
     structure = sample_structure(runtime, models, condition, seed)
     shape = sample_shape(runtime, models, condition, structure, route, max_tokens=max_tokens)
@@ -329,15 +376,20 @@ def _upscale(models: Models) -> int:
 
 
 def _denormalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    mean, std = _numbers(feats, normalisation)
+    return feats * std + mean
+
+
+def _normalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    mean, std = _numbers(feats, normalisation)
+    return (feats - mean) / std
+
+
+def _numbers(feats: torch.Tensor, normalisation: Normalisation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of every channel [C], where the features [T, C] are."""
     if feats.shape[1] != len(normalisation.mean):
         raise CheckpointError(
             f"The latent has {feats.shape[1]} channels, its normalisation {len(normalisation.mean)}: the models and "
             "pipeline.json belong to different checkpoints (ComfyUI bundles have the released one's)."
         )
-    mean, std = (feats.new_tensor(values) for values in (normalisation.mean, normalisation.std))
-    return feats * std + mean
-
-
-def _normalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
-    mean, std = (feats.new_tensor(values) for values in (normalisation.mean, normalisation.std))
-    return (feats - mean) / std
+    return feats.new_tensor(normalisation.mean), feats.new_tensor(normalisation.std)

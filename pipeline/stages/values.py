@@ -11,12 +11,40 @@ import torch
 
 from ..errors import SettingsError
 from ..export import AlphaMode
-from ..sparse import SparseTensor, Voxels
+from ..mesh.bake.raster import MAX_SIZE
+from ..sparse import SparseTensor, Subdivision, Voxels
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
 LOWER = "Choose a lower type, or fewer max tokens."  # what to try where memory does not suffice
 SHELLS = ("surface", "outer", "solid")  # what process_mesh can make of inner and open surfaces
+# Pixels along a side of a baked texture, of the command line and of the nodes too. In less than 64 the charts of a
+# generated object hardly ever find a place; more than MAX_SIZE no step can do (and few viewers can show).
+TEXTURE_SIZES = (64, MAX_SIZE)
+MIN_FACES = 4  # of a mesh and of each level: the least that a closed surface has
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made a value. Empty strings are unknown, as for values from elsewhere, and fit everything.
+
+    role, network: the network that defines what the value's numbers mean (the encoder of a condition, the decoder of a
+        latent or structure), and the fingerprint of its files (Models.fingerprint).
+    checkpoint: the name of the checkpoint that this network is from.
+    recipe: fingerprint of the inputs and settings that led to the condition, the structure or the shape. Texture,
+        subdivisions, meshes and voxels have that of their shape. It does not depend on device, precision or backends:
+        the same graph, run again, has the same recipe even where its numbers differ in the last bits.
+    told: the settings, for people.
+    """
+
+    role: str = ""
+    network: str = ""
+    checkpoint: str = ""
+    recipe: str = ""
+    told: str = ""
+
+
+UNKNOWN = Origin()
 
 
 @dataclass(frozen=True)
@@ -24,6 +52,7 @@ class Condition:
     """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros."""
 
     tokens: dict[int, torch.Tensor]
+    origin: Origin = UNKNOWN
 
     def count(self, scale: int) -> int:
         """Tokens at an image scale, all views together. Raises SettingsError if there are none."""
@@ -33,7 +62,7 @@ class Condition:
         return self.tokens[scale][..., 0].numel()
 
     def to(self, device: torch.device | str) -> Condition:
-        return Condition({scale: tokens.to(device) for scale, tokens in self.tokens.items()})
+        return replace(self, tokens={scale: tokens.to(device) for scale, tokens in self.tokens.items()})
 
 
 @dataclass(frozen=True)
@@ -45,9 +74,10 @@ class Structure:
 
     occupied: torch.Tensor
     random: torch.Tensor
+    origin: Origin = UNKNOWN
 
     def to(self, device: torch.device | str) -> Structure:
-        return Structure(self.occupied.to(device), self.random)
+        return replace(self, occupied=self.occupied.to(device))
 
     def voxels(self, resolution: int) -> Voxels:
         """The occupied voxels of a coarser (or the same) grid, sorted by (x, y, z)."""
@@ -67,9 +97,27 @@ class Latent:
     sparse: SparseTensor
     resolution: int
     random: torch.Tensor
+    origin: Origin = UNKNOWN
 
     def to(self, device: torch.device | str) -> Latent:
-        return Latent(self.sparse.to(device), self.resolution, self.random)
+        return replace(self, sparse=self.sparse.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Subdivisions(Sequence):
+    """How a shape's latent voxels were divided into its fine ones, level by level, coarse to fine."""
+
+    levels: tuple[Subdivision, ...]
+    origin: Origin = UNKNOWN
+
+    def __getitem__(self, level):
+        return self.levels[level]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def to(self, device: torch.device | str) -> Subdivisions:
+        return replace(self, levels=tuple(level.to(device) for level in self.levels))
 
 
 @dataclass(frozen=True)
@@ -81,6 +129,7 @@ class Mesh:
     uvs: [V, 2] fp32, v downwards: those of a mesh that comes from elsewhere; None if it has none.
     lods: the same, coarser and coarser.
     resolution: voxels along a side of the grid of which it is the raw mesh; 0 for any other mesh.
+    origin: of the shape that it shows; unknown for a mesh from elsewhere.
     """
 
     vertices: torch.Tensor
@@ -90,6 +139,7 @@ class Mesh:
     uvs: torch.Tensor | None = None
     lods: tuple[Mesh, ...] = ()
     resolution: int = 0
+    origin: Origin = UNKNOWN
 
     @property
     def levels(self) -> tuple[Mesh, ...]:
@@ -110,9 +160,10 @@ class PBRVoxels:
 
     sparse: SparseTensor
     resolution: int
+    origin: Origin = UNKNOWN
 
     def to(self, device: torch.device | str) -> PBRVoxels:
-        return PBRVoxels(self.sparse.to(device), self.resolution)
+        return replace(self, sparse=self.sparse.to(device))
 
 
 @dataclass(frozen=True)
@@ -159,16 +210,23 @@ class ExportSettings:
     occlusion: bool = False
     lods: tuple[int, ...] = ()  # face counts of coarser levels, descending
     vertex_colors: bool = False  # in place of textures
+    lods_in_one_file: bool = False  # by MSFT_lod, in place of a file for each level
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
-        if not 16 <= self.texture_size <= 16384:
-            raise SettingsError(f"The texture size must lie in 16-16384, got {self.texture_size}.")
+        check_texture_size(self.texture_size)
+
+
+def check_texture_size(size: int) -> None:
+    """Raises SettingsError if no texture can be made in that many pixels along a side."""
+    least, most = TEXTURE_SIZES
+    if not least <= size <= most:
+        raise SettingsError(f"The texture size must lie in {least}-{most}, got {size}.")
 
 
 def check_levels(counts: Sequence[int]) -> None:
-    if min(counts) < 4:
-        raise SettingsError(f"A mesh needs at least 4 faces, got {min(counts)}.")
+    if min(counts) < MIN_FACES:
+        raise SettingsError(f"A mesh needs at least {MIN_FACES} faces, got {min(counts)}.")
     if any(after >= before for before, after in pairwise(counts)):
         raise SettingsError(
             f"Levels of detail must have fewer faces than the mesh and than each other, in turn; got "

@@ -8,7 +8,7 @@ modules with kernels, where they are first needed.
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import cache
 from queue import Empty, SimpleQueue
@@ -17,6 +17,7 @@ from threading import Lock
 import torch
 import warp as wp
 
+from . import kernel_cache
 from .availability import cores
 
 CHUNK = 1 << 16  # most rows of one launch on a CPU, where a launch runs on one core
@@ -34,22 +35,24 @@ def configure(name: str, **options) -> None:
     module = wp.get_module(name)
     wp.set_module_options({"enable_backward": False, "fast_math": False, **options}, module)
     module.name = "trellis2_" + name.rpartition(".")[2]
+    kernel_cache.guard(module)
 
 
-def launch_parallel(kernel: wp.Kernel, count: int, *arguments, chunk: int = 0) -> None:
+def launch_parallel(kernel: wp.Kernel, count: int, *arguments, chunk: int = 0, first: int = 0) -> None:
     """Launch a kernel over `count` rows that do not disturb each other: whole on a GPU, in chunks from a pool of
     threads on a CPU.
 
-    chunk: rows of one launch on a CPU; 0: some for each core, FEWEST to CHUNK.
+    chunk: rows of one launch on a CPU; 0: some for each core, FEWEST to CHUNK. first: the number of the first row.
     """
     given = _given(kernel, arguments, 1)
-    _share(kernel, count, [given] * cores(), _device(arguments), chunk or _even(count))
+    rows = range(first, first + count)
+    _share(kernel, rows, [given] * cores(), _device(arguments), chunk or _even(count))
 
 
 def launch_atomic(kernel: wp.Kernel, count: int, *arguments) -> None:
     """Launch a kernel over `count` rows that write to each other's places: through atomics on a GPU; on a CPU, where
     Warp's are none, one after the other."""
-    _share(kernel, count, [_given(kernel, arguments, 1)], _device(arguments), MOST)
+    _share(kernel, range(count), [_given(kernel, arguments, 1)], _device(arguments), MOST)
 
 
 def launch_per_worker(
@@ -61,7 +64,7 @@ def launch_per_worker(
         arguments: worker's number -> its arguments. workers: see workers_on; `chunk` rows at a time on a CPU.
     """
     each = [arguments(number) for number in range(workers)]
-    _share(kernel, count, [_given(kernel, given, 1) for given in each], _device(each[0]), chunk)
+    _share(kernel, range(count), [_given(kernel, given, 1) for given in each], _device(each[0]), chunk)
 
 
 def launch_single_thread(kernel: wp.Kernel, *arguments) -> None:
@@ -116,7 +119,7 @@ def _quietly() -> Iterator[None]:
 def _start() -> None:
     """Start Warp when it is first used, not when it is imported."""
     with _LOADING, _quietly():
-        wp.init()
+        kernel_cache.initialise()
 
 
 @cache
@@ -136,20 +139,20 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="trellis2")
 
 
-def _share(kernel: wp.Kernel, count: int, given: list[list], device: "wp.Device", chunk: int) -> None:
+def _share(kernel: wp.Kernel, rows: range, given: list[list], device: "wp.Device", chunk: int) -> None:
     """given: each worker's arguments, of which a GPU takes the first."""
-    if count == 0:
+    if len(rows) == 0:
         return
     load(kernel.module, str(device))
     if not device.is_cpu:
         stream = _stream(device)
-        for start in range(0, count, MOST):
-            wp.launch(kernel, min(MOST, count - start), [start, *given[0]], device=device, stream=stream)
+        for start in rows[::MOST]:
+            wp.launch(kernel, min(MOST, rows.stop - start), [start, *given[0]], device=device, stream=stream)
         return
-    starts = range(0, count, chunk)
+    starts = rows[::chunk]
     if len(starts) == 1 or len(given) == 1:
         for start in starts:
-            wp.launch(kernel, min(chunk, count - start), [start, *given[0]], device=device)
+            wp.launch(kernel, min(chunk, rows.stop - start), [start, *given[0]], device=device)
         return
     waiting = SimpleQueue()
     for start in starts:
@@ -161,17 +164,18 @@ def _share(kernel: wp.Kernel, count: int, given: list[list], device: "wp.Device"
                 start = waiting.get_nowait()
             except Empty:
                 return
-            wp.launch(kernel, min(chunk, count - start), [start, *arguments], device=device)
+            wp.launch(kernel, min(chunk, rows.stop - start), [start, *arguments], device=device)
 
     running = [_pool(len(given)).submit(work, each) for each in given[: len(starts)]]
     try:
-        for each in running:
-            each.result()
+        wait(running, return_when=FIRST_EXCEPTION)
     finally:  # whatever stopped the wait, nothing writes to the caller's tensors afterwards
         with suppress(Empty):  # workers go on taking meanwhile
             while True:
                 waiting.get_nowait()
         wait(running)
+    for each in running:
+        each.result()
 
 
 def _even(count: int) -> int:

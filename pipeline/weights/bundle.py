@@ -7,7 +7,7 @@ shapes do not show (latent grids, samplers, normalisation) is that of the releas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -22,7 +22,8 @@ from ..spec import (
     TEXTURE_DECODER,
     TEXTURE_FLOW_1024,
 )
-from .files import ModelFiles, open_tensors
+from .files import QUANTISED, ModelFiles
+from .headers import header_text, read_header
 
 _PREFIXES = {
     "structure_model.": STRUCTURE_FLOW,
@@ -33,40 +34,76 @@ _PREFIXES = {
     "shape_dec.": SHAPE_DECODER,
     "txt_dec.": TEXTURE_DECODER,
 }
-# What a saved workflow's checkpoint may put in front.
-_OUTER = re.compile(r"^(?:model\.diffusion_model\.|diffusion_model\.|vae\.|first_stage_model\.)?")
+# What ComfyUI's own files and a saved workflow's checkpoint put in front.
+_OUTER = ("", "model.diffusion_model.", "model.", "diffusion_model.", "vae.", "first_stage_model.")
+_FULL = {outer + prefix: role for prefix, role in _PREFIXES.items() for outer in _OUTER}
 _ENCODER_KEY = "embeddings.register_tokens"
+_MOST_LEVELS = 64
+# role -> how its keys begin, bare (quick to exclude) and as they may stand in a header's text
+_KEYS = {
+    role: [prefix.encode(), *(f'"{outer}{prefix}'.encode() for outer in _OUTER)] for prefix, role in _PREFIXES.items()
+}
+_KEYS[IMAGE_ENCODER] = [_ENCODER_KEY.encode(), f'"{_ENCODER_KEY}"'.encode()]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+def bundled_roles(path: Path) -> frozenset[str]:
+    """The roles of the models whose keys a safetensors file has; quick, as the header is searched and not parsed.
+
+    Raises:
+        CheckpointError: the file cannot be read or is no safetensors file.
+    """
+    return roles_in(header_text(path)[0])
+
+
+def roles_in(text: bytes, any_of: Iterable[str] = ()) -> frozenset[str]:
+    """The roles of the models whose keys stand in a header's text.
+
+    Args:
+        any_of: roles without one of which the file is of no interest; the others are then not looked for.
+    """
+    found = frozenset(role for role in any_of if _holds(text, role))
+    return found if any_of and not found else frozenset(role for role in _KEYS if _holds(text, role))
+
+
+def _holds(text: bytes, role: str) -> bool:
+    bare, *quoted = _KEYS[role]
+    return bare in text and any(key in text for key in quoted)
+
+
 def bundled_models(path: Path) -> dict[str, ModelFiles]:
-    """The models in one safetensors file, by role; empty if it holds none of ours."""
-    with open_tensors(path) as file:
-        stored = {key: file.get_slice(key) for key in file.keys()}
-        shapes = {key: tuple(part.get_shape()) for key, part in stored.items()}
-        dtypes = {key: part.get_dtype() for key, part in stored.items()}
+    """The models in one safetensors file, by role; empty if it holds none of ours.
+
+    Raises:
+        CheckpointError: the file is damaged, quantised, or lacks what tells a model's size.
+    """
+    if not bundled_roles(path):
+        return {}
+    header = read_header(path)
     groups: dict[str, str] = {}  # full prefix -> role
-    for key in shapes:
-        outer = _OUTER.match(key).group()
-        for prefix, role in _PREFIXES.items():
-            if key.startswith(outer + prefix):
-                groups[outer + prefix] = role
-    if _ENCODER_KEY in shapes:
+    for key in header.shapes:
+        for full, role in _FULL.items():
+            if key.startswith(full):
+                groups[full] = role
+    if _ENCODER_KEY in header.shapes:
         groups[""] = IMAGE_ENCODER
     models = {}
     for prefix, role in groups.items():
-        own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
-        odd = {dtypes[prefix + key] for key in own} - {"F32", "F16", "BF16", "C64"}
-        if odd:
+        own = {key.removeprefix(prefix): shape for key, shape in header.shapes.items() if key.startswith(prefix)}
+        if odd := QUANTISED & {header.dtypes[prefix + key] for key in own}:
             raise CheckpointError(
                 f"{path} holds {role} in {', '.join(sorted(odd))}. Quantised bundles need ComfyUI's quantised layers; "
                 "use the bf16 or fp16 file."
             )
+        if role in models:
+            raise CheckpointError(
+                f"{path} holds {role} twice, under different prefixes. Use a file that holds it once."
+            )
         try:
             models[role] = ModelFiles(_configuration(role, own), path, prefix)
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{path}: {prefix or role} is incomplete: {error}.") from error
+        except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{path}: {prefix or role} is incomplete or damaged: {error!r}.") from error
     return models
 
 
@@ -121,7 +158,9 @@ def _structure_decoder(shapes: Shapes) -> dict:
 
 def _unet(role: str, shapes: Shapes) -> dict:
     widths, counts = [shapes["from_latent.weight"][0]], []
-    while True:  # a level ends with a block that leads to the next one; the last level may be empty
+    while (
+        len(counts) < _MOST_LEVELS
+    ):  # a level ends with a block that leads to the next one; the last level may be empty
         counts.append(_count(shapes, rf"blocks\.{len(counts)}\.(\d+)\.conv\."))
         leads_on = f"blocks.{len(counts) - 1}.{counts[-1]}.conv2.weight"
         if leads_on not in shapes:

@@ -15,11 +15,16 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from ..schema import record, table, text
 from ..spec import IMAGE_ENCODER, RELEASED, ROUTES, SHAPE_ENCODER, CheckpointSpec, Route, route
+from .agreement import check_role, check_together
 from .bundle import bundled_models
-from .files import ModelFiles, read_json
+from .files import ModelFiles
 from .hub import fetch, is_repo_id
+from .places import DESCRIPTION, find, is_file, is_folder, present
+from .text import read_json
 
+_NAMED = record({"models": table(text(512), 64)})
 OnDownload = Callable[[str, int, int], None]  # file name, bytes here, bytes in all
 Sources = dict[str, Callable[[], ModelFiles]]  # role -> its files, fetched if need be
 
@@ -30,6 +35,8 @@ RELEASED_CHECKPOINT = "microsoft/TRELLIS.2-4B"  # on the Hugging Face hub
 _TEXTURING = "texturing_pipeline.json"
 _ENCODER = "DinoV3FeatureExtractor"
 _RELEASED_ENCODER = "facebook/dinov3-vitl16-pretrain-lvd1689m"
+# The one other repository that a released pipeline.json names; its folder may lie beside the checkpoint's.
+_BESIDE = "microsoft/TRELLIS-image-large/"
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Models:
         """build: models.build."""
         self.checkpoint, self._build = checkpoint, build
         self._files: dict[str, ModelFiles] = {}
+        self._verified: set[str] = set()
         self._loaded: dict[str, tuple[nn.Module, tuple]] = {}
 
     @property
@@ -86,15 +94,32 @@ class Models:
         return self.checkpoint.spec
 
     def fetch(self, roles: Iterable[str]) -> None:
-        """Make sure that the files of these models are here: what is missing is downloaded now, not in mid-run."""
+        """Make sure, before a run, that the files of these models are here, sound and of one checkpoint.
+
+        What is missing is downloaded; headers, lengths, names and shapes of all tensors are checked; no weight is read.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or does not fit; the text names it and the cure.
+        """
         for role in roles:
-            self.config(role)
+            config = self.config(role)
+            if role not in self._verified:
+                check_role(role, config)
+                self._files[role].verify(self._build)
+                self._verified.add(role)
+        known = {role: self._files[role].config for role in self._verified}
+        check_together(self.checkpoint.name, self.spec, known)
 
     def config(self, role: str) -> Mapping:
         """{"name", "args"} of a model; fetches its files, loads no weights."""
         if role not in self._files:
             self._files[role] = self.checkpoint.files(role)
         return self._files[role].config
+
+    def fingerprint(self, role: str) -> str:
+        """Which network it is (see ModelFiles.fingerprint); fetches its files, loads no weights."""
+        self.config(role)
+        return self._files[role].fingerprint
 
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         """The module on that device with that torso dtype (None: the checkpoint's), loaded if it is not there yet."""
@@ -120,7 +145,8 @@ def open_checkpoint(
 
     Args:
         name: a folder in the released layout, a hub repository (owner/name), a ComfyUI bundle
-            (.safetensors) or a folder of bundles.
+            (.safetensors) or a folder of bundles. A path that is one level off (pipeline.json itself, a folder or
+            file inside the checkpoint, a folder that holds this one only) means the same.
         image_encoder: the DINOv3 encoder in place of the checkpoint's: a folder with config.json and
             model.safetensors, a safetensors file, or a hub repository.
         on_download: called with a file's name, the bytes that are here and its size while it is
@@ -130,21 +156,21 @@ def open_checkpoint(
         CheckpointError: nothing usable is there.
     """
     path = Path(name)
-    if path.is_file():
-        return open_bundles([path], image_encoder, on_download)
-    if (path / "pipeline.json").is_file():
-        spec, sources = _from_released(_Folder(path, on_download))
-    elif path.is_dir():
-        spec, sources = RELEASED, _from_bundles(path, sorted(path.rglob("*.safetensors")), on_download)
+    if present(path):
+        place = find(path)
+        if place.folder is None:
+            label = path.resolve().name if is_folder(path) else path.name
+            opened = Checkpoint(label, RELEASED, _from_bundles(path, place.bundles, on_download))
+        else:
+            home = _Folder(place.folder, on_download)
+            opened = Checkpoint(place.folder.resolve().name, *_from_released(home))
     elif is_repo_id(str(name)):
-        spec, sources = _from_released(_Repository(str(name), on_download))
+        opened = Checkpoint(str(name), *_from_released(_Repository(str(name), on_download)))
     else:
         raise CheckpointError(
             f"{name} is neither a folder, nor a safetensors file, nor a Hugging Face repository (owner/name)."
         )
-    return _with_encoder(
-        Checkpoint(path.resolve().name if path.exists() else str(name), spec, sources), image_encoder, on_download
-    )
+    return _with_encoder(opened, image_encoder, on_download)
 
 
 def open_bundles(
@@ -162,7 +188,7 @@ def open_bundles(
 def _with_encoder(checkpoint: Checkpoint, image_encoder, on_download: OnDownload | None) -> Checkpoint:
     if image_encoder is None:
         return checkpoint
-    source = partial(_encoder, str(image_encoder), None, on_download)
+    source = partial(_encoder, str(image_encoder), on_download)
     return replace(checkpoint, sources={**checkpoint.sources, IMAGE_ENCODER: source})
 
 
@@ -178,17 +204,19 @@ class _Folder:
     def model(self, value: str) -> Callable[[], ModelFiles]:
         """The source of a `models` entry: in this folder, else the repository that the entry names."""
         base = Path(value).name
-        owner, _, rest = value.partition("/")
-        repository, _, inside = rest.partition("/")
         candidates = [
             self.path / value,
             self.path / "ckpts" / base,  # copied beside the others
-            self.path.parent / repository / inside,  # the other repository's folder beside this one
+            self.path / value / base,  # in a folder of its own
+            self.path / "ckpts" / base / base,
         ]
+        if value.startswith(_BESIDE):  # the other repository's folder beside this one
+            candidates.append(self.path.parent / value.partition("/")[2])
         for candidate in candidates:
-            if candidate.with_name(candidate.name + ".json").is_file():
+            if is_file(candidate.with_name(candidate.name + ".json")):
                 return partial(_pair, candidate.with_name, candidate.name)
         if _names_other_repository(value):
+            owner, repository, inside = value.split("/", 2)
             return _Repository(f"{owner}/{repository}", self.on_download).model(inside)
         return partial(_pair, self.file, value)
 
@@ -217,34 +245,62 @@ def _pair(file: Callable[[str], Path], base: str) -> ModelFiles:
     return ModelFiles(read_json(file(f"{base}.json")), file(f"{base}.safetensors"))
 
 
+def _inside(value: str, where: str) -> str:
+    """A name in a description, which must be a path inside the checkpoint or in a repository. Links inside may lead
+    out, as people put large files elsewhere; the text may not.
+
+    Raises:
+        CheckpointError: it leaves the checkpoint.
+    """
+    parts = value.split("/")
+    if any(part in ("", "..") for part in parts) or any(each in "\\:" or ord(each) < 32 for each in value):
+        raise CheckpointError(
+            f"pipeline.json names {value[:100]!r} for {where}, which is no path inside the checkpoint. Put the file "
+            "inside or link it there; an image encoder elsewhere can be named beside the checkpoint."
+        )
+    return value
+
+
 def _from_released(home: _Folder | _Repository) -> tuple[CheckpointSpec, Sources]:
-    args = read_json(home.file("pipeline.json")).get("args", {})
+    args = read_json(home.file(DESCRIPTION)).get("args")
     spec = CheckpointSpec.from_json(args)
-    sources: Sources = {role: home.model(value) for role, value in args.get("models", {}).items()}
+    models = _NAMED(args, f"{DESCRIPTION}: args")["models"]
+    sources: Sources = {role: home.model(_inside(value, role)) for role, value in models.items()}
     encoder = args["image_cond_model"]
-    if encoder.get("name") != _ENCODER:
-        raise CheckpointError(f"pipeline.json asks for the image encoder {encoder.get('name')!r}; known is {_ENCODER}.")
-    sources[IMAGE_ENCODER] = partial(_encoder, encoder["args"]["model_name"], home, home.on_download)
-    if isinstance(home, _Repository) or home.file(_TEXTURING).is_file():
+    if encoder["name"] != _ENCODER:
+        raise CheckpointError(f"pipeline.json asks for the image encoder {encoder['name']!r}; known is {_ENCODER}.")
+    name = _inside(encoder["args"]["model_name"], IMAGE_ENCODER)
+    sources[IMAGE_ENCODER] = partial(_own_encoder, name, home)
+    if isinstance(home, _Repository) or is_file(home.file(_TEXTURING)):
         sources.setdefault(SHAPE_ENCODER, partial(_texturing_model, home, SHAPE_ENCODER))
     return spec, sources
 
 
 def _texturing_model(home: _Folder | _Repository, role: str) -> ModelFiles:
     """A model that only the second description, for texturing a mesh one has, names."""
-    return home.model(read_json(home.file(_TEXTURING))["args"]["models"][role])()
+    models = _NAMED(read_json(home.file(_TEXTURING)).get("args"), f"{_TEXTURING}: args")["models"]
+    if role not in models:
+        raise CheckpointError(f"{_TEXTURING} names no {role}. Take the file of the complete checkpoint.")
+    return home.model(_inside(models[role], role))()
 
 
-def _encoder(name: str, home: _Folder | _Repository | None, on_download: OnDownload | None) -> ModelFiles:
-    """A relative name is a folder inside the checkpoint; otherwise a path, a bundle or a hub repository."""
-    inside = home.path / name if isinstance(home, _Folder) else Path(name)
-    for path in (inside, Path(name)):
-        if path.is_dir():
-            return _encoder_folder(_Folder(path), "")
-        if path.is_file():
-            return _bundled_encoder(path)
-    if isinstance(home, _Repository) and not is_repo_id(name):
-        return _encoder_folder(home, f"{name}/")
+def _own_encoder(name: str, home: _Folder | _Repository) -> ModelFiles:
+    """The encoder that a checkpoint names: a folder or file inside it, else a hub repository."""
+    if isinstance(home, _Folder) and present(home.path / name):
+        return _encoder(str(home.path / name), home.on_download)
+    if is_repo_id(name):
+        return _encoder_folder(_Repository(name, home.on_download), "")
+    return _encoder_folder(home, f"{name}/")
+
+
+def _encoder(name: str, on_download: OnDownload | None) -> ModelFiles:
+    """The encoder that a user names: a folder, its config.json or model.safetensors, a bundle or a hub repository."""
+    path = Path(name)
+    if present(path):
+        beside = is_file(path.parent / "config.json") and path.name in ("config.json", "model.safetensors")
+        if is_folder(path) or beside:
+            return _encoder_folder(_Folder(path.parent if beside else path), "")
+        return _bundled_encoder(path)
     if is_repo_id(name):
         return _encoder_folder(_Repository(name, on_download), "")
     raise CheckpointError(
@@ -279,7 +335,7 @@ def _from_bundles(path: Path, candidates: Iterable[Path], on_download: OnDownloa
             f"{path} holds neither pipeline.json (the released layout) nor a ComfyUI bundle of TRELLIS.2 "
             "(*.safetensors with keys such as img2shape.* or shape_dec.*)."
         )
-    sources: Sources = {IMAGE_ENCODER: partial(_encoder, _RELEASED_ENCODER, None, on_download)}
+    sources: Sources = {IMAGE_ENCODER: partial(_encoder, _RELEASED_ENCODER, on_download)}
     return sources | {role: partial(_known, files) for role, files in found.items()}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import CheckpointError
+from .hub_errors import explanation
 
 OnBytes = Callable[[int, int], None]
 
@@ -33,52 +35,44 @@ def fetch(repo: str, filename: str, on_bytes: OnBytes | None = None) -> Path:
     """
     from huggingface_hub import errors, hf_hub_download
 
-    where = f"{filename} of {repo}"
     counting = {}
     if on_bytes is not None and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         counting["tqdm_class"] = _counting_bar(on_bytes)
-    # transport errors have no common base across huggingface_hub 0.x (requests) and 1.x-2.x (httpx),
-    # but each version's HTTP error derives from its library's
-    transport = (OSError, *errors.HfHubHTTPError.__bases__)
+    # transport errors have no common base across huggingface_hub 0.x (requests) and 1.x-2.x (httpx), but each
+    # version's HTTP error derives from its library's; its native downloader raises RuntimeError
+    expected = (
+        *(OSError, RuntimeError, errors.HFValidationError, errors.EntryNotFoundError),
+        *errors.HfHubHTTPError.__bases__,
+    )
     try:
         return Path(hf_hub_download(repo, filename, **counting))
-    except errors.GatedRepoError as error:
-        raise CheckpointError(
-            f"{repo} is gated. Accept its terms at https://huggingface.co/{repo}, then log in with `hf auth login` "
-            "or set HF_TOKEN. If you have the files already, name their folder instead."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"Hugging Face has no repository {repo}, or it is private. Check the name; a local folder must exist."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{where} is not in the local cache and cannot be downloaded: no connection to the hub, or "
-            "HF_HUB_OFFLINE is set. Connect once, or name a local folder."
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise CheckpointError(f"{repo} has no file {filename}; it is not in the TRELLIS.2 layout.") from error
-    except transport as error:
-        raise CheckpointError(
-            f"The download of {where} was interrupted ({type(error).__name__}: {error}). "
-            "Run the same command again; what is complete is kept."
-        ) from error
+    except expected as error:
+        raise CheckpointError(explanation(error, repo, filename)) from error
 
 
 def cached_file(repo: str, filename: str) -> Path | None:
-    """A file of a repository if it has been downloaded."""
+    """A file of a repository if it has been downloaded and can be looked up."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, filename)
+    try:
+        found = try_to_load_from_cache(repo, filename)
+    except (OSError, ValueError):  # an unreadable or damaged cache; a folder that is no repository's
+        return None
     return Path(found) if isinstance(found, str) else None
 
 
 def cached_repositories() -> list[str]:
-    """The repositories in the local cache."""
+    """The repositories in the local cache; none if it cannot be read."""
     from huggingface_hub import constants
 
-    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*"))
-    return [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders]
+    try:
+        names = sorted(os.listdir(constants.HF_HUB_CACHE))
+    except OSError:
+        return []
+    repositories = [
+        name.removeprefix("models--").replace("--", "/", 1) for name in names if name.startswith("models--")
+    ]
+    return [name for name in repositories if is_repo_id(name)]
 
 
 def _counting_bar(on_bytes: OnBytes) -> type:

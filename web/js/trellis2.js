@@ -23,9 +23,14 @@ function color() {
     app.canvas.setDirty(true, true);
 }
 
-app.registerExtension({
+const extension = {
     name: "trellis2.stages.colors",
     setup: color,
     // a colour palette that is loaded after the setup wipes the colours of all types it does not know
     afterConfigureGraph: color,
-});
+};
+
+// a second copy of the pack brings this file once more, and the editor refuses a name that it has
+if (!app.extensions?.some((each) => each.name === extension.name)) {
+    app.registerExtension(extension);
+}

@@ -6,18 +6,29 @@ python run.py image_to_glb.json chair.png chair.glb [--server 127.0.0.1:8188] [-
 
 import argparse
 import json
+import os
 import sys
 import uuid
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
-import websocket
+try:
+    import websocket
+except ImportError:
+    sys.exit("run.py needs the package websocket-client: pip install websocket-client")
+
+_TIMEOUT = 60  # seconds that an answer may take; a run may take any time
+_TEXT = 3  # ComfyUI's number for a message with a text for a node
 
 
 class GraphError(Exception):
     """The server refused the graph, or a node failed; the text says which and why."""
+
+
+class UsageError(Exception):
+    """What was asked for cannot work; found before anything is queued."""
 
 
 class Client:
@@ -40,19 +51,32 @@ class Client:
     def run(self, graph: dict, on_event=lambda kind, data: None) -> dict:
         """Queue a graph and wait for it; returns what its output nodes show, by node id.
 
-        on_event gets every message of the run: "progress" has value and max, "executing" has node.
+        on_event gets every message of the run: "progress" has value and max, "executing" has node, "text" has what a
+        node is doing.
 
         Raises:
-            GraphError: the graph is invalid, a node failed, or the run was interrupted.
+            GraphError: the graph or a branch of it is invalid, a node failed, or the run was interrupted.
+            OSError: the server cannot be reached, or the connection broke.
         """
-        channel = websocket.create_connection(f"ws://{self.server}/ws?clientId={self.id}")
+        channel = websocket.create_connection(f"ws://{self.server}/ws?clientId={self.id}", timeout=_TIMEOUT)
         try:
+            channel.settimeout(None)
             body = json.dumps({"prompt": graph, "client_id": self.id}).encode()
-            run_id, outputs = self._json("/prompt", body)["prompt_id"], {}
+            answer, outputs = self._json("/prompt", body), {}
+            run_id = answer["prompt_id"]
+            if answer.get("node_errors"):  # the server would run the other branches and call that a success
+                self._send("/queue", json.dumps({"delete": [run_id]}).encode())
+                self._send("/interrupt", json.dumps({"prompt_id": run_id}).encode())
+                raise GraphError("\n".join(_complaints(answer["node_errors"])))
             while True:
                 message = channel.recv()
-                if isinstance(message, bytes):  # a preview picture
+                if isinstance(message, bytes):
+                    if int.from_bytes(message[:4], "big") == _TEXT:  # others are preview pictures
+                        end = 8 + int.from_bytes(message[4:8], "big")
+                        on_event("text", {"node": message[8:end].decode(), "text": message[end:].decode()})
                     continue
+                if not message:
+                    raise ConnectionError("the server closed the connection")
                 message = json.loads(message)
                 kind, data = message["type"], message["data"]
                 if data.get("prompt_id") != run_id:
@@ -71,8 +95,7 @@ class Client:
 
     def fetch(self, file: dict) -> bytes:
         """The bytes of a file that an output node shows ({"filename", "subfolder", "type"})."""
-        with urlopen(f"http://{self.server}/view?{urlencode(file)}") as answer:
-            return answer.read()
+        return self._send(f"/view?{urlencode(file)}")
 
     def interrupt(self) -> None:
         """Stop the run in progress."""
@@ -82,13 +105,19 @@ class Client:
         """Version, device, memory, checkpoints and backends of the pack on the server."""
         return self._json("/trellis2/health")
 
+    def inputs(self, node_class: str) -> dict | None:
+        """The inputs of a class of nodes, name -> its type or options; None if the server has no such nodes."""
+        found = self._json(f"/object_info/{quote(node_class)}").get(node_class)
+        kinds = ("required", "optional")
+        return found and {name: spec[0] for kind in kinds for name, spec in found["input"].get(kind, {}).items()}
+
     def _json(self, path: str, body: bytes | None = None, kind: str = "application/json") -> dict:
         return json.loads(self._send(path, body, kind))
 
     def _send(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         request = Request(f"http://{self.server}{path}", body, {"Content-Type": kind})
         try:
-            with urlopen(request) as answer:
+            with urlopen(request, timeout=_TIMEOUT) as answer:
                 return answer.read()
         except HTTPError as error:
             raise GraphError(_refusal(error.read())) from error
@@ -99,18 +128,141 @@ def _refusal(answer: bytes) -> str:
     try:
         told = json.loads(answer)
         lines = [f"{told['error']['message']}: {told['error'].get('details', '')}".rstrip(": ")]
-        for node, found in (told.get("node_errors") or {}).items():
-            lines += [
-                f"{found['class_type']} ({node}): {each['message']}: {each['details']}" for each in found["errors"]
-            ]
-        return "\n".join(lines)
+        return "\n".join(lines + _complaints(told.get("node_errors") or {}))
     except (ValueError, KeyError, TypeError):
-        return answer.decode(errors="replace")
+        return answer.decode(errors="replace")[:500]
+
+
+def _complaints(errors: dict) -> list[str]:
+    """What the server has against each node."""
+    return [
+        f"{found['class_type']} ({node}): {each['message']}: {each['details']}"
+        for node, found in errors.items()
+        for each in found["errors"]
+    ]
 
 
 def glb_files(outputs: dict) -> list[dict]:
     """The GLB files among what the output nodes show."""
     return [file for shown in outputs.values() for file in shown.get("3d", [])]
+
+
+def read_graph(path: Path) -> dict:
+    """A graph in the API format. Raises UsageError for anything else."""
+    try:
+        graph = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The graph {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no graph: it is not JSON ({error}).") from error
+    if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
+        twin = path.parent / "api" / path.name
+        hint = f"Use {twin}" if twin.is_file() else "Export it from the editor with File > Export (API)"
+        raise UsageError(f"{path} is a graph in the editor's format, which a server does not run. {hint}.")
+    nodes = graph.values() if isinstance(graph, dict) else [None]
+    if not graph or not all(
+        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict) for node in nodes
+    ):
+        raise UsageError(f"{path} is no graph in the API format: node id -> class_type and inputs.")
+    return graph
+
+
+def read_changes(changes: list[str], graph: dict) -> list[tuple[str, str, str]]:
+    """NODE.INPUT=VALUE, each -> node, input, value. Raises UsageError for another form or a node that is not there."""
+    found = []
+    for change in changes:
+        place, equals, value = change.partition("=")
+        node, dot, name = place.partition(".")
+        if not (equals and dot and node and name):
+            raise UsageError(f"--set {change}: write NODE.INPUT=VALUE, for example 2.seed=7.")
+        if node not in graph:
+            listed = ", ".join(f"{key} ({each['class_type']})" for key, each in graph.items())
+            raise UsageError(f"--set {change}: the graph has no node {node}. It has {listed}.")
+        found.append((node, name, value))
+    return found
+
+
+def check_files(picture: Path, output: Path, graph: dict) -> None:
+    """Raises UsageError if the picture cannot be read or used, or the output not be written."""
+    if not picture.is_file():
+        raise UsageError(f"There is no picture {picture}.")
+    if not os.access(picture, os.R_OK):
+        raise UsageError(f"The picture {picture} cannot be read.")
+    if not any(node["class_type"] == "LoadImage" for node in graph.values()):
+        raise UsageError("The graph has no LoadImage node that could take the picture.")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; name a file.")
+    if not output.parent.is_dir():
+        raise UsageError(f"The folder {output.parent} does not exist; create it or choose another output.")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UsageError(f"{output} cannot be written.")
+
+
+def check_nodes(client: Client, graph: dict) -> dict[str, dict]:
+    """The inputs of every class of nodes in a graph. Raises UsageError if the server lacks one."""
+    found = {name: client.inputs(name) for name in sorted({node["class_type"] for node in graph.values()})}
+    if missing := [name for name, inputs in found.items() if inputs is None]:
+        raise UsageError(f"The ComfyUI at {client.server} has no {', '.join(missing)}. Is the pack installed there?")
+    return found
+
+
+def typed(node: str, name: str, value: str, inputs: dict):
+    """A value of --set as the input wants it. Raises UsageError if there is no such input, or the value is none."""
+    if name not in inputs:
+        raise UsageError(f"--set {node}.{name}: that node has no such input. It has {', '.join(inputs)}.")
+    is_text = inputs[name] in ("STRING", "COMBO") or isinstance(inputs[name], list)
+    try:
+        parsed = json.loads(value)
+    except ValueError as error:
+        if is_text:
+            return value  # shells take the quotes away
+        raise UsageError(
+            f"--set {node}.{name}={value}: the input is {inputs[name]}; write a JSON value (7, 0.5, true)."
+        ) from error
+    return value if is_text and not isinstance(parsed, (str, list)) else parsed
+
+
+def prepare(options: argparse.Namespace) -> tuple[Client, dict]:
+    """Check what can be checked, upload the picture; returns the client and the graph to queue."""
+    graph = read_graph(options.graph)
+    changes = read_changes(options.set, graph)
+    check_files(options.picture, options.output, graph)
+    client = Client(options.server.removeprefix("http://").rstrip("/"))
+    inputs = check_nodes(client, graph)
+    values = [(*change[:2], typed(*change, inputs[graph[change[0]]["class_type"]])) for change in changes]
+    uploaded = client.upload(options.picture)
+    for node in graph.values():
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = uploaded
+    for node, name, value in values:
+        graph[node]["inputs"][name] = value
+    return client, graph
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the command line asks for."""
+    client, graph = prepare(options)
+    doing = {}
+
+    def show(kind: str, data: dict) -> None:
+        if kind == "text":
+            doing[data["node"]] = f" {data['text']}"
+        if kind == "progress":
+            node = data["node"].split(".")[0]  # 2.0.0.5 is a node inside node 2
+            name = f"{graph[node]['class_type']}{doing.get(node, '')}"
+            print(f"\r{name}: {data['value'] / data['max']:4.0%}".ljust(60), end="", file=sys.stderr, flush=True)
+
+    files = glb_files(client.run(graph, show))
+    if not files:
+        raise GraphError("The run ended without a GLB: no node of the graph reported one.")
+    model = client.fetch(files[-1])
+    try:
+        options.output.write_bytes(model)
+    except OSError as error:
+        raise GraphError(
+            f"{options.output} cannot be written: {error.strerror}. The server keeps {files[-1]}."
+        ) from error
+    print(f"\n{options.output}", file=sys.stderr)
 
 
 def main() -> int:
@@ -120,32 +272,28 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--server", default="127.0.0.1:8188")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="for example 2.seed=7; VALUE is JSON"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        help="for example 2.seed=7; VALUE is JSON, or plain text for a text or a choice",
     )
     options = parser.parse_args()
-
-    client = Client(options.server)
-    graph = json.loads(options.graph.read_text(encoding="utf-8"))
-    for node in graph.values():
-        if node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = client.upload(options.picture)
-    for change in options.set:
-        place, value = change.split("=", 1)
-        node, name = place.split(".", 1)
-        graph[node]["inputs"][name] = json.loads(value)
-
-    def show(kind: str, data: dict) -> None:
-        if kind == "progress":
-            name = graph[data["node"].split(".")[0]]["class_type"]  # 2.0.0.5 is a node inside node 2
-            print(f"\r{name}: {data['value'] / data['max']:4.0%}   ", end="", file=sys.stderr)
-
     try:
-        files = glb_files(client.run(graph, show))
+        run(options)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
     except GraphError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    options.output.write_bytes(client.fetch(files[-1]))
-    print(f"\n{options.output}", file=sys.stderr)
+    except (OSError, ValueError, websocket.WebSocketException) as error:
+        print(
+            f"\nNo ComfyUI answers at {options.server} as it should: {getattr(error, 'reason', error)}. Start it, or "
+            "name another one with --server HOST:PORT.",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

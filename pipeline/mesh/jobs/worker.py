@@ -1,12 +1,40 @@
-"""Run one library call in a process of its own: `python worker.py JOB IN.npz OUT.npz`.
+"""Run one library call in a process of its own: `python worker.py JOB [PIPE]`, arrays in by stdin and out by stdout.
 
 Started as a plain script (no package around it), because these libraries hold Python's lock for seconds
 and one of them keeps its mesh in a global; the parent can kill this process at any time.
 """
 
+import json
+import os
+import signal
+import struct
 import sys
+import threading
 
-import numpy as np
+
+def end_with_parent(pipe):
+    """Go on in a child process that is killed, with the whole process group, when a pipe closes: when the process that
+    holds its other end is gone, however it ended. POSIX only.
+
+    A thread of the working process would not do: libraries hold Python's lock while they work.
+    """
+    child = os.fork()
+    if child == 0:
+        return
+
+    def wait_and_kill():
+        os.read(pipe, 1)  # nobody writes: returns when the other end is closed
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait_and_kill, daemon=True).start()
+    _, status = os.waitpid(child, 0)
+    os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+if __name__ == "__main__" and len(sys.argv) > 2:  # before numpy: a fork copies no threads
+    end_with_parent(int(sys.argv[2]))
+
+import numpy as np  # noqa: E402
 
 # Aggressiveness of fast-simplification on the unit box: low keeps the surface 4-9 times more accurately than its
 # default (7) but may stop above the target, so each rung continues from the last.
@@ -126,8 +154,37 @@ def split_faces(centres, limit):
     return groups
 
 
+def write_arrays(file, arrays):
+    """Names, dtypes and shapes as JSON behind its length (8 bytes), then the arrays' bytes: a pipe cannot seek, as npz
+    files want."""
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    header = json.dumps([[name, array.dtype.str, array.shape] for name, array in arrays.items()]).encode()
+    file.write(struct.pack("<Q", len(header)) + header)
+    for array in arrays.values():
+        file.write(memoryview(array.reshape(-1).view(np.uint8)))
+    file.flush()
+
+
+def read_arrays(file):
+    """What write_arrays wrote. Raises EOFError if it ends early."""
+    (length,) = struct.unpack("<Q", _read(file, np.empty(8, np.uint8)))
+    header = json.loads(_read(file, np.empty(length, np.uint8)).tobytes())
+    return {name: _read(file, np.empty(shape, dtype)) for name, dtype, shape in header}
+
+
+def _read(file, array):
+    """Fill an array."""
+    rest = memoryview(array.reshape(-1).view(np.uint8))
+    while len(rest):
+        count = file.readinto(rest)
+        if not count:
+            raise EOFError("the pipe was closed")
+        rest = rest[count:]
+    return array
+
+
 if __name__ == "__main__":
-    job, source, target = sys.argv[1:]
-    with np.load(source) as arrays:
-        result = {"simplify": simplify, "simplify_parts": simplify_parts, "unwrap": unwrap}[job](**arrays)
-    np.savez(target, **result)
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print belongs into the log
+    jobs = {"simplify": simplify, "simplify_parts": simplify_parts, "unwrap": unwrap}
+    write_arrays(output, jobs[sys.argv[1]](**read_arrays(sys.stdin.buffer)))

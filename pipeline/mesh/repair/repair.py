@@ -13,6 +13,7 @@ import torch
 from ..topology.columns import chunks, corners, cross, difference, dot
 from ..topology.half_edges import by_kernels, components, following
 from ..topology.manifold import Topology, face_measures
+from ..topology.steady import steady_sum
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
 _SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
@@ -71,7 +72,7 @@ def large_components(topology: Topology, area_share: float) -> torch.Tensor:
     """[components] bool: those with at least `area_share` of the mesh's area; the largest always is one. Bodies that
     only touch, in a vertex or an edge of more than two faces, are components of their own (see `match`)."""
     area = topology.area
-    keep = area >= area_share * area.sum()
+    keep = area >= area_share * steady_sum(area)
     if len(keep):
         keep[area.argmax()] = True
     return keep

@@ -11,6 +11,7 @@ import torch
 from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.half_edges import grouped
+from ..topology.steady import steady_sum
 
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 
@@ -165,7 +166,8 @@ class _Reduction:
         stars = self._find_stars()
         some = self._faces.reshape(-1, 3)[:: 1 + self._count // _SAMPLES].long()
         a, b, c = self._points[some].unbind(1)
-        least = torch.linalg.cross(b - a, c - a).norm(dim=1).mean(0, keepdim=True) * (0.5 * self._config.least_area)
+        doubled = steady_sum(torch.linalg.cross(b - a, c - a).norm(dim=1)) / len(some)
+        least = (doubled * (0.5 * self._config.least_area)).float().reshape(1)
         mesh = self._points, self._faces, stars.offsets, stars.corners, stars.edges
         self._launch(self._kernels.first_quadrics, len(quadrics), self._weights, *mesh, least, quadrics)
         return quadrics

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from .columns import chunks, corners, cross, difference, dot
 from .half_edges import HalfEdges, Sheets, border, components, following, preceding, two_colour
+from .steady import steady_angle
 
 _PAIRS = 1 << 20  # pairs of a face and a point compared at once
 _OPEN = 4.0  # radians by which a sheet that is all border counts as bent more
@@ -178,7 +179,7 @@ def _sorted_round_edges(vertices: torch.Tensor, edges: HalfEdges) -> _Around:
     arm = arm - (arm * axis).sum(1, keepdim=True) * axis
     first = _ring(edge)[1]
     side = torch.linalg.cross(axis, arm[first])
-    angle = torch.atan2((arm * side).sum(1), (arm * arm[first]).sum(1))
+    angle = steady_angle((arm * side).sum(1), (arm * arm[first]).sum(1))
     order = angle.argsort(stable=True)
     order = order[edge[order].argsort(stable=True)]
     return _Around(half[order], edge[order], angle[order])

@@ -17,14 +17,13 @@ from . import unwrap_kernels
 from .parameterise import Pieces, boxes
 
 _AT_ONCE = 256  # charts placed between two ticks
+_SIZE_STEP = 64  # pixels, of the texture sizes that errors recommend
 
 
 @dataclass(frozen=True)
 class PackConfig:
     """How charts are packed: which scales are tried, and where places are sought."""
 
-    # Cells along a side at most: larger textures are packed in cells of several texels.
-    largest_grid: int = 4096
     # The scale is first sought in cells of so many texels, which is faster by the square of it.
     coarse_cell: int = 4
     # Unless the texture then has fewer cells along a side than this.
@@ -55,6 +54,10 @@ class PackConfig:
     shrink: float = 0.6
     # Times the texture's area that the boxes of all charts may have together: bounds the memory.
     box_area: int = 16
+    # The same for textures of at least so many cells along a side,
+    large_grid: int = 8192
+    # which is less.
+    box_area_large: int = 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,6 @@ def pack(
     Raises:
         SettingsError: the charts do not fit at any scale.
     """
-    cell = -(-size // config.largest_grid)
 
     def attempt(cells: int, *scales: float) -> list[_Atlas]:
         grid, gap = size // cells, max(1, -(-padding // cells))
@@ -109,7 +111,7 @@ def pack(
 
     scale = math.sqrt(config.first_fill / area)
     smallest = scale * config.smallest_scale
-    coarse = cell * min(config.coarse_cell, max(2, padding // cell))
+    coarse = min(config.coarse_cell, max(2, padding))
     if size // coarse >= config.smallest_coarse_grid:
         rough = attempt(coarse, scale)[0]
         while not rough.hopeful and rough.scale > smallest:
@@ -121,9 +123,10 @@ def pack(
         if scale < smallest:
             raise SettingsError(
                 f"The {len(pieces.begin) - 1:,} charts of this mesh do not fit into {size} x {size} texels with "
-                f"{padding} between them at any scale: ask for a larger texture, less padding or fewer faces."
+                f"{padding} between them at any scale: ask for a larger texture ({_enough(pieces, padding)} pixels "
+                "should do), less padding or fewer faces."
             )
-        one, two = attempt(cell, scale, scale * config.second_scale)
+        one, two = attempt(1, scale, scale * config.second_scale)
         misses = 0 if two.fits else misses + 1
         if one.fits or two.fits:
             best = two if two.fits else one
@@ -134,7 +137,7 @@ def pack(
         if misses > patience or (patience == 0 and scale < two.scale * config.worthwhile):
             break
         scale = max(scale, two.scale * config.worthwhile)
-    return (best.placed(pieces.chart) + 0.5) * (cell / size)
+    return (best.placed(pieces.chart) + 0.5) / size
 
 
 class _Atlas:
@@ -158,7 +161,8 @@ class _Atlas:
         self._points = points
         texels = self._texels()
         low, sizes = chart_boxes(texels, pieces)
-        self._crowded = int(sizes.long().prod(1).sum()) > self._config.box_area * (grid + 2) ** 2
+        most = config.box_area if grid < config.large_grid else config.box_area_large
+        self._crowded = int(sizes.long().prod(1).sum()) > most * (grid + 2) ** 2
         if self._crowded:
             return
         outlines = _outlines(texels, pieces, labels, low, sizes)
@@ -228,6 +232,12 @@ class _Atlas:
         column = torch.stack([x, height - y, width - x, y], 1).gather(1, turn)
         row = torch.stack([y, x, height - y, width - x], 1).gather(1, turn)
         return torch.cat([column, row], 1) + found[chart, :2]
+
+
+def _enough(pieces: Pieces, padding: int) -> int:
+    """A texture size, of the usual steps, at which charts of a texel each fit with their padding."""
+    side = (1 + max(padding, 1)) * math.sqrt(len(pieces.begin) - 1)
+    return _SIZE_STEP * max(1, math.ceil(side / _SIZE_STEP))
 
 
 def _place(atlases: list[_Atlas], charts: int, tick: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...errors import EmptyResultError, SettingsError
+from ..bake.raster import MAX_SIZE
 from ..checks import check_mesh
 from .charts import ChartConfig, Dual, axes_of, dual_graph, merge, split
 from .pack import PackConfig, chart_boxes, overlapping, pack
@@ -19,10 +20,8 @@ _FINEST = 4096  # overlaps are sought at twice the texture's size, but not finer
 _HALVINGS = 10  # charts that still do not lie flat after so many cuts fall apart into single faces
 _REPACKS = 3  # attempts to pack beyond that
 _NEGLIGIBLE = 1e-12  # of the charts' area: a face turned over by rounding
-_LARGEST_CHECKED = 8192
 _FULL = 0.75  # share of the texture that charts will take, about
 _ROOM = 4  # times the texture's area, for the boxes of charts
-_SIZES = 1, 16384
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,13 @@ def unwrap(
     """Cut a mesh into charts that lie flat and pack them into a square texture.
 
     Any triangles will do: open, closed, non-manifold, disconnected, without area. No face is mirrored: in the picture
-    it looks as it does from the side from which it is counter-clockwise. No texel's centre is covered by two faces, at
-    `size` texels a side or, above 8192, at 8192. The same input gives the same result on one device, with any number of
-    threads. On a CPU torch runs on one thread meanwhile, the kernels on all cores.
+    it looks as it does from the side from which it is counter-clockwise. No texel's centre is covered by two faces. The
+    same input gives the same result on one device, with any number of threads. On a CPU torch runs on one thread
+    meanwhile, the kernels on all cores.
 
     Args:
         vertices: [V, 3] finite. faces: [F, 3] int. On a CPU or CUDA; packing runs on the CPU in either case.
-        size: texels along a side, 1 - 16384. padding: texels left free between charts, at least one.
+        size: texels along a side, 1 - MAX_SIZE. padding: texels left free between charts, at least one.
         tick: called between steps; may raise to cancel.
 
     Returns:
@@ -125,8 +124,8 @@ class _Mesh:
     @staticmethod
     def of(vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int) -> _Mesh:
         check_mesh(vertices, faces, some_faces=True)
-        if not _SIZES[0] <= size <= _SIZES[1]:
-            raise SettingsError(f"A texture of {size} pixels was asked for; {_SIZES[0]} to {_SIZES[1]:,} will work.")
+        if not 1 <= size <= MAX_SIZE:
+            raise SettingsError(f"A texture of {size} pixels was asked for; 1 to {MAX_SIZE:,} will work.")
         if padding < 0:
             raise SettingsError(f"A padding of {padding} texels was asked for; it must be 0 or more.")
         points, faces = vertices.detach().double(), faces.detach().int().contiguous()
@@ -197,7 +196,6 @@ def _covered_twice(
 
 def _overlapping(uvs: torch.Tensor, faces: torch.Tensor, size: int) -> torch.Tensor:
     """[F] bool: faces that share a texel's centre with another."""
-    size = min(size, _LARGEST_CHECKED)
     low = torch.zeros(1, 2, dtype=torch.int32, device=uvs.device)
     box = torch.zeros(len(faces), dtype=torch.int32, device=uvs.device)
     return overlapping(uvs.double() * size - 0.5, faces, box, low, torch.full_like(low, size))

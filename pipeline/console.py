@@ -1,0 +1,115 @@
+"""What the command line writes to: streams that must not end a run, files of which each is for itself, bars."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from .errors import OutputError
+from .runtime import Step
+
+
+@contextmanager
+def patient_console() -> Iterator[None]:
+    """While the block runs, what the console cannot show is escaped, and a console that is gone or full is no error:
+    neither may cost a result that is about to be written, or was."""
+    with redirect_stdout(_Patient.of(sys.stdout)) as out, redirect_stderr(_Patient.of(sys.stderr)) as err:
+        try:
+            yield
+        finally:
+            for stream in (out, err):
+                if stream is not None:
+                    stream.end()
+
+
+class _Patient:
+    """A text stream to which writing never fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @classmethod
+    def of(cls, stream: TextIO | None) -> _Patient | None:
+        return None if stream is None else cls(stream)  # a process without a console has none
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Flush; what cannot be written is dropped, for Python would try again when it ends, and complain."""
+        try:
+            self._stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+class Written:
+    """The files that were written, and what is wrong with others: one that cannot be written must not cost the rest."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self.errors: list[OutputError] = []
+
+    def __enter__(self) -> Written:
+        return self
+
+    @contextmanager
+    def or_not(self) -> Iterator[None]:
+        try:
+            yield
+        except OutputError as error:
+            self.errors.append(error)
+
+    def __exit__(self, *exception) -> None:
+        for error in self.errors:
+            print(f"error: {error}", file=sys.stderr)
+
+
+class Bars:
+    """One progress bar a stage, with the time left; silent where nobody looks.
+
+    check: called at every step; what it raises stops the run.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._stage, self._bar, self._check = "", None, check
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __call__(self, step: Step) -> None:
+        self._check()
+        if step.stage != self._stage:
+            self.close()
+            self._stage = step.stage
+            self._bar = tqdm(total=step.total, desc=step.stage, disable=None, leave=True, file=sys.stderr)
+        self._bar.update(step.step - self._bar.n)
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,140 @@
+"""What can be checked before the first stage: settings, and whether this machine and checkpoint can follow them.
+
+The command line and the nodes call `preflight` before they load anything; each stage checks its own inputs with the
+same functions, for those who call it alone.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..backends import Backends
+from ..errors import BackendError, SettingsError
+from ..mesh import CLEAN, CLOSEST, NEAREST, RASTER, SIMPLIFY, SOLID, UNWRAP
+from ..render import RENDER, check_picture
+from ..runtime import free_memory
+from ..spec import MAX_TOKENS, Route
+from ..warp import unavailable_reason
+from ..weights import Checkpoint
+from .values import SHELLS, ExportSettings
+
+PICTURE_BUDGET = 8_000_000_000  # bytes of all frames of a drawing together
+_DRAWING = 220  # bytes a pixel while one is drawn by four workers: their samples, light, the finished picture
+
+
+def preflight(
+    checkpoint: Checkpoint,
+    route: Route,
+    export: ExportSettings | None = None,
+    *,
+    texture: bool = True,
+    max_tokens: int = MAX_TOKENS,
+    pictures: bool = False,
+    backends: Backends | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Everything that a run from pictures to a file can be refused for without running it. Loads no weights.
+
+    Args:
+        export: how the mesh becomes a file (whose numbers ExportSettings has checked); None: it does not.
+        pictures: whether the result is to be drawn.
+        backends, device: the table of the run and where it runs; None: not checked.
+
+    Raises:
+        CheckpointError: the checkpoint lacks a network of the route.
+        SettingsError: settings that cannot work, or that contradict each other.
+        BackendError: something that is missing here is needed.
+    """
+    check_tokens(max_tokens)
+    if export is not None:
+        check_export(export, texture)
+    if pictures and (reason := unavailable_reason()):
+        raise BackendError(f"Pictures of the result need Warp: {reason}")
+    checkpoint.require(route, texture)
+    if backends is not None:
+        for op in _operations(export, texture, pictures):
+            backends.check(op, geometry_device(device))
+
+
+def _operations(export: ExportSettings | None, texture: bool, pictures: bool) -> list[str]:
+    """Rows of the backend table that the post-processing cannot do without."""
+    if export is None:
+        return []
+    wanted = [CLEAN, SIMPLIFY]
+    wanted += [SOLID] if export.shells == "solid" else []
+    wanted += [UNWRAP, RASTER, NEAREST] if texture and not export.vertex_colors else []
+    wanted += [CLOSEST] if export.normal_map or export.occlusion else []
+    return [*wanted, *([RENDER] if pictures else [])]
+
+
+def geometry_device(device: torch.device | str) -> torch.device:
+    """Where a run on a device works on meshes: fp64 and Warp are needed, which MPS lacks."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def check_export(export: ExportSettings, texture: bool = True) -> None:
+    """Raises as preflight. texture: whether there will be colours."""
+    check_shells(export.shells)
+    unused = [name for name in ("normal_map", "occlusion") if getattr(export, name)]
+    if unused and (export.vertex_colors or not texture):
+        why = "vertex colours take the place of textures" if export.vertex_colors else "there is no texture"
+        raise SettingsError(f"{' and '.join(unused)} would have no effect: {why}. Leave one of the two out.")
+    if export.vertex_colors and not texture:
+        raise SettingsError("vertex_colors would have no effect without texture. Leave one of the two out.")
+    check_maps(export.normal_map, export.occlusion)
+
+
+def check_shells(shells: str) -> None:
+    """Raises SettingsError for an unknown name, BackendError for "solid" without Warp."""
+    if shells not in SHELLS:
+        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
+    if shells == "solid" and (reason := unavailable_reason()):
+        raise BackendError(f"A solid mesh needs Warp: {reason}")
+
+
+def check_maps(normal_map: bool, occlusion: bool) -> None:
+    """Raises BackendError if one of them is asked for and Warp is missing."""
+    if (normal_map or occlusion) and (reason := unavailable_reason()):
+        raise BackendError(f"Normal maps and occlusion need Warp: {reason}")
+
+
+def check_tokens(max_tokens: int) -> None:
+    if max_tokens < 1:
+        raise SettingsError(f"max_tokens must be at least 1, got {max_tokens}.")
+
+
+def check_frames(frames: int, size: int, bytes_a_pixel: int) -> None:
+    """Whether frames x size x size pixels can be drawn at all.
+
+    Args:
+        bytes_a_pixel: of what is kept: 4 for the renderer's own uint8 RGBA, 16 for ComfyUI's float IMAGE and MASK.
+
+    Raises:
+        SettingsError: no such picture exists, or all frames are more than PICTURE_BUDGET. BackendError: without Warp.
+    """
+    if reason := unavailable_reason():
+        raise BackendError(f"The renderer needs Warp: {reason}")
+    check_picture(size, "shaded", None, frames)
+    if frames * size**2 * bytes_a_pixel > PICTURE_BUDGET:
+        raise SettingsError(
+            f"{_told(frames, size, bytes_a_pixel)}; at most {PICTURE_BUDGET / 1e9:.0f} GB are drawn at once, "
+            f"{PICTURE_BUDGET // (size**2 * bytes_a_pixel)} frames of this size. Ask for fewer frames or smaller "
+            "pictures."
+        )
+
+
+def check_pictures(frames: int, size: int, bytes_a_pixel: int = 4) -> None:
+    """As check_frames; raises SettingsError also where main memory, as it is now, does not hold them."""
+    check_frames(frames, size, bytes_a_pixel)
+    free, drawing = free_memory(), size**2 * _DRAWING
+    if frames * size**2 * bytes_a_pixel + drawing > free:
+        raise SettingsError(
+            f"{_told(frames, size, bytes_a_pixel)}, and drawing one takes {drawing / 1e9:.1f} GB; {free / 1e9:.1f} GB "
+            "of memory are free. Ask for fewer frames or smaller pictures."
+        )
+
+
+def _told(frames: int, size: int, bytes_a_pixel: int) -> str:
+    kept = frames * size**2 * bytes_a_pixel
+    return f"{frames} frames of {size} x {size} pixels take {kept / 1e9:.1f} GB ({bytes_a_pixel} bytes a pixel)"

@@ -1,0 +1,80 @@
+"""Pictures of results: stills and turntables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..export import AlphaMode
+from ..mesh.repair.repair import compact
+from ..render import RENDER, Camera, Subject
+from ..runtime import Runtime
+from .checks import check_pictures, geometry_device
+from .values import Mesh, TexturedMesh
+
+
+def draw(
+    runtime: Runtime,
+    result: Mesh | TexturedMesh,
+    frames: int = 4,
+    size: int = 512,
+    mode: str | None = None,
+    camera: Camera | None = None,
+    alpha_mode: AlphaMode = AlphaMode.OPAQUE,
+) -> np.ndarray:
+    """Pictures of a result on a turntable: [frames, size, size, 4] uint8, sRGB and straight alpha.
+
+    Args:
+        frames, size, mode, camera: as for render.turntable; without a mode "pbr" if there are colours, else "shaded".
+
+    Raises:
+        SettingsError: see check_pictures.
+    """
+    check_pictures(frames, size)
+    pictures = np.empty((frames, size, size, 4), np.uint8)
+    draw_each(runtime, result, pictures.__setitem__, frames, size, mode, camera, alpha_mode)
+    return pictures
+
+
+def draw_each(
+    runtime: Runtime,
+    result: Mesh | TexturedMesh,
+    receive: Callable[[int, np.ndarray], None],
+    frames: int = 4,
+    size: int = 512,
+    mode: str | None = None,
+    camera: Camera | None = None,
+    alpha_mode: AlphaMode = AlphaMode.OPAQUE,
+) -> None:
+    """As draw, but each picture [size, size, 4] is handed to receive(number, picture), and none is kept."""
+    device = geometry_device(runtime.device)
+    with runtime.stage("draw", frames, "Ask for smaller pictures."):
+        subject = _subject(result, device, alpha_mode)
+        coloured = subject.maps is not None or subject.colours is not None
+        done = 0
+        drawn = runtime.backends.pick(RENDER, device)(
+            *(subject, frames, size, mode or ("pbr" if coloured else "shaded")),
+            camera=camera or Camera(0.0),
+            tick=lambda: runtime.step("draw", done, frames),
+        )
+        for number, picture in enumerate(drawn):
+            receive(number, picture)
+            done = number + 1
+            runtime.step("draw", done, frames)
+
+
+def _subject(result: Mesh | TexturedMesh, device: torch.device, alpha_mode: AlphaMode) -> Subject:
+    """What the renderer shows of a result."""
+    if isinstance(result, Mesh):
+        mesh = result.to(device)
+        rows = mesh.vertices if mesh.attrs is None else torch.cat([mesh.vertices, mesh.attrs], 1)
+        rows, faces = compact(rows, mesh.faces)  # raw meshes have vertices without faces
+        return Subject(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
+    first = result.levels[0]
+    mesh = first.mesh.to(device)
+    return Subject(
+        *(mesh.vertices, mesh.faces, first.normals.to(device), first.uvs.to(device), result.maps),
+        alpha_mode=alpha_mode.value,
+    )
