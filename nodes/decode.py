@@ -7,9 +7,9 @@ from PIL import Image
 
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
-from ..pipeline.geometry.surface import ABSENT
 from ..pipeline.image import on_black
 from ..pipeline.render import Camera
+from ..pipeline.warp import unavailable_reason
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -48,7 +48,7 @@ class DecodeShape(io.ComfyNode):
 
 def _picture(mesh: stages.Mesh, progress: Progress) -> Image.Image | None:
     """The raw mesh, if there is anything to see and to draw it with; what is wrong with it the next node says."""
-    if ABSENT or not progress.pictures or len(mesh.faces) == 0:
+    if unavailable_reason() or not progress.pictures or len(mesh.faces) == 0:
         return None
     try:
         drawn = run(stages.draw, None, progress, mesh, frames=1, size=pictures.SIDE, camera=Camera())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 
 import torch
@@ -23,13 +23,18 @@ PLAIN = "torch"  # the name of every twin
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run an operation; `function` is None when it cannot run here and `absent` says why."""
+    """One way to run an operation. `absent` says why it cannot run here, or is asked then; "" if it can."""
 
     name: str
-    function: Callable | None
-    absent: str = ""
+    function: Callable | None  # None only where it is known from the start that it is absent
+    absent: str | Callable[[], str] = ""
     devices: tuple[str, ...] = ()  # device types it runs on; () means every one
     suits: Callable[..., bool] | None = None  # of a call's arguments: False leaves the call to the rows behind it
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot run here, "" if it can."""
+        return self.absent() if callable(self.absent) else self.absent
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Operation:
 
     `example(device)` gives the positional arguments of a small problem on which a row must agree
     with the twin: max |row - twin| <= tolerance * max |twin|, for each tensor that they return.
+    `check(function, device)`, where no twin defines the one right answer, tries a row on a small problem
+    and returns "" or what its answer lacks.
     """
 
     name: str
@@ -45,6 +52,7 @@ class Operation:
     twin: Callable | None = None
     example: Callable[[torch.device], tuple] | None = None
     tolerance: float = 0.0
+    check: Callable[[Callable, torch.device], str] | None = None
 
     def __post_init__(self) -> None:
         if self.twin is not None and all(row.name != PLAIN for row in self.rows):
@@ -88,7 +96,6 @@ class Backends:
         self.operations = {operation.name: operation for operation in operations}
         self.choices = dict(choices or {})
         self.used: dict[str, str] = {}  # op -> name of the row that ran last
-        self._verdict: dict[tuple[str, str, str], str] = {}  # (op, name, device type) -> "" or what is wrong
         for op, name in self.choices.items():
             if op not in self.operations:
                 raise BackendError(f"There is no operation {op!r}; the table has {', '.join(self.operations)}.")
@@ -96,7 +103,7 @@ class Backends:
 
     def available(self, op: str) -> dict[str, str]:
         """{row name: "" if it can run, else the reason why not}."""
-        return {row.name: row.absent if row.function is None else "" for row in self.operations[op].rows}
+        return {row.name: row.reason for row in self.operations[op].rows}
 
     def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
         """The function for an operation on a device.
@@ -129,18 +136,34 @@ class Backends:
         """Raises BackendError if nothing can run an operation: worth knowing before a long run."""
         self._select(op, torch.device(device), self.choices.get(op))
 
+    def reason(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> str:
+        """ "" if a row, or the row of this name, can run an operation on a device, else why none can."""
+        device = torch.device(device)
+        if name is not None:
+            return self._problem(op, self._row(op, name), device)
+        problems = self._problems(op, device)
+        return "" if "" in problems.values() else "; ".join(problems.values())
+
+    def _problems(self, op: str, device: torch.device) -> dict[str, str]:
+        """What keeps each row that may be taken from running, up to the first that nothing does."""
+        problems = {}
+        for row in self.operations[op].rows:
+            if self.choices.get(op, row.name) == row.name:
+                problems[row.name] = self._problem(op, row, device)
+                if not problems[row.name]:
+                    break
+        return problems
+
     def _select(self, op: str, device: torch.device, name: str | None) -> Backend:
         if name is not None:
             row = self._row(op, name)
             if problem := self._problem(op, row, device):
                 raise BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problem}")
             return row
-        problems = {}
-        for row in self.operations[op].rows:
-            problem = self._problem(op, row, device)
+        problems = self._problems(op, device)
+        for row, problem in problems.items():
             if not problem:
-                return row
-            problems[row.name] = problem
+                return self._row(op, row)
         listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         raise BackendError(f"Nothing here can run {op!r} on {device.type}. {listed}")
 
@@ -151,33 +174,41 @@ class Backends:
         raise BackendError(f"{op!r} has no backend {name!r}; it has {', '.join(self.available(op))}.")
 
     def _problem(self, op: str, row: Backend, device: torch.device) -> str:
-        if row.function is None:
-            return row.absent
+        if row.reason:
+            return row.reason
         if row.devices and device.type not in row.devices:
             return f"it runs on {', '.join(row.devices)} only."
-        key = (op, row.name, device.type)
-        if key not in self._verdict:
-            self._verdict[key] = self._compare(self.operations[op], row, device)
-            if self._verdict[key]:
-                log.warning("Backend %s of %s is disabled on %s: %s", row.name, op, device.type, self._verdict[key])
-        return self._verdict[key]
+        return _verdict(replace(self.operations[op], rows=()), row, device.type)
 
-    @staticmethod
-    def _compare(operation: Operation, row: Backend, device: torch.device) -> str:
-        if operation.example is None or row.function is operation.twin:
-            return ""
+
+@cache
+def _verdict(operation: Operation, row: Backend, device: str) -> str:
+    """ "" or what is wrong with a row: tried once in a process, wherever the table is made anew."""
+    try:
+        problem = _compared(operation, row, torch.device(device))
+    except (RuntimeError, BackendError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
+        problem = f"it failed: {error}".splitlines()[0]
+    if problem:
+        log.warning("Backend %s of %s is disabled on %s: %s", row.name, operation.name, device, problem)
+    return problem
+
+
+def _compared(operation: Operation, row: Backend, device: torch.device) -> str:
+    if operation.check is not None:
         with torch.no_grad():
-            expected = _tensors(operation.twin(*operation.example(device)))  # each its own: some work in place
-            try:
-                found = _tensors(row.function(*operation.example(device)))
-            except RuntimeError as error:  # how torch, Triton and Warp report a kernel that this device cannot run
-                return f"it failed: {error}".splitlines()[0]
-        for right, answer in zip(expected, found):
-            limit = operation.tolerance * right.abs().max().item()
-            error = (answer - right).abs().max().item() if answer.shape == right.shape else float("inf")
-            if not error <= limit:  # NaN too
-                return f"its answer is off by {error:.3g} where {limit:.3g} is allowed."
+            return operation.check(row.function, device)
+    if operation.example is None or row.function is operation.twin:
         return ""
+    with torch.no_grad():  # each its own example: some work in place
+        expected, found = (
+            _tensors(function(*operation.example(device))) for function in (operation.twin, row.function)
+        )
+    for right, answer in zip(expected, found):
+        limit = operation.tolerance * right.abs().max().item()
+        error = (answer - right).abs().max().item() if answer.shape == right.shape else float("inf")
+        if not error <= limit:  # NaN too
+            return f"its answer is off by {error:.3g} where {limit:.3g} is allowed."
+    return ""
 
 
 def _tensors(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

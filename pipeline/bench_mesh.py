@@ -15,14 +15,16 @@ from pathlib import Path
 
 import torch
 
-from . import geometry, stages
+from . import stages
 from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
 from .errors import SettingsError
 from .export.files import check_writable, writing
-from .geometry.report import MeshReport, measure
-from .geometry.surface import ABSENT, Surface
+from .mesh import SIMPLIFY, UNWRAP, Mesh
+from .mesh.query.surface import Surface
+from .mesh.report import MeshReport
 from .runtime import PeakMemory, Runtime, synchronise
 from .sparse import SparseTensor, Voxels
+from .warp import unavailable_reason
 
 SIDES = {"100 k": 92, "1 M": 288, "3 M": 500, "10 M": 909}  # cells along a side that give a mesh about so many faces
 _SAMPLES = 300_000
@@ -48,8 +50,8 @@ def run(runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | No
     """
     if report:
         check_writable(report)
-    if ABSENT:
-        raise SettingsError(f"There is nothing to measure without Warp: {ABSENT}")
+    if unavailable_reason():
+        raise SettingsError(f"There is nothing to measure without Warp: {unavailable_reason()}")
     device = runtime.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
     print(f"Post-processing; {where}, torch {torch.__version__}, {date.today()}\n")
@@ -83,14 +85,14 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
     whole = _process(runtime, raw, len(raw.faces)).to(runtime.device)  # clean, and with all of its faces
     yield replace(row, notes=f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
     if yardsticks:
-        simplify = runtime.backends.pick(geometry.SIMPLIFY, "cpu", "fast-simplification")
-        vertices, faces = whole.vertices.cpu(), whole.faces.cpu()
+        simplify = runtime.backends.pick(SIMPLIFY, "cpu", "fast-simplification")
+        at_first = Mesh(whole.vertices, whole.faces).to("cpu")
         row, found = _measure(
             runtime,
             f"of this the simplifying, by fast-simplification to {len(mesh.faces):,}",
-            lambda: simplify(vertices, faces, len(mesh.faces), lambda: None),
+            lambda: simplify(at_first, len(mesh.faces), lambda: None),
         )
-        yield replace(row, notes=_distance(whole, stages.Mesh(*found)))
+        yield replace(row, notes=_distance(whole, stages.Mesh(found.vertices, found.faces)))
         if name == "1 M" and find_spec("trimesh"):
             row, report = _measure(runtime, "of this the repairs, by trimesh", lambda: _trimesh(raw), calls=1)
             yield replace(row, notes=_report_notes(report.as_dict()))
@@ -107,9 +109,9 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
     for count in {"1 M": (200_000, 500_000), "10 M": (1_000_000,)}.get(name, ()):
         other = mesh if count == target else _process(runtime, raw, count)
         here = other.to(runtime.device)
-        choices = {"": runtime.backends.pick(geometry.UNWRAP, runtime.device, "warp")}
+        choices = {"": runtime.backends.pick(UNWRAP, runtime.device, "warp")}
         if yardsticks and count == 200_000:
-            split = runtime.backends.pick(geometry.UNWRAP, "cpu", "xatlas")
+            split = runtime.backends.pick(UNWRAP, "cpu", "xatlas")
             choices |= {" by xatlas, split": split, " by xatlas, whole": partial(split, chunk_faces=count)}
         for by, unwrap in choices.items():
             row, found = _measure(
@@ -167,7 +169,7 @@ def _trimesh(raw: stages.Mesh) -> MeshReport:
     mesh = trimesh.Trimesh(raw.vertices.cpu().numpy(), raw.faces.cpu().numpy(), process=True, validate=True)
     trimesh.repair.fill_holes(mesh)
     trimesh.repair.fix_normals(mesh)
-    return measure(torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).int())
+    return Mesh(torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).int()).report
 
 
 def _mesh_notes(mesh: stages.Mesh) -> str:

@@ -131,6 +131,12 @@ def picture() -> Path:
     return GOLDEN / "image_rgba.png"
 
 
+@pytest.fixture
+def no_warp(monkeypatch):
+    """As if Warp were not installed: importing it fails, and everybody who asks is told so."""
+    monkeypatch.setitem(sys.modules, "warp", None)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """For small networks, which gain little by several threads, and lose much where other processes run."""

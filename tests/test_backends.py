@@ -1,13 +1,18 @@
 """The backend table: choice, absence, and the comparison with the twin."""
 
 import logging
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.backends import Backend, Backends, Operation
 from pipeline.errors import BackendError
-from pipeline.geometry import OPERATIONS as MESH_OPERATIONS
+from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
+from pipeline.mesh import Mesh
+from pipeline.mesh.bake.bake import Original
+from pipeline.render import OPERATIONS as RENDER_OPERATIONS
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
 
 
@@ -107,7 +112,78 @@ def test_check_looks_without_using():
         table(Backend("gpu", lambda x: x, devices=("cuda",)), choices={"double": "gpu"}).check("double")
 
 
+def refused(operation, wrong):
+    """What the table says about a row that gives wrong answers."""
+    rows = (Backend("wrong", wrong),)
+    return Backends([replace(operation, rows=rows)]).reason(operation.name)
+
+
+def inner_of(mesh, resolution):
+    return Mesh(mesh.vertices[8:], mesh.faces[12:] - 8), {}
+
+
+def overlapping(vertices, faces, *more):
+    """Every face the same triangle of the texture."""
+    uvs = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]).repeat(len(faces), 1)
+    return faces.long().reshape(-1), torch.arange(3 * len(faces)).reshape(-1, 3), uvs, {}
+
+
+class Elsewhere(Original):
+    def snap(self, points, limit):
+        return points, None, None
+
+
+WRONG = {
+    "clean": lambda mesh, settings: mesh,
+    "outer_shell": inner_of,
+    "solid": lambda mesh, resolution: (mesh, {}),
+    "simplify": lambda mesh, target, tick: Mesh(mesh.vertices, mesh.faces[:target]),
+    "unwrap": overlapping,
+    "closest": Elsewhere,
+    "render": lambda *given, **more: np.zeros((1, 32, 32, 4), np.uint8),
+}
+CHECKED = [operation for operation in (*MESH_OPERATIONS, *RENDER_OPERATIONS) if operation.check]
+
+
+@pytest.mark.parametrize("operation", CHECKED, ids=lambda operation: operation.name)
+def test_checks_tell_right_from_wrong(operation):
+    """Each row that can run here passes its operation's check, a wrong one is named and not used."""
+    backends = Backends([operation])
+    for name, reason in backends.available(operation.name).items():
+        row = next(row for row in operation.rows if row.name == name)
+        if not reason and (not row.devices or "cpu" in row.devices):
+            assert backends.pick(operation.name, name=name)
+    assert refused(operation, WRONG[operation.name])
+
+
+def test_every_operation_has_an_oracle():
+    for operation in (*SPARSE_OPERATIONS, *MESH_OPERATIONS, *RENDER_OPERATIONS):
+        assert operation.check or (operation.twin and operation.example), operation.name
+
+
+def test_a_row_is_tried_once_in_a_process():
+    calls = []
+
+    def fast(x):
+        calls.append(x)
+        return 2 * x
+
+    operation = Operation("double", (Backend("fast", fast),), double, lambda device: (torch.ones(3),))
+    for _ in range(3):
+        Backends([operation]).pick("double")
+    assert len(calls) == 1
+
+
+def test_the_reason_why_nothing_can_run():
+    rows = Backend("one", None, "no one"), Backend("gpu", double, devices=("cuda",))
+    backends = Backends([Operation("double", rows)])
+    assert backends.reason("double") == "no one; it runs on cuda only." and backends.reason("double", "cuda") == ""
+    assert table(Backend("gone", None, "gone")).reason("double") == ""
+    chosen = table(Backend("gone", None, "it is gone"), choices={"double": "gone"})
+    assert chosen.reason("double") == "it is gone"
+
+
 def test_every_operation_can_run_here():
-    backends = Backends((*SPARSE_OPERATIONS, *MESH_OPERATIONS))
+    backends = Backends((*SPARSE_OPERATIONS, *MESH_OPERATIONS, *RENDER_OPERATIONS))
     for op in backends.operations:
         assert "" in backends.available(op).values(), backends.available(op)

@@ -131,14 +131,9 @@ def test_the_least_that_a_ball_can_be():
 
 def test_textures_too_small_and_too_large():
     done = stages.process_mesh(runtime(), ball(), 500, resolution=RESOLUTION)
-    for size, error, words in (
-        (0, SettingsError, "0"),
-        (1, SettingsError, "fit"),
-        (16385, SettingsError, "16384|16385"),
-    ):
-        with pytest.raises(error, match=words):
+    for size in (0, 63, 16385):
+        with pytest.raises(SettingsError, match="must lie in 64-16384"):
             stages.bake_texture(runtime(), done, voxels_on(done.vertices), size)
-    for size in (63, 16385):
         with pytest.raises(SettingsError, match="must lie in 64-16384"):
             stages.ExportSettings(texture_size=size)
 

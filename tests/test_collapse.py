@@ -5,11 +5,14 @@ from collections import Counter
 
 import pytest
 import torch
+from meshes import collapse
 
 from pipeline import bench_shapes
 from pipeline.errors import MeshError, SettingsError
-from pipeline.geometry.collapse import collapse
-from pipeline.geometry.surface import Surface
+from pipeline.mesh import Mesh
+from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.simplify.collapse import CollapseConfig
+from pipeline.mesh.simplify.collapse import collapse as reduced
 
 pytest.importorskip("warp")
 
@@ -105,6 +108,13 @@ def test_a_sphere_stays_closed_and_round(target):
     assert (vertices.norm(dim=1) - 1).abs().max() < 8 / target + 0.002
 
 
+def test_the_numbers_of_a_config_count():
+    """Where faces may hardly turn, or stars not grow, less can be collapsed."""
+    mesh = Mesh(*sphere())
+    for config in (CollapseConfig(max_normal_change_cos=0.999), CollapseConfig(largest_star=10)):
+        assert len(reduced(mesh, 20, quiet, config).faces) > 100 > len(reduced(mesh, 20, quiet).faces)
+
+
 def test_a_torus_keeps_its_hole():
     source = torus()
     vertices, faces = collapse(*source, 300, quiet)
@@ -190,7 +200,7 @@ def test_the_volume_stays_and_so_does_the_input():
 
 def test_it_is_as_near_as_fast_simplification():
     pytest.importorskip("fast_simplification")
-    from pipeline.geometry.worker import simplify
+    from pipeline.mesh.jobs.worker import simplify
 
     vertices, faces = bench_shapes.surface_net(bench_shapes.bench_field, 56)
     source = Surface(vertices, faces)

@@ -11,9 +11,9 @@ import torch
 pytest.importorskip("warp")
 from pipeline import stages
 from pipeline.bench_shapes import bench_field, spoil, surface_net
-from pipeline.geometry.half_edges import grouped
-from pipeline.geometry.manifold import face_measures
-from pipeline.geometry.steady import steady_angle, steady_sum
+from pipeline.mesh.topology.half_edges import grouped
+from pipeline.mesh.topology.manifold import face_measures
+from pipeline.mesh.topology.steady import steady_angle, steady_sum
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 
@@ -25,9 +25,9 @@ import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 sys.path.insert(0, sys.argv[1])
 import torch
-from pipeline.geometry.clean import clean
-from pipeline.geometry.collapse import collapse
-from pipeline.geometry.report import measure
+from pipeline.mesh import Mesh
+from pipeline.mesh.repair.clean import clean
+from pipeline.mesh.simplify.collapse import collapse
 n = torch.arange(120)
 i, j = (each.reshape(-1) for each in torch.meshgrid(n, n, indexing="ij"))
 a, b = i * torch.pi / 60, j * torch.pi / 60
@@ -35,9 +35,8 @@ vertices = torch.stack([(1 + 0.4 * b.cos()) * a.cos(), (1 + 0.4 * b.cos()) * a.s
 at = lambda i, j: i % 120 * 120 + j % 120
 p, q, r, s = at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)
 faces = torch.cat([torch.stack([p, q, r], 1), torch.stack([p, r, s], 1)]).int()
-mesh = clean(vertices, faces)
-vertices, faces = collapse(mesh.vertices, mesh.faces, 2000, lambda: None)
-report = measure(vertices, faces)
+mesh = clean(Mesh(vertices, faces))
+report = collapse(mesh, 2000, lambda: None).report
 print(len(mesh.faces), report.faces, report.euler, report.watertight, report.non_manifold_edges)
 """
 
@@ -124,7 +123,7 @@ def test_areas_are_the_same_on_any_number_of_threads(raw, machine):
     found = []
     for threads in (1, 3):
         machine(threads, threads)
-        found.append(face_measures(mesh.vertices, mesh.faces, group, 1))
+        found.append(face_measures(mesh.vertices, mesh.faces, group, 1, True))
     assert all(torch.equal(one, other) for one, other in zip(*found))
 
 

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from pipeline import stages
+from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import OutOfMemoryError
-from pipeline.geometry.dual_grid import dual_grid_to_mesh
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.repair import drop_bad_faces, fill_small_holes, orient
 from pipeline.image import prepare, read_picture
+from pipeline.mesh import Mesh
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
+from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels, subdivide
@@ -70,7 +72,7 @@ def test_trilinear(generator, dtype):
 
 
 def test_maps_and_meshes_are_equal(generator):
-    """Integer work has one right answer: subdivisions, neighbours, dual grid, holes, winding, raster."""
+    """Integer work has one right answer: subdivisions, neighbours, dual grid, cleaning, raster."""
     voxels = voxels_of(generator, 24)
     there = voxels.to("cuda")
     occupied = torch.rand(len(voxels), 8, generator=generator) < 0.5
@@ -84,10 +86,11 @@ def test_maps_and_meshes_are_equal(generator):
     away = dual_grid_to_mesh(there, offsets.cuda(), crossed.cuda() > 0.4, 24, split.cuda())
     assert torch.equal(here[1], away[1].cpu())
     torch.testing.assert_close(here[0], away[0].cpu(), atol=1e-7, rtol=0)
-    filled, filled_away = fill_small_holes(*here, 0.3), fill_small_holes(*away, 0.3)
-    assert filled[2] == filled_away[2] > 0 and torch.equal(filled[1], filled_away[1].cpu())
-    faces, faces_away = (orient(v, drop_bad_faces(v, f)) for v, f, _ in (filled, filled_away))
-    assert torch.equal(faces, faces_away.cpu())
+    settings = CleanSettings(max_hole_perimeter=0.15)
+    raw = spoil(*surface_net(bench_field, 40))
+    done, done_away = (clean(Mesh(*raw).to(device), settings) for device in ("cpu", "cuda"))
+    assert done.changes == done_away.changes and torch.equal(done.faces, done_away.faces.cpu())
+    torch.testing.assert_close(done.vertices, done_away.vertices.cpu(), atol=1e-6, rtol=0)
     uvs, triangles = torch.rand(900, 2, generator=generator), torch.arange(900).reshape(-1, 3)
     apart = uvs.reshape(-1, 3, 2) * 0.05 + torch.rand(300, 1, 2, generator=generator) * 0.9
     apart = apart.reshape(-1, 2)

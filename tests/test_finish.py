@@ -12,17 +12,19 @@ import trimesh
 from PIL import Image
 
 pytest.importorskip("warp")
-from pipeline import geometry, stages
+from pipeline import stages
 from pipeline.backends import Backend, Backends, Operation
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
-from pipeline.geometry.operations import triangle_by_triangle
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.surface import Surface
+from pipeline.mesh import UNWRAP
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.uv.fallback import triangle_by_triangle
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import checks, finish, watched
+from pipeline.stages import checks, watched
+from pipeline.warp import unavailable_reason
 
 SIDE = 48
 
@@ -378,12 +380,11 @@ def test_what_fits_is_not_refused(monkeypatch):
     stages.check_pictures(360, 1024, 16)
 
 
-def test_without_warp(nested, damaged, monkeypatch):
-    for module in (finish, checks):
-        monkeypatch.setattr(module, "ABSENT", "warp is not installed")
+@pytest.mark.usefixtures("no_warp")
+def test_without_warp(nested, damaged):
     result = stages.process_mesh(runtime(), nested, 10**6)
     assert result.facts["mesh"]["components"] == 2
-    assert result.facts["warnings"] == ["Inner shells stay: warp is not installed"]
+    assert result.facts["warnings"] == [f"Inner shells stay: {unavailable_reason()}"]
     used = runtime(on_step=lambda step: pytest.fail("ran"))
     with pytest.raises(BackendError, match="A solid mesh needs Warp: warp is not installed"):
         stages.process_mesh(used, nested, 10**6, shells="solid")
@@ -454,7 +455,7 @@ def test_small_textures_have_padding_in_proportion(damaged, size, between):
         asked.append(padding)
         return triangle_by_triangle(vertices, faces, size, padding, tick)
 
-    used.backends = Backends([Operation(geometry.UNWRAP, (Backend("spy", unwrap),)), *others(geometry.UNWRAP)])
+    used.backends = Backends([Operation(UNWRAP, (Backend("spy", unwrap),)), *others(UNWRAP)])
     raw, voxels = damaged
     mesh = stages.process_mesh(used, raw, 100, resolution=64)
     assert stages.bake_texture(used, mesh, voxels, size).maps.shape == (size, size, 6)

@@ -8,15 +8,18 @@ from PIL import Image
 
 from pipeline import stages
 from pipeline.__main__ import main
-from pipeline.geometry.surface import ABSENT
 from pipeline.image import prepare
 from pipeline.render import render
 from pipeline.runtime import Runtime
+from pipeline.warp import unavailable_reason
 from training import evaluate, showcase
 from training.examples import examples
 from training.networks import DESIGNS
 
-pytestmark = [pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT)), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 CHECKPOINT = ROOT / "checkpoints" / "small"
 DESIGN = DESIGNS["small"]

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import fast_simplification
 
 from pipeline.errors import BackendError, EmptyResultError, SettingsError
-from pipeline.geometry.bake import Texels, bake_voxels
-from pipeline.geometry.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
-from pipeline.geometry.jobs import run_job
-from pipeline.geometry.operations import fast_simplification, triangle_by_triangle, xatlas
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.repair import compact, drop_bad_faces, fill_small_holes, orient, vertex_normals
-from pipeline.geometry.worker import split_faces
+from pipeline.mesh import Mesh
+from pipeline.mesh.bake.bake import Texels, bake_voxels
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.jobs.processes import run_job
+from pipeline.mesh.jobs.worker import split_faces
+from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
+from pipeline.mesh.repair.clean import CleanSettings, clean
+from pipeline.mesh.repair.repair import compact, vertex_normals
+from pipeline.mesh.uv.fallback import triangle_by_triangle, xatlas
 from pipeline.sparse import Voxels
 from pipeline.sparse.reference import trilinear
 
@@ -32,7 +35,8 @@ def through_the_grid(mesh, resolution):
     grid = mesh_to_dual_grid(mesh.vertices, mesh.faces, resolution)
     voxels, arrays = Voxels.single(torch.from_numpy(grid.coords)), (grid.offsets, grid.crossed)
     vertices, faces = dual_grid_to_mesh(voxels, *map(torch.from_numpy, arrays), resolution)
-    return vertices, orient(vertices, faces)
+    done = clean(Mesh(vertices, faces), CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0))
+    return done.vertices, done.faces
 
 
 # --- dual grid
@@ -122,14 +126,23 @@ def holed_ball(rings=(0, 100)):
     return trimesh.Trimesh(ball.vertices, ball.faces[keep], process=False)
 
 
+def filled(mesh, max_perimeter):
+    return clean(Mesh(*tensors(mesh)), CleanSettings(max_hole_perimeter=max_perimeter))
+
+
 def test_small_holes_are_filled_and_large_ones_are_not():
     mesh = holed_ball()
     edge = mesh.edges_unique_length.mean()
-    vertices, faces, count = fill_small_holes(*tensors(mesh), max_perimeter=7 * edge)
-    found = as_trimesh(vertices, faces)
-    assert count == 2 and found.is_watertight and found.is_winding_consistent and found.euler_number == 2
-    assert fill_small_holes(*tensors(mesh), max_perimeter=2 * edge)[2] == 0
-    assert fill_small_holes(*tensors(trimesh.creation.box()))[2] == 0
+    done = filled(mesh, 7 * edge)
+    found = as_trimesh(done.vertices, done.faces)
+    assert (
+        done.changes["filled_holes"] == 2
+        and found.is_watertight
+        and found.is_winding_consistent
+        and found.euler_number == 2
+    )
+    assert filled(mesh, 2 * edge).changes["filled_holes"] == 0
+    assert filled(trimesh.creation.box(), 3e-2).changes["filled_holes"] == 0
 
 
 def test_holes_that_touch_at_a_vertex_are_filled_one_by_one():
@@ -137,44 +150,26 @@ def test_holes_that_touch_at_a_vertex_are_filled_one_by_one():
     middle = ball.vertex_neighbors[50][0]
     others = [v for v in ball.vertex_neighbors[middle] if v not in ball.vertex_neighbors[50] and v != 50]
     mesh = trimesh.Trimesh(ball.vertices, ball.faces[~np.isin(ball.faces, [50, others[1]]).any(1)], process=False)
-    vertices, faces, count = fill_small_holes(*tensors(mesh), max_perimeter=1.0)
-    assert count == 2 and as_trimesh(vertices, faces).is_watertight
+    done = filled(mesh, 1.0)
+    assert done.changes["filled_holes"] == 2 and as_trimesh(done.vertices, done.faces).is_watertight
 
 
-def test_orient_makes_winding_consistent_and_outward():
+def test_cleaning_makes_winding_consistent_and_outward():
     ball, box = trimesh.creation.icosphere(3, 0.2), trimesh.creation.box((0.2, 0.2, 0.2))
     box.apply_translation((0.5, 0, 0))
     mesh = trimesh.util.concatenate([ball, box])
     vertices, faces = tensors(mesh)
     flip = torch.rand(len(faces), generator=torch.Generator().manual_seed(3)) < 0.5
-    found = as_trimesh(vertices, orient(vertices, torch.where(flip[:, None], faces.flip(1), faces)))
+    done = clean(Mesh(vertices, torch.where(flip[:, None], faces.flip(1), faces)))
+    found = as_trimesh(done.vertices, done.faces)
     assert found.is_winding_consistent
     assert [part.volume > 0 for part in found.split()] == [True, True]
     assert found.volume == pytest.approx(mesh.volume, rel=1e-5)
 
 
-def test_a_moebius_strip_is_left_as_it_is():
-    turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    rim = [
-        [np.cos(a) * (1 + s * np.cos(a / 2)), np.sin(a) * (1 + s * np.cos(a / 2)), s * np.sin(a / 2)]
-        for a in turns
-        for s in (-0.2, 0.2)
-    ]
-    faces = []
-    for i in range(24):
-        a, b, c, d = 2 * i, 2 * i + 1, 2 * i + 2, 2 * i + 3
-        c, d = (c, d) if i < 23 else (1, 0)
-        faces += [[a, b, c], [c, b, d]]
-    vertices, faces = torch.tensor(rim, dtype=torch.float32), torch.tensor(faces, dtype=torch.int32)
-    assert torch.equal(orient(vertices, faces), faces)
-
-
-def test_bad_faces_and_unused_vertices_are_dropped():
+def test_unused_vertices_are_dropped():
     vertices = torch.tensor([[9.0, 9, 9], [0, 0, 0], [1, 0, 0], [0, 1, 0], [2, 0, 0], [0, 0, 0]])
-    faces = torch.tensor([[1, 2, 3], [3, 1, 2], [1, 2, 4], [2, 2, 3], [1, 5, 2], [1, 3, 2]], dtype=torch.int32)
-    kept = drop_bad_faces(vertices, faces)
-    assert kept.tolist() == [[1, 2, 3]]
-    vertices, kept = compact(vertices, kept)
+    vertices, kept = compact(vertices, torch.tensor([[1, 2, 3]], dtype=torch.int32))
     assert vertices.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]] and kept.tolist() == [[0, 1, 2]]
 
 

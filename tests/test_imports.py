@@ -1,6 +1,7 @@
 """The house: imports go downhill only, and rules that a machine can check."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
@@ -13,6 +14,7 @@ HEIGHT = {
     "spec": 1,
     "backends": 1,
     "sampling": 2,
+    "warp": 2,
     "runtime": 3,
     "weights": 3,
     "image": 3,
@@ -20,7 +22,7 @@ HEIGHT = {
     "replay": 2,
     "sparse": 3,
     "models": 4,
-    "geometry": 4,
+    "mesh": 4,
     "export": 5,
     "render": 5,
     "bench_shapes": 0,
@@ -64,6 +66,62 @@ def test_imports_go_downhill(sources, root):
             f"{path.relative_to(root)} imports {room}" for room in ours if room != own and HEIGHT[room] >= HEIGHT[own]
         ]
     assert not uphill
+
+
+def imports(root, folder):
+    """{module: the modules of the same top folder that it imports, lazily or not}, as dotted names."""
+    paths = {}
+    for path in (root / folder).rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for module, path in paths.items():
+        package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+        graph[module] = targets = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                targets |= {name for name in (f"{source}.{alias.name}", source) if name in paths and name != module}
+                if f"{source}.{alias.name}" in paths:  # a module of a package, which itself is not what is wanted
+                    targets.discard(source)
+    return graph
+
+
+def circle(graph):
+    """The modules of a circle, or ()."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes"])
+def test_no_circle_of_modules_even_inside_a_room(root, folder):
+    assert not circle(imports(root, folder))
+
+
+def test_no_circle_of_folders_inside_the_meshes(root):
+    def folder(module):
+        return ".".join(module.split(".")[:3]) if module.count(".") > 2 else module
+
+    steps = {}
+    for module, targets in imports(root, "pipeline").items():
+        if module.startswith("pipeline.mesh."):
+            steps.setdefault(folder(module), set()).update(
+                folder(each) for each in targets if folder(each) != folder(module)
+            )
+    assert len(steps) > 8 and not circle(steps)
+
+
+def test_a_circle_is_seen(tmp_path):
+    for name, text in {"__init__": "", "a": "def f():\n    from .b import g", "b": "from . import a"}.items():
+        (tmp_path / "room").mkdir(exist_ok=True)
+        (tmp_path / "room" / f"{name}.py").write_text(text, encoding="utf-8")
+    assert set(circle(imports(tmp_path, "room"))) == {"room.a", "room.b"}
 
 
 def test_every_room_has_a_height(sources, root):

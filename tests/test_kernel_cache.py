@@ -13,18 +13,19 @@ pytest.importorskip("warp", reason="Warp is not installed")
 import warp as wp
 
 from pipeline.errors import BackendError
-from pipeline.geometry import kernel_cache, kernels
+from pipeline.warp import kernel_cache
+from pipeline.warp.launch import launch_parallel
 
 SOURCE = """
 import warp as wp
-from pipeline.geometry import kernels
+from pipeline.warp.launch import configure
 
-kernels.configure("tests.tiny_kernels")
+configure("tests.tiny_kernels")
 
 
 @wp.kernel(module=wp.get_module("tests.tiny_kernels"))
-def double(values: wp.array[wp.int32]):
-    i = wp.tid()
+def double(start: wp.int32, values: wp.array[wp.int32]):
+    i = start + wp.tid()
     values[i] = 2 * values[i]
 """
 
@@ -42,7 +43,7 @@ def double(tmp_path):
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
         values = torch.arange(4, dtype=torch.int32)
-        kernels.run(module.double, 4, lambda start, end: [kernels.array(values[start:end])], "cpu")
+        launch_parallel(module.double, 4, values)
         assert values.tolist() == [0, 2, 4, 6]
 
     return run

@@ -13,10 +13,10 @@ import trimesh
 
 pytest.importorskip("fast_simplification", reason="fast-simplification is not installed")
 
-from pipeline.geometry import parts
-from pipeline.geometry.jobs import run_job, run_jobs
-from pipeline.geometry.operations import fast_simplification
-from pipeline.geometry.report import measure
+from meshes import fast_simplification, measure
+
+from pipeline.mesh.jobs.processes import run_job, run_jobs
+from pipeline.mesh.simplify import parts
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ LONG_JOB = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np, trimesh
-from pipeline.geometry.jobs import run_jobs
+from pipeline.mesh.jobs.processes import run_jobs
 ball = trimesh.creation.icosphere(7, 0.4)
 job = {"vertices": ball.vertices.astype(np.float32), "faces": ball.faces.astype(np.int32), "target": np.int64(100)}
 ready = time.monotonic() + 0.5  # in the midst of a library call, which holds Python's lock

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
-from pipeline.geometry.surface import ABSENT, Surface
+from pipeline.mesh.query.surface import Surface
 from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
+from pipeline.warp import unavailable_reason
 
-pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"Warp is absent: {ABSENT}")
+pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 
 EVEN = Studio((1.0,) * 3, (1.0,) * 3, (Softbox(0, 45, 30, 30, (0.0,) * 3),))  # the same light from everywhere
 
@@ -187,7 +188,7 @@ def test_thin_gaps_are_kept_apart_near_and_far(distance):
 
 
 def test_the_number_of_workers_does_not_show(monkeypatch):
-    from pipeline.geometry import kernels
+    from pipeline.warp import launch as kernels
 
     vertices, faces = sphere(rows=200)  # more than one chunk
     one = render(Subject(vertices, faces), size=64)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import outer_shell, outside, project, solid
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -15,13 +16,11 @@ from pipeline.errors import EmptyResultError, MeshError, SettingsError
 
 pytest.importorskip("warp", reason="warp-lang is not installed")
 
-from pipeline.geometry import shells
-from pipeline.geometry import solid as solids
-from pipeline.geometry.dual_grid import _touched_cells
-from pipeline.geometry.shells import outer_shell, outside
-from pipeline.geometry.shells_kernels import INSIDE, OUTSIDE
-from pipeline.geometry.solid import project, solid
-from pipeline.geometry.surface import Surface
+from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.remesh import lattice as lattices
+from pipeline.mesh.remesh import solid as solids
+from pipeline.mesh.remesh.dual_grid import _touched_cells
+from pipeline.mesh.remesh.lattice_kernels import INSIDE, OUTSIDE
 
 
 def tensors(mesh):
@@ -138,7 +137,7 @@ def test_crossed_edges_are_those_of_brute_force():
 def test_flood_is_that_of_a_dense_grid():
     vertices, faces = together(sphere(0.45), sphere(0.3), box((0.1, 0.2, 0.1), (0.44, 0, 0)))
     lattice = outside(vertices, faces[30:], 50)  # with a hole
-    cells, empty = shells._flood(lattice.launcher, lattice.places, lattice.touched, len(lattice.bricks))
+    cells, empty = lattices._flood(lattice.grid, lattice.places, lattice.touched, len(lattice.bricks))
     found = dense(lattice, cells, empty)
     free = dense(lattice, lattice.touched, torch.zeros_like(empty)) == 0
     label = ndimage.label(free)[0]
@@ -245,11 +244,9 @@ def test_a_tube_through_itself_is_hollow_nowhere():
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("band", [0, 1.0])
-def test_solid_is_manifold_whatever_comes(seed, band):
-    euler_of_manifold(*solid(*random_blocks(300, 10, seed), 23, band)[:2])
-    if band:
-        euler_of_manifold(*solid(*random_soup(300, 0.1, seed), 30, band)[:2])
+def test_solid_is_manifold_whatever_comes(seed):
+    euler_of_manifold(*solid(*random_blocks(300, 10, seed), 23)[:2])
+    euler_of_manifold(*solid(*random_soup(300, 0.1, seed), 30)[:2])
 
 
 def test_faces_resolved_the_other_way_are_needed(monkeypatch):
@@ -294,20 +291,15 @@ def test_solid_turns_no_triangle_over():
     assert (normal * torch.nn.functional.normalize(a + b + c, dim=1)).sum(1).min() > 0.9
 
 
-def test_an_open_sheet_becomes_a_plate_or_goes():
+def test_an_open_sheet_becomes_a_plate():
     side = torch.tensor([[-0.4, -0.4, 0.02], [0.4, -0.4, 0.02], [0.4, 0.4, 0.02], [-0.4, 0.4, 0.02]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-    vertices, plate, report = solid(side, faces, 64, band=1.0)
+    vertices, plate, report = solid(side, faces, 64)
     assert euler_of_manifold(vertices, plate) == 2
     assert report["thickened"] > 0
     thickness = 2 * report["cell"]
     assert volume(vertices, plate) == pytest.approx(0.64 * thickness, rel=0.08)  # and the rounded rim
     assert vertices[:, 2].max() == pytest.approx(0.02 + thickness / 2, abs=0.05 * thickness)
-    body, _, report = solid(*together((side, faces), sphere(0.3, 4)), 64, band=0)
-    assert body.norm(dim=1).max() < 0.305
-    assert report["thickened"] == 0
-    with pytest.raises(EmptyResultError, match="encloses no space.*band"):
-        solid(side, faces, 64, band=0)
 
 
 def test_solid_does_not_depend_on_order_winding_or_repeats():
@@ -399,10 +391,7 @@ def test_project_lands_on_the_original_and_turns_nothing():
     vertices, faces = tensors(trimesh.creation.icosphere(subdivisions=3, radius=0.42))
     moved = project(vertices, faces, *original)
     assert Surface(*original).closest(moved).distance.max() < 1e-6
-    half = project(vertices, faces, *original, amount=0.5)
-    assert torch.allclose(half, (vertices + moved) / 2, atol=1e-6)
     assert torch.equal(project(vertices, faces, *original, limit=0.01), vertices)
-    assert torch.equal(project(vertices, faces, *original, amount=0.0), vertices)
 
 
 def test_project_undoes_moves_that_turn_faces():
@@ -468,11 +457,8 @@ def test_settings_out_of_range_are_named():
     for resolution in (0, 7, 4096):
         with pytest.raises(SettingsError, match=f"resolution is {resolution}"):
             solid(*mesh, resolution)
-    for band in (-1, 0.2, 9):
-        with pytest.raises(SettingsError, match=f"band is {band}"):
-            solid(*mesh, 32, band)
-    for amount, limit in ((1.5, 1.0), (-0.1, 1.0), (1.0, -1.0), (float("nan"), 1.0)):
-        with pytest.raises(SettingsError, match="amount"):
-            project(*mesh, *mesh, amount, limit)
+    for limit in (-1.0, float("nan")):
+        with pytest.raises(SettingsError, match="limit is"):
+            project(*mesh, *mesh, limit)
     with pytest.raises(EmptyResultError):
         project(*mesh, mesh[0], mesh[1][:0])

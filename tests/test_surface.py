@@ -5,7 +5,9 @@ import torch
 import trimesh
 
 pytest.importorskip("warp")
-from pipeline.geometry.surface import Surface
+from meshes import original as original_of
+
+from pipeline.mesh.query.surface import Surface
 
 
 def soup(count, seed=0):
@@ -82,33 +84,21 @@ def test_rays_meet_the_ball():
     assert (surface.rays(-directions, directions, limit=0.5).face < 0).all()
 
 
-def test_inside():
-    vertices, faces = sphere()
-    points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(3)) - 0.5
-    radius = points.norm(dim=1)
-    clear = (radius - 0.4).abs() > 2e-3
-    with_a_hole = faces[torch.arange(len(faces)) != 0]
-    for each in (faces, with_a_hole):
-        inside = Surface(vertices, each, solid=True).inside(points)
-        assert torch.equal(inside[clear], (radius < 0.4)[clear])
-
-
 def test_no_queries():
-    surface = Surface(*sphere(rings=8), solid=True)
+    surface = Surface(*sphere(rings=8))
     empty = torch.zeros(0, 3)
-    assert len(surface.closest(empty).face) == len(surface.rays(empty, empty).face) == len(surface.inside(empty)) == 0
+    assert len(surface.closest(empty).face) == len(surface.rays(empty, empty).face) == 0
 
 
 def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
-    from pipeline.geometry import surface
-    from pipeline.geometry.bake import Original
+    from pipeline.mesh.query import surface
 
     monkeypatch.setattr(surface, "_MANY", 0)
     ball = trimesh.creation.icosphere(3)
     vertices, faces = torch.tensor(ball.vertices).float(), torch.tensor(ball.faces)
     faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(0))]
     before, centres = faces.clone(), vertices[faces].mean(1)
-    row, original = torch.arange(len(faces)), Original(vertices, faces)
+    row, original = torch.arange(len(faces)), original_of(vertices, faces)
     hits = original.closest(centres)
     assert torch.equal(hits.face, row) and (hits.points(vertices, faces) - centres).abs().max() < 1e-6
     assert torch.equal(original.rays(centres * 3, -centres / centres.norm(dim=1, keepdim=True)).face, row)
@@ -118,19 +108,25 @@ def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
 
 def test_kernels_have_names_that_can_be_folders():
     """Warp makes folders of them, and inside ComfyUI a module's own name is the pack's path."""
-    from pipeline.geometry import (
+    from pipeline.mesh.bake import bake_kernels, raster_kernels
+    from pipeline.mesh.query import query_kernels
+    from pipeline.mesh.remesh import lattice_kernels
+    from pipeline.mesh.simplify import collapse_kernels
+    from pipeline.mesh.topology import topology_kernels
+    from pipeline.mesh.uv import pack_kernels, unwrap_kernels
+    from pipeline.render import render_kernels
+    from pipeline.sparse import bricks_kernels
+    from pipeline.warp.launch import wp
+
+    files = (
         bake_kernels,
+        bricks_kernels,
         collapse_kernels,
-        kernels,
-        mesh_kernels,
+        topology_kernels,
         pack_kernels,
         raster_kernels,
         render_kernels,
-        shells_kernels,
-        unwrap_kernels,
     )
-
-    files = (kernels, bake_kernels, collapse_kernels, mesh_kernels, pack_kernels, raster_kernels, render_kernels)
-    for file in (*files, shells_kernels, unwrap_kernels):
-        found = {each.module.name for each in vars(file).values() if isinstance(each, kernels.wp.Kernel)}
+    for file in (*files, query_kernels, lattice_kernels, unwrap_kernels):
+        found = {each.module.name for each in vars(file).values() if isinstance(each, wp.Kernel)}
         assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

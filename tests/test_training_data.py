@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from meshes import measure
 from PIL import Image
 
 from pipeline import image
-from pipeline.geometry.dual_grid import mesh_to_dual_grid
-from pipeline.geometry.report import measure
-from pipeline.geometry.surface import ABSENT
+from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
-from training import fields, lights, objects, parts, pictures, tracing, truth
+from pipeline.warp import unavailable_reason
+from training import fields, lights, objects, parts, pictures, tracing_reference, truth
 from training.cameras import crops, resample, sample_cameras
 
-needs_warp = pytest.mark.skipif(bool(ABSENT), reason=str(ABSENT))
+needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -257,7 +257,7 @@ def traced(some):
 def test_the_kernels_follow_rays_as_plain_torch_does(traced, monkeypatch):
     few, cameras, studios, full = traced
     for name in ("march", "lightness"):
-        monkeypatch.setattr(pictures, name, getattr(tracing, f"{name}_plain"))
+        monkeypatch.setattr(pictures, name, getattr(tracing_reference, name))
     plain = pictures.trace(few, cameras, studios, 96).values
     assert (plain[:, 3] > 0.5).float().mean() > 0.1
     assert ((full.values - plain).abs() > 0.01).float().mean() < 1e-4

@@ -8,12 +8,12 @@ import trimesh
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
-from pipeline.geometry import unwrap as room
-from pipeline.geometry.charts import CONE, axes_of, cone_angles, dual_graph, merge
-from pipeline.geometry.pack import _outlines, chart_boxes, overlapping
-from pipeline.geometry.parameterise import cut, flat_shapes, folds, stretches
-from pipeline.geometry.raster import rasterise
-from pipeline.geometry.unwrap import unwrap
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.uv import unwrap as room
+from pipeline.mesh.uv.charts import ChartConfig, axes_of, cone_angles, dual_graph, merge
+from pipeline.mesh.uv.pack import PackConfig, _outlines, chart_boxes, overlapping
+from pipeline.mesh.uv.parameterise import cut, flat_shapes, folds, stretches
+from pipeline.mesh.uv.unwrap import UnwrapConfig, unwrap
 
 
 def nothing():
@@ -233,6 +233,16 @@ def test_what_can_be_unrolled_is_not_stretched():
     assert ratio.max() / ratio.min() < 1.15
 
 
+def test_the_numbers_of_a_config_count():
+    """Narrower cones make more charts; charts packed for less of the texture take less of it."""
+    vertices, faces = tensors(trimesh.creation.icosphere(3))
+    usual = unwrap(vertices, faces, 256, 2, lambda: None)[3]
+    narrow = UnwrapConfig(charts=ChartConfig(cone=0.3))
+    assert unwrap(vertices, faces, 256, 2, lambda: None, narrow)[3]["charts"] > 2 * usual["charts"]
+    loose = UnwrapConfig(packing=PackConfig(safety=0.8, finer=0.8, patience=0, first_fill=0.3))
+    assert unwrap(vertices, faces, 256, 2, lambda: None, loose)[3]["utilisation"] < 0.9 * usual["utilisation"]
+
+
 def test_stretch_of_known_maps():
     vertices = torch.tensor([[0.0, 0, 0], [2, 0, 0], [0, 1, 1]])
     faces = torch.tensor([[0, 1, 2]])
@@ -271,7 +281,7 @@ def test_charts_are_connected_and_face_one_way():
     links = scipy.sparse.coo_matrix((np.ones(len(within)), within.T), shape=(len(faces),) * 2)
     assert scipy.sparse.csgraph.connected_components(links, directed=False)[0] == count
     sums = torch.zeros(count, 3, dtype=torch.int64).index_add_(0, labels, dual.weighted)
-    assert cone_angles(dual, labels, sums).max() <= CONE + 1e-6
+    assert cone_angles(dual, labels, sums).max() <= ChartConfig().cone + 1e-6
     assert (dual.normals * axes_of(sums)[labels]).sum(1)[dual.areas > 0].min() > 0
 
 

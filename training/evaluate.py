@@ -12,10 +12,10 @@ from PIL import Image
 
 from pipeline import stages
 from pipeline.errors import EmptyResultError
-from pipeline.geometry.dual_grid import dual_grid_to_mesh
-from pipeline.geometry.half_edges import components
-from pipeline.geometry.surface import Surface
 from pipeline.image import prepare
+from pipeline.mesh.query.surface import Surface
+from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
+from pipeline.mesh.topology.half_edges import components
 from pipeline.models import build
 from pipeline.render import Camera, Subject, render
 from pipeline.runtime import Runtime

@@ -4,11 +4,11 @@
 import torch
 import warp as wp
 
-from pipeline.geometry import kernels
+from pipeline.warp.launch import configure, launch_parallel
 
 from . import fields
 
-kernels.configure(__name__)
+configure(__name__)
 
 BEAM, TURNED, BALLS, RING = (
     wp.constant(fields.BEAM),
@@ -145,7 +145,5 @@ def distances(table: torch.Tensor, points: torch.Tensor, owner: torch.Tensor) ->
     """As fields.distances, without being told the kinds; owner in any order."""
     distance = torch.empty(len(points), device=points.device)
     part = torch.empty(len(points), dtype=torch.int32, device=points.device)
-    fixed = [wp.from_torch(table.contiguous()), kernels.array(points), wp.from_torch(owner.contiguous())]
-    fixed += [wp.from_torch(distance), wp.from_torch(part)]
-    kernels.run(measure, len(points), lambda start, _: [start, *fixed], kernels.device_of(points), chunk=1 << 14)
+    launch_parallel(measure, len(points), table, points, owner, distance, part, chunk=1 << 14)
     return distance, part

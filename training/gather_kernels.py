@@ -4,9 +4,9 @@
 import torch
 import warp as wp
 
-from pipeline.geometry import kernels
+from pipeline.warp.launch import configure, launch_parallel
 
-kernels.configure(__name__)
+configure(__name__)
 
 
 @wp.kernel
@@ -25,6 +25,5 @@ def gather(words: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """words [T, W] int64, table [n, k] int32 rows of them -> [n, k W]."""
     width = words.shape[1]
     out = words.new_empty(len(table), table.shape[1] * width)
-    fixed = [width, *(kernels.array(each.reshape(-1)) for each in (words, table)), wp.from_torch(out.view(-1))]
-    kernels.run(copy_words, out.numel(), lambda start, _: [start, *fixed], kernels.device_of(words))
+    launch_parallel(copy_words, out.numel(), width, words.reshape(-1), table.reshape(-1), out.view(-1))
     return out

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from pipeline.geometry.surface import ABSENT
+from pipeline.warp import unavailable_reason
 
 from .fields import KIND, OPERATION, WIDTH, bounds, distances
 from .parts import Draw
@@ -73,7 +73,7 @@ class Objects:
         own = points / scale[:, None] + self.middle[owner]
         if len(points) == 0:
             return scale, owner.int()
-        if ABSENT:
+        if unavailable_reason():
             distance, part = distances(self.table, self.kinds, own, owner)
         else:
             from .fields_kernels import distances as fast

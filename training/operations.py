@@ -16,10 +16,10 @@ import torch.nn.functional as F
 
 from pipeline import sparse
 from pipeline.backends import Backend, Backends
-from pipeline.geometry.surface import ABSENT
 from pipeline.models import operations as network_operations
 from pipeline.sparse import ATTENTION, CHILD_CONV, SUBMANIFOLD_CONV, Subdivision, Voxels
 from pipeline.sparse import reference as plain
+from pipeline.warp import unavailable_reason
 
 _ROWS = 1 << 19  # rows whose neighbours are gathered at once
 _PAD = 64  # ragged samples are padded to a multiple of this
@@ -113,7 +113,7 @@ def _product(feats, neighbours, matrix, bias) -> torch.Tensor:
 
 def _rows(feats: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """feats [T, C], table [n, 27] -> [n, 27 C]."""
-    if feats[0].nbytes % 8 or ABSENT:
+    if feats[0].nbytes % 8 or unavailable_reason():
         return feats[table].flatten(1)
     from .gather_kernels import gather
 

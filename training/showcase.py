@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.geometry.jobs import cores
 from pipeline.render import Camera, Subject, turntable
+from pipeline.warp import cores
 
 from .examples import Example
 from .train import TrainingError

@@ -1,19 +1,19 @@
-"""Warp kernels of tracing.py: one thread follows one ray to its end. Twins: the functions of tracing.py in torch."""
+"""Warp kernels of tracing.py: one thread follows one ray to its end. tracing_reference.py defines the results."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import torch
 import warp as wp
 
-from pipeline.geometry import kernels
+from pipeline.warp.launch import configure, launch_parallel
 
-from . import tracing
+from . import tracing_reference as reference
 from .fields_kernels import nearest
 
-kernels.configure(__name__)
+configure(__name__)
 
-STEPS, NEAR, CAUTION = wp.constant(tracing.STEPS), wp.constant(tracing.NEAR), wp.constant(tracing.CAUTION)
-SHADOW_STEPS, LIFT = wp.constant(tracing.SHADOW_STEPS), wp.constant(tracing.LIFT)
-SHORTEST, LONGEST = wp.constant(tracing.SHADOW_STEP[0]), wp.constant(tracing.SHADOW_STEP[1])
+STEPS, NEAR, CAUTION = wp.constant(reference.STEPS), wp.constant(reference.NEAR), wp.constant(reference.CAUTION)
+SHADOW_STEPS, LIFT = wp.constant(reference.SHADOW_STEPS), wp.constant(reference.LIFT)
+SHORTEST, LONGEST = wp.constant(reference.SHADOW_STEP[0]), wp.constant(reference.SHADOW_STEP[1])
 
 
 @wp.func
@@ -80,21 +80,20 @@ def shade(
     lit[i] = 0.25 * (1.0 + clear) * (1.0 + clear) * (2.0 - clear)
 
 
-def _run(kernel: wp.Kernel, objects, owner: torch.Tensor, values: tuple, results: tuple) -> None:
-    given = objects.table, objects.middle, objects.scale, owner, *values
-    fixed = [*map(kernels.array, given), *map(wp.from_torch, results)]
-    kernels.run(kernel, len(owner), lambda start, _: [start, *fixed], kernels.device_of(owner), chunk=1 << 12)
+_RAYS = 1 << 12  # of one launch on a CPU
 
 
 def march(objects, owner, eyes, rays, start: torch.Tensor, end: torch.Tensor):
     """As tracing.march."""
     hit, part = torch.full_like(start, torch.inf), torch.zeros_like(owner)
-    _run(follow, objects, owner, (eyes, rays, start, end), (hit, part))
+    given = objects.table, objects.middle, objects.scale, owner, eyes, rays, start, end
+    launch_parallel(follow, len(owner), *given, hit, part, chunk=_RAYS)
     return hit, part
 
 
 def lightness(objects, owner, points, normals, lights, softness: torch.Tensor) -> torch.Tensor:
     """As tracing.lightness."""
     lit = torch.empty_like(softness)
-    _run(shade, objects, owner, (points, normals, lights, softness), (lit,))
+    given = objects.table, objects.middle, objects.scale, owner, points, normals, lights, softness
+    launch_parallel(shade, len(owner), *given, lit, chunk=_RAYS)
     return lit

@@ -6,7 +6,9 @@ import torch
 
 from .. import triton_launch
 from ..backends import PLAIN, Backend, Operation
+from ..warp import unavailable_reason
 from . import attention_rows, reference
+from .bricks import trilinear_warp
 from .resample import subdivide
 from .tensor import Voxels
 
@@ -86,5 +88,11 @@ OPERATIONS = (
         example=_add_to_children_example,
         tolerance=1e-6,
     ),
-    Operation(TRILINEAR, twin=reference.trilinear, example=_trilinear_example, tolerance=1e-5),
+    Operation(
+        TRILINEAR,
+        (Backend("warp", trilinear_warp, unavailable_reason, ("cpu", "cuda")),),
+        twin=reference.trilinear,
+        example=_trilinear_example,
+        tolerance=1e-5,
+    ),
 )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from .. import geometry
 from ..backends import Backends
 from ..errors import BackendError, SettingsError
-from ..geometry.surface import ABSENT
-from ..render import check_picture
+from ..mesh import CLEAN, CLOSEST, NEAREST, RASTER, SIMPLIFY, SOLID, UNWRAP
+from ..render import RENDER, check_picture
 from ..runtime import free_memory
 from ..spec import MAX_TOKENS, Route
+from ..warp import unavailable_reason
 from ..weights import Checkpoint
 from .values import SHELLS, ExportSettings
 
@@ -48,14 +48,23 @@ def preflight(
     check_tokens(max_tokens)
     if export is not None:
         check_export(export, texture)
-    if pictures and ABSENT:
-        raise BackendError(f"Pictures of the result need Warp: {ABSENT}")
+    if pictures and (reason := unavailable_reason()):
+        raise BackendError(f"Pictures of the result need Warp: {reason}")
     checkpoint.require(route, texture)
     if backends is not None:
-        textured = texture and export is not None and not export.vertex_colors
-        ops = [geometry.SIMPLIFY] if export is not None else []
-        for op in [*ops, *([geometry.UNWRAP, geometry.RASTER, geometry.NEAREST] if textured else [])]:
+        for op in _operations(export, texture, pictures):
             backends.check(op, geometry_device(device))
+
+
+def _operations(export: ExportSettings | None, texture: bool, pictures: bool) -> list[str]:
+    """Rows of the backend table that the post-processing cannot do without."""
+    if export is None:
+        return []
+    wanted = [CLEAN, SIMPLIFY]
+    wanted += [SOLID] if export.shells == "solid" else []
+    wanted += [UNWRAP, RASTER, NEAREST] if texture and not export.vertex_colors else []
+    wanted += [CLOSEST] if export.normal_map or export.occlusion else []
+    return [*wanted, *([RENDER] if pictures else [])]
 
 
 def geometry_device(device: torch.device | str) -> torch.device:
@@ -80,14 +89,14 @@ def check_shells(shells: str) -> None:
     """Raises SettingsError for an unknown name, BackendError for "solid" without Warp."""
     if shells not in SHELLS:
         raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
-    if shells == "solid" and ABSENT:
-        raise BackendError(f"A solid mesh needs Warp: {ABSENT}")
+    if shells == "solid" and (reason := unavailable_reason()):
+        raise BackendError(f"A solid mesh needs Warp: {reason}")
 
 
 def check_maps(normal_map: bool, occlusion: bool) -> None:
     """Raises BackendError if one of them is asked for and Warp is missing."""
-    if (normal_map or occlusion) and ABSENT:
-        raise BackendError(f"Normal maps and occlusion need Warp: {ABSENT}")
+    if (normal_map or occlusion) and (reason := unavailable_reason()):
+        raise BackendError(f"Normal maps and occlusion need Warp: {reason}")
 
 
 def check_tokens(max_tokens: int) -> None:
@@ -104,8 +113,8 @@ def check_frames(frames: int, size: int, bytes_a_pixel: int) -> None:
     Raises:
         SettingsError: no such picture exists, or all frames are more than PICTURE_BUDGET. BackendError: without Warp.
     """
-    if ABSENT:
-        raise BackendError(f"The renderer needs Warp: {ABSENT}")
+    if reason := unavailable_reason():
+        raise BackendError(f"The renderer needs Warp: {reason}")
     check_picture(size, "shaded", None, frames)
     if frames * size**2 * bytes_a_pixel > PICTURE_BUDGET:
         raise SettingsError(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..export import AlphaMode
-from ..geometry.repair import compact
-from ..render import Camera, Subject, turntable_frames
+from ..mesh.repair.repair import compact
+from ..render import RENDER, Camera, Subject
 from ..runtime import Runtime
 from .checks import check_pictures, geometry_device
 from .values import Mesh, TexturedMesh
@@ -54,7 +54,7 @@ def draw_each(
         subject = _subject(result, device, alpha_mode)
         coloured = subject.maps is not None or subject.colours is not None
         done = 0
-        drawn = turntable_frames(
+        drawn = runtime.backends.pick(RENDER, device)(
             *(subject, frames, size, mode or ("pbr" if coloured else "shaded")),
             camera=camera or Camera(0.0),
             tick=lambda: runtime.step("draw", done, frames),

@@ -10,25 +10,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import geometry, sparse
+from .. import mesh as geometry
+from .. import sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
 from ..export import Geometry, Material, write_glb, write_levels
-from ..geometry.bake import (
-    Texels,
-    bake_normals,
-    bake_occlusion,
-    bake_voxels,
-    sample_voxels,
-    vertex_tangents,
-)
-from ..geometry.checks import check_mesh
-from ..geometry.clean import Cleaned, CleanSettings, clean
-from ..geometry.repair import compact, vertex_normals
-from ..geometry.report import measure
-from ..geometry.shells import RESOLUTIONS, outer_shell
-from ..geometry.solid import project, solid
-from ..geometry.steady import steady_sum
-from ..geometry.surface import ABSENT
+from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SOLID, UNWRAP
+from ..mesh.bake.bake import Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
+from ..mesh.checks import check_mesh
+from ..mesh.remesh import RESOLUTIONS, own_resolution
+from ..mesh.repair.clean import CleanSettings
+from ..mesh.repair.repair import compact, vertex_normals
+from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
 from .checks import check_maps, check_shells, geometry_device
 from .provenance import check_voxels
@@ -50,6 +42,7 @@ from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
+_LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
 _FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
@@ -73,7 +66,8 @@ def process_mesh(
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
             closed manifold surface and snaps it to the raw one.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
-            "solid" sees no finer than the grid is of which it is the raw mesh.
+            "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
+            its faces are, or 128 cells.
         lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
             from the one before are left out.
 
@@ -91,22 +85,24 @@ def process_mesh(
     device = _geometry_device(runtime)
     with runtime.stage("process mesh", 4, LOWER):
         settings = _clean_settings(max_hole_perimeter, mesh.resolution)
-        cleaned = clean(mesh.vertices.to(device), mesh.faces.to(device), settings)
-        vertices, faces = cleaned.vertices, cleaned.faces
-        if len(faces) == 0:
+        whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
+        cleaned = runtime.backends.pick(CLEAN, device)(whole, settings)
+        if len(cleaned.faces) == 0:
             raise EmptyResultError("Every face of the mesh has zero area. Try another seed or type.")
         facts: dict = {"cleaned": cleaned.changes}
         warnings = []
-        if ABSENT and shells == "outer":
-            warnings, shells = [f"Inner shells stay: {ABSENT}"], "surface"
+        if shells == "outer" and (reason := runtime.backends.reason(OUTER_SHELL, device)):
+            warnings, shells = [f"Inner shells stay: {reason}"], "surface"
         runtime.step("process mesh", 1, 4)
+        shell = cleaned
         if shells != "surface":
             tick = _ticker(runtime, "process mesh", 1, 4)
-            vertices, faces, facts["shells"] = _shells(vertices, faces, shells, resolution, mesh.resolution, tick)
+            shell, facts["shells"] = _shells(runtime, cleaned, shells, resolution, mesh.resolution, tick)
+        del whole, cleaned
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
-        level, said = reduced(runtime, Cleaned(vertices, faces, {}), target_faces, closed)
+        level, said = reduced(runtime, shell, target_faces, closed)
         levels, asked = [level], [target_faces]
         warnings += said
         for goal in lods:
@@ -126,13 +122,13 @@ def process_mesh(
         meshes = []
         for level, goal in zip(levels, asked):
             runtime.step("process mesh", 3, 4)
-            report = measure(level.vertices, level.faces)
-            shown = {"faces_asked": goal, "cleaned_again": level.changes, "mesh": report.as_dict()}
+            report, changes = level.report, {} if level is shell else level.changes
+            shown = {"faces_asked": goal, "cleaned_again": changes, "mesh": report.as_dict()}
             shown["warnings"] = report.warnings()
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
         first, *rest = meshes
         warnings += first.facts["warnings"]
-        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not ABSENT:
+        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not runtime.backends.reason(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}
         if rest:
@@ -148,17 +144,16 @@ def _clean_settings(max_hole_perimeter: float, resolution: int) -> CleanSettings
     return CleanSettings(max_hole_perimeter=max_hole_perimeter * coarser, min_area_share=share)
 
 
-def _shells(vertices, faces, shells: str, resolution: int, grid: int, tick: Callable[[], None]) -> tuple:
-    """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none. Returns vertices, faces
-    and the report."""
+def _shells(
+    runtime: Runtime, mesh: geometry.Mesh, shells: str, resolution: int, grid: int, tick: Callable[[], None]
+) -> tuple[geometry.Mesh, dict]:
+    """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none."""
+    device = mesh.vertices.device
     if shells == "outer":
-        return outer_shell(vertices, faces, resolution)
-    if grid:
-        longest = (vertices.amax(0) - vertices.amin(0)).max().item()
-        resolution = min(resolution, max(RESOLUTIONS[0], int(longest * grid)))
-    closed, triangles, report = solid(vertices, faces, resolution)
-    tick()
-    return project(closed, triangles, vertices, faces, limit=0.5 * report["cell"]), triangles, report
+        return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
+    longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
+    own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
+    return runtime.backends.pick(SOLID, device)(mesh, min(resolution, own), tick)
 
 
 def _geometry_device(runtime: Runtime) -> torch.device:
@@ -185,7 +180,7 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
         def tick() -> None:
             runtime.step("color vertices", len(levels), len(mesh.levels))
 
-        full = _original(original, device, tick) if original else None
+        full = _original(runtime, original, device, tick) if original else None
         for level in mesh.levels:
             points = level.vertices.to(device)
             attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
@@ -239,12 +234,12 @@ def bake_texture(
     tangents = relief = shade = None
     with runtime.stage("bake", 3, "Ask for a smaller texture."):
         pick = runtime.backends.pick
-        rasterise, trilinear = pick(geometry.RASTER, device), pick(sparse.TRILINEAR, device)
-        nearest = pick(geometry.NEAREST, device)
+        rasterise, trilinear = pick(RASTER, device), pick(sparse.TRILINEAR, device)
+        nearest = pick(NEAREST, device)
         grid = voxels.sparse.to(device)
         wanted = original or (mesh if normal_map or occlusion else None)
         done = 0
-        full = _original(wanted, device, lambda: runtime.step("bake", done, 3)) if wanted else None
+        full = _original(runtime, wanted, device, lambda: runtime.step("bake", done, 3)) if wanted else None
         texels = Texels.of(uvs, faces, size, rasterise, nearest)
         runtime.step("bake", 0, 3)
         at = vertices, faces
@@ -283,7 +278,7 @@ def _unwrap(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -
         count += len(level.vertices)
     if size < _FULL_PADDING:  # where charts are small, it would take most of the texels
         padding = min(padding, max(1, padding * size // _FULL_PADDING))
-    unwrap, tick = runtime.backends.pick(geometry.UNWRAP, device), _ticker(runtime, "unwrap", 0, 1)
+    unwrap, tick = runtime.backends.pick(UNWRAP, device), _ticker(runtime, "unwrap", 0, 1)
     source, faces, uvs, facts = unwrap(torch.cat(moved), torch.cat(faces), size, padding, tick)
     return source.to(device), faces.to(device), uvs.to(device), facts
 
@@ -341,9 +336,12 @@ def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -
     return tuple(levels)
 
 
-def _original(mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> WatchedOriginal | None:
-    """A mesh ready to bake from, or None without Warp."""
-    return None if ABSENT else WatchedOriginal(mesh.vertices.to(device), mesh.faces.to(device), tick)
+def _original(runtime: Runtime, mesh: Mesh, device: torch.device, tick: Callable[[], None]) -> WatchedOriginal | None:
+    """A mesh ready to bake from, or None where nothing can look for closest points."""
+    if runtime.backends.reason(CLOSEST, device):
+        return None
+    whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
+    return WatchedOriginal(runtime.backends.pick(CLOSEST, device)(whole), tick)
 
 
 def export_glb(

@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from PIL import Image
 
-from .. import geometry, sparse
+from .. import mesh, render, sparse
 from ..backends import Backend, Backends
 from ..errors import CheckpointError, EmptyResultError
-from ..geometry.dual_grid import dual_grid_to_mesh
 from ..image import to_pixels
+from ..mesh.remesh.dual_grid import dual_grid_to_mesh
 from ..models import operations as network_operations
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
@@ -57,10 +57,9 @@ def table(choices: dict[str, str] | None = None, more: Mapping[str, Sequence[Bac
         choices: as for Backends.
         more: further rows by operation, which run only where they are chosen.
     """
-    first, more = geometry.FIRST, more or {}
-    operations = (*sparse.OPERATIONS, *network_operations.OPERATIONS, *geometry.OPERATIONS)
-    rows = {op.name: (*first.get(op.name, ()), *op.rows, *more.get(op.name, ())) for op in operations}
-    return Backends((replace(op, rows=rows[op.name]) for op in operations), choices)
+    operations = (*sparse.OPERATIONS, *network_operations.OPERATIONS, *mesh.OPERATIONS, *render.OPERATIONS)
+    more = more or {}
+    return Backends((replace(op, rows=(*op.rows, *more.get(op.name, ()))) for op in operations), choices)
 
 
 def encode_images(runtime: Runtime, models: Models, images: Sequence[Image.Image], scales: Sequence[int]) -> Condition:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from .. import geometry
-from ..geometry.clean import AFTER_SIMPLIFYING, Cleaned, clean
-from ..geometry.report import MeshReport, measure
+from ..mesh import CLEAN, SIMPLIFY, Mesh
+from ..mesh.repair.clean import AFTER_SIMPLIFYING
+from ..mesh.report import MeshReport
 from ..runtime import Runtime
 
 _OTHER_ROW = "fast-simplification"  # of the backend table, which closes holes and handles that edge collapse keeps
 _ROOMY = 1.3  # times the faces that its holes and handles need, below which a shape suffers
 
 
-def reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> tuple[Cleaned, list[str]]:
+def reduced(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple[Mesh, list[str]]:
     """At most target faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
 
+    mesh: clean; returned as it is where it has no more faces than that.
     row: of the backend table, if not the first that works. Edge collapse keeps every hole and handle, which need faces;
     where it gets stuck on them, fast-simplification takes over before it has spent the shape's faces on them.
     """
     if len(mesh.faces) <= target:
         return mesh, []
-    whole, result = measure(mesh.vertices, mesh.faces), _simplified(runtime, mesh, target, row)
+    whole, result = mesh.report, _simplified(runtime, mesh, target, row)
     reached = len(result.faces)
     kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
     advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
@@ -39,25 +40,26 @@ def reduced(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> tu
     return result, []
 
 
-def _given_up(runtime: Runtime, mesh: Cleaned, whole: MeshReport, target: int, enough: int) -> Cleaned | None:
+def _given_up(runtime: Runtime, mesh: Mesh, whole: MeshReport, target: int, enough: int) -> Mesh | None:
     """At most target faces, with fewer holes and handles than before, or None where that cannot be had without a fault
     that the mesh, of which `whole` tells, has not: fast-simplification goes on from `enough` faces that keep all."""
     backends = runtime.backends
-    if geometry.SIMPLIFY in backends.choices or backends.available(geometry.SIMPLIFY).get(_OTHER_ROW, "absent"):
+    first = backends.used[SIMPLIFY]
+    if SIMPLIFY in backends.choices or first == _OTHER_ROW or _OTHER_ROW not in backends.available(SIMPLIFY):
         return None
-    first = backends.used[geometry.SIMPLIFY]
-    if first == _OTHER_ROW:
+    if backends.reason(SIMPLIFY, mesh.vertices.device, _OTHER_ROW):
         return None
     result = _simplified(runtime, _simplified(runtime, mesh, enough, first), target, _OTHER_ROW)
-    report = measure(result.vertices, result.faces)
-    faults = [(each.boundary_edges, each.non_manifold_edges, each.inconsistent_edges) for each in (report, whole)]
+    faults = [
+        (each.boundary_edges, each.non_manifold_edges, each.inconsistent_edges) for each in (result.report, whole)
+    ]
     if len(result.faces) <= target and all(after <= before for after, before in zip(*faults)):
         return result
-    backends.used[geometry.SIMPLIFY] = first
+    backends.used[SIMPLIFY] = first
     return None
 
 
-def _simplified(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -> Cleaned:
+def _simplified(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> Mesh:
     """At most target faces, or as few as a row of the backend table can do; clean."""
 
     def tick() -> None:  # repeats the current progress, so that a callback can cancel
@@ -66,11 +68,11 @@ def _simplified(runtime: Runtime, mesh: Cleaned, target: int, row: str | None) -
     device = mesh.vertices.device
     goal = target - target // 2000  # a few faces over it would cost a second round
     while len(mesh.faces) > target and goal > 0:
-        simplify = runtime.backends.pick(geometry.SIMPLIFY, device, row)
+        simplify = runtime.backends.pick(SIMPLIFY, device, row)
         before = len(mesh.faces)
-        vertices, faces = simplify(mesh.vertices, mesh.faces, goal, tick)
+        mesh = simplify(mesh, goal, tick).to(device)
         tick()
-        mesh = clean(vertices.to(device), faces.to(device), AFTER_SIMPLIFYING)
+        mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
         if len(mesh.faces) >= before:  # as far as it goes
             break
         goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more

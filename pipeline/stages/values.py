@@ -11,7 +11,7 @@ import torch
 
 from ..errors import SettingsError
 from ..export import AlphaMode
-from ..geometry.raster import MAX_SIZE
+from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
 
 # PBR channels of a voxel
@@ -169,7 +169,7 @@ class PBRVoxels:
 @dataclass(frozen=True)
 class Unwrapped:
     """A mesh whose vertices have normals [V, 3] unit, uvs [V, 2] in 0-1, v downwards, and, where there is a normal map,
-    tangents [V, 4] (see geometry.bake)."""
+    tangents [V, 4] (see mesh.bake.bake)."""
 
     mesh: Mesh
     normals: torch.Tensor

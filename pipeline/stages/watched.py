@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 import torch
 
-from ..geometry.bake import Original
+from ..mesh.bake.bake import Original
 
 _POINTS = 1 << 18  # of a block; on a CPU the rays of all texels of a large texture take minutes
 
 
-class WatchedOriginal(Original):
-    """As Original; tick is called before every block."""
+class WatchedOriginal:
+    """As an Original, for baking; tick is called before every block."""
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, tick: Callable[[], None]) -> None:
-        super().__init__(vertices, faces)
-        self._tick = tick
+    def __init__(self, original: Original, tick: Callable[[], None]) -> None:
+        self._original, self._tick = original, tick
+        self.normals_at = original.normals_at
 
     def snap(self, points: torch.Tensor, *limit: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         parts = []
         for block in points.split(_POINTS):
             self._tick()
-            parts.append(super().snap(block, *limit))
+            parts.append(self._original.snap(block, *limit))
         place, face, weights = (torch.cat(column) for column in zip(*parts))
         return place, face, weights
 
@@ -33,5 +33,5 @@ class WatchedOriginal(Original):
         parts = []
         for number, (at, pole) in enumerate(zip(points.split(_POINTS), normals.split(_POINTS))):
             self._tick()
-            parts.append(super().open_share(at, pole, rays, limit, seed + number))
+            parts.append(self._original.open_share(at, pole, rays, limit, seed + number))
         return torch.cat(parts)

@@ -1,0 +1,17 @@
+"""Meshes: dual grid, cleaning, shells, simplification, unwrapping, baking. World frame, Z up, -0.5 .. 0.5."""
+
+from .mesh import Mesh
+from .operations import CLEAN, CLOSEST, NEAREST, OPERATIONS, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
+
+__all__ = [
+    "CLEAN",
+    "CLOSEST",
+    "NEAREST",
+    "OPERATIONS",
+    "OUTER_SHELL",
+    "RASTER",
+    "SIMPLIFY",
+    "SOLID",
+    "UNWRAP",
+    "Mesh",
+]

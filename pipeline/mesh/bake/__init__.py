@@ -1,0 +1,1 @@
+"""UV raster, and what is baked into its texels."""

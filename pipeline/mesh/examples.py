@@ -1,0 +1,129 @@
+"""Small problems with known answers, on which a row of the backend table is tried before it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .bake.raster import rasterise
+from .mesh import Mesh
+from .repair.clean import CleanSettings
+
+_CUBE = (
+    (0, 2, 3), (0, 3, 1), (4, 5, 7), (4, 7, 6), (0, 1, 5), (0, 5, 4),
+    (2, 6, 7), (2, 7, 3), (0, 4, 6), (0, 6, 2), (1, 3, 7), (1, 7, 5),
+)  # fmt: skip
+_SIDE = 24  # cells along a side in which shells are sought
+
+
+def cube(device: torch.device, side: float = 1.0) -> Mesh:
+    """A cube round the origin; vertex x + 2 y + 4 z, wound outward."""
+    bits = torch.arange(8, device=device)[:, None] >> torch.arange(3, device=device) & 1
+    return Mesh((bits.float() - 0.5) * side, torch.tensor(_CUBE, dtype=torch.int32, device=device))
+
+
+def ball(device: torch.device, rows: int = 12) -> Mesh:
+    """A ball of radius 1 with a pole at either end and rows of 2 * rows vertices between."""
+    around = 2 * rows
+    polar = torch.arange(1, rows, device=device) * (torch.pi / rows)
+    turn = torch.arange(around, device=device) * (torch.pi / rows)
+    ring = torch.stack([turn.cos(), turn.sin(), torch.zeros_like(turn)], 1)
+    grid = ring * polar.sin()[:, None, None] + polar.cos()[:, None, None] * ring.new_tensor([0.0, 0.0, 1.0])
+    poles = ring.new_tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    here = torch.arange(around, device=device)
+    there = here.roll(-1)
+    north, south = torch.full_like(here, (rows - 1) * around), torch.full_like(here, (rows - 1) * around + 1)
+    faces = [torch.stack([north, here, there], 1)]
+    for row in range(rows - 2):
+        a, b, c, d = row * around + here, row * around + there, (row + 1) * around + here, (row + 1) * around + there
+        faces += [torch.stack([a, c, d], 1), torch.stack([a, d, b], 1)]
+    last = (rows - 2) * around
+    faces.append(torch.stack([south, last + there, last + here], 1))
+    return Mesh(torch.cat([grid.reshape(-1, 3), poles]), torch.cat(faces).int())
+
+
+def together(*meshes: Mesh) -> Mesh:
+    counts = torch.tensor([0, *(len(each.vertices) for each in meshes)]).cumsum(0).tolist()
+    faces = [each.faces + count for each, count in zip(meshes, counts)]
+    return Mesh(torch.cat([each.vertices for each in meshes]), torch.cat(faces))
+
+
+def overlapping_triangles(device: torch.device) -> tuple:
+    """A square of two triangles, wound against each other, and one across its corner."""
+    uvs = torch.tensor([[0.1, 0.1], [0.9, 0.15], [0.85, 0.9], [0.1, 0.8], [0.02, 0.05], [0.05, 0.02]], device=device)
+    return uvs, torch.tensor([[0, 1, 2], [0, 3, 2], [0, 4, 5]], dtype=torch.int32, device=device), 64
+
+
+def two_texels(device: torch.device) -> tuple:
+    """Two covered texels, with no texel as near to one as to the other."""
+    covered = torch.zeros(32, 32, dtype=torch.bool, device=device)
+    covered[3, 5] = covered[24, 28] = True
+    return (covered,)
+
+
+def check_clean(function: Callable, device: torch.device) -> str:
+    """Two cubes that touch in an edge, every third face turned, one repeated, one without area, corners unwelded."""
+    one = cube(device)
+    corners = torch.cat([one.vertices, one.vertices + one.vertices.new_tensor([1.0, 1.0, 0.0])])
+    faces = torch.cat([one.faces, one.faces + 8])
+    faces[::3] = faces[::3].flip(1)
+    faces = torch.cat([faces, faces[:1], faces[:1, [0, 0, 1]]])
+    found = function(Mesh(corners, faces), CleanSettings(min_area_share=0)).report
+    right = (found.vertices, found.faces, found.components, found.watertight, found.volume) == (16, 24, 2, True, 2.0)
+    return "" if right else f"two cubes that touch came out as {found}."
+
+
+def check_outer_shell(function: Callable, device: torch.device) -> str:
+    """A cube in a cube."""
+    outer = cube(device)
+    found = function(together(outer, cube(device, 0.4)), _SIDE)[0]
+    right = torch.equal(found.faces, outer.faces) and torch.equal(found.vertices, outer.vertices)
+    return "" if right else f"a cube in a cube came out with {len(found.faces)} faces instead of 12."
+
+
+def check_solid(function: Callable, device: torch.device) -> str:
+    """A cube in a cube, the outer one wound inward."""
+    outer = cube(device)
+    inside_out = Mesh(outer.vertices, outer.faces.flip(1))
+    found = function(together(inside_out, cube(device, 0.4)), _SIDE)[0].report
+    right = found.watertight and found.euler == 2 and found.volume is not None and 0.95 < found.volume < 1.01
+    return "" if right else f"a cube in a cube came out as {found}."
+
+
+def check_simplify(function: Callable, device: torch.device) -> str:
+    """A ball of 528 faces, of which 200 are to be left."""
+    found = function(ball(device), 200, lambda: None)
+    off = (found.vertices.norm(dim=1) - 1).abs().max().item()
+    right = 150 <= len(found.faces) <= 210 and off < 0.1 and found.report.watertight
+    return "" if right else f"a ball of 528 faces came out with {len(found.faces)} (200 wanted), {off:.3f} off."
+
+
+def check_unwrap(function: Callable, device: torch.device) -> str:
+    """A cube in a texture of 96 texels: no texel twice, each face where it was."""
+    mesh = cube(device)
+    source, faces, uvs, _ = function(mesh.vertices, mesh.faces, 96, 2, lambda: None)
+    source, faces, uvs = source.cpu().long(), faces.cpu().long(), uvs.cpu()
+    if not torch.equal(source[faces], mesh.faces.cpu().long()):
+        return "the faces of a cube came out with other corners."
+    if not 0 <= uvs.min() <= uvs.max() <= 1:
+        return f"texture coordinates from {uvs.min():.3g} to {uvs.max():.3g} instead of 0 to 1."
+    alone = sum((rasterise(uvs, face[None], 96)[0] >= 0).sum().item() for face in faces)
+    covered = (rasterise(uvs, faces, 96)[0] >= 0).sum().item()
+    return "" if alone == covered > 0 else f"{alone - covered} texels of a cube are covered twice."
+
+
+def check_closest(function: Callable, device: torch.device) -> str:
+    """Points, rays and open sky round a cube."""
+    mesh = function(cube(device))
+    points = torch.tensor([[1.0, 0.2, 0.1], [0.4, 0.1, 0.0], [0.7, 0.9, 0.1]], device=device)
+    right = points.new_tensor([[0.5, 0.2, 0.1], [0.5, 0.1, 0.0], [0.5, 0.5, 0.1]])
+    found = (mesh.closest(points).points(mesh.vertices, mesh.faces), mesh.snap(points, 2.0)[0])
+    off = max((each - right).abs().max().item() for each in found)
+    rays = mesh.rays(points[:1], points.new_tensor([[-1.0, 0.0, 0.0]])).distance.item()
+    poles = points.new_tensor([[1.0, 0.0, 0.0]] * 2)
+    sky = mesh.open_share(points.new_tensor([[0.6, 0.0, 0.0], [0.0, 0.0, 0.0]]), poles, 8, 5.0, 0).tolist()
+    good = off < 1e-6 and abs(rays - 0.5) < 1e-6 and sky == [1.0, 0.0]
+    return (
+        "" if good else f"points of a cube are {off:.3g} off, a ray meets it at {rays:.3g} (0.5), sky {sky} ([1, 0])."
+    )

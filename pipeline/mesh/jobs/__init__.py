@@ -1,0 +1,1 @@
+"""Library calls in processes that can be killed."""

@@ -1,0 +1,97 @@
+"""The rows of the backend table for meshes, and what is asked of a row before it is trusted (see examples.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..backends import Backend, Operation
+from ..warp import missing, unavailable_reason
+from . import examples
+from .bake.bake import Original
+from .bake.raster import nearest_covered, rasterise
+from .bake.raster_warp import nearest_covered_warp, rasterise_warp
+from .mesh import Mesh
+from .repair.clean import Cleaned, CleanSettings, clean
+from .simplify.collapse import collapse
+from .simplify.fast_simplification import fast_simplification, hybrid
+from .uv.fallback import triangle_by_triangle, xatlas
+
+CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
+UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
+
+
+def clean_by_kernels(mesh: Mesh, settings: CleanSettings) -> Cleaned:
+    """clean, and what is asked of its result, with the large steps by Warp's kernels."""
+    return clean(Mesh.known(mesh.vertices, mesh.faces, kernels=True), settings)
+
+
+def clean_in_torch(mesh: Mesh, settings: CleanSettings) -> Cleaned:
+    """clean, and what is asked of its result, with the large steps in torch and scipy."""
+    return clean(Mesh.known(mesh.vertices, mesh.faces, kernels=False), settings)
+
+
+def outer_shell(mesh: Mesh, resolution: int) -> tuple[Mesh, dict]:
+    """remesh.outer_shell, which imports Warp."""
+    from .remesh.outer_shell import outer_shell as run
+
+    return run(mesh, resolution)
+
+
+def solid(mesh: Mesh, resolution: int, tick: Callable[[], None] = lambda: None) -> tuple[Mesh, dict]:
+    """remesh.solid, which imports Warp, moved onto the mesh where that is near."""
+    from .remesh.solid import project
+    from .remesh.solid import solid as run
+
+    closed, report = run(mesh, resolution)
+    tick()
+    return project(closed, mesh, limit=0.5 * report["cell"]), report
+
+
+def unwrap(
+    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+    """uv.unwrap, which imports Warp."""
+    from .uv.unwrap import unwrap as run
+
+    return run(vertices, faces, size, padding, tick)
+
+
+def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: str = "warp") -> Backend:
+    return Backend(name, function, unavailable_reason, devices)
+
+
+def _no_fast_simplification() -> str:
+    return missing("fast_simplification", "pip install fast-simplification.")
+
+
+def _no_xatlas() -> str:
+    return missing("xatlas", "it has wheels for Python up to 3.13, none for Linux on Arm.")
+
+
+OPERATIONS = (
+    # CUDA's sorts and gathers are fast as they are
+    Operation(CLEAN, (_warp(clean_by_kernels, ("cpu",)), Backend("torch", clean_in_torch)), check=examples.check_clean),
+    Operation(OUTER_SHELL, (_warp(outer_shell),), check=examples.check_outer_shell),
+    Operation(SOLID, (_warp(solid),), check=examples.check_solid),
+    Operation(
+        SIMPLIFY,
+        (
+            _warp(collapse, ("cuda",)),
+            Backend("hybrid", hybrid, lambda: unavailable_reason() or _no_fast_simplification(), ("cpu",)),
+            Backend("fast-simplification", fast_simplification, _no_fast_simplification),
+            # several times slower on a CPU for large meshes, but what was closed stays closed
+            _warp(collapse, ("cpu",), "warp-cpu"),
+        ),
+        check=examples.check_simplify,
+    ),
+    Operation(
+        UNWRAP,
+        (_warp(unwrap), Backend("xatlas", xatlas, _no_xatlas), Backend("triangles", triangle_by_triangle)),
+        check=examples.check_unwrap,
+    ),
+    Operation(RASTER, (_warp(rasterise_warp),), twin=rasterise, example=examples.overlapping_triangles, tolerance=1e-6),
+    Operation(NEAREST, (_warp(nearest_covered_warp),), twin=nearest_covered, example=examples.two_texels),
+    Operation(CLOSEST, (_warp(Original),), check=examples.check_closest),
+)

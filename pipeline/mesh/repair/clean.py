@@ -1,0 +1,92 @@
+"""Cleaning a mesh: every repair in the order in which they help each other, with a record of what each changed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ...errors import SettingsError
+from ..mesh import Mesh
+from ..topology.half_edges import HalfEdges, by_corners, by_kernels
+from ..topology.manifold import match, outward, part
+from .repair import close_holes, degenerate, drop_unused, large_components, weld
+from .winding import sides_seen
+
+
+@dataclass(frozen=True)
+class CleanSettings:
+    """What to clean. The defaults are for meshes as decoders and scanners give them."""
+
+    weld: bool = True  # vertices of equal coordinates
+    min_area_share: float = 1e-5  # components with less of the mesh's area are dropped; 0 keeps all
+    max_hole_perimeter: float = 3e-2  # world units; holes with a shorter rim are filled; 0 fills none
+
+    def __post_init__(self) -> None:
+        for name in ("min_area_share", "max_hole_perimeter"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise SettingsError(f"{name} is {value}; expected a number of at least 0.")
+        if self.min_area_share > 1:
+            raise SettingsError(f"min_area_share is {self.min_area_share}; expected a share, 0 to 1.")
+
+
+# For a mesh that was clean and then changed: simplifying can make faces degenerate or equal and edges non-manifold,
+# but neither fragments nor holes; vertices that the first cleaning parted stay apart.
+AFTER_SIMPLIFYING = CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Cleaned(Mesh):
+    """A mesh without degenerate and repeated faces, non-manifold edges and vertices, wound alike and outward; every
+    vertex is used. Vertices and faces are of the types given."""
+
+    changes: dict[str, int] = field(default_factory=dict)  # what each step changed
+
+
+def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
+    """Weld, drop degenerate and repeated faces, pair the faces at crowded edges and wind all alike, drop small
+    components, fill small holes, face outward, part what only touches, drop unused vertices. Faces come in the order of
+    their vertices.
+
+    Pairs come before everything that looks at components or open edges, so that a mesh is never opened where bodies
+    touch; holes are filled before vertices are parted, so that what had to stay open there is not filled. An empty
+    mesh, or one of which nothing is left, gives an empty mesh.
+    """
+    settings = settings or CleanSettings()
+    vertices, faces = mesh.vertices, mesh.faces
+    kind, changes = faces.dtype, {}
+    faces = faces.int()
+    changes["welded_vertices"] = 0
+    if settings.weld:
+        vertices, faces, changes["welded_vertices"] = weld(vertices, faces)
+    kernels = by_kernels(faces, mesh.kernels)
+    order, again = by_corners(faces, kernels)
+    flat = degenerate(vertices, faces, kernels).index_select(0, order)
+    changes["degenerate_faces"] = int(flat.count_nonzero())
+    changes["repeated_faces"] = int((again & ~flat).count_nonzero())
+    faces = faces.index_select(0, order[~(flat | again)])
+    topology, flip = match(vertices, HalfEdges.of(faces, kernels))
+    del order, again, flat, faces
+    topology = topology.turned(flip)
+    changes["non_manifold_edges"] = topology.crowded_edges
+    changes["small_components"] = 0
+    if settings.min_area_share > 0:
+        keep = large_components(topology, settings.min_area_share)
+        changes["small_components"] = int((~keep).sum())
+        if changes["small_components"]:
+            flip, topology = flip[keep[topology.component]], topology.kept(keep)
+    if topology.one_sided.any():
+        seen = sides_seen(vertices, topology)
+        flip, topology = flip ^ seen, topology.turned(seen)
+    before = len(topology.faces)
+    changes["filled_holes"] = 0
+    if settings.max_hole_perimeter > 0:
+        vertices, topology, changes["filled_holes"] = close_holes(vertices, topology, settings.max_hole_perimeter)
+    turn = outward(vertices, topology)
+    changes["turned_faces"] = int((flip ^ turn[:before]).sum())
+    topology = topology.turned(turn)
+    parted = part(vertices, topology)
+    changes["copied_vertices"], changes["midpoints"] = parted.copies, parted.midpoints
+    vertices, faces, changes["unused_vertices"] = drop_unused(parted.vertices, parted.faces)
+    known = {} if parted.midpoints else {"edges": HalfEdges.manifold(faces, topology.twin, kernels)}
+    return Cleaned.known(vertices, faces.to(kind), kernels=kernels, changes=changes, **known)

@@ -1,0 +1,236 @@
+"""Decimation by quadric edge collapse, many edges at once, on the mesh's device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ...errors import SettingsError
+from ..mesh import Mesh
+from ..topology.half_edges import grouped
+from ..topology.steady import steady_sum
+
+_SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
+
+
+@dataclass(frozen=True)
+class CollapseConfig:
+    """What an edge collapse weighs."""
+
+    # Of the planes that stand on boundary edges, per squared length, against 1 per area for a face: keeps boundaries.
+    border_weight: float = 10.0
+    # Pull of a merged vertex towards its edge's middle, as a part of the quadric's trace: decides only what the planes
+    # leave free (Trettner & Kobbelt 2020).
+    tikhonov_weight: float = 1e-4
+    # Price of a long edge where all is flat, per area and squared length: short edges go first there.
+    length_cost: float = 1e-6
+    # Exponent of the area by which a cost is divided. 0: a sum of squared distances, which lets small parts vanish;
+    # 1: their mean, which spends faces on small parts. From 0.5 down the largest distances grow.
+    area_exponent: float = 0.58
+    # Added to every face's weight, in mean areas: or the tiny faces at the tips of thin parts would count for nothing.
+    least_area: float = 0.5
+    # Most faces round both ends of an edge that may be collapsed: bounds the work of a thread, and valences.
+    largest_star: int = 48
+    # No face may turn further in one collapse than the angle of this cosine.
+    max_normal_change_cos: float = 0.3
+    # Shape (1 for an equilateral triangle, 0 for a line) below which no face may become worse than those before it.
+    sliver: float = 0.05
+    # Independent sets that are drawn from the costs of one round, before all edges are priced again.
+    passes: int = 4
+    # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
+    least_part: float = 0.02
+    # Costs up to so many times the last round's limit are examined in full.
+    examined: float = 8.0
+
+
+# what kernels take of it
+_WEIGHTS = (
+    "border_weight",
+    "tikhonov_weight",
+    "length_cost",
+    "area_exponent",
+    "largest_star",
+    "max_normal_change_cos",
+    "sliver",
+)
+
+
+def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: CollapseConfig = CollapseConfig()) -> Mesh:
+    """Quadric edge collapse to `target` faces.
+
+    Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
+    priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
+    (their faces are disjoint, so each may be judged alone), until the count is met. Open borders and sharp edges stay,
+    by their planes; no face turns over or becomes a sliver; the link condition keeps genus, parts, holes, and adds no
+    non-manifold edge or repeated face. Faces that repeat a vertex are dropped first. Deterministic on one machine.
+
+    Args:
+        mesh: of any scale; need not be manifold.
+        tick: called once a round; may raise to stop.
+
+    Returns:
+        the mesh, float32 and int32, without unused vertices, on the input's device. It has `target` faces or one less
+        (a few less where non-manifold edges go), but more where nothing more can be collapsed without one of the faults
+        above: a closed part keeps at least four faces. A target of at least the mesh's faces returns the mesh itself.
+
+    Raises:
+        SettingsError: a target below 1.
+    """
+    if target < 1:
+        raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
+    if target >= len(mesh.faces):
+        return mesh
+    reduced = _Reduction(mesh.vertices, mesh.faces, config)
+    reduced.reduce(target, tick)
+    return Mesh.known(*reduced.result(), kernels=mesh.kernels)
+
+
+@dataclass(frozen=True)
+class _Stars:
+    """What lies round each vertex in one round."""
+
+    offsets: torch.Tensor  # [V + 1] int32 into corners
+    corners: torch.Tensor  # [3 F] int32, by vertex
+    edges: torch.Tensor  # [3 F] uint8: faces on the half-edge's edge, and whether it speaks for it
+    feature: torch.Tensor  # [V] uint8: on an edge that has not two faces
+
+
+class _Reduction:
+    """A mesh under reduction. Positions are scaled by a power of two to about the unit box and else kept as they are;
+    kernels look at differences only."""
+
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig) -> None:
+        from ...warp.launch import launch_parallel
+        from . import collapse_kernels
+
+        self._kernels, self._launch, self._config = collapse_kernels, launch_parallel, config
+        self._weights = collapse_kernels.Weights()
+        for name in _WEIGHTS:
+            setattr(self._weights, name, getattr(config, name))
+        self._device = vertices.device
+        size = (vertices.amax(0) - vertices.amin(0)).amax().item()
+        self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
+        self._points = vertices.float() * self._scale  # [V, 3]
+        self._faces = faces.to(torch.int32, copy=True).reshape(-1)  # [3 F]
+        self._limit = torch.full((1,), math.inf, device=self._device)  # of the costs of the last round
+        self._heir = torch.arange(len(self._points), dtype=torch.int32, device=self._device)
+        self._quadrics = None  # [V, 10]
+        self._rename(None)
+        self._pack()
+        self._quadrics = self._first_quadrics()
+
+    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self._pack()
+        return self._points / self._scale, self._faces.reshape(-1, 3).clone()
+
+    def reduce(self, target: int, tick: Callable[[], None]) -> None:
+        while self._count > target:
+            tick()
+            if self._count < self._packed // 2:
+                self._pack()
+            stars = self._find_stars()
+            costs = self._find_costs(stars, wanted=(self._count - target) / 2)
+            removed = self._choose(stars, costs)
+            total = int(removed.sum(dtype=torch.int64))  # the only wait of a round
+            if total == 0 and not self._limit.isfinite():
+                break
+            if total == 0:  # all that is cheap must stay: look at everything
+                self._limit.fill_(math.inf)
+                continue
+            if total > self._count - target:
+                total = _keep_cheapest(removed, costs, self._count - target)
+            arrays = self._weights, self._faces, removed, stars.feature, self._points, self._quadrics, self._heir
+            self._launch(self._kernels.merge_ends, len(removed), *arrays)
+            del stars, costs, removed
+            self._rename(self._count - total)
+
+    @property
+    def _count(self) -> int:
+        return len(self._faces) // 3
+
+    def _find_stars(self) -> _Stars:
+        kernels, corners, vertices = self._kernels, len(self._faces), len(self._points)
+        star, offsets = grouped(self._faces, vertices)
+        edges = torch.empty(corners, dtype=torch.uint8, device=self._device)
+        feature = torch.zeros(vertices, dtype=torch.uint8, device=self._device)
+        self._launch(kernels.find_edges, corners, self._faces, offsets, star, edges, feature)
+        return _Stars(offsets, star, edges, feature)
+
+    def _first_quadrics(self) -> torch.Tensor:
+        quadrics = torch.zeros(len(self._points), 10, device=self._device)
+        if self._count == 0:
+            return quadrics
+        stars = self._find_stars()
+        some = self._faces.reshape(-1, 3)[:: 1 + self._count // _SAMPLES].long()
+        a, b, c = self._points[some].unbind(1)
+        doubled = steady_sum(torch.linalg.cross(b - a, c - a).norm(dim=1)) / len(some)
+        least = (doubled * (0.5 * self._config.least_area)).float().reshape(1)
+        mesh = self._points, self._faces, stars.offsets, stars.corners, stars.edges
+        self._launch(self._kernels.first_quadrics, len(quadrics), self._weights, *mesh, least, quadrics)
+        return quadrics
+
+    def _find_costs(self, stars: _Stars, wanted: float) -> torch.Tensor:
+        """[3 F] float32 costs by half-edge, and the limit up to which edges may go: as many edges cost less as
+        collapses are wanted, so that dear edges wait until the cheap ones round them have been spent."""
+        costs = torch.empty(len(self._faces), device=self._device)
+        examined = self._limit * self._config.examined
+        mesh = self._points, self._quadrics, self._faces, stars.offsets, stars.corners, stars.edges, stars.feature
+        self._launch(self._kernels.find_costs, len(costs), self._weights, examined, *mesh, costs)
+        step = 1 + len(costs) // _SAMPLES
+        sample = costs[::step].sort().values
+        edges = max(wanted, self._config.least_part * len(costs) / 2)
+        limit = sample[min(int(edges / step), len(sample) - 1)]
+        self._limit = torch.minimum(limit, examined)
+        return costs
+
+    def _choose(self, stars: _Stars, costs: torch.Tensor) -> torch.Tensor:
+        """[3 F] uint8: how many faces go with the half-edge's edge if it is collapsed in this round, else 0."""
+        kernels, corners, vertices = self._kernels, len(costs), len(self._points)
+        removed = torch.zeros(corners, dtype=torch.uint8, device=self._device)
+        taken = torch.zeros(vertices, dtype=torch.uint8, device=self._device)
+        keys = torch.empty(vertices, dtype=torch.int64, device=self._device)
+        around = torch.empty_like(keys)
+        limit = self._limit.clamp_max(3e38)  # costs of inf stay above
+        round_each = self._faces, stars.offsets, stars.corners
+        for _ in range(self._config.passes):
+            self._launch(kernels.least_key, vertices, limit, *round_each, costs, taken, keys)
+            self._launch(kernels.least_around, vertices, *round_each, keys, around)
+            self._launch(kernels.choose, corners, limit, *round_each, stars.edges, costs, around, removed, taken)
+        return removed
+
+    def _rename(self, left: int | None) -> None:
+        """Give faces their vertices' heirs and drop those that repeat a vertex; `left` is how many stay, if known."""
+        count = self._count
+        alive = torch.empty(count, dtype=torch.uint8, device=self._device)
+        self._launch(self._kernels.rename, count, self._heir, self._faces, alive)
+        place = alive.cumsum(0, dtype=torch.int32)
+        left = int(place[-1]) if left is None else left
+        moved = torch.empty(3 * left, dtype=torch.int32, device=self._device)
+        self._launch(self._kernels.move_faces, count, self._faces, alive, place, moved)
+        self._faces = moved
+
+    def _pack(self) -> None:
+        """Drop vertices that no face uses."""
+        used = torch.zeros(len(self._points), dtype=torch.uint8, device=self._device)
+        self._launch(self._kernels.mark_used, len(self._faces), self._faces, used)
+        number = used.cumsum(0, dtype=torch.int32) - 1
+        self._launch(self._kernels.renumber, len(self._faces), number, self._faces)
+        rows = used.nonzero()[:, 0]
+        self._points = self._points[rows]
+        if self._quadrics is not None:
+            self._quadrics = self._quadrics[rows]
+        self._heir = torch.arange(len(rows), dtype=torch.int32, device=self._device)
+        self._packed = self._count
+
+
+def _keep_cheapest(removed: torch.Tensor, costs: torch.Tensor, wanted: int) -> int:
+    """Unchoose all but the cheapest edges that together remove `wanted` faces; returns how many these remove."""
+    chosen = removed.nonzero()[:, 0]
+    chosen = chosen[costs[chosen].argsort(stable=True)]
+    faces = removed[chosen].long()
+    keep = faces.cumsum(0) - faces < wanted
+    removed[chosen[~keep]] = 0
+    return int(faces[keep].sum())

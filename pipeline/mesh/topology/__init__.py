@@ -1,0 +1,1 @@
+"""Half-edges, components, orientation, non-manifold edges and vertices."""

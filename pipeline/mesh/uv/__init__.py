@@ -1,0 +1,1 @@
+"""UV unwrapping: charts, parameterisation, packing."""

@@ -1,0 +1,242 @@
+"""Kernels of the packing on NVIDIA Warp: charts put one after another into a texture whose taken texels are bits.
+
+They run on a CPU only, each launch on one core. Variables that change in a loop are declared with a type, for Warp
+takes a bare number as a constant.
+"""
+# No `from __future__ import annotations`: Warp reads the annotations as they are.
+
+import warp as wp
+
+from ...warp.launch import configure
+
+configure(__name__)
+
+STRIDE = wp.constant(12)  # rows skipped while a place is sought: one for so many rows of a chart's height
+WIDE = wp.constant(16)  # texels: what narrower charts take does not change a row's widest free run much
+ALL = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+
+
+@wp.func_native("""
+#if defined(__CUDA_ARCH__)
+    return 63 - __clzll(word);
+#else
+    return 63 - __builtin_clzll(word);
+#endif
+""")
+def highest(word: wp.uint64) -> int:
+    """Number of the highest bit of a word that is not 0."""
+
+
+@wp.func
+def from_bit(column: wp.int32):
+    """A column's bit in its word and all above."""
+    return ALL << wp.uint64(column & 63)
+
+
+@wp.func
+def to_bit(column: wp.int32):
+    """A column's bit in its word and all below."""
+    return ALL >> wp.uint64(63 - (column & 63))
+
+
+@wp.func
+def last_taken(taken: wp.array2d[wp.uint64], row: wp.int32, begin: wp.int32, end: wp.int32):
+    """The last taken column of a row in begin .. end - 1, -1 for none."""
+    first = begin >> 6
+    i = (end - 1) >> 6
+    word = taken[row, i] & to_bit(end - 1)
+    while i > first and word == wp.uint64(0):
+        i -= 1
+        word = taken[row, i]
+    if i == first:
+        word = word & from_bit(begin)
+    if word == wp.uint64(0):
+        return wp.int32(-1)
+    return (i << 6) + highest(word)
+
+
+@wp.func
+def take(taken: wp.array2d[wp.uint64], row: wp.int32, begin: wp.int32, end: wp.int32):
+    """Mark columns begin .. end - 1 of a row."""
+    first = begin >> 6
+    final = (end - 1) >> 6
+    if first == final:
+        taken[row, first] = taken[row, first] | (from_bit(begin) & to_bit(end - 1))
+        return
+    taken[row, first] = taken[row, first] | from_bit(begin)
+    for i in range(first + 1, final):
+        taken[row, i] = ALL
+    taken[row, final] = taken[row, final] | to_bit(end - 1)
+
+
+@wp.func
+def widest_gap(taken: wp.array2d[wp.uint64], row: wp.int32):
+    """Length of a row's longest free run."""
+    widest = wp.int32(0)
+    end = wp.int32(taken.shape[0])  # of the free run that is being measured, from the right
+    for k in range(taken.shape[1]):
+        i = taken.shape[1] - 1 - k
+        word = taken[row, i]
+        while word != wp.uint64(0):
+            bit = highest(word)
+            widest = wp.max(widest, end - (i << 6) - bit - 1)
+            free = ~word & to_bit(bit)
+            if free == wp.uint64(0):
+                end = i << 6
+                word = wp.uint64(0)
+            else:
+                bit = highest(free)
+                end = (i << 6) + bit + 1
+                word = word & to_bit(bit)
+    return wp.max(widest, end)
+
+
+@wp.func
+def turn_run(run: wp.vec3i, turn: wp.int32, width: wp.int32, height: wp.int32):
+    """A run (row, first column, end) of turn 0 or 1 as it lies in that turn or, half a turn on, in turn 2 or 3."""
+    if turn < 2:
+        return run
+    return wp.vec3i(height - 1 - run[0], width - run[2], width - run[1])
+
+
+@wp.func
+def leftmost(
+    runs: wp.array[wp.vec3i],
+    head: wp.int32,
+    tail: wp.int32,
+    turn: wp.int32,
+    width: wp.int32,
+    height: wp.int32,
+    y: wp.int32,
+    margin: wp.int32,
+    taken: wp.array2d[wp.uint64],
+):
+    """The first column at which a chart's runs head .. tail - 1 are all free when its lowest row is y; -1 for none."""
+    end = taken.shape[0] - margin - width
+    x = wp.int32(margin)
+    passed = wp.int32(0)
+    i = wp.int32(head)
+    while passed < tail - head and x <= end:
+        run = turn_run(runs[i], turn, width, height)
+        last = last_taken(taken, y + run[0], x + run[1], x + run[2])
+        if last >= 0:  # right behind what is in the way
+            x = last + 1 - run[1]
+            passed = wp.int32(0)
+        else:
+            passed += 1
+            i += 1
+            if i == tail:
+                i = wp.int32(head)
+    if x > end:
+        x = wp.int32(-1)
+    return x
+
+
+@wp.func
+def lowest_place(
+    runs: wp.array[wp.vec3i],
+    head: wp.int32,
+    tail: wp.int32,
+    turn: wp.int32,
+    width: wp.int32,
+    height: wp.int32,
+    start: wp.int32,
+    top: wp.int32,
+    margin: wp.int32,
+    taken: wp.array2d[wp.uint64],
+    widest: wp.array[wp.int32],
+):
+    """The lowest row from `start` on, and the first column there, at which a chart is free and ends below `top`;
+    column -1 for none."""
+    longest = turn_run(runs[head], turn, width, height)
+    stride = 1 + height // STRIDE
+    y = wp.int32(start)
+    found = wp.vec2i(-1, -1)
+    while y + height < top:
+        x = wp.int32(-1)
+        if widest[y + longest[0]] >= longest[2] - longest[1]:
+            x = leftmost(runs, head, tail, turn, width, height, y, margin, taken)
+        if x < 0:
+            y += stride
+            continue
+        found = wp.vec2i(x, y)
+        while x >= 0 and stride > 1 and y > margin:  # rows were skipped: down again as far as it goes
+            y -= 1
+            x = leftmost(runs, head, tail, turn, width, height, y, margin, taken)
+            if x >= 0:
+                found = wp.vec2i(x, y)
+        break
+    return found
+
+
+@wp.kernel
+def place(
+    begin: wp.int32,
+    end: wp.int32,
+    turns: wp.int32,
+    order: wp.array[wp.int32],
+    sizes: wp.array[wp.vec2i],
+    alike: wp.array2d[wp.int32],
+    first: wp.array2d[wp.int32],
+    runs: wp.array[wp.vec3i],
+    halo: wp.array[wp.vec2i],
+    margin: wp.int32,
+    taken: wp.array2d[wp.uint64],
+    widest: wp.array[wp.int32],
+    hint: wp.array[wp.int32],
+    found: wp.array[wp.vec3i],
+    failed: wp.array[wp.int32],
+):
+    """Put charts order[begin:end], one after another, each as low as it goes in one of its turns, then as far left.
+
+    turns: how many quarter turns to try, 2 or 4. sizes [C]: width, height of turn 0. alike [2, C]: the class, of turn 0
+    and of turn 1, of charts that are sought a place for from where the last of them was put on, and from the lowest row
+    if there is none. first [2, C + 1]: where each chart's runs begin, of turn 0 and of turn 1. runs: (row, first
+    column, end), the longest of a chart first. halo: (row, half width) of the disk that is taken with each texel.
+    margin: texels to keep free along the texture's border. taken [S, W]: its texels, 64 to a word. widest [S]: no free
+    run of a row is longer. hint: the row to look from, by class; S when the class is full. found [C]: column, row,
+    turn; -1 for charts that do not fit. failed: 1 if there are such; others are then sought no second time.
+    """
+    size = taken.shape[0]
+    gap = halo.shape[0] // 2
+    for k in range(begin, end):
+        chart = order[k]
+        top = size - margin + 1
+        best = wp.vec3i(-1, -1, -1)
+        for attempt in range(2 * turns):
+            turn = attempt % turns
+            odd = turn % 2
+            w = sizes[chart][odd]
+            h = sizes[chart][1 - odd]
+            kind = alike[odd, chart]
+            start = wp.max(margin, hint[kind])
+            if attempt >= turns:
+                if best[2] >= 0 or start == margin or failed[0] > 0:
+                    continue
+                start = wp.int32(margin)
+            head = first[odd, chart]
+            tail = first[odd, chart + 1]
+            at = lowest_place(runs, head, tail, turn, w, h, start, top, margin, taken, widest)
+            if at[0] >= 0:
+                best = wp.vec3i(at[0], at[1], turn)
+                top = at[1] + h
+                hint[kind] = at[1]
+        found[chart] = best
+        if best[2] < 0:
+            failed[0] = 1
+            hint[alike[0, chart]] = size
+            hint[alike[1, chart]] = size
+            continue
+        odd = best[2] % 2
+        w = sizes[chart][odd]
+        h = sizes[chart][1 - odd]
+        for i in range(first[odd, chart], first[odd, chart + 1]):
+            run = turn_run(runs[i], best[2], w, h)
+            for j in range(halo.shape[0]):
+                row = best[1] + run[0] + halo[j][0]
+                if row >= 0 and row < size:
+                    left = wp.max(best[0] + run[1] - halo[j][1], 0)
+                    take(taken, row, left, wp.min(best[0] + run[2] + halo[j][1], size))
+        if w >= WIDE:
+            for row in range(wp.max(best[1] - gap, 0), wp.min(best[1] + h + gap, size)):
+                widest[row] = widest_gap(taken, row)

@@ -1,0 +1,28 @@
+"""The row of the backend table for pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..backends import Backend, Operation
+from ..warp import unavailable_reason
+from .scene import Camera, Subject, turntable_frames
+
+RENDER = "render"
+
+
+def check_render(function: Callable, device: torch.device) -> str:
+    """The normals of a square that faces the camera."""
+    corners = torch.tensor([[-1.0, 0.0, -1.0], [1, 0, -1], [1, 0, 1], [-1, 0, 1]], device=device)
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32, device=device)
+    (picture,) = function(Subject(corners, faces), 1, 32, "normals", camera=Camera(0.0, 0.0))
+    middle, corner = picture[16, 16].tolist(), picture[0, 0].tolist()
+    right = all(abs(a - b) <= 1 for a, b in zip(middle, (128, 128, 255, 255))) and corner[3] == 0
+    return "" if right else f"a square that faces the camera shows {middle}, beside it {corner}."
+
+
+OPERATIONS = (
+    Operation(RENDER, (Backend("warp", turntable_frames, unavailable_reason, ("cpu", "cuda")),), check=check_render),
+)

@@ -1,0 +1,62 @@
+"""Steps of the post-processing as functions of vertices and faces, which is how tests make and look at meshes."""
+
+import pytest
+
+from pipeline.mesh import Mesh
+from pipeline.mesh.bake import bake
+from pipeline.mesh.repair import clean as cleaning
+from pipeline.warp import unavailable_reason
+
+needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
+
+
+def clean(vertices, faces, settings=None):
+    return cleaning.clean(Mesh(vertices, faces), settings)
+
+
+def measure(vertices, faces):
+    return Mesh(vertices, faces).report
+
+
+def _tensors(mesh, *report):
+    return mesh.vertices, mesh.faces, *report
+
+
+def collapse(vertices, faces, target, tick):
+    from pipeline.mesh.simplify.collapse import collapse as run
+
+    return _tensors(run(Mesh(vertices, faces), target, tick))
+
+
+def fast_simplification(vertices, faces, target, tick):
+    from pipeline.mesh.simplify.fast_simplification import fast_simplification as run
+
+    return _tensors(run(Mesh(vertices, faces), target, tick))
+
+
+def outside(vertices, faces, resolution):
+    from pipeline.mesh.remesh.lattice import outside as run
+
+    return run(Mesh(vertices, faces), resolution)
+
+
+def outer_shell(vertices, faces, resolution):
+    from pipeline.mesh.remesh.outer_shell import outer_shell as run
+
+    return _tensors(*run(Mesh(vertices, faces), resolution))
+
+
+def solid(vertices, faces, resolution):
+    from pipeline.mesh.remesh.solid import solid as run
+
+    return _tensors(*run(Mesh(vertices, faces), resolution))
+
+
+def project(vertices, faces, original_vertices, original_faces, limit=1e6):
+    from pipeline.mesh.remesh.solid import project as run
+
+    return run(Mesh(vertices, faces), Mesh(original_vertices, original_faces), limit).vertices
+
+
+def original(vertices, faces):
+    return bake.Original(Mesh(vertices, faces))
