@@ -122,7 +122,7 @@ class LoadModels(io.ComfyNode):
         needed = {role for route in ROUTES.values() for role in route.roles()}
         # the encoder first: it is gated, and who may not have it should learn so before 16 GB are here
         roles = sorted((role for role in opened.roles if role in needed), key=lambda role: role != IMAGE_ENCODER)
-        download.fetch(models, roles)
+        download.fetch(models, opened.nearest_first(roles))
         return io.NodeOutput(models)
 
 

@@ -251,6 +251,10 @@ class _Adder:
         widgets = self._schemas[node_id].inputs
         defaults = {each.id: each.default for each in widgets if getattr(each, "default", None) is not None}
         node = self._graph.node(node_id, **{**defaults, **inputs})
+        if not self._schemas[node_id].is_output_node:
+            # The editor would show on the expanded node the least of its own bar and those of its parts, which each
+            # begin at 0. A name that it does not know keeps them apart; what writes the file still counts as the node.
+            node.set_override_display_id(f"{self._graph.prefix}parts")
         self._titles[node.id] = self._schemas[node_id].display_name.removeprefix("TRELLIS.2 ")
         return node
 

@@ -18,7 +18,7 @@ import torch
 from . import stages
 from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
 from .errors import SettingsError
-from .export.files import check_writable
+from .export.files import check_writable, writing
 from .mesh import SIMPLIFY, UNWRAP, Mesh
 from .mesh.query.surface import Surface
 from .mesh.report import MeshReport
@@ -63,7 +63,8 @@ def run(runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | No
             rows.append(row)
             print(f"| {row.work} | {row.seconds:.2f} | {row.peak_bytes / 1e9:.2f} GB | {row.notes} |", flush=True)
     if report:
-        report.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        with writing(report) as temporary:
+            temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     return 0
 
 

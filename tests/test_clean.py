@@ -662,3 +662,12 @@ def test_the_rim_of_a_sheet_is_no_hole():
         assert done.changes["filled_holes"] == holes
     triangle = torch.tensor([[0.0, 0, 0], [1e-3, 0, 0], [0, 1e-3, 0]]), torch.tensor([[0, 1, 2]], dtype=torch.int32)
     assert len(clean(*triangle, CleanSettings()).faces) == 1
+
+
+@pytest.mark.parametrize(("holes", "handles"), [(0, 0), (3, 0), (0, 1), (4, 1)])
+def test_a_report_knows_handles_and_the_faces_that_they_need(holes, handles):
+    mesh = trimesh.creation.torus(0.4, 0.15, 48, 24) if handles else trimesh.creation.icosphere(3, 0.4)
+    faces = torch.from_numpy(np.delete(mesh.faces, [100 * k for k in range(holes)], axis=0).astype(np.int32))
+    report = measure(torch.from_numpy(mesh.vertices), faces)
+    assert (report.boundary_loops, report.handles) == (holes, handles)
+    assert report.least_faces == 4 + 5 * holes + 12 * handles

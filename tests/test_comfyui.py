@@ -1,6 +1,7 @@
 """The pack inside a real ComfyUI, through its HTTP API and websocket. COMFYUI_PATH names the checkout."""
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -525,6 +526,15 @@ def test_one_bar_for_all_stages(server):
     assert len(values) > 50 and values == sorted(values) and values[-1] == 1
     own = [data["value"] / data["max"] for kind, data in run.events if kind == "progress" and data["node"] == "2"]
     assert own == sorted(own) and own[0] < 0.05 and own[-1] == 1
+    # what the editor draws: the least of all that run and belong to the node; only the last part begins at 0 in it
+    states = [data["nodes"] for kind, data in run.events if kind == "progress_state"]
+    shown = [
+        min(n["value"] / n["max"] for n in nodes.values() if n["display_node_id"] == "2" and n["state"] == "running")
+        for nodes in states
+        if any(n["display_node_id"] == "2" and n["state"] == "running" for n in nodes.values())
+    ]
+    drops = [after for before, after in itertools.pairwise(shown) if after < before]
+    assert len(shown) > 50 and len(drops) <= 1
     stages = [data["text"] for kind, data in run.events if kind == "text"]
     assert stages[0] in ("Load Models", "Prepare Image") and stages[-1] == "Export GLB" and "Sample Shape" in stages
 
@@ -669,12 +679,13 @@ def test_the_example_does_not_come_back(server, crowded):
     assert not (crowded.base / "input" / "trellis2_rocket.png").exists()
 
 
-def previews(server, loaded):
-    """The pictures that a client is sent during a run."""
+def previews(server, loaded, method="default"):
+    """The pictures that a client is sent during a run; method is what the editor's setting says."""
     import websocket
 
     channel = websocket.create_connection(f"ws://{server.client.server}/ws?clientId={server.client.id}")
-    server.client._json("/prompt", json.dumps({"prompt": loaded, "client_id": server.client.id}).encode())
+    body = {"prompt": loaded, "client_id": server.client.id, "extra_data": {"preview_method": method}}
+    server.client._json("/prompt", json.dumps(body).encode())
     pictures = []
     while True:
         message = channel.recv()
@@ -692,6 +703,8 @@ def test_no_previews_where_none_are_wanted(server, crowded):
     server.forget()
     shown = previews(server, quick())
     assert shown and {picture.size for picture in shown} == {(300, 300)}  # --preview-size
+    server.forget()
+    assert previews(server, quick(), "none") == []
 
 
 WRONG_CALLS = {

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import struct
+import sys
 import tracemalloc
 
 import pytest
@@ -142,6 +143,23 @@ def test_json_may_begin_with_a_mark_or_an_empty_line(copy):
     for name, start in (("pipeline.json", b"\xef\xbb\xbf"), ("ckpts/sparse_structure_decoder.json", b"\n")):
         (copy / name).write_bytes(start + (copy / name).read_bytes())
     fetch(copy)
+
+
+def test_damage_here_is_said_before_anything_is_downloaded(copy, monkeypatch):
+    """The image encoder, which is asked for first, is on the hub; the last network's file is here and cut off."""
+    edited(
+        copy / "pipeline.json",
+        lambda content: content["args"]["image_cond_model"]["args"].update(model_name="facebook/dinov3"),
+    )
+    path = copy / "ckpts" / "tex_slat_decoder.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def downloaded(*arguments):
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr(sys.modules[Models.__module__], "fetch", downloaded)
+    with pytest.raises(CheckpointError, match="tex_slat_decoder.safetensors is damaged or truncated"):
+        fetch(copy)
 
 
 def gap(entries):
@@ -327,7 +345,7 @@ def test_a_folder_beside_the_checkpoint_is_not_read(copy):
         shutil.copy(copy / "ckpts" / f"tex_slat_decoder.{kind}", copy.parent / "secret" / f"w.{kind}")
     edited(copy / "pipeline.json", lambda content: content["args"]["models"].update(tex_slat_decoder="owner/secret/w"))
     source = open_checkpoint(copy).sources["tex_slat_decoder"]
-    assert source.args[0].__self__.repo == "owner/secret"  # asked of the hub
+    assert source.get.args[0].__self__.repo == "owner/secret"  # asked of the hub
 
 
 def test_links_may_lead_out(copy, tmp_path):

@@ -409,7 +409,8 @@ def test_vertex_colours_on_the_command_line(run, root, tmp_path):
     assert all("COLOR_0" in each["primitives"][0]["attributes"] for each in document["meshes"])
     assert "images" not in document and "bake" not in out
     level = glb.with_name("rocket_LOD1.glb")
-    assert contents(level)[0]["asset"]["extras"]["faces"] <= 500 and f"{glb}, {level} in " in out
+    counts = [contents(path)[0]["asset"]["extras"]["faces"] for path in (glb, level)]
+    assert counts[1] < counts[0] and f"{glb}, {level} in " in out
     code, _, err = run("generate", root / "assets" / "rocket.png", "--faces", 100, "--lods", 100, "--output", glb)
     assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
 
@@ -477,3 +478,63 @@ def test_many_charts_fit_into_the_smallest_texture():
     voxels = stages.PBRVoxels(SparseTensor(voxels, torch.rand(len(voxels), 6)), SIDE)
     textured = stages.bake_texture(runtime(), boxes, voxels, least)
     assert textured.facts["charts"] > 200 and textured.maps.shape == (least, least, 6)
+
+
+@pytest.fixture(scope="module")
+def pierced():
+    """A ball with 250 holes, which edge collapse keeps: it gets stuck above 1,000 faces."""
+    vertices, faces = surface_net(ball(0.4), SIDE)
+    centre = vertices[faces.long()].mean(1)
+    holes = torch.nn.functional.normalize(torch.randn(250, 3, generator=torch.Generator().manual_seed(1)), dim=1) * 0.4
+    return stages.Mesh(vertices, faces[torch.cdist(centre, holes).amin(1) > 0.012])
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """A closed grid of bars with 42 handles."""
+    cells = torch.zeros(16, 16, 16, dtype=torch.bool)
+    at = torch.arange(1, 15)
+    cells[torch.meshgrid(at, at[::4], at[::4], indexing="ij")] = True
+    cells[torch.meshgrid(at[::4], at, at[::4], indexing="ij")] = True
+    for x, y in ((1, 1), (5, 9), (13, 5)):
+        cells[x, y, 1:15] = True
+    return stages.Mesh(*surface_net(lambda p: 0.5 - cells[tuple(((p + 0.5) * 16).long().clamp(0, 15).T)].float(), SIDE))
+
+
+def told(mesh, word):
+    return [warning for warning in mesh.facts["warnings"] if word in warning]
+
+
+def test_a_face_count_that_holes_do_not_allow_is_reached_without_some_of_them(pierced):
+    used = runtime()
+    mesh = stages.process_mesh(used, pierced, 300, max_hole_perimeter=0, shells="surface")
+    facts, (warning,) = mesh.facts, told(mesh, "asked for")
+    assert 250 <= len(mesh.faces) <= 300 and used.backends.used["simplify"] == "fast-simplification"
+    assert warning.startswith("300 faces were asked for; ") and f"to reach {len(mesh.faces)}, and" in warning
+    assert facts["faces_asked"] == 300 and facts["mesh"]["faces"] == len(mesh.faces)
+    assert facts["mesh"]["non_manifold_edges"] == facts["mesh"]["inconsistent_edges"] == 0
+    assert mesh.vertices.norm(dim=1).mean() == pytest.approx(0.4, rel=0.05)  # a ball still
+
+
+def test_a_face_count_that_is_missed_is_said(pierced):
+    """Where the caller chose the backend, it is not replaced."""
+    used = Runtime("cpu", Backends(stages.table().operations.values(), {"simplify": "warp-cpu"}))
+    mesh = stages.process_mesh(used, pierced, 300, max_hole_perimeter=0, shells="surface")
+    assert len(mesh.faces) > 500
+    assert told(mesh, f"300 faces were asked for, {len(mesh.faces):,} were reached: ")
+
+
+def test_few_faces_for_many_handles_are_said(frame, pierced):
+    enough = stages.process_mesh(runtime(), frame, 4000, shells="surface")
+    few = stages.process_mesh(runtime(), frame, 600, shells="surface")
+    assert not told(enough, "faces") and len(few.faces) <= 600 and few.facts["mesh"]["watertight"]
+    assert told(few, "600 faces are few: 0 holes and 42 handles need about 508 of them")
+
+
+def test_what_is_closed_is_not_opened_for_a_face_count(frame):
+    """And a level that is as good as the one before is not written."""
+    mesh = stages.process_mesh(runtime(), frame, 200, shells="solid", resolution=64, lods=(100,))
+    assert mesh.facts["mesh"]["watertight"] and len(mesh.faces) > 200 and mesh.lods == ()
+    assert told(mesh, f"200 faces were asked for, {len(mesh.faces):,} were reached") and told(
+        mesh, "No level of 100 faces"
+    )

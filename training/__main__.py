@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from pipeline import stages
+from pipeline.console import patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
@@ -31,12 +32,13 @@ _SHOWN = (0, 24, 41, 22)  # a mug, a chair, a car and a house, chosen before any
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except (TrainingError, PipelineError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    with patient_console():
+        options = _parser().parse_args(arguments)
+        try:
+            return options.run(options)
+        except (TrainingError, PipelineError) as error:
+            print(error, file=sys.stderr)
+            return 1
 
 
 def _parser() -> argparse.ArgumentParser:

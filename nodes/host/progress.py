@@ -48,8 +48,8 @@ class Progress:
     def show(self, share: float, image=None) -> None:
         """Set the bar to a share in 0-1, with a picture if there is one."""
         preview = None if image is None or not self.pictures else ("JPEG", image, args.preview_size)
-        if self._whole:
-            share = self._whole.show(share)
+        if self._whole:  # whose picture it is, too
+            share, preview = self._whole.show(share, preview), None
         self._bar.update_absolute(round(share * _TICKS), _TICKS, preview)
 
 
@@ -79,7 +79,7 @@ class _Whole:
         known = "share" in registry.dynprompt.get_node(context.node_id).get("_meta", {})
         return cls(registry, context.node_id, parent) if parent is not None and known else None
 
-    def show(self, share: float) -> float:
+    def show(self, share: float, preview: tuple | None) -> float:
         """Set the bar, given the running part's own share in 0-1; returns the share of the whole."""
         nodes = self._registry.nodes
         done = self._before | {n for n in self._shares if n in nodes and nodes[n]["state"] == NodeState.Finished}
@@ -87,7 +87,7 @@ class _Whole:
         before = nodes.get(self._parent)
         reached = before["value"] / before["max"] if before else 0.0  # by an earlier item of a list
         whole = max(reached, min(taken / sum(self._shares.values()), 1.0))
-        self._bar.update_absolute(round(whole * _TICKS), _TICKS)
+        self._bar.update_absolute(round(whole * _TICKS), _TICKS, preview)
         return whole
 
     def _upstream(self, node: str) -> set[str]:

@@ -27,6 +27,17 @@ class MeshReport:
     area: float
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None  # of all vertices; None without any
 
+    @property
+    def handles(self) -> int:
+        """Of all components together, by Euler's formula; about, where holes touch or a component has no two sides."""
+        return max(0, (2 * self.components - self.boundary_loops - self.euler) // 2)
+
+    @property
+    def least_faces(self) -> int:
+        """About how few faces can keep all components, holes and handles: what edge collapse leaves of decoded objects
+        if it is let go on as long as the topology stays the same."""
+        return 4 * self.components + 5 * self.boundary_loops + 12 * self.handles
+
     def as_dict(self) -> dict:
         """Plain numbers, lists and None, for JSON."""
         facts = asdict(self)

@@ -14,16 +14,17 @@ from .. import mesh as geometry
 from .. import sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
 from ..export import Geometry, Material, write_glb, write_levels
-from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
+from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SOLID, UNWRAP
 from ..mesh.bake.bake import Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
 from ..mesh.remesh import RESOLUTIONS, own_resolution
-from ..mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings
+from ..mesh.repair.clean import CleanSettings
 from ..mesh.repair.repair import compact, vertex_normals
 from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
 from .checks import check_maps, check_shells, geometry_device
 from .provenance import check_voxels
+from .simplify import reduced
 from .values import (
     ALPHA,
     LOWER,
@@ -41,6 +42,7 @@ from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
 _LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
+_NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
@@ -55,7 +57,7 @@ def process_mesh(
     lods: Sequence[int] = (),
 ) -> Mesh:
     """Raw mesh -> cleaned, shells as asked, at most target_faces faces, cleaned again; on the CPU. Colours and UVs that
-    it has stay behind.
+    it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
 
     Args:
         max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing. Of the raw mesh of a grid
@@ -66,7 +68,8 @@ def process_mesh(
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
             "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
             its faces are, or 128 cells.
-        lods: face counts of coarser levels of detail, descending from below target_faces.
+        lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
+            from the one before are left out.
 
     Raises:
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
@@ -99,17 +102,29 @@ def process_mesh(
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
-        levels = [_reduced(runtime, shell, target_faces, closed)]
+        level, said = reduced(runtime, shell, target_faces, closed)
+        levels, asked = [level], [target_faces]
+        warnings += said
         for goal in lods:
-            if goal < len(levels[-1].faces):
-                levels.append(_reduced(runtime, levels[-1], goal, closed))
-            else:
+            before = len(levels[-1].faces)
+            if goal >= before:
                 warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
+                continue
+            level, said = reduced(runtime, levels[-1], goal, closed)
+            if len(level.faces) > max(goal, _NEW_LEVEL * before):
+                warnings.append(
+                    f"No level of {goal:,} faces: {len(level.faces):,} were reached from {before:,} before."
+                )
+                continue
+            levels.append(level)
+            asked.append(goal)
+            warnings += said
         meshes = []
-        for level in levels:
+        for level, goal in zip(levels, asked):
             runtime.step("process mesh", 3, 4)
             report, changes = level.report, {} if level is shell else level.changes
-            shown = {"cleaned_again": changes, "mesh": report.as_dict(), "warnings": report.warnings()}
+            shown = {"faces_asked": goal, "cleaned_again": changes, "mesh": report.as_dict()}
+            shown["warnings"] = report.warnings()
             meshes.append(Mesh(level.vertices.cpu(), level.faces.cpu(), shown, origin=mesh.origin))
         first, *rest = meshes
         warnings += first.facts["warnings"]
@@ -127,22 +142,6 @@ def _clean_settings(max_hole_perimeter: float, resolution: int) -> CleanSettings
     coarser = max(1.0, _FINE / resolution) if resolution else 1.0
     share = CleanSettings.min_area_share * coarser**2
     return CleanSettings(max_hole_perimeter=max_hole_perimeter * coarser, min_area_share=share)
-
-
-def _reduced(runtime: Runtime, mesh: geometry.Mesh, target: int, row: str | None) -> geometry.Mesh:
-    """At most target faces, clean, on the mesh's device. row: of the backend table, if not the first that works."""
-    device = mesh.vertices.device
-    goal = target - target // 2000  # a few faces over it would cost a second round
-    while len(mesh.faces) > target and goal > 0:
-        simplify = runtime.backends.pick(SIMPLIFY, device, row)
-        before = len(mesh.faces)
-        mesh = simplify(mesh, goal, _ticker(runtime, "process mesh", 2, 4)).to(device)
-        runtime.step("process mesh", 2, 4)
-        mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
-        if len(mesh.faces) >= before:  # as far as it goes
-            break
-        goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more
-    return mesh
 
 
 def _shells(

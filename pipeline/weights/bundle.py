@@ -39,11 +39,16 @@ _OUTER = ("", "model.diffusion_model.", "model.", "diffusion_model.", "vae.", "f
 _FULL = {outer + prefix: role for prefix, role in _PREFIXES.items() for outer in _OUTER}
 _ENCODER_KEY = "embeddings.register_tokens"
 _MOST_LEVELS = 64
-# role -> how its keys begin, bare (quick to exclude) and as they may stand in a header's text
-_KEYS = {
-    role: [prefix.encode(), *(f'"{outer}{prefix}'.encode() for outer in _OUTER)] for prefix, role in _PREFIXES.items()
+_DECODER_ROLES = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
+# role -> how its keys may begin in a header's text
+_KEYS = {role: [f'"{outer}{prefix}'.encode() for outer in _OUTER] for prefix, role in _PREFIXES.items()}
+_KEYS[IMAGE_ENCODER] = [f'"{_ENCODER_KEY}"'.encode()]
+# role -> what stands in the header of every file that has it, and of few others: one search excludes most
+_MARKS = {
+    role: prefix.encode() if role in _DECODER_ROLES else b".blocks.0.cross_attn.to_kv.weight"
+    for prefix, role in _PREFIXES.items()
 }
-_KEYS[IMAGE_ENCODER] = [_ENCODER_KEY.encode(), f'"{_ENCODER_KEY}"'.encode()]
+_MARKS[IMAGE_ENCODER] = _ENCODER_KEY.encode()
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -63,13 +68,9 @@ def roles_in(text: bytes, any_of: Iterable[str] = ()) -> frozenset[str]:
     Args:
         any_of: roles without one of which the file is of no interest; the others are then not looked for.
     """
-    found = frozenset(role for role in any_of if _holds(text, role))
-    return found if any_of and not found else frozenset(role for role in _KEYS if _holds(text, role))
-
-
-def _holds(text: bytes, role: str) -> bool:
-    bare, *quoted = _KEYS[role]
-    return bare in text and any(key in text for key in quoted)
+    if not any(mark in text for mark in {_MARKS[role] for role in any_of or _MARKS}):
+        return frozenset()
+    return frozenset(role for role, keys in _KEYS.items() if _MARKS[role] in text and any(key in text for key in keys))
 
 
 def bundled_models(path: Path) -> dict[str, ModelFiles]:

@@ -40,6 +40,16 @@ _BESIDE = "microsoft/TRELLIS-image-large/"
 
 
 @dataclass(frozen=True)
+class _Remote:
+    """A source whose files may have to be downloaded."""
+
+    get: Callable[[], ModelFiles]
+
+    def __call__(self) -> ModelFiles:
+        return self.get()
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Where each model comes from; nothing is read or downloaded before it is asked for.
 
@@ -72,6 +82,11 @@ class Checkpoint:
                 f"It has {', '.join(self.roles)}. Choose {' or '.join([*known, 'the complete checkpoint'])}."
             )
 
+    def nearest_first(self, roles: Iterable[str]) -> list[str]:
+        """The roles in their order, those whose files are on this machine before those to be downloaded: what is wrong
+        here is then said before anything is downloaded."""
+        return sorted(roles, key=lambda role: isinstance(self.sources.get(role), _Remote))
+
     def files(self, role: str) -> ModelFiles:
         """The files of one model, downloaded if need be."""
         if role not in self.sources:
@@ -101,7 +116,7 @@ class Models:
         Raises:
             CheckpointError: a file is missing, damaged or does not fit; the text names it and the cure.
         """
-        for role in roles:
+        for role in self.checkpoint.nearest_first(roles):
             config = self.config(role)
             if role not in self._verified:
                 check_role(role, config)
@@ -189,6 +204,7 @@ def _with_encoder(checkpoint: Checkpoint, image_encoder, on_download: OnDownload
     if image_encoder is None:
         return checkpoint
     source = partial(_encoder, str(image_encoder), on_download)
+    source = source if present(Path(image_encoder)) else _Remote(source)
     return replace(checkpoint, sources={**checkpoint.sources, IMAGE_ENCODER: source})
 
 
@@ -234,7 +250,7 @@ class _Repository:
         if _names_other_repository(value):
             owner, repository, inside = value.split("/", 2)
             return _Repository(f"{owner}/{repository}", self.on_download).model(inside)
-        return partial(_pair, self.file, value)
+        return _Remote(partial(_pair, self.file, value))
 
 
 def _names_other_repository(value: str) -> bool:
@@ -270,7 +286,8 @@ def _from_released(home: _Folder | _Repository) -> tuple[CheckpointSpec, Sources
     if encoder["name"] != _ENCODER:
         raise CheckpointError(f"pipeline.json asks for the image encoder {encoder['name']!r}; known is {_ENCODER}.")
     name = _inside(encoder["args"]["model_name"], IMAGE_ENCODER)
-    sources[IMAGE_ENCODER] = partial(_own_encoder, name, home)
+    own = partial(_own_encoder, name, home)
+    sources[IMAGE_ENCODER] = own if isinstance(home, _Folder) and present(home.path / name) else _Remote(own)
     if isinstance(home, _Repository) or is_file(home.file(_TEXTURING)):
         sources.setdefault(SHAPE_ENCODER, partial(_texturing_model, home, SHAPE_ENCODER))
     return spec, sources
@@ -335,7 +352,7 @@ def _from_bundles(path: Path, candidates: Iterable[Path], on_download: OnDownloa
             f"{path} holds neither pipeline.json (the released layout) nor a ComfyUI bundle of TRELLIS.2 "
             "(*.safetensors with keys such as img2shape.* or shape_dec.*)."
         )
-    sources: Sources = {IMAGE_ENCODER: partial(_encoder, _RELEASED_ENCODER, on_download)}
+    sources: Sources = {IMAGE_ENCODER: _Remote(partial(_encoder, _RELEASED_ENCODER, on_download))}
     return sources | {role: partial(_known, files) for role, files in found.items()}
 
 

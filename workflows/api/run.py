@@ -134,12 +134,14 @@ def _refusal(answer: bytes) -> str:
 
 
 def _complaints(errors: dict) -> list[str]:
-    """What the server has against each node."""
-    return [
-        f"{found['class_type']} ({node}): {each['message']}: {each['details']}"
-        for node, found in errors.items()
-        for each in found["errors"]
-    ]
+    """What the server has against each node, once: what a node finds wrong comes with every input that it looked at."""
+    found = {}
+    for node, told in errors.items():
+        for each in told["errors"]:
+            own = each["details"].partition(" - ")[2] if each.get("type") == "custom_validation_failed" else ""
+            line = f"{told['class_type']} ({node}): {own or each['message'] + ': ' + each['details']}"
+            found.setdefault(line, None)
+    return list(found)
 
 
 def glb_files(outputs: dict) -> list[dict]:

@@ -1,0 +1,76 @@
+"""Simplifying to a number of faces, and what to say where a mesh's topology does not allow so few."""
+
+from __future__ import annotations
+
+from ..mesh import CLEAN, SIMPLIFY, Mesh
+from ..mesh.repair.clean import AFTER_SIMPLIFYING
+from ..runtime import Runtime
+
+_OTHER_ROW = "fast-simplification"  # of the backend table, which closes holes and handles that edge collapse keeps
+_ROOMY = 1.3  # times the faces that its holes and handles need, below which a shape suffers
+
+
+def reduced(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple[Mesh, list[str]]:
+    """At most target faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
+
+    row: of the backend table, if not the first that works. Edge collapse keeps every hole and handle, which need faces;
+    where it gets stuck on them, fast-simplification takes over before it has spent the shape's faces on them.
+    """
+    if len(mesh.faces) <= target:
+        return mesh, []
+    whole, result = mesh.report, _simplified(runtime, mesh, target, row)
+    reached = len(result.faces)
+    kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
+    advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
+    if reached > target:
+        other = _given_up(runtime, mesh, target, 2 * reached)
+        if other is None:
+            return result, [f"{target:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
+        return other, [
+            f"{target:,} faces were asked for; {kept} need {reached:,}. Some of them are gone to reach "
+            f"{len(other.faces):,}, and the shape suffers. {advice}"
+        ]
+    if target < _ROOMY * whole.least_faces:
+        return result, [
+            f"{target:,} faces are few: {kept} need about {whole.least_faces:,} of them, so that the shape suffers. "
+            f"{advice}"
+        ]
+    return result, []
+
+
+def _given_up(runtime: Runtime, mesh: Mesh, target: int, enough: int) -> Mesh | None:
+    """At most target faces, with fewer holes and handles than before, or None where that cannot be had without a fault
+    that the mesh has not: fast-simplification goes on from `enough` faces that keep all."""
+    backends = runtime.backends
+    if SIMPLIFY in backends.choices or backends.available(SIMPLIFY).get(_OTHER_ROW, "absent"):
+        return None
+    first = backends.used[SIMPLIFY]
+    if first == _OTHER_ROW:
+        return None
+    result = _simplified(runtime, _simplified(runtime, mesh, enough, first), target, _OTHER_ROW)
+    reports = result.report, mesh.report
+    faults = [(each.boundary_edges, each.non_manifold_edges, each.inconsistent_edges) for each in reports]
+    if len(result.faces) <= target and all(after <= before for after, before in zip(*faults)):
+        return result
+    backends.used[SIMPLIFY] = first
+    return None
+
+
+def _simplified(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> Mesh:
+    """At most target faces, or as few as a row of the backend table can do; clean."""
+
+    def tick() -> None:  # repeats the current progress, so that a callback can cancel
+        runtime.step("process mesh", 2, 4)
+
+    device = mesh.vertices.device
+    goal = target - target // 2000  # a few faces over it would cost a second round
+    while len(mesh.faces) > target and goal > 0:
+        simplify = runtime.backends.pick(SIMPLIFY, device, row)
+        before = len(mesh.faces)
+        mesh = simplify(mesh, goal, tick).to(device)
+        tick()
+        mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
+        if len(mesh.faces) >= before:  # as far as it goes
+            break
+        goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more
+    return mesh
