@@ -42,7 +42,7 @@ def test_the_half_edges_that_a_cleaning_hands_on_are_those_of_its_faces(given, s
 
 
 def test_each_mesh_of_a_run_is_checked_and_its_edges_are_found_once(monkeypatch):
-    """Half-edges: of the welded raw mesh and of the simplified one; what the cleanings make of these is known."""
+    """Half-edges: of the welded raw mesh, its shell, and the simplified one; what cleanings make of these is known."""
     counts = {"check": 0, "edges": 0, "sheets": 0}
 
     def counted(name, function):
@@ -65,7 +65,7 @@ def test_each_mesh_of_a_run_is_checked_and_its_edges_are_found_once(monkeypatch)
         monkeypatch.setattr(kind, "of", counted(name, kind.of))
     done = run()
     assert done.facts["shells"]["faces_removed"] == len(inner.faces) and len(done.faces) <= 3000
-    assert counts == {"check": 1, "edges": 2, "sheets": 4}  # sheets also of what is cleaned, and of the result
+    assert counts == {"check": 1, "edges": 3, "sheets": 5}  # sheets also of what is cleaned, and of the result
     assert {"clean": "warp", "outer_shell": "warp", "simplify": "hybrid"}.items() <= runtime.backends.used.items()
 
 

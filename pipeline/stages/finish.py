@@ -41,8 +41,8 @@ from .values import (
 from .watched import WatchedOriginal
 
 _OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
-_NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
+_NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..mesh import CLEAN, SIMPLIFY, Mesh
 from ..mesh.repair.clean import AFTER_SIMPLIFYING
-from ..mesh.report import MeshReport
 from ..runtime import Runtime
 
 _OTHER_ROW = "fast-simplification"  # of the backend table, which closes holes and handles that edge collapse keeps
@@ -25,7 +24,7 @@ def reduced(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple
     kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
     advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
     if reached > target:
-        other = _given_up(runtime, mesh, whole, target, 2 * reached)
+        other = _given_up(runtime, mesh, target, 2 * reached)
         if other is None:
             return result, [f"{target:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
         return other, [
@@ -40,9 +39,9 @@ def reduced(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple
     return result, []
 
 
-def _given_up(runtime: Runtime, mesh: Mesh, whole: MeshReport, target: int, enough: int) -> Mesh | None:
+def _given_up(runtime: Runtime, mesh: Mesh, target: int, enough: int) -> Mesh | None:
     """At most target faces, with fewer holes and handles than before, or None where that cannot be had without a fault
-    that the mesh, of which `whole` tells, has not: fast-simplification goes on from `enough` faces that keep all."""
+    that the mesh has not: fast-simplification goes on from `enough` faces that keep all."""
     backends = runtime.backends
     first = backends.used[SIMPLIFY]
     if SIMPLIFY in backends.choices or first == _OTHER_ROW or _OTHER_ROW not in backends.available(SIMPLIFY):
@@ -50,9 +49,8 @@ def _given_up(runtime: Runtime, mesh: Mesh, whole: MeshReport, target: int, enou
     if backends.reason(SIMPLIFY, mesh.vertices.device, _OTHER_ROW):
         return None
     result = _simplified(runtime, _simplified(runtime, mesh, enough, first), target, _OTHER_ROW)
-    faults = [
-        (each.boundary_edges, each.non_manifold_edges, each.inconsistent_edges) for each in (result.report, whole)
-    ]
+    reports = result.report, mesh.report
+    faults = [(each.boundary_edges, each.non_manifold_edges, each.inconsistent_edges) for each in reports]
     if len(result.faces) <= target and all(after <= before for after, before in zip(*faults)):
         return result
     backends.used[SIMPLIFY] = first
