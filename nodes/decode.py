@@ -14,7 +14,7 @@ from ..pipeline.sparse import Subdivision as SubdivisionLevel
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.run import Progress, run
-from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, Texture, Voxels, models_input
+from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, Texture, Voxels, aliases, models_input
 
 
 class DecodeShape(io.ComfyNode):
@@ -24,6 +24,7 @@ class DecodeShape(io.ComfyNode):
             node_id="T2DecodeShape",
             display_name="TRELLIS.2 Decode Shape",
             category=CATEGORY,
+            **aliases("latent to mesh, vae decode mesh, raw mesh"),
             description="Turns a shape latent into the raw mesh.",
             inputs=[
                 models_input(),
@@ -64,6 +65,7 @@ class DecodeTexture(io.ComfyNode):
             node_id="T2DecodeTexture",
             display_name="TRELLIS.2 Decode Texture",
             category=CATEGORY,
+            **aliases("latent to voxels, vae decode texture, pbr voxels"),
             description="Turns a texture latent into voxels with base colour, metallic, roughness and alpha.",
             inputs=[
                 models_input(),

@@ -16,8 +16,9 @@ from ..pipeline.errors import SettingsError
 from ..pipeline.export import AlphaMode
 from ..pipeline.render import MODES, Camera
 from .host.memory import make_room
+from .host.report import told
 from .host.run import Progress, run
-from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced
+from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, aliases
 
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
 
@@ -29,6 +30,10 @@ class ProcessMesh(io.ComfyNode):
             node_id="T2ProcessMesh",
             display_name="TRELLIS.2 Process Mesh",
             category=CATEGORY,
+            **aliases(
+                "simplify, decimate, remesh, fill holes, repair mesh, watertight, clean mesh, lod, "
+                "low poly, retopology, mesh report"
+            ),
             description="Repairs the mesh, removes inner shells or makes one closed surface, simplifies to a number of "
             "faces and turns all faces outward.",
             inputs=[
@@ -90,7 +95,7 @@ class ProcessMesh(io.ComfyNode):
             resolution=shell_resolution,
             lods=_counts(lods),
         )
-        return io.NodeOutput(result, json.dumps(result.facts, indent=1))
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
 
 
 def _counts(text: str) -> list[int]:
@@ -140,6 +145,7 @@ class BakeTexture(io.ComfyNode):
             node_id="T2BakeTexture",
             display_name="TRELLIS.2 Bake Texture",
             category=CATEGORY,
+            **aliases("unwrap, uv, texture bake, pbr, normal map, ambient occlusion"),
             description="Unwraps a mesh and bakes the material voxels into PBR textures.",
             inputs=[
                 Mesh.Input("mesh", tooltip="From TRELLIS.2 Process Mesh."),
@@ -242,6 +248,7 @@ class ColorVertices(io.ComfyNode):
             node_id="T2ColorVertices",
             display_name="TRELLIS.2 Color Vertices",
             category=CATEGORY,
+            **aliases("vertex colors, vertex colours, vertex paint"),
             description="Gives a mesh the colours of the material voxels at its vertices, in place of textures: no "
             "unwrapping, a smaller file, and enough for a first look at a mesh of many faces.",
             inputs=[
@@ -269,6 +276,7 @@ class RenderMesh(io.ComfyNode):
             node_id="T2RenderMesh",
             display_name="TRELLIS.2 Render Mesh",
             category=CATEGORY,
+            **aliases("turntable, render 3d, mesh to image, wireframe, preview mesh"),
             description="Draws a mesh from one side, or from all round as frames of a turntable.",
             inputs=[
                 io.MultiType.Input(
@@ -350,6 +358,7 @@ class ExportGLB(io.ComfyNode):
             node_id="T2ExportGLB",
             display_name="TRELLIS.2 Export GLB",
             category=CATEGORY,
+            **aliases("save glb, save mesh, gltf, export 3d, write mesh"),
             description="Writes a GLB into ComfyUI's output folder. The graph travels inside it unless ComfyUI was "
             "started with --disable-metadata.",
             inputs=[
@@ -403,7 +412,8 @@ class ExportGLB(io.ComfyNode):
         run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts)
         relative = (Path(subfolder) / path.name).as_posix()
         shown = {"filename": path.name, "subfolder": subfolder, "type": "output"}
-        return io.NodeOutput(_file_3d(path), relative, ui={"3d": [shown]})
+        text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told(mesh)}"
+        return io.NodeOutput(_file_3d(path), relative, ui={"3d": [shown], "text": [text]})
 
 
 def filename_prefix_input() -> io.Input:

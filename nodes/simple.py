@@ -14,7 +14,7 @@ from .finish import filename_prefix_input
 from .host import folders
 from .loading import checkpoint_input
 from .sample import seed_input
-from .sockets import CATEGORY, GLB, Models, advanced, as_link
+from .sockets import CATEGORY, GLB, Models, advanced, aliases, as_link
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,17 @@ class ImageToGLB(io.ComfyNode):
             node_id="T2ImageToGLB",
             display_name="TRELLIS.2 Image to GLB",
             category=CATEGORY,
+            **aliases("image to 3d, image to mesh, picture to 3d, img2mesh, photo to 3d, generate 3d, 3d generator"),
             description="A picture in, a textured GLB out. Runs the same nodes as the graph with all stages; what a "
             "changed setting does not touch comes from the cache.",
             inputs=[
-                as_link(io.Image.Input("image", tooltip="The picture; a batch is several views of one object.")),
+                as_link(
+                    io.Image.Input(
+                        "image",
+                        tooltip="The picture. A batch is several views of one object; for an object of each picture "
+                        "give a list (template many_pictures).",
+                    )
+                ),
                 as_link(
                     io.Mask.Input(
                         "mask",
@@ -151,7 +158,7 @@ def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
     if resolution != folders.OWN and checkpoint.has(route(resolution), texture):
         return resolution
     own = checkpoint.own_route
-    checkpoint.require(own, texture)
+    checkpoint.require(own, texture, setting="resolution")
     if resolution != folders.OWN:
         log.warning(
             "%s has no models for %s; it makes the object with its own, %s.", checkpoint.name, resolution, own.name

@@ -264,7 +264,7 @@ WRONG = {
     "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2SampleStructure.*damaged or truncated"),
     "a route that the checkpoint lacks": (
         {"n6_resolution": "1024_cascade"},
-        r"T2SampleShape.*Type 1024_cascade needs .*1024, which small lacks.*Choose type 512",
+        r"T2SampleShape.*Resolution 1024_cascade needs .*1024, which small lacks.*Choose resolution 512",
     ),
     "unknown route": ({"n6_resolution": "2048_cascade"}, "2048_cascade"),
     "a socket of another type": ({"n4_models": ["3", 0]}, "received_type"),

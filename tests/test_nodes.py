@@ -1,11 +1,16 @@
 """The nodes' schemas and the shipped graphs, without ComfyUI."""
 
 import json
+import math
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from host_stub import WIDGETS, declared, pack, stubbed_nodes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +32,12 @@ CORE = {
     ),
     "MarkdownNote": ({"": "STRING"}, []),
 }
+# Of ComfyUI's sockets in its default palette: CLIP, CLIP_VISION and its output, CONDITIONING, CONTROL_NET, IMAGE,
+# LATENT, MASK, MODEL, STYLE_MODEL, VAE, NOISE, GUIDER, SAMPLER, SIGMAS, TAESD.
+CORE_COLORS = (
+    *("FFD500", "A8DADC", "AD7452", "FFA931", "6EE7B7", "64B5F6", "FF9CF9", "81C784", "B39DDB", "C2FFAE", "FF6E6E"),
+    *("B0B0B0", "66FFFF", "ECB4B4", "CDFFCD", "DCC274"),
+)
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 EDITOR = sorted((ROOT / "workflows").glob("*.json"))
 
@@ -46,6 +57,62 @@ def test_every_node_is_usable(name):
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
     assert node["output_node"] == (name in ("T2ExportGLB", "T2ImageToGLB"))
+
+
+def test_every_node_is_found_by_other_words():
+    """The search looks at names already, so an alias says something that the name does not."""
+    schemas = [node.define_schema() for node in stubbed_nodes()]
+    assert all(len(schema.search_aliases) >= 3 for schema in schemas)
+    for schema in schemas:
+        name = schema.display_name.lower()
+        assert not [word for word in schema.search_aliases if not word or word != word.strip().lower() or word in name]
+    found = {word: schema.node_id for schema in schemas for word in schema.search_aliases}
+    wanted = {"image to 3d": "T2ImageToGLB", "simplify": "T2ProcessMesh", "turntable": "T2RenderMesh"}
+    assert wanted.items() <= found.items()
+
+
+def test_a_host_without_aliases_gets_none(monkeypatch):
+    stubbed_nodes()
+    sockets = sys.modules[f"{pack().__name__}.nodes.sockets"]
+    monkeypatch.setattr(sockets.io, "Schema", type("Old", (), {"__init__": lambda self, *, node_id, **_: None}))
+    assert sockets.aliases("a, b") == {}
+
+
+def test_a_node_tells_what_a_mesh_is_like():
+    stubbed_nodes()
+    report = sys.modules[f"{pack().__name__}.nodes.host.report"]
+    stages = sys.modules[f"{pack().__name__}.pipeline.stages"]
+    square = stages.Mesh(torch.zeros(4, 3), torch.zeros(2, 3, dtype=torch.int32))
+    assert report.told(square) == "2 faces, 4 vertices"
+    measured = {"components": 3, "watertight": False}
+    facts = {"mesh": measured, "cleaned": {"filled_holes": 1234, "welded_vertices": 0}, "warnings": ["5 open edges."]}
+    processed = replace(square, facts=facts, lods=(square,))
+    lines = [
+        "2 faces, 4 vertices, 3 components, not watertight",
+        "Levels of detail: 2 faces",
+        "Repairs: 1,234 holes filled",
+        "! 5 open edges.",
+    ]
+    assert report.told(processed).splitlines() == lines
+    unwrapped = stages.Unwrapped(processed, torch.zeros(4, 2), torch.zeros(4, 3))
+    textured = stages.TexturedMesh((unwrapped,), np.zeros((64, 64, 6), np.uint8), {**facts, "charts": 9})
+    lines[1:] = [lines[2], "Textures of 64 pixels, 9 charts", lines[3]]
+    assert report.told(textured).splitlines() == lines
+
+
+def hue(color):
+    return [int(color[place : place + 2], 16) for place in (0, 2, 4)]
+
+
+def test_no_socket_looks_like_one_of_another_type():
+    """Colours of the pack's sockets, in RGB, against each other and against ComfyUI's."""
+    text = (ROOT / "web" / "js" / "trellis2.js").read_text(encoding="utf-8")
+    ours = dict(re.findall(r'(T2_\w+): "#(\w{6})"', text))
+    sockets = {each["type"] for node in INTERFACE.values() for each in (*node["inputs"].values(), *node["outputs"])}
+    assert set(ours) == {kind for sockets in sockets for kind in sockets.split(",") if kind.startswith("T2_")}
+    for name, color in ours.items():
+        others = [*(each for other, each in ours.items() if other != name), *CORE_COLORS]
+        assert min(math.dist(hue(color), hue(other)) for other in others) > 40, name
 
 
 def types_of(kind):
