@@ -30,7 +30,7 @@ def load():
     from .host import folders, health, pictures
 
     folders.register()
-    pictures.offer_example()
+    pictures.offer_examples()
     health.add_route()
 
     class Extension(ComfyExtension):  # its on_load is not called by every ComfyUI that we support

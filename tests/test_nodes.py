@@ -11,27 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from editor_graphs import TITLE, editor_graph, types_of
 from host_stub import WIDGETS, declared, pack, stubbed_nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERFACE = json.loads((ROOT / "tests" / "interface.json").read_text(encoding="utf-8"))
-# What the graphs use of ComfyUI's own nodes: input types and output types.
-CORE = {
-    "LoadImage": ({"image": "COMBO"}, ["IMAGE", "MASK"]),
-    "Preview3D": ({"model_file": "STRING,FILE_3D_GLB"}, []),
-    "PreviewImage": ({"images": "IMAGE"}, []),
-    "FillHoles": (
-        {
-            "mesh": "MESH",
-            "max_perimeter": "FLOAT",
-            "weld_epsilon_rel": "FLOAT",
-            "max_vertices": "INT",
-            "fill_chains": "BOOLEAN",
-        },
-        ["MESH"],
-    ),
-    "MarkdownNote": ({"": "STRING"}, []),
-}
 # Of ComfyUI's sockets in its default palette: CLIP, CLIP_VISION and its output, CONDITIONING, CONTROL_NET, IMAGE,
 # LATENT, MASK, MODEL, STYLE_MODEL, VAE, NOISE, GUIDER, SAMPLER, SIGMAS, TAESD.
 CORE_COLORS = (
@@ -115,14 +99,6 @@ def test_no_socket_looks_like_one_of_another_type():
         assert min(math.dist(hue(color), hue(other)) for other in others) > 40, name
 
 
-def types_of(kind):
-    """(input types by name, output types) of a node."""
-    if kind in INTERFACE:
-        node = INTERFACE[kind]
-        return {key: each["type"] for key, each in node["inputs"].items()}, [out["type"] for out in node["outputs"]]
-    return CORE[kind]
-
-
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
 def test_api_graphs_fit_the_nodes(path):
     graph = json.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +110,8 @@ def test_api_graphs_fit_the_nodes(path):
         for key, value in node["inputs"].items():
             if isinstance(value, list):
                 source = types_of(graph[value[0]]["class_type"])[1][value[1]]
-                assert source in inputs[key].split(","), (node["class_type"], key, source)
+                fits = source in inputs[key].split(",") or "*" in (source, inputs[key])  # any type
+                assert fits, (node["class_type"], key, source)
             elif "options" in declared_inputs.get(key, {}):
                 assert value in declared_inputs[key]["options"]
 
@@ -165,6 +142,36 @@ def test_editor_graphs_are_the_api_graphs(path):
         found[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     assert found == {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api.items()}
     assert path.with_suffix(".jpg").is_file()
+
+
+@pytest.mark.parametrize("path", EDITOR, ids=lambda path: path.stem)
+def test_editor_graphs_are_as_the_layouts_say(path):
+    """`python tests/editor_graphs.py` has been run since a graph or an interface changed."""
+    api = json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
+    assert json.loads(path.read_text(encoding="utf-8")) == editor_graph(path.stem, api)
+
+
+@pytest.mark.parametrize("path", EDITOR, ids=lambda path: path.stem)
+def test_editor_graphs_are_readable(path):
+    """Every node lies in one group and on no other node; the whole opens readable at 1600 x 1000."""
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    boxes = {
+        node["id"]: (node["pos"][0], node["pos"][1] - TITLE, node["size"][0], node["size"][1] + TITLE)
+        for node in graph["nodes"]
+    }
+    groups = [group["bounding"] for group in graph["groups"]]
+    for key, box in boxes.items():
+        assert not [other for other, it in boxes.items() if other != key and overlap(box, it)], key
+        assert len([group for group in groups if overlap(box, group)]) == 1, key
+    width, height = (max(group[axis] + group[axis + 2] for group in groups) for axis in (0, 1))
+    scale, offset = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
+    assert scale >= 0.6  # below it the editor draws no texts
+    assert (width + offset[0]) * scale <= 1500 and (height + offset[1]) * scale <= 990  # what its bars leave
+
+
+def overlap(one, two):
+    """Whether two boxes (left, top, width, height) have a common area."""
+    return all(one[axis] < two[axis] + two[axis + 2] and two[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
 
 
 def test_the_pack_imports_nothing_before_it_is_asked():

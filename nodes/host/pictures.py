@@ -15,7 +15,8 @@ from ...pipeline.errors import ImageError
 
 log = logging.getLogger(__name__)
 
-EXAMPLE = "trellis2_rocket.png"
+# name in ComfyUI's input folder -> file in assets: the pictures that our graphs open
+EXAMPLES = {"trellis2_rocket.png": "rocket.png", "trellis2_chair.png": "pictures/chair.png"}
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 SIDE = 256  # pixels of a preview
@@ -25,15 +26,16 @@ _VIEW = np.array([[0.82, 0.57, 0.0], [-0.24, 0.34, 0.91], [0.52, -0.75, 0.42]])
 _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
 
 
-def offer_example() -> None:
-    """Put the example picture of our graphs into ComfyUI's input folder unless there is one of that name."""
-    target = Path(folder_paths.get_input_directory()) / EXAMPLE
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            shutil.copyfile(_ASSETS / "rocket.png", target)
-    except OSError as error:
-        log.warning("The example picture could not be copied to %s: %s", target, error)
+def offer_examples() -> None:
+    """Put the example pictures of our graphs into ComfyUI's input folder unless there are some of that name."""
+    for name, file in EXAMPLES.items():
+        target = Path(folder_paths.get_input_directory()) / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copyfile(_ASSETS / file, target)
+        except OSError as error:
+            log.warning("The example picture could not be copied to %s: %s", target, error)
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:
