@@ -74,7 +74,7 @@ A **list** makes an object of each picture, one after the other (a *batch* would
 Connect more Load Image nodes to both lists, pictures and masks in the same order: each list grows by an input when
 its last one is used.
 
-Every GLB is written to output/3d; Preview 3D shows the first.
+Every GLB is written to output/3d; Preview 3D shows one of them.
 """,
     "geometry_only": """
 ## Geometry only
@@ -110,7 +110,7 @@ LAYOUTS = {
         [("Picture", [[NOTE, "1"]]), ("Cut out", [["2", "3", "4", "7"]]), ("Object", [["5"]]), ("Result", [["6"]])]
     ],
     "many_pictures": [
-        [("Pictures", [[NOTE, "1"], ["2"]]), ("Lists", [["3", "4"]]), ("Objects", [["5"]]), ("Result", [["6"]])]
+        [("Pictures", [[NOTE], ["1", "2"]]), ("Lists", [["3", "4"]]), ("Objects", [["5"]]), ("Result", [["6"]])]
     ],
     "geometry_only": [
         [
@@ -157,7 +157,7 @@ LAYOUTS = {
         ],
         [
             ("5 Mesh", [["10"]]),
-            ("6 Through ComfyUI's mesh nodes", [["11", "12", "13"]]),
+            ("6 ComfyUI's mesh nodes", [["11", "12", "13"]]),
             ("7 Bake", [["14"]]),
             ("8 File", [["15"], ["16"]]),
         ],
