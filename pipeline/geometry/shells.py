@@ -157,7 +157,7 @@ def outside(
     check_mesh(vertices, faces, some_faces=True)
     if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
         low, high = RESOLUTIONS
-        raise SettingsError(f"The resolution is {resolution}; choose one from {low} to {high} cells.")
+        raise SettingsError(f"The shell resolution is {resolution}; choose one from {low} to {high} cells.")
     faces = faces.to(torch.int32).contiguous()
     used = torch.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
     corner = vertices if bool(used.all()) else vertices[used]
@@ -170,7 +170,7 @@ def outside(
     size = tuple(int(cells // 8) + 2 * _BORDER + 2 for cells in ((high - low) / cell).tolist())
     bricks, places = _store_bricks(points, faces, size, margin)
     if len(places) * 512 * 3 >= 2**31:
-        raise SettingsError(f"The surface fills too many cells at resolution {resolution}; choose a smaller one.")
+        raise SettingsError(f"The surface fills too many cells at shell resolution {resolution}; choose a smaller one.")
     launch = Launcher(bricks, size)
     torn = _torn(launch, points, edges or HalfEdges.of(faces), len(places) * 512)
     touched, crossed, depth, face = _rasterise(launch, points, faces, len(places))
