@@ -127,7 +127,7 @@ def test_the_effect_comes_second(root, interface, language, effect):
         assert heads[0] == effect, node_id
         for name, cells in rows(text, INPUT_CELLS).items():
             spec = node["inputs"][name]
-            widget = spec["type"] in WIDGETS and "default" in spec
+            widget = spec["type"] in WIDGETS and "default" in spec  # else a text that only comes through a link
             assert cells[2].startswith("`") == (not widget), (node_id, name)
 
 
