@@ -36,7 +36,7 @@ def load():
         from .host import folders, health, pictures
 
         folders.register()
-        pictures.offer_example()
+        pictures.offer_examples()
         health.add_route()
         classes = copies.free_ids(classes, package)
 

@@ -12,7 +12,7 @@ from ..pipeline import stages
 from ..pipeline.errors import EmptyResultError, SettingsError
 from ..pipeline.export import srgb_to_linear
 from .finish import maps
-from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels, node_schema
+from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels, aliases, node_schema
 
 _FINEST = 128  # cells along a side of a dense grid
 
@@ -24,6 +24,7 @@ class MeshToCore(io.ComfyNode):
             node_id="T2MeshToCore",
             display_name="TRELLIS.2 Mesh to ComfyUI",
             category=CATEGORY,
+            **aliases("mesh converter, to core mesh, convert mesh"),
             description="A mesh for ComfyUI's own mesh nodes; with UVs and textures if it has them and this ComfyUI "
             "knows them (opaque: ComfyUI's meshes hold no alpha).",
             inputs=[
@@ -63,6 +64,7 @@ class MeshFromCore(io.ComfyNode):
             node_id="T2MeshFromCore",
             display_name="TRELLIS.2 Mesh from ComfyUI",
             category=CATEGORY,
+            **aliases("mesh converter, from core mesh, convert mesh"),
             description="A mesh of ComfyUI's own nodes for ours, with its UVs, which Bake Texture can keep. Its "
             "textures stay behind, as Bake Texture makes new ones from the voxels.",
             inputs=[io.Mesh.Input("core_mesh", tooltip="ComfyUI's MESH with one mesh, Y up.")],
@@ -96,6 +98,7 @@ class VoxelsToCore(io.ComfyNode):
             node_id="T2VoxelsToCore",
             display_name="TRELLIS.2 Voxels to ComfyUI",
             category=CATEGORY,
+            **aliases("voxel converter, to core voxel, convert voxels"),
             description="Material voxels for ComfyUI's own voxel nodes: with all six channels where this ComfyUI "
             f"knows coloured voxels, as an occupancy grid of at most {_FINEST} for Voxel to Mesh.",
             inputs=[Voxels.Input("voxels", tooltip="From TRELLIS.2 Decode Texture.")],

@@ -14,7 +14,18 @@ from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.run import run
-from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, Texture, Voxels, models_input, node_schema
+from .sockets import (
+    CATEGORY,
+    Mesh,
+    Shape,
+    ShapeLatent,
+    Subdivision,
+    Texture,
+    Voxels,
+    aliases,
+    models_input,
+    node_schema,
+)
 
 
 class DecodeShape(io.ComfyNode):
@@ -24,6 +35,7 @@ class DecodeShape(io.ComfyNode):
             node_id="T2DecodeShape",
             display_name="TRELLIS.2 Decode Shape",
             category=CATEGORY,
+            **aliases("latent to mesh, vae decode mesh, raw mesh"),
             description="Turns a shape latent into the raw mesh.",
             inputs=[
                 models_input(),
@@ -64,6 +76,7 @@ class DecodeTexture(io.ComfyNode):
             node_id="T2DecodeTexture",
             display_name="TRELLIS.2 Decode Texture",
             category=CATEGORY,
+            **aliases("latent to voxels, vae decode texture, pbr voxels"),
             description="Turns a texture latent into voxels with base colour, metallic, roughness and alpha.",
             inputs=[
                 models_input(),

@@ -17,8 +17,9 @@ from ..pipeline.render import MODES, Camera
 from .host import output
 from .host.memory import make_room
 from .host.progress import Progress
+from .host.report import told
 from .host.run import explained, run
-from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, node_schema
+from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, Voxels, advanced, aliases, node_schema
 
 _BYTES_A_PIXEL = 16  # of every frame that is drawn: IMAGE and MASK are float32
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
@@ -31,6 +32,10 @@ class ProcessMesh(io.ComfyNode):
             node_id="T2ProcessMesh",
             display_name="TRELLIS.2 Process Mesh",
             category=CATEGORY,
+            **aliases(
+                "simplify, decimate, remesh, fill holes, repair mesh, watertight, clean mesh, lod, "
+                "low poly, retopology, mesh report"
+            ),
             description="Repairs the mesh, removes inner shells or makes one closed surface, simplifies to a number of "
             "faces and turns all faces outward.",
             inputs=[
@@ -97,7 +102,7 @@ class ProcessMesh(io.ComfyNode):
             resolution=shell_resolution,
             lods=_counts(lods),
         )
-        return io.NodeOutput(result, json.dumps(result.facts, indent=1))
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
 
 
 def _check_processing(faces: int | None, shells: str | None, lods: str | None) -> None:
@@ -154,6 +159,7 @@ class BakeTexture(io.ComfyNode):
             node_id="T2BakeTexture",
             display_name="TRELLIS.2 Bake Texture",
             category=CATEGORY,
+            **aliases("unwrap, uv, texture bake, pbr, normal map, ambient occlusion"),
             description="Unwraps a mesh and bakes the material voxels into PBR textures.",
             inputs=[
                 Mesh.Input("mesh", tooltip="From TRELLIS.2 Process Mesh."),
@@ -260,6 +266,7 @@ class ColorVertices(io.ComfyNode):
             node_id="T2ColorVertices",
             display_name="TRELLIS.2 Color Vertices",
             category=CATEGORY,
+            **aliases("vertex colors, vertex colours, vertex paint"),
             description="Gives a mesh the colours of the material voxels at its vertices, in place of textures: no "
             "unwrapping, a smaller file, and enough for a first look at a mesh of many faces.",
             inputs=[
@@ -287,6 +294,7 @@ class RenderMesh(io.ComfyNode):
             node_id="T2RenderMesh",
             display_name="TRELLIS.2 Render Mesh",
             category=CATEGORY,
+            **aliases("turntable, render 3d, mesh to image, wireframe, preview mesh"),
             description="Draws a mesh from one side, or from all round as frames of a turntable.",
             inputs=[
                 io.MultiType.Input(
@@ -390,6 +398,7 @@ class ExportGLB(io.ComfyNode):
             node_id="T2ExportGLB",
             display_name="TRELLIS.2 Export GLB",
             category=CATEGORY,
+            **aliases("save glb, save mesh, gltf, export 3d, write mesh"),
             description="Writes a GLB into ComfyUI's output folder. The graph travels inside it unless ComfyUI was "
             "started with --disable-metadata.",
             inputs=[
@@ -463,7 +472,8 @@ class ExportGLB(io.ComfyNode):
         subfolder = "" if subfolder == "." else subfolder
         # the mesh itself last, as clients of the queue fetch the last file
         shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
-        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown})
+        text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told(mesh)}"
+        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown, "text": [text]})
 
 
 def filename_prefix_input() -> io.Input:

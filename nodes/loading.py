@@ -15,7 +15,7 @@ from .host import folders
 from .host.attention import COMFYUI
 from .host.memory import ManagedModels, device_dtype
 from .host.progress import Progress
-from .sockets import CATEGORY, Models, advanced, node_schema
+from .sockets import CATEGORY, Models, advanced, aliases, node_schema
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class LoadModels(io.ComfyNode):
             node_id="T2LoadModels",
             display_name="TRELLIS.2 Load Models",
             category=CATEGORY,
+            **aliases("load trellis, checkpoint loader, trellis model, 3d model loader"),
             description="Opens a TRELLIS.2 checkpoint. Networks are read when a stage first needs them, and ComfyUI "
             "moves them in and out of GPU memory.",
             inputs=[

@@ -12,7 +12,7 @@ from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.run import run
-from .sockets import CATEGORY, Condition, advanced, models_input, node_schema
+from .sockets import CATEGORY, Condition, advanced, aliases, models_input, node_schema
 
 MASK_TOOLTIP = (
     "Cuts the object out, in place of the picture's own transparency: the mask of Load Image, of ComfyUI's Remove "
@@ -45,6 +45,7 @@ class PrepareImage(io.ComfyNode):
             node_id="T2PrepareImage",
             display_name="TRELLIS.2 Prepare Image",
             category=CATEGORY,
+            **aliases("remove background, cut out, crop to object, matting, preprocess image"),
             description="Cuts the object out, crops to a square round it and puts it on black, as the model was "
             "trained. A batch is taken as several views of one object.",
             inputs=[
@@ -117,10 +118,15 @@ class EncodeImage(io.ComfyNode):
             node_id="T2EncodeImage",
             display_name="TRELLIS.2 Encode Image",
             category=CATEGORY,
+            **aliases("image conditioning, dino, image embedding, multi view, multiview"),
             description="Shows prepared pictures to the image encoder, at both sizes that the samplers know.",
             inputs=[
                 models_input(),
-                io.Image.Input("image", tooltip="From TRELLIS.2 Prepare Image; a batch is several views."),
+                io.Image.Input(
+                    "image",
+                    tooltip="From TRELLIS.2 Prepare Image; a batch is several views of one object, a list is an object "
+                    "each.",
+                ),
             ],
             outputs=[Condition.Output(display_name="condition", tooltip="What the samplers see of the picture.")],
         )
@@ -129,4 +135,6 @@ class EncodeImage(io.ComfyNode):
     def execute(cls, models: ManagedModels, image: torch.Tensor) -> io.NodeOutput:
         scales = sorted({scale for route in ROUTES.values() for scale in route.image_scales()})
         views = [picture.convert("RGB") for picture in pictures.to_pil(image)]
-        return io.NodeOutput(run(stages.encode_images, models, Progress(), views, scales))
+        condition = run(stages.encode_images, models, Progress(), views, scales)
+        said = {"text": [f"{len(views)} views of one object"]} if len(views) > 1 else None
+        return io.NodeOutput(condition, ui=said)

@@ -23,6 +23,7 @@ from .sockets import (
     Structure,
     Texture,
     advanced,
+    aliases,
     models_input,
     node_schema,
 )
@@ -73,6 +74,7 @@ class SamplerSettingsNode(io.ComfyNode):
             node_id="T2SamplerSettings",
             display_name="TRELLIS.2 Sampler Settings",
             category=CATEGORY,
+            **aliases("steps, cfg, guidance scale, sampler options"),
             description="Sampler settings for one stage, in place of the checkpoint's. The released checkpoint uses "
             "12 steps everywhere; structure: guidance 7.5, rescale 0.7, from 0.6, rescale_t 5; shape: 7.5, 0.5, "
             "from 0.6, 3; texture: 1, 0, 0.6 to 0.9, 3.",
@@ -159,6 +161,7 @@ class SampleStructure(io.ComfyNode):
             node_id="T2SampleStructure",
             display_name="TRELLIS.2 Sample Structure",
             category=CATEGORY,
+            **aliases("sparse structure, occupancy, voxel sampler, ksampler 3d"),
             description="Decides which voxels of a coarse grid the object occupies.",
             inputs=[models_input(), _condition(), seed_input(), _sampler()],
             outputs=[Structure.Output(display_name="structure", tooltip="The occupied voxels.")],
@@ -189,6 +192,7 @@ class SampleShape(io.ComfyNode):
             node_id="T2SampleShape",
             display_name="TRELLIS.2 Sample Shape",
             category=CATEGORY,
+            **aliases("shape latent, slat, geometry sampler, cascade"),
             description="Samples the shape latent on the structure's voxels, in a cascade first coarse, then fine.",
             inputs=[
                 models_input(),
@@ -226,7 +230,7 @@ class SampleShape(io.ComfyNode):
             log.info("TRELLIS.2 resolution: %s, as %s says", chosen.name, models.checkpoint.name)
         else:
             chosen = route(resolution)
-        models.checkpoint.require(chosen, texture=False)
+        models.checkpoint.require(chosen, texture=False, setting="resolution")
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(
             stages.sample_shape,
@@ -248,6 +252,7 @@ class SampleTexture(io.ComfyNode):
             node_id="T2SampleTexture",
             display_name="TRELLIS.2 Sample Texture",
             category=CATEGORY,
+            **aliases("texture latent, slat, material sampler, pbr sampler"),
             description="Samples the texture latent on the shape's voxels.",
             inputs=[
                 models_input(),
@@ -266,7 +271,7 @@ class SampleTexture(io.ComfyNode):
         shape: ShapeLatent,
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
-        models.checkpoint.require(shape.route)
+        models.checkpoint.require(shape.route, setting="resolution")
         return io.NodeOutput(
             run(
                 stages.sample_texture,

@@ -19,7 +19,7 @@ from .host.run import explained
 from .loading import checkpoint_input
 from .picture import MASK_TOOLTIP, mask_marks_input
 from .sample import seed_input
-from .sockets import CATEGORY, GLB, Models, advanced, as_link, node_schema
+from .sockets import CATEGORY, GLB, Models, advanced, aliases, as_link, node_schema
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,17 @@ class ImageToGLB(io.ComfyNode):
             node_id="T2ImageToGLB",
             display_name="TRELLIS.2 Image to GLB",
             category=CATEGORY,
+            **aliases("image to 3d, image to mesh, picture to 3d, img2mesh, photo to 3d, generate 3d, 3d generator"),
             description="A picture in, a textured GLB out. Runs the same nodes as the graph with all stages; what a "
             "changed setting does not touch comes from the cache, as far as ComfyUI keeps the results of the last run.",
             inputs=[
-                as_link(io.Image.Input("image", tooltip="The picture; a batch is several views of one object.")),
+                as_link(
+                    io.Image.Input(
+                        "image",
+                        tooltip="The picture. A batch is several views of one object; for an object of each picture "
+                        "give a list (template many_pictures).",
+                    )
+                ),
                 as_link(io.Mask.Input("mask", optional=True, tooltip=MASK_TOOLTIP)),
                 as_link(
                     Models.Input(
@@ -191,6 +198,7 @@ class GatherFiles(io.ComfyNode):
             node_id="T2GatherFiles",
             display_name="TRELLIS.2 Gather Files",
             category=CATEGORY,
+            **aliases("collect models, join paths, list of glb"),
             description="The last step inside TRELLIS.2 Image to GLB: the files of all objects in one place, in order.",
             inputs=[
                 GLB.Input("model_3d", tooltip="From TRELLIS.2 Export GLB."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from comfy_api.latest import io
@@ -62,3 +63,9 @@ def as_link(socket: io.Input) -> io.Input:
     """An input that reaches execute as a link [node id, slot] instead of its value, for a node that expands."""
     socket.extra_dict = {**socket.extra_dict, "rawLink": True}
     return socket
+
+
+def aliases(words: str) -> dict[str, list[str]]:
+    """Other words, between commas, under which the node search finds a node, for its io.Schema; nothing on hosts of
+    before 2026, whose schema has no place for them."""
+    return {"search_aliases": words.split(", ")} if "search_aliases" in signature(io.Schema).parameters else {}

@@ -35,6 +35,30 @@ OTHER_PACK = {
 }
 
 
+# In place of ComfyUI's background removal model, which is too large to come along: the corner's colour is background.
+MATTE = """
+import nodes
+
+
+class Matte:
+    def encode_image(self, image):
+        return ((image[..., :3] - image[:, :1, :1, :3]).abs().amax(-1) > 0.05).float()
+
+
+loader = nodes.NODE_CLASS_MAPPINGS.get("LoadBackgroundRemovalModel")
+if loader:
+    loader.execute.__func__.__globals__["load"] = lambda path: Matte()
+NODE_CLASS_MAPPINGS = {}
+"""
+
+
+def stand_in_matte(base: Path) -> None:
+    """Let ComfyUI's Remove Background work without its model."""
+    for path, text in (("custom_nodes/matte.py", MATTE), ("models/background_removal/birefnet.safetensors", "")):
+        (base / path).parent.mkdir(parents=True, exist_ok=True)
+        (base / path).write_text(text)
+
+
 @cache
 def api():
     """The client that the README shows."""
@@ -58,6 +82,7 @@ class Server:
             for name, text in OTHER_PACK.items():
                 (packs / "aaa_other" / name).parent.mkdir(parents=True, exist_ok=True)
                 (packs / "aaa_other" / name).write_text(text)
+            stand_in_matte(base)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -27,6 +27,13 @@ class Socket:
             self.io_type = ",".join(each.Output.io_type for each in types)
 
 
+class Schema(SimpleNamespace):
+    """A node's schema: whatever it was given."""
+
+    def __init__(self, *, search_aliases=(), **options):
+        super().__init__(search_aliases=search_aliases, **options)
+
+
 def custom(io_type):
     """A socket type."""
     return SimpleNamespace(
@@ -39,7 +46,7 @@ def _io():
     names |= {"Image": "IMAGE", "Mask": "MASK", "Mesh": "MESH", "Voxel": "VOXEL", "MultiType": ""}
     types = {name: custom(io_type) for name, io_type in names.items()}
     hidden = SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", dynprompt="DYNPROMPT")
-    classes = {"Schema": SimpleNamespace, "ComfyNode": object, "Input": Socket, "NodeOutput": SimpleNamespace}
+    classes = {"Schema": Schema, "ComfyNode": object, "Input": Socket, "NodeOutput": SimpleNamespace}
     return SimpleNamespace(Custom=custom, Hidden=hidden, File3DGLB=custom("FILE_3D_GLB"), **types, **classes)
 
 

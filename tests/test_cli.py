@@ -229,7 +229,7 @@ def test_a_mesh_without_faces_writes_no_glb_but_the_state(run, picture, checkpoi
     glb, state = tmp_path / "x.glb", tmp_path / "x.safetensors"
     options = ("--checkpoint", checkpoint, "--type", "512", "--output", glb, "--save-state", state)
     code, _, err = run("generate", picture, *options)
-    assert code == 1 and "error: The mesh has no faces" in err and "Try another seed or type" in err
+    assert code == 1 and "error: The mesh has no faces" in err and "Try another seed or resolution" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
 
 

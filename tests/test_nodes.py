@@ -2,35 +2,29 @@
 
 import inspect
 import json
+import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from editor_graphs import TITLE, editor_graph, types_of
 from host_stub import WIDGETS, declared, pack, stubbed_nodes
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERFACE = json.loads((ROOT / "tests" / "interface.json").read_text(encoding="utf-8"))
-# What the graphs use of ComfyUI's own nodes: input types and output types.
-CORE = {
-    "LoadImage": ({"image": "COMBO"}, ["IMAGE", "MASK"]),
-    "Preview3D": ({"model_file": "STRING,FILE_3D_GLB"}, []),
-    "PreviewImage": ({"images": "IMAGE"}, []),
-    "FillHoles": (
-        {
-            "mesh": "MESH",
-            "max_perimeter": "FLOAT",
-            "weld_epsilon_rel": "FLOAT",
-            "max_vertices": "INT",
-            "fill_chains": "BOOLEAN",
-        },
-        ["MESH"],
-    ),
-    "MarkdownNote": ({"": "STRING"}, []),
-}
 # What earlier versions shipped: every graph that differs, without places and pictures.
 OLD = json.loads((ROOT / "tests" / "old_graphs.json").read_text(encoding="utf-8"))
+# Of ComfyUI's sockets in its default palette: CLIP, CLIP_VISION and its output, CONDITIONING, CONTROL_NET, IMAGE,
+# LATENT, MASK, MODEL, STYLE_MODEL, VAE, NOISE, GUIDER, SAMPLER, SIGMAS, TAESD.
+CORE_COLORS = (
+    *("FFD500", "A8DADC", "AD7452", "FFA931", "6EE7B7", "64B5F6", "FF9CF9", "81C784", "B39DDB", "C2FFAE", "FF6E6E"),
+    *("B0B0B0", "66FFFF", "ECB4B4", "CDFFCD", "DCC274"),
+)
 API = sorted((ROOT / "workflows" / "api").glob("*.json"))
 EDITOR = sorted((ROOT / "workflows").glob("*.json"))
 
@@ -86,12 +80,60 @@ def test_editor_graphs_of_earlier_versions_keep_their_values(old):
         assert found == meant and len(values) <= len(names), kind
 
 
-def types_of(kind):
-    """(input types by name, output types) of a node."""
-    if kind in INTERFACE:
-        node = INTERFACE[kind]
-        return {key: each["type"] for key, each in node["inputs"].items()}, [out["type"] for out in node["outputs"]]
-    return CORE[kind]
+def test_every_node_is_found_by_other_words():
+    """The search looks at names already, so an alias says something that the name does not."""
+    schemas = [node.define_schema() for node in stubbed_nodes()]
+    assert all(len(schema.search_aliases) >= 3 for schema in schemas)
+    for schema in schemas:
+        name = schema.display_name.lower()
+        assert not [word for word in schema.search_aliases if not word or word != word.strip().lower() or word in name]
+    found = {word: schema.node_id for schema in schemas for word in schema.search_aliases}
+    wanted = {"image to 3d": "T2ImageToGLB", "simplify": "T2ProcessMesh", "turntable": "T2RenderMesh"}
+    assert wanted.items() <= found.items()
+
+
+def test_a_host_without_aliases_gets_none(monkeypatch):
+    stubbed_nodes()
+    sockets = sys.modules[f"{pack().__name__}.nodes.sockets"]
+    monkeypatch.setattr(sockets.io, "Schema", type("Old", (), {"__init__": lambda self, *, node_id, **_: None}))
+    assert sockets.aliases("a, b") == {}
+
+
+def test_a_node_tells_what_a_mesh_is_like():
+    stubbed_nodes()
+    report = sys.modules[f"{pack().__name__}.nodes.host.report"]
+    stages = sys.modules[f"{pack().__name__}.pipeline.stages"]
+    square = stages.Mesh(torch.zeros(4, 3), torch.zeros(2, 3, dtype=torch.int32))
+    assert report.told(square) == "2 faces, 4 vertices"
+    measured = {"components": 3, "watertight": False}
+    facts = {"mesh": measured, "cleaned": {"filled_holes": 1234, "welded_vertices": 0}, "warnings": ["5 open edges."]}
+    processed = replace(square, facts=facts, lods=(square,))
+    lines = [
+        "2 faces, 4 vertices, 3 components, not watertight",
+        "Levels of detail: 2 faces",
+        "Repairs: 1,234 holes filled",
+        "! 5 open edges.",
+    ]
+    assert report.told(processed).splitlines() == lines
+    unwrapped = stages.Unwrapped(processed, torch.zeros(4, 2), torch.zeros(4, 3))
+    textured = stages.TexturedMesh((unwrapped,), np.zeros((64, 64, 6), np.uint8), {**facts, "charts": 9})
+    lines[1:] = [lines[2], "Textures of 64 pixels, 9 charts", lines[3]]
+    assert report.told(textured).splitlines() == lines
+
+
+def hue(color):
+    return [int(color[place : place + 2], 16) for place in (0, 2, 4)]
+
+
+def test_no_socket_looks_like_one_of_another_type():
+    """Colours of the pack's sockets, in RGB, against each other and against ComfyUI's."""
+    text = (ROOT / "web" / "js" / "trellis2.js").read_text(encoding="utf-8")
+    ours = dict(re.findall(r'(T2_\w+): "#(\w{6})"', text))
+    sockets = {each["type"] for node in INTERFACE.values() for each in (*node["inputs"].values(), *node["outputs"])}
+    assert set(ours) == {kind for sockets in sockets for kind in sockets.split(",") if kind.startswith("T2_")}
+    for name, color in ours.items():
+        others = [*(each for other, each in ours.items() if other != name), *CORE_COLORS]
+        assert min(math.dist(hue(color), hue(other)) for other in others) > 40, name
 
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
@@ -105,7 +147,8 @@ def test_api_graphs_fit_the_nodes(path):
         for key, value in node["inputs"].items():
             if isinstance(value, list):
                 source = types_of(graph[value[0]]["class_type"])[1][value[1]]
-                assert source in inputs[key].split(","), (node["class_type"], key, source)
+                fits = source in inputs[key].split(",") or "*" in (source, inputs[key])  # any type
+                assert fits, (node["class_type"], key, source)
             elif "options" in declared_inputs.get(key, {}):
                 assert value in declared_inputs[key]["options"]
 
@@ -136,6 +179,36 @@ def test_editor_graphs_are_the_api_graphs(path):
         found[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     assert found == {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api.items()}
     assert path.with_suffix(".jpg").is_file()
+
+
+@pytest.mark.parametrize("path", EDITOR, ids=lambda path: path.stem)
+def test_editor_graphs_are_as_the_layouts_say(path):
+    """`python tests/editor_graphs.py` has been run since a graph or an interface changed."""
+    api = json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
+    assert json.loads(path.read_text(encoding="utf-8")) == editor_graph(path.stem, api)
+
+
+@pytest.mark.parametrize("path", EDITOR, ids=lambda path: path.stem)
+def test_editor_graphs_are_readable(path):
+    """Every node lies in one group and on no other node; the whole opens readable at 1600 x 1000."""
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    boxes = {
+        node["id"]: (node["pos"][0], node["pos"][1] - TITLE, node["size"][0], node["size"][1] + TITLE)
+        for node in graph["nodes"]
+    }
+    groups = [group["bounding"] for group in graph["groups"]]
+    for key, box in boxes.items():
+        assert not [other for other, it in boxes.items() if other != key and overlap(box, it)], key
+        assert len([group for group in groups if overlap(box, group)]) == 1, key
+    width, height = (max(group[axis] + group[axis + 2] for group in groups) for axis in (0, 1))
+    scale, offset = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
+    assert scale >= 0.6  # below it the editor draws no texts
+    assert (width + offset[0]) * scale <= 1500 and (height + offset[1]) * scale <= 990  # what its bars leave
+
+
+def overlap(one, two):
+    """Whether two boxes (left, top, width, height) have a common area."""
+    return all(one[axis] < two[axis] + two[axis + 2] and two[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
 
 
 def test_the_pack_imports_nothing_before_it_is_asked():

@@ -24,7 +24,6 @@ from pipeline.models import build
 from pipeline.runtime import Runtime, choose_device, choose_dtype
 from pipeline.sparse import SparseTensor, Voxels
 from pipeline.spec import IMAGE_ENCODER, ROUTES, SHAPE_DECODER, SamplerSettings
-from pipeline.stages import checks
 from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -262,18 +261,19 @@ FLAGS = {
     "levels": (("--lods", 100, 200), "Levels of detail must have fewer faces"),
     "faces": (("--faces", 3), "at least 4 faces, got 3"),
     "tokens": (("--max-tokens", 0), "max_tokens must be at least 1, got 0"),
-    "solid without Warp": (("--shells", "solid"), "A solid mesh needs Warp: not here"),
-    "normal map without Warp": (("--normal-map",), "Normal maps and occlusion need Warp: not here"),
-    "occlusion without Warp": (("--occlusion",), "Normal maps and occlusion need Warp: not here"),
-    "picture without Warp": (("--picture", "x.png"), "Pictures of the result need Warp: not here"),
+    "solid without Warp": (("--shells", "solid"), "A solid mesh needs Warp: warp is not installed"),
+    "normal map without Warp": (("--normal-map",), "Normal maps and occlusion need Warp: warp is not installed"),
+    "occlusion without Warp": (("--occlusion",), "Normal maps and occlusion need Warp: warp is not installed"),
+    "picture without Warp": (("--picture", "x.png"), "Pictures of the result need Warp: warp is not installed"),
 }
 
 
 @pytest.mark.parametrize("case", FLAGS)
-def test_what_cannot_be_finished_is_not_begun(run, picture, tmp_path, monkeypatch, case):
+def test_what_cannot_be_finished_is_not_begun(run, picture, tmp_path, monkeypatch, request, case):
     """On the command line: said before anything is loaded, though the step that needs it is the last."""
     flags, message = FLAGS[case]
-    monkeypatch.setattr(checks, "ABSENT", "not here" if "Warp" in case else "")
+    if "Warp" in case:
+        request.getfixturevalue("no_warp")
     monkeypatch.setattr(stages, "generate", lambda *_: pytest.fail("began"))
     monkeypatch.chdir(tmp_path)
     code, _, err = run("generate", picture, "--output", "x.glb", *flags)

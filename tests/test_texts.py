@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from host_stub import WIDGETS
 
 LANGUAGES = ("en", "zh")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -117,13 +118,26 @@ def test_a_page_tells_all_of_its_node(root, interface, locale, language):
     assert not wrong
 
 
+@pytest.mark.parametrize(("language", "effect"), [("en", "effect"), ("zh", "作用")])
+def test_the_effect_comes_second(root, interface, language, effect):
+    """The editor's help is narrow: what stands behind the second column is out of sight."""
+    for node_id, node in interface.items():
+        text = page(root, language, node_id).read_text(encoding="utf-8")
+        heads = [line.split("|")[2].strip() for line in text.splitlines() if line.count("|") == INPUT_CELLS + 1]
+        assert heads[0] == effect, node_id
+        for name, cells in rows(text, INPUT_CELLS).items():
+            spec = node["inputs"][name]
+            widget = spec["type"] in WIDGETS and "default" in spec  # else a text that only comes through a link
+            assert cells[2].startswith("`") == (not widget), (node_id, name)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_page_shows_the_defaults_and_ranges(root, interface, language):
     wrong = []
     for node_id, node in interface.items():
         inputs = rows(page(root, language, node_id).read_text(encoding="utf-8"), INPUT_CELLS)
         for name, spec in node["inputs"].items():
-            _, _, default, span, _ = inputs[name]
+            _, _, _, default, span = inputs[name]
             if spec["type"] in ("COMBO", "STRING") and default != (
                 f"`{spec['default']}`" if spec.get("default") else ""
             ):

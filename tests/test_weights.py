@@ -215,6 +215,8 @@ def test_what_can_be_chosen_is_named(copy):
     assert opened.own_route is ROUTES["1024_cascade"] and opened.has(ROUTES["512"])
     with pytest.raises(CheckpointError, match="1024_cascade needs .* Choose type 512 or the complete checkpoint"):
         opened.require(opened.own_route)
+    with pytest.raises(CheckpointError, match="Resolution 1024_cascade needs .* Choose resolution 512 or"):
+        opened.require(opened.own_route, setting="resolution")  # the name of the nodes' widget
 
 
 def test_the_structure_decoder_of_another_repository(copy):

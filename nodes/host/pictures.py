@@ -16,7 +16,8 @@ from ...pipeline.image import fitted, leaves_all, marks_nothing, white_is_backgr
 
 log = logging.getLogger(__name__)
 
-EXAMPLE = "trellis2_rocket.png"
+# name in ComfyUI's input folder -> file in assets: the pictures that our graphs open
+EXAMPLES = {"trellis2_rocket.png": "rocket.png", "trellis2_chair.png": "pictures/chair.png"}
 _OFFERED = "trellis2_example.txt"  # in ComfyUI's user folder
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -27,20 +28,24 @@ _VIEW = np.array([[0.82, 0.57, 0.0], [-0.24, 0.34, 0.91], [0.52, -0.75, 0.42]])
 _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
 
 
-def offer_example() -> None:
-    """Put the example picture of our graphs into ComfyUI's input folder, once: who deletes it does not get it again."""
-    target = Path(folder_paths.get_input_directory()) / EXAMPLE
+def offer_examples() -> None:
+    """Put the example pictures of our graphs into ComfyUI's input folder, each once: a deleted one stays away."""
     offered = Path(folder_paths.get_user_directory()) / _OFFERED
     try:
-        if offered.exists():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            shutil.copyfile(_ASSETS / "rocket.png", target)
-        offered.parent.mkdir(parents=True, exist_ok=True)
-        offered.write_text(f"{EXAMPLE} has been put into the input folder. Without this file it is put there again.\n")
+        known = set(offered.read_text(encoding="utf-8").split()) if offered.exists() else set()
+        for name, file in EXAMPLES.items():
+            target = Path(folder_paths.get_input_directory()) / name
+            if name in known:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copyfile(_ASSETS / file, target)
+        if not known >= EXAMPLES.keys():
+            offered.parent.mkdir(parents=True, exist_ok=True)
+            told = "were put into the input folder once. Without this file they are put there again."
+            offered.write_text(f"{' '.join(EXAMPLES)} {told}\n", encoding="utf-8")
     except OSError as error:
-        log.warning("The example picture could not be copied to %s: %s", target, error)
+        log.warning("The example pictures could not be copied to ComfyUI's input folder: %s", error)
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:

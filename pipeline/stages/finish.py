@@ -80,7 +80,7 @@ def process_mesh(
     if len(mesh.faces) == 0:
         raise EmptyResultError(
             f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
-            "Try another seed or type."
+            "Try another seed or resolution."
         )
     device = _geometry_device(runtime)
     with runtime.stage("process mesh", 4, LOWER):
@@ -88,7 +88,7 @@ def process_mesh(
         whole = geometry.Mesh(mesh.vertices.to(device), mesh.faces.to(device))
         cleaned = runtime.backends.pick(CLEAN, device)(whole, settings)
         if len(cleaned.faces) == 0:
-            raise EmptyResultError("Every face of the mesh has zero area. Try another seed or type.")
+            raise EmptyResultError("Every face of the mesh has zero area. Try another seed or resolution.")
         facts: dict = {"cleaned": cleaned.changes}
         warnings = []
         if shells == "outer" and (reason := runtime.backends.reason(OUTER_SHELL, device)):
@@ -291,7 +291,7 @@ def _kept_uvs(mesh: Mesh) -> tuple:
 def _check_uvs(mesh: Mesh) -> None:
     """Raises SettingsError or MeshError, as bake_texture says, if its UVs cannot be kept."""
     if mesh.uvs is None:
-        raise SettingsError("The mesh has no UVs to keep (processing drops them). Bake without keeping UVs.")
+        raise SettingsError("The mesh has no UVs to keep (processing drops them). Turn keep_uvs off.")
     if mesh.lods:
         raise SettingsError("Levels of detail have no UVs to keep. Process the mesh without levels.")
     check_mesh(mesh.vertices, mesh.faces, some_faces=True)
@@ -299,7 +299,7 @@ def _check_uvs(mesh: Mesh) -> None:
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # so NaN fails
         raise MeshError(
             f"The mesh's UVs reach from {float(low):.4g} to {float(high):.4g}; only those in 0-1 can be baked into one "
-            "texture. Bake without keeping UVs, or unwrap it into one tile."
+            "texture. Turn keep_uvs off, or unwrap it into one tile."
         )
 
 

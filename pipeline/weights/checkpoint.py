@@ -73,12 +73,12 @@ class Checkpoint:
         """Whether it has every model of the route."""
         return set(route.roles(texture)) <= set(self.sources)
 
-    def require(self, route: Route, texture: bool = True) -> None:
-        """Raises CheckpointError if the checkpoint lacks a model of the route."""
+    def require(self, route: Route, texture: bool = True, setting: str = "type") -> None:
+        """Raises CheckpointError if the checkpoint lacks a model of the route. setting: what the user chose it by."""
         if lacking := [role for role in route.roles(texture) if role not in self.sources]:
-            known = [f"type {name}" for name, each in ROUTES.items() if self.has(each, texture)]
+            known = [f"{setting} {name}" for name, each in ROUTES.items() if self.has(each, texture)]
             raise CheckpointError(
-                f"Type {route.name} needs {', '.join(lacking)}, which {self.name} lacks. "
+                f"{setting.capitalize()} {route.name} needs {', '.join(lacking)}, which {self.name} lacks. "
                 f"It has {', '.join(self.roles)}. Choose {' or '.join([*known, 'the complete checkpoint'])}."
             )
 

@@ -1,16 +1,17 @@
 // Gives each socket type of the pack a colour of its own.
 import { app } from "../../../scripts/app.js";
 
+// Far from each other and from those of ComfyUI's own types: two sockets of one colour look as if they fit.
 const COLORS = {
-    T2_MODELS: "#b39ddb",
-    T2_CONDITION: "#ffa931",
+    T2_MODELS: "#7e6bd6",
+    T2_CONDITION: "#c6a700",
     T2_SAMPLER: "#a1887f",
-    T2_STRUCTURE: "#90a4ae",
+    T2_STRUCTURE: "#78909c",
     T2_SHAPE: "#4dd0e1",
     T2_TEXTURE: "#f06292",
     T2_SUBDIVISION: "#aed581",
-    T2_MESH: "#64b5f6",
-    T2_VOXELS: "#ff8a65",
+    T2_MESH: "#26a69a",
+    T2_VOXELS: "#ff7b3a",
     T2_TEXTURED_MESH: "#ba68c8",
 };
 

@@ -79,7 +79,7 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     vertices, faces = mesh.vertices, mesh.faces
     if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
         low, high = RESOLUTIONS
-        raise SettingsError(f"The resolution is {resolution}; choose one from {low} to {high} cells.")
+        raise SettingsError(f"The shell resolution is {resolution}; choose one from {low} to {high} cells.")
     faces = faces.to(torch.int32).contiguous()
     used = torch.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
     corner = vertices if bool(used.all()) else vertices[used]
@@ -92,7 +92,7 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     size = tuple(int(cells // 8) + 2 * _BORDER + 2 for cells in ((high - low) / cell).tolist())
     bricks, places = _store_bricks(points, faces, size, margin)
     if len(places) * 512 * 3 >= 2**31:
-        raise SettingsError(f"The surface fills too many cells at resolution {resolution}; choose a smaller one.")
+        raise SettingsError(f"The surface fills too many cells at shell resolution {resolution}; choose a smaller one.")
     grid = bricks, kernels.wp.vec3i(*size)
     torn = _torn(grid, points, mesh.edges, len(places) * 512)
     touched, crossed, depth, face = _rasterise(grid, points, faces, len(places))

@@ -1,0 +1,36 @@
+"""What a mesh is like, in the lines that a node shows on itself."""
+
+from __future__ import annotations
+
+from ...pipeline import stages
+
+# name in facts["cleaned"] -> what is said of it
+_REPAIRS = {
+    "welded_vertices": "vertices welded",
+    "degenerate_faces": "faces without area removed",
+    "repeated_faces": "repeated faces removed",
+    "non_manifold_edges": "non-manifold edges parted",
+    "small_components": "specks removed",
+    "filled_holes": "holes filled",
+    "turned_faces": "faces turned outward",
+}
+
+
+def told(mesh: stages.Mesh | stages.TexturedMesh) -> str:
+    """Counts, repairs, textures and warnings, a line each."""
+    textured = isinstance(mesh, stages.TexturedMesh)
+    plain, facts = mesh.levels[0].mesh if textured else mesh, mesh.facts
+    lines = [f"{len(plain.faces):,} faces, {len(plain.vertices):,} vertices"]
+    if measured := facts.get("mesh"):
+        lines[0] += f", {measured['components']:,} components, {'' if measured['watertight'] else 'not '}watertight"
+    coarser = mesh.levels[1:] if textured else mesh.lods
+    if coarser:
+        counts = [len((level.mesh if textured else level).faces) for level in coarser]
+        lines.append("Levels of detail: " + ", ".join(f"{count:,}" for count in counts) + " faces")
+    repairs = facts.get("cleaned", {})
+    if done := [f"{repairs[name]:,} {words}" for name, words in _REPAIRS.items() if repairs.get(name)]:
+        lines.append("Repairs: " + ", ".join(done))
+    if textured:
+        charts = f", {facts['charts']:,} charts" if "charts" in facts else ""
+        lines.append(f"Textures of {len(mesh.maps)} pixels{charts}")
+    return "\n".join([*lines, *(f"! {warning}" for warning in facts.get("warnings", ()))])
