@@ -6,6 +6,8 @@ here the truth is exact, so the fields themselves are compared.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,12 +25,43 @@ _QUADS = (
     ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),
     ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
 )
-_SIGMA_MIN = 1e-5
-_TIME_MEAN, _TIME_STD = 1.0, 1.0  # of the logit of a flow's time, as the reference
-_DROPOUT = 0.1  # share of samples whose condition is left out
-# A child that is missed, which leaves a hole, against one too many, which stays empty; and one of the coarsest.
-_MISSED, _MISSED_FIRST = 3.0, 60.0
 
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms against the one that each loss begins with, whose weight is 1."""
+
+    # Structure: overlap (dice) beside cross-entropy, which alone would do with a few voxels too few.
+    structure_dice: float = 0.1
+    structure_kl: float = 1e-3
+    # Shape: a child voxel that is missed, which leaves a hole, against one too many, which stays empty.
+    missed_child: float = 3.0
+    # The same for a child of the coarsest level, whose hole is one of many voxels.
+    missed_coarsest_child: float = 60.0
+    # Squared error of the dual vertices, in voxels.
+    shape_offsets: float = 5.0
+    # Which diagonal a quad is split along.
+    shape_diagonals: float = 0.1
+    shape_kl: float = 1e-2
+    # Texture: squares beside absolute errors, lest small parts be given up as outliers.
+    texture_squares: float = 1.0
+    texture_kl: float = 1e-4
+    # Picture: what each pixel shows, and the object behind it.
+    picture_mask: float = 0.3
+    picture_colour: float = 1.0
+    picture_position: float = 10.0
+    picture_normal: float = 0.5
+    picture_occupancy: float = 5.0
+    picture_material: float = 1.0
+    # Flow: noise that is left at time 0; mean and spread of the logit of a time, both as TRELLIS.2's trainers.
+    sigma_min: float = 1e-5
+    time_mean: float = 1.0
+    time_std: float = 1.0
+    # Share of samples whose condition is left out, so that guidance has something to go away from.
+    dropout: float = 0.1
+
+
+CONFIG = LossConfig()
 Terms = dict[str, torch.Tensor]  # "loss" is what is minimised, the rest is for the log
 
 
@@ -38,7 +71,11 @@ def kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
 
 
 def structure_vae(
-    encoder: nn.Module, decoder: nn.Module, occupied: torch.Tensor, random: torch.Generator, kl_weight: float = 1e-3
+    encoder: nn.Module,
+    decoder: nn.Module,
+    occupied: torch.Tensor,
+    random: torch.Generator,
+    config: LossConfig = CONFIG,
 ) -> Terms:
     """Cross-entropy and dice of the occupancy [B, 1, R, R, R], and the KL term."""
     occupied = occupied.float()
@@ -52,7 +89,7 @@ def structure_vae(
     with torch.no_grad():
         hit = logits > 0
         both, either = (hit & (occupied > 0)).sum(axes), (hit | (occupied > 0)).sum(axes)
-    loss = bce + 0.1 * dice + kl_weight * regular
+    loss = bce + config.structure_dice * dice + config.structure_kl * regular
     return {"loss": loss, "bce": bce, "dice": dice, "kl": regular, "iou": (both / either.clamp_min(1)).mean()}
 
 
@@ -106,7 +143,7 @@ def shape_vae(
     objects,
     random: torch.Generator,
     backends: Backends,
-    kl_weight: float = 1e-2,
+    config: LossConfig = CONFIG,
 ) -> Terms:
     """Subdivision, crossed edges (one by one, and round faces of the grid), dual vertices, diagonals of quads, KL.
 
@@ -122,7 +159,7 @@ def shape_vae(
     crossed = torch.zeros(len(fields.voxels), 3, device=raw.device).index_copy(0, row, grids.crossed.float())
     margin = decoder.voxel_margin
     offsets = (1 + 2 * margin) * raw[:, :3].sigmoid() - margin
-    missed = raw.new_tensor([_MISSED_FIRST, *[_MISSED] * (len(asked) - 1)])
+    missed = raw.new_tensor([config.missed_coarsest_child, *[config.missed_child] * (len(asked) - 1)])
     terms = {
         "subdivision": sum(
             F.binary_cross_entropy_with_logits(logits, exists.float(), pos_weight=weight)
@@ -133,10 +170,11 @@ def shape_vae(
         "offsets": (offsets - grids.offsets).square().mean(),
         "kl": kl(mean.feats, log_variance),
     }
-    loss = terms["subdivision"] + terms["crossed"] + terms["odd"] + 5 * terms["offsets"] + kl_weight * terms["kl"]
+    loss = terms["subdivision"] + terms["crossed"] + terms["odd"]
+    loss = loss + config.shape_offsets * terms["offsets"] + config.shape_kl * terms["kl"]
     if objects is not None:
         terms["diagonals"] = diagonals(raw[:, 6], grids, objects)
-        loss = loss + 0.1 * terms["diagonals"]
+        loss = loss + config.shape_diagonals * terms["diagonals"]
     return {"loss": loss, **terms}
 
 
@@ -204,7 +242,7 @@ def texture_vae(
     grids,
     random: torch.Generator,
     backends: Backends,
-    kl_weight: float = 1e-4,
+    config: LossConfig = CONFIG,
 ) -> Terms:
     """L1 of the materials in -1..1, and the KL term; squares beside it, lest small parts be given up as outliers."""
     target = 2 * grids.pbr - 1
@@ -214,12 +252,18 @@ def texture_vae(
     fields, _ = decode(decoder, latent, truth, backends)
     error = (fields.feats - target).abs()
     regular = kl(mean.feats, log_variance)
-    loss = error.mean() + error.square().mean() + kl_weight * regular
+    loss = error.mean() + config.texture_squares * error.square().mean() + config.texture_kl * regular
     return {"loss": loss, "l1": error.mean(), "colour": error[:, :3].mean() / 2, "kl": regular}
 
 
 def picture(
-    encoder: nn.Module, head: nn.Module, pictures, occupied: torch.Tensor, material: torch.Tensor, filled: torch.Tensor
+    encoder: nn.Module,
+    head: nn.Module,
+    pictures,
+    occupied: torch.Tensor,
+    material: torch.Tensor,
+    filled: torch.Tensor,
+    config: LossConfig = CONFIG,
 ) -> Terms:
     """What the picture shows, pixel by pixel, and the object behind it.
 
@@ -246,10 +290,9 @@ def picture(
         "occupancy": F.binary_cross_entropy_with_logits(occupancy, occupied.float()),
         "material": ((stuff - material).abs() * filled).sum() / (material.shape[1] * filled.sum().clamp_min(1)),
     }
-    weights = {"mask": 0.3, "colour": 1.0, "position": 10.0, "normal": 0.5, "occupancy": 5.0, "material": 1.0}
     axes = (1, 2, 3, 4)
     iou = (both.sum(axes) / either.sum(axes).clamp_min(1)).mean()
-    return {"loss": sum(weights[name] * term for name, term in terms.items()), **terms, "iou": iou}
+    return {"loss": sum(getattr(config, f"picture_{name}") * term for name, term in terms.items()), **terms, "iou": iou}
 
 
 def flow(
@@ -259,6 +302,7 @@ def flow(
     random: torch.Generator,
     backends: Backends,
     told: torch.Tensor | None = None,
+    config: LossConfig = CONFIG,
 ) -> Terms:
     """Flow matching: the squared error of the velocity at logit-normal times, conditions left out now and then.
 
@@ -268,19 +312,19 @@ def flow(
         told: [T, C'] normalised shape latent, for the texture.
     """
     batch, device = len(tokens), tokens.device
-    kept = torch.rand(batch, 1, 1, generator=random, device=device) >= _DROPOUT
+    kept = torch.rand(batch, 1, 1, generator=random, device=device) >= config.dropout
     context = network.context(tokens * kept)
-    t = torch.sigmoid(torch.randn(batch, generator=random, device=device) * _TIME_STD + _TIME_MEAN)
+    t = torch.sigmoid(torch.randn(batch, generator=random, device=device) * config.time_std + config.time_mean)
     dense = isinstance(network, SparseStructureFlowModel)
     data = x_0 if dense else x_0.feats
     noise = torch.randn(data.shape, generator=random, device=device)
     at = t.reshape(-1, 1, 1, 1, 1) if dense else t[x_0.voxels.coords[:, 0].long(), None]
-    x_t = (1 - at) * data + (_SIGMA_MIN + (1 - _SIGMA_MIN) * at) * noise
+    x_t = (1 - at) * data + (config.sigma_min + (1 - config.sigma_min) * at) * noise
     if dense:
         velocity = network(x_t, 1000 * t, context, backends)
     else:
         velocity = network(x_0.replace(x_t), 1000 * t, context, told, backends)
-    error = (velocity.float() - ((1 - _SIGMA_MIN) * noise - data)).square()
+    error = (velocity.float() - ((1 - config.sigma_min) * noise - data)).square()
     with torch.no_grad():  # how well the data are known at the start, where the condition alone tells
         early = (at > 0.9).expand_as(error)
         start = (error * early).sum() / early.sum().clamp_min(1)
