@@ -76,7 +76,10 @@ DAMAGE = {
     "pipe": (lambda path, data: (path.unlink(), os.mkfifo(path)), r"is a pipe or a device instead of a file"),
     "folder": (lambda path, data: (path.unlink(), path.mkdir()), r"is a folder instead of a file"),
     "another shape": (lambda path, data: path.write_bytes(other_shape(path)), r"has shape \[5\] instead of \[32\]"),
-    "int8": (lambda path, data: path.write_bytes(as_int8(path)), r"from_latent\.bias is I8, which is quantised"),
+    "int8": (
+        lambda path, data: path.write_bytes(as_int8(path)),
+        r"from_latent\.bias is I8, quantised",
+    ),
 }
 
 

@@ -98,15 +98,6 @@ def test_the_same_model_twice_is_refused(checkpoint, tmp_path):
         open_checkpoint(tmp_path)
 
 
-def test_quantised_bundles_are_refused(checkpoint, tmp_path):
-    bundle(checkpoint, tmp_path / "int8.safetensors", ["img2shape."])
-    change(
-        tmp_path / "int8.safetensors", lambda t: t.update({"img2shape.input_layer.weight": torch.zeros(64, 8).char()})
-    )
-    with pytest.raises(CheckpointError, match=r"in I8\. Quantised bundles need"):
-        open_checkpoint(tmp_path / "int8.safetensors")
-
-
 def test_a_single_file_encoder(tmp_path):
     """The DINOv3 file that circulates for ComfyUI: the encoder's keys, with an upsampler's beside them."""
     config = {"name": "DinoV3FeatureExtractor", "args": {"hidden_size": 64, "intermediate_size": 96}}

@@ -175,6 +175,6 @@ def _bring_what_cannot_be_cast(model: nn.Module, device: torch.device) -> None:
     """Small tensors that no layer casts (gains, modulation, tokens) must be on the device; a manager that loads or
     unloads a model in part may have left them elsewhere."""
     for layer in model.modules():
-        if not isinstance(layer, _Cast):
-            for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-                tensor.data = tensor.data.to(device)
+        cast = [] if isinstance(layer, _Cast) else layer.parameters(recurse=False)
+        for tensor in (*cast, *layer.buffers(recurse=False)):  # such as the factors of quantised weights
+            tensor.data = tensor.data.to(device)

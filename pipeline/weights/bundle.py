@@ -22,8 +22,9 @@ from ..spec import (
     TEXTURE_DECODER,
     TEXTURE_FLOW_1024,
 )
-from .files import QUANTISED, ModelFiles
-from .headers import header_text, read_header
+from .contents import read_contents
+from .files import ModelFiles
+from .headers import header_text
 
 _PREFIXES = {
     "structure_model.": STRUCTURE_FLOW,
@@ -81,7 +82,7 @@ def bundled_models(path: Path) -> dict[str, ModelFiles]:
     """
     if not bundled_roles(path):
         return {}
-    header = read_header(path)
+    header = read_contents(path)
     groups: dict[str, str] = {}  # full prefix -> role
     for key in header.shapes:
         for full, role in _FULL.items():
@@ -92,11 +93,8 @@ def bundled_models(path: Path) -> dict[str, ModelFiles]:
     models = {}
     for prefix, role in groups.items():
         own = {key.removeprefix(prefix): shape for key, shape in header.shapes.items() if key.startswith(prefix)}
-        if odd := QUANTISED & {header.dtypes[prefix + key] for key in own}:
-            raise CheckpointError(
-                f"{path} holds {role} in {', '.join(sorted(odd))}. Quantised bundles need ComfyUI's quantised layers; "
-                "use the bf16 or fp16 file."
-            )
+        if reasons := [f"{key} {why}" for key, why in header.refused.items() if key.startswith(prefix)]:
+            raise CheckpointError(f"{path} cannot be used for {role}: {reasons[0]}.")
         if role in models:
             raise CheckpointError(
                 f"{path} holds {role} twice, under different prefixes. Use a file that holds it once."
