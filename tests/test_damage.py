@@ -160,7 +160,8 @@ def test_damage_here_is_said_before_anything_is_downloaded(copy, monkeypatch):
     def downloaded(*arguments):
         raise AssertionError("asked the hub")
 
-    monkeypatch.setattr(sys.modules[Models.__module__], "fetch", downloaded)
+    for module in ("layouts", "encoder"):
+        monkeypatch.setattr(sys.modules[f"pipeline.weights.{module}"], "fetch", downloaded)
     with pytest.raises(CheckpointError, match="tex_slat_decoder.safetensors is damaged or truncated"):
         fetch(copy)
 

@@ -91,10 +91,18 @@ def test_one_bundle_alone_names_what_it_lacks(checkpoint, tmp_path):
         opened.require(ROUTES["512"])
 
 
-def test_the_same_model_twice_is_refused(checkpoint, tmp_path):
-    for name in ("bf16", "fp16"):
+def test_two_models_for_one_role_are_refused(checkpoint, tmp_path):
+    """Copies of one file are not; of several precisions the most exact is taken, which is said."""
+    for name in ("one", "two"):
         bundle(checkpoint, tmp_path / f"{name}.safetensors", ["txt_dec."])
-    with pytest.raises(CheckpointError, match=r"Both .*bf16.safetensors and .*fp16.safetensors hold tex_slat_decoder"):
+    assert open_checkpoint(tmp_path).files("tex_slat_decoder").path.name == "one.safetensors"
+    bundle(checkpoint, tmp_path / "bf16.safetensors", ["txt_dec."], torch.bfloat16)
+    opened = open_checkpoint(tmp_path)
+    assert opened.files("tex_slat_decoder").path.name == "one.safetensors"
+    assert "tex_slat_decoder: one.safetensors (f32) is used, not bf16.safetensors (bf16)." in opened.notes
+    change(tmp_path / "two.safetensors", lambda t: t.update({"txt_dec.output_layer.bias": torch.ones(6)}))
+    (tmp_path / "bf16.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"Both .*one.safetensors and .*two.safetensors hold tex_slat_decoder"):
         open_checkpoint(tmp_path)
 
 

@@ -9,6 +9,7 @@ from .checkpoint import (
     open_bundles,
     open_checkpoint,
 )
+from .survey import Survey, survey
 
 __all__ = [
     "RELEASED_CHECKPOINT",
@@ -16,6 +17,8 @@ __all__ = [
     "SMALL_IS",
     "Checkpoint",
     "Models",
+    "Survey",
     "open_bundles",
     "open_checkpoint",
+    "survey",
 ]

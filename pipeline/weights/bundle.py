@@ -38,6 +38,8 @@ _PREFIXES = {
 # What ComfyUI's own files and a saved workflow's checkpoint put in front.
 _OUTER = ("", "model.diffusion_model.", "model.", "diffusion_model.", "vae.", "first_stage_model.")
 _FULL = {outer + prefix: role for prefix, role in _PREFIXES.items() for outer in _OUTER}
+# A key of Pixal3D, another model, whose flows are called as ours.
+PIXAL3D = b".cross_attn.proj_linear."
 _ENCODER_KEY = "embeddings.register_tokens"
 _MOST_LEVELS = 64
 _DECODER_ROLES = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
@@ -71,7 +73,8 @@ def roles_in(text: bytes, any_of: Iterable[str] = ()) -> frozenset[str]:
     """
     if not any(mark in text for mark in {_MARKS[role] for role in any_of or _MARKS}):
         return frozenset()
-    return frozenset(role for role, keys in _KEYS.items() if _MARKS[role] in text and any(key in text for key in keys))
+    found = {role for role, keys in _KEYS.items() if _MARKS[role] in text and any(key in text for key in keys)}
+    return frozenset(found & _DECODER_ROLES if PIXAL3D in text else found)
 
 
 def bundled_models(path: Path) -> dict[str, ModelFiles]:
@@ -84,9 +87,10 @@ def bundled_models(path: Path) -> dict[str, ModelFiles]:
         return {}
     header = read_contents(path)
     groups: dict[str, str] = {}  # full prefix -> role
+    foreign = any(PIXAL3D.decode() in key for key in header.shapes)
     for key in header.shapes:
         for full, role in _FULL.items():
-            if key.startswith(full):
+            if key.startswith(full) and not (foreign and role not in _DECODER_ROLES):
                 groups[full] = role
     if _ENCODER_KEY in header.shapes:
         groups[""] = IMAGE_ENCODER
@@ -99,11 +103,20 @@ def bundled_models(path: Path) -> dict[str, ModelFiles]:
             raise CheckpointError(
                 f"{path} holds {role} twice, under different prefixes. Use a file that holds it once."
             )
-        try:
-            models[role] = ModelFiles(_configuration(role, own), path, prefix)
-        except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-            raise CheckpointError(f"{path}: {prefix or role} is incomplete or damaged: {error!r}.") from error
+        models[role] = ModelFiles(configured(role, path, own), path, prefix)
     return models
+
+
+def configured(role: str, path: Path, shapes: Shapes) -> dict:
+    """The configuration of a model, read off the shapes of its tensors.
+
+    Raises:
+        CheckpointError: they lack what tells its size.
+    """
+    try:
+        return _configuration(role, shapes)
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: the {role} in it is incomplete or damaged: {error!r}.") from error
 
 
 def _configuration(role: str, shapes: Shapes) -> dict:

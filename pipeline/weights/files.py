@@ -55,6 +55,31 @@ class ModelFiles:
                 digest.update(repr(told).encode() + file.read(min(_SAMPLE, end - begin)))
         return digest.hexdigest()[:32]
 
+    @property
+    def precision(self) -> str:
+        """The number format of most of its weights, e.g. "bf16", "int8", "Q4_K"; raises as contents."""
+        contents = self.contents
+        return contents.precision(self._own(contents))
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights in the file; raises as contents."""
+        contents = self.contents
+        return contents.size(self._own(contents))
+
+    def _own(self, contents: Contents) -> list[str]:
+        """The keys of its weights in the file."""
+        return [
+            key
+            for key in contents.shapes
+            if key.startswith(self.prefix) and not key.endswith(_NOT_WEIGHTS) and not key.startswith(_NOT_OURS)
+        ]
+
+    def look(self) -> None:
+        """Raises CheckpointError if its file is damaged, or its weights are in a format that is not read."""
+        contents = self.contents
+        self._refuse(contents, self._own(contents))
+
     def verify(self, build: Build) -> None:
         """Check all that can be known without reading a weight: the configuration, the file's header and length, and
         that every tensor of the model is there with its shape. Takes a fraction of a second at any size.
@@ -108,11 +133,7 @@ class ModelFiles:
     def _keys(self, module: nn.Module, contents: Contents) -> dict[str, str]:
         """The module's keys -> those in the file; every one is there, and no other."""
         expected = module.state_dict()
-        found = {
-            key.removeprefix(self.prefix): key
-            for key in contents.shapes
-            if key.startswith(self.prefix) and not key.endswith(_NOT_WEIGHTS) and not key.startswith(_NOT_OURS)
-        }
+        found = {key.removeprefix(self.prefix): key for key in self._own(contents)}
         self._refuse(contents, found.values())
         if contents.header.architecture and not set(found) & set(expected):
             raise CheckpointError(
