@@ -119,6 +119,34 @@ def test_a_single_file_encoder(tmp_path):
         assert torch.equal(found(pixels), original.eval()(pixels))
 
 
+def test_an_encoder_under_timms_names(tmp_path):
+    """Queries, keys and values are one matrix there, without biases."""
+    config = {"name": "DinoV3FeatureExtractor", "args": {"hidden_size": 64, "intermediate_size": 96}}
+    config["args"] |= {"num_hidden_layers": 2, "num_attention_heads": 1, "num_register_tokens": 4, "patch_size": 16}
+    config["args"] |= {"query_bias": False, "value_bias": False}
+    original = build(config).eval()
+    renamed = {}
+    names = {"layer_scale1.lambda1": "gamma_1", "layer_scale2.lambda1": "gamma_2", "attention.o_proj": "attn.proj"}
+    names |= {"mlp.up_proj": "mlp.fc1", "mlp.down_proj": "mlp.fc2", "embeddings.cls_token": "cls_token"}
+    names |= {"embeddings.register_tokens": "reg_token", "embeddings.patch_embeddings": "patch_embed.proj"}
+    weights = {key: torch.randn_like(value) / 8 for key, value in original.state_dict().items()}
+    original.load_state_dict(weights)
+    for key, value in weights.items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        if "_proj" not in key and "mask" not in key:
+            renamed[key.replace("layer.", "blocks.")] = value
+    for n in range(2):
+        parts = [weights[f"layer.{n}.attention.{part}_proj.weight"] for part in "qkv"]
+        renamed[f"blocks.{n}.attn.qkv.weight"] = torch.cat(parts)
+    assert len(renamed) == 4 + 13 * 2 + 2
+    save_file(renamed, tmp_path / "timm.safetensors")
+    found = Models(open_checkpoint(tmp_path / "timm.safetensors"), build).get(IMAGE_ENCODER, CPU)
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(found(pixels), original(pixels))
+
+
 def test_another_image_encoder(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="image encoder .* is neither a folder, nor a safetensors file"):
         open_checkpoint(checkpoint, tmp_path / "absent" / "encoder").files(IMAGE_ENCODER)

@@ -45,13 +45,13 @@ _MOST_LEVELS = 64
 _DECODER_ROLES = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
 # role -> how its keys may begin in a header's text
 _KEYS = {role: [f'"{outer}{prefix}'.encode() for outer in _OUTER] for prefix, role in _PREFIXES.items()}
-_KEYS[IMAGE_ENCODER] = [f'"{_ENCODER_KEY}"'.encode()]
+_KEYS[IMAGE_ENCODER] = [f'"{_ENCODER_KEY}"'.encode(), b'"blocks.0.gamma_1"']  # as released, timm's
 # role -> what stands in the header of every file that has it, and of few others: one search excludes most
 _MARKS = {
     role: prefix.encode() if role in _DECODER_ROLES else b".blocks.0.cross_attn.to_kv.weight"
     for prefix, role in _PREFIXES.items()
 }
-_MARKS[IMAGE_ENCODER] = _ENCODER_KEY.encode()
+_MARKS[IMAGE_ENCODER] = b"_token"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -202,5 +202,6 @@ def _encoder(shapes: Shapes) -> dict:
         "num_attention_heads": max(1, width // head),
         "num_register_tokens": shapes["embeddings.register_tokens"][1],
         "patch_size": shapes["embeddings.patch_embeddings.weight"][2],
+        **{f"{part}_bias": f"layer.0.attention.{part[0]}_proj.bias" in shapes for part in ("query", "key", "value")},
         "use_gated_mlp": "layer.0.mlp.gate_proj.weight" in shapes,
     }

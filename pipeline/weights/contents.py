@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from .damage import deleted
 from .gguf import read_gguf
 from .headers import Header, read_header
 from .text import parse
+from .timm import released_names
 
 GGUF = ".gguf"
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16", "C64"})
@@ -53,19 +54,25 @@ class Contents:
     shapes: Mapping[str, tuple[int, ...]]
     packings: Mapping[str, Packing]
     refused: Mapping[str, str]
+    names: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)  # key -> that in the file, and its third
+
+    def stored_key(self, key: str) -> str:
+        """A tensor's key in the file."""
+        return self.names[key][0] if key in self.names else key
 
     def precision(self, keys: Collection[str]) -> str:
         """The number format that most of these tensors' values are in, e.g. "bf16", "int8", "Q4_K"."""
         sizes: dict[str, int] = {}
         for key in keys:
             packing = self.packings.get(key)
-            name = packing.name if packing else self.header.dtypes[key].lower()
+            name = packing.name if packing else self.header.dtypes[self.stored_key(key)].lower()
             sizes[name] = sizes.get(name, 0) + math.prod(self.shapes[key])
         return max(sizes, key=sizes.__getitem__, default="")
 
     def size(self, keys: Collection[str]) -> int:
         """Bytes of these tensors in the file."""
-        return sum(end - begin for begin, end in (self.header.spans[key] for key in keys))
+        spans = (self.header.spans[key] for key in {self.stored_key(key) for key in keys})
+        return sum(end - begin for begin, end in spans)
 
 
 def read_contents(path: Path) -> Contents:
@@ -85,7 +92,14 @@ def read_contents(path: Path) -> Contents:
         return Contents(path, header, header.shapes, packings, refused)
     packings, refused = _quantised(path, header)
     shapes = {key: shape for key, shape in header.shapes.items() if not key.endswith(_PARTS)}
-    return Contents(path, header, shapes, packings, refused)
+    if names := released_names(shapes):
+        parts = {key: shapes[stored] for key, (stored, _) in names.items()}
+        shapes = {key: parts[key] if third is None else _third(parts[key]) for key, (_, third) in names.items()}
+    return Contents(path, header, shapes, packings, refused, names)
+
+
+def _third(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0] // 3, *shape[1:]) if shape else shape
 
 
 def _quantised(path: Path, header: Header) -> tuple[dict[str, Packing], dict[str, str]]:
@@ -163,7 +177,10 @@ class Tensors:
     def dense(self, key: str, dtype: torch.dtype) -> torch.Tensor:
         """The weight itself, in a dtype."""
         packing = self._contents.packings.get(key)
-        stored = self._get(key)
+        name, third = self._contents.names.get(key, (key, None))
+        stored = self._get(name)
+        if third is not None:
+            stored = stored.chunk(3)[third].contiguous()
         if packing is not None:
             stored = packing.unpack(stored, self.scale(key), dtype).reshape(self._contents.shapes[key])
         return stored.to(dtype)

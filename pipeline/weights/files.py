@@ -107,7 +107,7 @@ class ModelFiles:
         packings = {
             key.removesuffix(".weight"): contents.packings[stored]
             for key, stored in keys.items()
-            if stored in contents.packings
+            if stored in contents.packings and key.endswith(".weight")
         }
         if packings:
             module = self._empty(build, dtype, packings)

@@ -51,7 +51,8 @@ class Survey:
             if part.problem:
                 lines.append(f"  {part.role}: {part.problem} {part.cure}".rstrip())
             else:
-                lines.append(f"  {part.role}: {part.precision}, {part.size / 1e9:.2f} GB, {part.file}")
+                size = f"{part.size / 1e9:.2f} GB" if part.size > 1e8 else f"{part.size / 1e6:.1f} MB"
+                lines.append(f"  {part.role}: {part.precision}, {size}, {part.file}")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
     def as_json(self) -> dict:
