@@ -1,7 +1,6 @@
 """Checkpoints: where the files of each model are, in which layout, and how they fill the modules."""
 
 from .checkpoint import (
-    RELEASED_CHECKPOINT,
     SMALL_CHECKPOINT,
     SMALL_IS,
     Checkpoint,
@@ -9,6 +8,7 @@ from .checkpoint import (
     open_bundles,
     open_checkpoint,
 )
+from .origins import RELEASED_CHECKPOINT
 from .survey import Survey, survey
 
 __all__ = [

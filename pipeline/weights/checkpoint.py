@@ -36,15 +36,14 @@ from .encoder import encoder_of, nearby_encoder
 from .files import ModelFiles
 from .hub import is_repo_id
 from .layouts import Folder, OnDownload, Repository, Source, Sources, from_bundles, from_released, known, remote_encoder
+from .origins import COMFY_ORG, where_to_get
 from .places import find, is_folder, present
 
-COMFY_ORG = "Comfy-Org/TRELLIS.2"  # bundles on the hub, for ComfyUI
 _COMFY_FLOWS = ("diffusion_models/trellis_2_bf16.safetensors", "diffusion_models/trellis_2_int8_convrot.safetensors")
 _COMFY_ENCODER = "clip_vision/dino_v3_vit_l.safetensors"
 
 SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "small"  # comes along
 SMALL_IS = "8 M parameters, trained on simple objects made by program (tables, mugs, rockets, ...)"
-RELEASED_CHECKPOINT = "microsoft/TRELLIS.2-4B"  # on the Hugging Face hub
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class Checkpoint:
             known = [f"type {name}" for name, each in ROUTES.items() if self.has(each, texture)]
             raise CheckpointError(
                 f"Type {route.name} needs {', '.join(lacking)}, which {self.name} lacks. "
-                f"It has {', '.join(self.roles)}. Choose {' or '.join([*known, 'the complete checkpoint'])}; `inspect` "
-                "says where the rest is to be had."
+                f"It has {', '.join(self.roles)}. Choose {' or '.join([*known, 'the complete checkpoint'])}. "
+                f"{' '.join(dict.fromkeys(map(where_to_get, lacking)))}"
             )
 
     def nearest_first(self, roles: Iterable[str]) -> list[str]:
@@ -229,15 +228,15 @@ def _of_comfy_org(on_download: OnDownload | None) -> Checkpoint:
 def _comfy_org_file(name: str, role: str, on_download: OnDownload | None) -> Source:
     repository = Repository(COMFY_ORG, on_download)
 
-    def get() -> ModelFiles:
-        models = bundled_models(repository.file(name))
+    def get(file=repository.file) -> ModelFiles:
+        models = bundled_models(file(name))
         if role not in models:
             raise CheckpointError(
                 f"{name} of {COMFY_ORG} has no {role}. Delete it from the cache and download it again."
             )
         return models[role]
 
-    return Source(get, partial(repository.cached, name))
+    return Source(get, partial(repository.cached, name), partial(get, repository.local))
 
 
 def _with_encoder(checkpoint: Checkpoint, image_encoder, on_download: OnDownload | None) -> Checkpoint:

@@ -41,10 +41,12 @@ _PRECISIONS = ("bf16", "f16", "f32", "Q8_0", "int8", "Q6_K", "Q5_K", "Q4_K")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from. get: its files, downloaded if need be; here: whether they are on this machine."""
+    """Where a model comes from. get: its files, downloaded if need be; here: whether they are on this machine; look:
+    as get, for those that are here, without asking the hub."""
 
     get: Callable[[], ModelFiles]
     here: Callable[[], bool] = lambda: True
+    look: Callable[[], ModelFiles] | None = None
 
     def __call__(self) -> ModelFiles:
         return self.get()
@@ -132,6 +134,13 @@ class Repository:
     def file(self, name: str) -> Path:
         return fetch(self.repo, name, self.on_download and partial(self.on_download, name))
 
+    def local(self, name: str) -> Path:
+        """A file that has been downloaded."""
+        found = cached_file(self.repo, name)
+        if found is None:
+            raise CheckpointError(f"{name} of {self.repo} is not in the cache.")
+        return found
+
     def cached(self, *names: str) -> bool:
         """Whether these files have been downloaded."""
         return all(cached_file(self.repo, name) is not None for name in names)
@@ -140,7 +149,11 @@ class Repository:
         if _names_other_repository(value):
             owner, repository, inside = value.split("/", 2)
             return Repository(f"{owner}/{repository}", self.on_download).model(role, inside)
-        return Source(partial(_pair, self.file, value), partial(self.cached, f"{value}.json", f"{value}.safetensors"))
+        return Source(
+            partial(_pair, self.file, value),
+            partial(self.cached, f"{value}.json", f"{value}.safetensors"),
+            partial(_pair, self.local, value),
+        )
 
 
 def _names_other_repository(value: str) -> bool:
@@ -225,9 +238,11 @@ def _described(home: Folder | Repository, config: str, weights: str) -> ModelFil
 
 def remote_encoder(name: str, on_download: OnDownload | None) -> Source:
     """An encoder of a hub repository."""
+    home, names = Repository(name), ("config.json", "model.safetensors")
     return Source(
         partial(encoder_of, name, on_download),
-        partial(Repository(name).cached, "config.json", "model.safetensors"),
+        partial(home.cached, *names),
+        lambda: ModelFiles({"name": ENCODER, "args": read_json(home.local(names[0]))}, home.local(names[1])),
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import CheckpointError
-from ..spec import IMAGE_ENCODER, RELEASED_FILES, ROUTES, SHAPE_ENCODER
-from .checkpoint import COMFY_ORG, RELEASED_CHECKPOINT, Checkpoint
+from ..spec import ROUTES, SHAPE_ENCODER
+from .checkpoint import Checkpoint
 from .files import Build
+from .origins import where_to_get
 
 _ORDER = tuple(dict.fromkeys(role for route in ROUTES.values() for role in route.roles()))
 
@@ -83,29 +84,14 @@ def survey(checkpoint: Checkpoint, build: Build | None = None) -> Survey:
     return Survey(checkpoint.name, parts, types, checkpoint.notes)
 
 
-def where_to_get(role: str) -> str:
-    """Where the released model for a role is to be had, in a sentence."""
-    if role == IMAGE_ENCODER:
-        return (
-            f"Get clip_vision/dino_v3_vit_l.safetensors of {COMFY_ORG} (not gated), or {RELEASED_FILES[role]} (gated: "
-            "approval may take weeks or be refused). They hold the same weights; Meta's DINOv3 licence applies to "
-            "every copy."
-        )
-    if role not in RELEASED_FILES:
-        return f"Get the complete {RELEASED_CHECKPOINT}."
-    path = RELEASED_FILES[role]
-    repo, inside = path.split("/ckpts/")[0], path.partition("ckpts/")[2]
-    repo = repo if repo != path else RELEASED_CHECKPOINT
-    return f"Get ckpts/{inside}.json and .safetensors of {repo}."
-
-
 def _part(checkpoint: Checkpoint, role: str, build: Build | None) -> Part:
     if role not in checkpoint.sources:
         return Part(role, problem="not part of it.", cure=where_to_get(role))
     if not checkpoint.here(role):
         return Part(role, problem="not on this machine.", cure=where_to_get(role))
     try:
-        files = checkpoint.files(role)
+        source = checkpoint.sources[role]
+        files = (source.look or source.get)()
         if build is None:
             files.look()
         else:
