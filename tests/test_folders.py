@@ -272,3 +272,14 @@ def test_clip_vision_serves_every_layout(host):
     (host.models / "dinov3" / "model.safetensors").rename(host.models / "clip_vision" / "dino_v3_vit_l.safetensors")
     opened = host.folders.open_choice("trellis2")
     assert opened.files("image_encoder").path.name == "dino_v3_vit_l.safetensors" and home.name == "trellis2"
+
+
+def test_one_folder_under_two_names_counts_once(host):
+    """models/trellis2 and models/Trellis2 are one folder where case does not count, as a link shows here."""
+    added = []
+    host.folders.folder_paths.models_dir = str(host.models)
+    host.folders.folder_paths.add_model_folder_path = lambda kind, path: added.append(path)
+    (host.models / "Trellis2").symlink_to(host.models / "trellis2", target_is_directory=True)
+    (host.models / "microsoft").mkdir()
+    host.folders.register()
+    assert added == [str(host.models / "trellis2"), str(host.models / "microsoft")]

@@ -182,3 +182,18 @@ def test_another_encoder_is_not_replaced_by_the_released_one(tmp_path):
     content["args"]["image_cond_model"]["args"]["model_name"] = "facebook/dinov3-vits16-pretrain-lvd1689m"
     (home / "pipeline.json").write_text(json.dumps(content))
     assert not open_checkpoint(home).here(IMAGE_ENCODER)
+
+
+def test_inspect(run, tmp_path):
+    """The command, for a person and for a program."""
+    home = comfy(tmp_path, "int8_convrot") / "diffusion_models" / "trellis_2_int8_convrot.safetensors"
+    code, out, _ = run("inspect", tmp_path, "--json")
+    told = json.loads(out)
+    assert code == 0 and told["types"] == ["1024", "1024_cascade", "1536_cascade"]
+    assert told["roles"]["shape_slat_flow_model_512"]["precision"] == "int8"
+    assert list(told["missing"]) == ["tex_slat_flow_model_512"] and set(told) >= {"types", "roles", "missing", "notes"}
+    code, out, _ = run("inspect", home)
+    assert code == 0 and "shape_slat_flow_model_1024: int8, 1.31 GB, trellis_2_int8_convrot.safetensors" in out
+    assert "complete for no type, as it lacks sparse_structure_decoder" in out
+    code, _, err = run("inspect", tmp_path / "absent" / "x" / "y")
+    assert code == 1 and "is neither a folder" in err
