@@ -1,4 +1,4 @@
-"""The command line: python -m pipeline generate | bench | bench-mesh."""
+"""The command line: python -m pipeline generate | inspect | bench | bench-mesh."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask,
 from .models import build
 from .runtime import Runtime, choose_device, choose_dtype
 from .spec import MAX_TOKENS, ROUTES, route
-from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint
+from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint, survey
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pipeline", description="A picture to a textured GLB with TRELLIS.2.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="generate | bench | bench-mesh")
+    commands = parser.add_subparsers(required=True, metavar="generate | inspect | bench | bench-mesh")
 
     make = commands.add_parser("generate", help="make a GLB from a picture")
     make.set_defaults(run=generate)
@@ -167,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
     )
 
+    look = commands.add_parser("inspect", help="what a checkpoint is, and what it is complete for")
+    look.set_defaults(run=inspect)
+    look.add_argument("checkpoint", metavar="CHECKPOINT", help="folder, file or Hugging Face repository")
+    look.add_argument("--image-encoder", metavar="PATH_OR_HF_ID", help="DINOv3 encoder in place of the checkpoint's")
+    look.add_argument("--json", action="store_true", help="print JSON: types, roles, missing, notes")
+
     measure = commands.add_parser(
         "bench", help="seconds and peak memory of every stage, random weights on synthetic surfaces"
     )
@@ -206,6 +212,13 @@ def measure_meshes(options: argparse.Namespace) -> int:
     return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report)
 
 
+def inspect(options: argparse.Namespace) -> int:
+    """The command `inspect`."""
+    found = survey(open_checkpoint(options.checkpoint, options.image_encoder), build)
+    print(json.dumps(found.as_json(), indent=1) if options.json else found.text())
+    return 0
+
+
 def _seed(text: str) -> int:
     """A seed that torch's generator takes."""
     seed = int(text)
@@ -241,6 +254,8 @@ def generate(options: argparse.Namespace) -> int:
             f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
+    for note in checkpoint.notes:
+        print(note)
     chosen_route = chosen_route or checkpoint.own_route
     stages.preflight(
         *(checkpoint, chosen_route, export if output else None),

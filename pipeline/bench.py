@@ -53,11 +53,12 @@ class Size:
     surfaces: tuple[tuple[int, int, int], ...]
     faces: int
     texture_size: int
+    dense: tuple[tuple[int, int, int], ...] = ()  # as surfaces, for the decoders alone
 
 
 def full_size() -> Size:
     """The released networks and the token counts of the reference's measurements."""
-    return Size(RELEASED_MODELS, ((32, 4912, 1), (64, 19256, 2), (96, 43828, 2)), 100_000, 2048)
+    return Size(RELEASED_MODELS, ((32, 4912, 1), (64, 19256, 2), (96, 43828, 2)), 100_000, 2048, ((96, 69_900, 2),))
 
 
 def small_size() -> Size:
@@ -240,7 +241,7 @@ def _cases(runtime: Runtime, size: Size) -> Iterator[_Case]:
         yield _Case("latent flow, one forward", f"{count:,} tokens", role, latent)
     for role, name in ((SHAPE_DECODER, "shape decoder"), (TEXTURE_DECODER, "texture decoder")):
         levels = len(size.models[role]["args"]["model_channels"]) - 1
-        for grid, count, _ in size.surfaces:
+        for grid, count, _ in (*size.surfaces, *size.dense):
             voxels = sphere(grid, count, device)
             subdivisions = refine(voxels, grid, levels)
             what = f"{grid << levels}^3, {len(subdivisions[-1].children):,} voxels"

@@ -98,10 +98,12 @@ class Runtime:
         self.on_step(Step(stage, step, total, preview))
 
     @contextmanager
-    def use(self, models, role: str, tokens: int, condition: int = 0) -> Iterator[torch.nn.Module]:
+    def use(
+        self, models, role: str, tokens: int, condition: int = 0, voxels: int | None = None
+    ) -> Iterator[torch.nn.Module]:
         """A model of weights.Models on the device, for the length of the block.
 
-        tokens and condition say how much it will work on (see models.working_bytes); a host that shares the
+        tokens, condition and voxels say how much it will work on (see models.working_bytes); a host that shares the
         device with other models overrides this method and needs them.
         """
         start = time.perf_counter()

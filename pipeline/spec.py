@@ -272,6 +272,19 @@ _UNET = {
     "use_fp16": True,
 }
 
+# Where the released models are: paths in the repository microsoft/TRELLIS.2-4B, or in another one.
+RELEASED_FILES: dict[str, str] = {
+    STRUCTURE_FLOW: "ckpts/ss_flow_img_dit_1_3B_64_bf16",
+    STRUCTURE_DECODER: "microsoft/TRELLIS-image-large/ckpts/ss_dec_conv3d_16l8_fp16",
+    SHAPE_FLOW_512: "ckpts/slat_flow_img2shape_dit_1_3B_512_bf16",
+    SHAPE_FLOW_1024: "ckpts/slat_flow_img2shape_dit_1_3B_1024_bf16",
+    SHAPE_DECODER: "ckpts/shape_dec_next_dc_f16c32_fp16",
+    TEXTURE_FLOW_512: "ckpts/slat_flow_imgshape2tex_dit_1_3B_512_bf16",
+    TEXTURE_FLOW_1024: "ckpts/slat_flow_imgshape2tex_dit_1_3B_1024_bf16",
+    TEXTURE_DECODER: "ckpts/tex_dec_next_dc_f16c32_fp16",
+    IMAGE_ENCODER: "facebook/dinov3-vitl16-pretrain-lvd1689m",
+}
+
 # The configurations of the released models, by role: what `bench --full-size` builds.
 RELEASED_MODELS: dict[str, dict] = {
     STRUCTURE_FLOW: _flow("SparseStructureFlowModel", 16, 8, 8),
@@ -288,7 +301,7 @@ RELEASED_MODELS: dict[str, dict] = {
     },
     SHAPE_FLOW_512: _flow("SLatFlowModel", 32, 32, 32),
     SHAPE_FLOW_1024: _flow("SLatFlowModel", 64, 32, 32),
-    SHAPE_DECODER: {"name": "FlexiDualGridVaeDecoder", "args": {"resolution": 512, **_UNET}},
+    SHAPE_DECODER: {"name": "FlexiDualGridVaeDecoder", "args": {"resolution": 256, **_UNET}},
     TEXTURE_FLOW_512: _flow("SLatFlowModel", 32, 64, 32),
     TEXTURE_FLOW_1024: _flow("SLatFlowModel", 64, 64, 32),
     TEXTURE_DECODER: {"name": "SparseUnetVaeDecoder", "args": {"out_channels": 6, **_UNET, "pred_subdiv": False}},

@@ -17,6 +17,7 @@ from bundles import PREFIXES, bundle
 from comfy_server import GRAPHS, ROOT, Server, api, facts, graph, needs, needs_comfyui
 from host_stub import served
 from PIL import Image, ImageOps
+from quantised import int8_folder
 from safetensors.torch import load_file, save_file
 
 import pipeline
@@ -55,6 +56,7 @@ def fill_model_folders(base: Path) -> None:
     shutil.copytree(SMALL, models / "trellis2" / "own")
     (elsewhere / "trellis2").mkdir(parents=True)
     (elsewhere / "trellis2" / "linked").symlink_to(SMALL, target_is_directory=True)
+    int8_folder(SMALL, models / "trellis2" / "int8")
     damaged = shutil.copytree(SMALL, models / "trellis2" / "damaged")
     broken = damaged / "ckpts" / "sparse_structure_flow_model.safetensors"
     broken.write_bytes(broken.read_bytes()[:2000])
@@ -526,16 +528,22 @@ def test_memory_flags(server, tmp_path, flags):
 
 
 def test_models_that_are_loaded_in_part(server, tmp_path):
-    """A manager that leaves most of the weights elsewhere, as it does on a small card, gets the same bytes."""
+    """A manager that leaves most of the weights elsewhere, as it does on a small card, gets the same bytes; so too with
+    weights that are quantised until their layer runs."""
     server.forget()
     reference = server.run(graph("image_to_glb")).glbs
+    int8 = graph("image_to_glb", n2_checkpoint="trellis2/int8")
+    quantised = server.run(int8).glbs
+    assert quantised and quantised != reference
     pack = tmp_path / "base" / "custom_nodes" / "small_card.py"
     pack.parent.mkdir(parents=True)
     pack.write_text(SMALL_CARD)
     (pack.parent / "trellis2").symlink_to(ROOT, target_is_directory=True)
+    int8_folder(SMALL, tmp_path / "base" / "models" / "trellis2" / "int8")
     small = Server(tmp_path / "base")
     try:
         assert reference and small.run(graph("image_to_glb")).glbs == reference
+        assert small.run(int8).glbs == quantised
         partly = [line for line in small.said().splitlines() if "loaded partially" in line]
         assert len(partly) >= 6, partly  # encoder, two flows, three decoders
     finally:

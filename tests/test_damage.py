@@ -76,7 +76,10 @@ DAMAGE = {
     "pipe": (lambda path, data: (path.unlink(), os.mkfifo(path)), r"is a pipe or a device instead of a file"),
     "folder": (lambda path, data: (path.unlink(), path.mkdir()), r"is a folder instead of a file"),
     "another shape": (lambda path, data: path.write_bytes(other_shape(path)), r"has shape \[5\] instead of \[32\]"),
-    "int8": (lambda path, data: path.write_bytes(as_int8(path)), r"from_latent\.bias is I8, which is quantised"),
+    "int8": (
+        lambda path, data: path.write_bytes(as_int8(path)),
+        r"from_latent\.bias is I8, quantised",
+    ),
 }
 
 
@@ -157,7 +160,8 @@ def test_damage_here_is_said_before_anything_is_downloaded(copy, monkeypatch):
     def downloaded(*arguments):
         raise AssertionError("asked the hub")
 
-    monkeypatch.setattr(sys.modules[Models.__module__], "fetch", downloaded)
+    for module in ("layouts", "encoder"):
+        monkeypatch.setattr(sys.modules[f"pipeline.weights.{module}"], "fetch", downloaded)
     with pytest.raises(CheckpointError, match="tex_slat_decoder.safetensors is damaged or truncated"):
         fetch(copy)
 

@@ -246,3 +246,40 @@ def test_the_health_report_leaves_the_event_loop_alone(health, monkeypatch):
         return beats
 
     assert asyncio.run(beside()) >= 5 and threads[0] is not threading.main_thread()
+
+
+def test_other_packs_folders_are_listed_with_what_they_are(host):
+    """Without pipeline.json too; the list says for which types each is complete, and what one lacks."""
+    import test_layouts
+
+    models = host.models
+    test_layouts.v_sekai(models)
+    test_layouts.int8(models)
+    for path in (models / "trellis2" / "ckpts").glob("tex_dec*"):
+        path.unlink()
+    listed = host.folders.checkpoints()
+    assert listed["trellis2"] == "a folder; complete for no type, as it lacks tex_slat_decoder"
+    int8 = listed["diffusion_models/trellis_2_int8_convrot.safetensors"]
+    assert int8 == "a ComfyUI bundle; int8; complete for 1024, 1024_cascade, 1536_cascade"
+    assert not [name for name in listed if "pixal3d" in name]
+
+
+def test_clip_vision_serves_every_layout(host):
+    """A folder in the released layout whose encoder is nowhere else takes the one among the CLIP-vision models."""
+    import test_layouts
+
+    home = test_layouts.pozzetti(host.models)
+    (host.models / "dinov3" / "model.safetensors").rename(host.models / "clip_vision" / "dino_v3_vit_l.safetensors")
+    opened = host.folders.open_choice("trellis2")
+    assert opened.files("image_encoder").path.name == "dino_v3_vit_l.safetensors" and home.name == "trellis2"
+
+
+def test_one_folder_under_two_names_counts_once(host):
+    """models/trellis2 and models/Trellis2 are one folder where case does not count, as a link shows here."""
+    added = []
+    host.folders.folder_paths.models_dir = str(host.models)
+    host.folders.folder_paths.add_model_folder_path = lambda kind, path: added.append(path)
+    (host.models / "Trellis2").symlink_to(host.models / "trellis2", target_is_directory=True)
+    (host.models / "microsoft").mkdir()
+    host.folders.register()
+    assert added == [str(host.models / "trellis2"), str(host.models / "microsoft")]

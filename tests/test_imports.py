@@ -9,6 +9,7 @@ import pytest
 HEIGHT = {
     "errors": 0,
     "schema": 0.5,  # checks of JSON, for the spec too
+    "packing": 0,  # formats of quantised weights
     "signals": 0,
     "temporary": 0,
     "spec": 1,

@@ -91,20 +91,19 @@ def test_one_bundle_alone_names_what_it_lacks(checkpoint, tmp_path):
         opened.require(ROUTES["512"])
 
 
-def test_the_same_model_twice_is_refused(checkpoint, tmp_path):
-    for name in ("bf16", "fp16"):
+def test_two_models_for_one_role_are_refused(checkpoint, tmp_path):
+    """Copies of one file are not; of several precisions the most exact is taken, which is said."""
+    for name in ("one", "two"):
         bundle(checkpoint, tmp_path / f"{name}.safetensors", ["txt_dec."])
-    with pytest.raises(CheckpointError, match=r"Both .*bf16.safetensors and .*fp16.safetensors hold tex_slat_decoder"):
+    assert open_checkpoint(tmp_path).files("tex_slat_decoder").path.name == "one.safetensors"
+    bundle(checkpoint, tmp_path / "bf16.safetensors", ["txt_dec."], torch.bfloat16)
+    opened = open_checkpoint(tmp_path)
+    assert opened.files("tex_slat_decoder").path.name == "one.safetensors"
+    assert "tex_slat_decoder: one.safetensors (f32) is used, not bf16.safetensors (bf16)." in opened.notes
+    change(tmp_path / "two.safetensors", lambda t: t.update({"txt_dec.output_layer.bias": torch.ones(6)}))
+    (tmp_path / "bf16.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"Both .*one.safetensors and .*two.safetensors hold tex_slat_decoder"):
         open_checkpoint(tmp_path)
-
-
-def test_quantised_bundles_are_refused(checkpoint, tmp_path):
-    bundle(checkpoint, tmp_path / "int8.safetensors", ["img2shape."])
-    change(
-        tmp_path / "int8.safetensors", lambda t: t.update({"img2shape.input_layer.weight": torch.zeros(64, 8).char()})
-    )
-    with pytest.raises(CheckpointError, match=r"in I8\. Quantised bundles need"):
-        open_checkpoint(tmp_path / "int8.safetensors")
 
 
 def test_a_single_file_encoder(tmp_path):
@@ -118,6 +117,34 @@ def test_a_single_file_encoder(tmp_path):
     pixels = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(found(pixels), original.eval()(pixels))
+
+
+def test_an_encoder_under_timms_names(tmp_path):
+    """Queries, keys and values are one matrix there, without biases."""
+    config = {"name": "DinoV3FeatureExtractor", "args": {"hidden_size": 64, "intermediate_size": 96}}
+    config["args"] |= {"num_hidden_layers": 2, "num_attention_heads": 1, "num_register_tokens": 4, "patch_size": 16}
+    config["args"] |= {"query_bias": False, "value_bias": False}
+    original = build(config).eval()
+    renamed = {}
+    names = {"layer_scale1.lambda1": "gamma_1", "layer_scale2.lambda1": "gamma_2", "attention.o_proj": "attn.proj"}
+    names |= {"mlp.up_proj": "mlp.fc1", "mlp.down_proj": "mlp.fc2", "embeddings.cls_token": "cls_token"}
+    names |= {"embeddings.register_tokens": "reg_token", "embeddings.patch_embeddings": "patch_embed.proj"}
+    weights = {key: torch.randn_like(value) / 8 for key, value in original.state_dict().items()}
+    original.load_state_dict(weights)
+    for key, value in weights.items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        if "_proj" not in key and "mask" not in key:
+            renamed[key.replace("layer.", "blocks.")] = value
+    for n in range(2):
+        parts = [weights[f"layer.{n}.attention.{part}_proj.weight"] for part in "qkv"]
+        renamed[f"blocks.{n}.attn.qkv.weight"] = torch.cat(parts)
+    assert len(renamed) == 4 + 13 * 2 + 2
+    save_file(renamed, tmp_path / "timm.safetensors")
+    found = Models(open_checkpoint(tmp_path / "timm.safetensors"), build).get(IMAGE_ENCODER, CPU)
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(found(pixels), original(pixels))
 
 
 def test_another_image_encoder(checkpoint, tmp_path):

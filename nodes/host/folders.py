@@ -15,10 +15,11 @@ from ...pipeline.weights import (
     Checkpoint,
     open_bundles,
     open_checkpoint,
+    survey,
 )
-from ...pipeline.weights.hub import is_repo_id
-from ...pipeline.weights.places import walk
-from .scan import DECODERS, FOLDER, found, holding
+from ...pipeline.weights.hub import cached_file, is_repo_id
+from ...pipeline.weights.places import DESCRIPTION, walk
+from .scan import DECODERS, FOLDER, OTHER_FOLDERS, found, holding
 
 SMALL = "small (comes with the pack)"
 OWN = "as the checkpoint says"
@@ -29,19 +30,22 @@ _KINDS = (FOLDER, "diffusion_models")  # of model folders whose bundles are chec
 
 def register() -> None:
     """Make models/trellis2 a model folder, beside what extra_model_paths.yaml says of it."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    own = Path(folder_paths.models_dir) / FOLDER
+    folder_paths.add_model_folder_path(FOLDER, str(own))
+    for name in OTHER_FOLDERS:
+        other = own.with_name(name)
+        if other.is_dir() and not (own.is_dir() and own.samefile(other)):  # the same one where case does not count
+            folder_paths.add_model_folder_path(FOLDER, str(other))
 
 
 def checkpoints() -> dict[str, str]:
     """Every checkpoint that can be chosen -> what it is, in words without a path of this machine."""
     there = found()
     listed = {SMALL: f"in the pack; {SMALL_IS}"}
-    listed |= dict.fromkeys(there.released, "a folder with pipeline.json")
+    listed |= {name: f"a folder; {_summary(name)}" for name in there.released}
     for kind in _KINDS:
-        listed |= {
-            f"{kind}/{name}": f"a ComfyUI bundle of {len(roles)} models" for name, roles in there.bundles[kind].items()
-        }
-    listed |= dict.fromkeys(there.repositories, "in the Hugging Face cache")
+        listed |= {f"{kind}/{name}": f"a ComfyUI bundle; {_summary(f'{kind}/{name}')}" for name in there.bundles[kind]}
+    listed |= {name: f"in the Hugging Face cache; {_summary(name)}" for name in there.repositories}
     listed.setdefault(RELEASED_CHECKPOINT, "not here; downloaded (16 GB) when a run asks for it")
     return listed
 
@@ -79,7 +83,10 @@ def open_choice(choice: str, decoders: str = AUTOMATIC, encoder: str = OWN, on_d
         if image_encoder is None and IMAGE_ENCODER not in own and (encoders := image_encoders()):
             image_encoder = _file("clip_vision", encoders[0])
         return open_bundles(files, image_encoder, on_download)
-    return open_checkpoint(found().released.get(choice, choice), image_encoder, on_download)
+    opened = open_checkpoint(found().released.get(choice, choice), image_encoder, on_download)
+    if image_encoder is None and not opened.here(IMAGE_ENCODER) and (encoders := image_encoders()):
+        return open_checkpoint(found().released.get(choice, choice), _file("clip_vision", encoders[0]), on_download)
+    return opened
 
 
 def fingerprint(choice: str | None, decoders: str | None, encoder: str | None) -> str:
@@ -96,7 +103,7 @@ def fingerprint(choice: str | None, decoders: str | None, encoder: str | None) -
     stamps = []
     for path in map(Path, filter(None, paths)):
         for file in walk(path) if path.is_dir() else [path]:
-            if file.suffix in (".json", ".safetensors"):
+            if file.suffix in (".json", ".safetensors", ".gguf"):
                 stamps.append(_stamp(file))
     return "|".join(stamps)
 
@@ -130,13 +137,26 @@ def _file(kind: str, name: str) -> Path:
 
 
 def _completing(roles: frozenset[str]) -> list[Path]:
-    """The files among the VAEs that bring the decoders which a bundle lacks, each decoder once."""
-    files = []
-    for name, more in found().bundles["vae"].items():
-        if more & DECODERS - roles and not more & roles:
-            roles |= more
-            files.append(_file("vae", name))
-    return files
+    """The files among the VAEs that bring the decoders which a bundle lacks."""
+    return [_file("vae", name) for name, more in found().bundles["vae"].items() if more & DECODERS - roles]
+
+
+_summaries: dict[str, tuple[tuple, str]] = {}  # choice -> what it was read from, and what was found
+
+
+def _summary(choice: str) -> str:
+    """What a checkpoint is, in a line without a path; read again only after its files have changed."""
+    there = found()
+    cached = cached_file(choice, DESCRIPTION) if choice in there.repositories else None
+    others = tuple(decoder_bundles()), tuple(image_encoders())
+    state = fingerprint(choice, AUTOMATIC, OWN), cached, others
+    if _summaries.get(choice, (None, ""))[0] != state:
+        try:
+            line = survey(open_checkpoint(cached.parent) if cached else open_choice(choice)).line()
+        except CheckpointError:
+            line = "cannot be used as it is; choose it to learn why"
+        _summaries[choice] = state, line
+    return _summaries[choice][1]
 
 
 def _stamp(file: Path) -> str:

@@ -74,11 +74,13 @@ class HostRuntime(Runtime):
         self._beside = beside
 
     @contextmanager
-    def use(self, models: ManagedModels, role: str, tokens: int, condition: int = 0) -> Iterator[nn.Module]:
+    def use(
+        self, models: ManagedModels, role: str, tokens: int, condition: int = 0, voxels: int | None = None
+    ) -> Iterator[nn.Module]:
         start = time.perf_counter()
         patchers = [models.patcher(each) for each in (role, *self._beside.get(role, ()))]
         model = patchers[0].model
-        management.load_models_gpu(patchers, memory_required=working_bytes(model, tokens, condition))
+        management.load_models_gpu(patchers, memory_required=working_bytes(model, tokens, condition, voxels))
         for patcher in patchers:
             _bring_what_cannot_be_cast(patcher.model, self.device)
         self._loading += time.perf_counter() - start
@@ -175,6 +177,6 @@ def _bring_what_cannot_be_cast(model: nn.Module, device: torch.device) -> None:
     """Small tensors that no layer casts (gains, modulation, tokens) must be on the device; a manager that loads or
     unloads a model in part may have left them elsewhere."""
     for layer in model.modules():
-        if not isinstance(layer, _Cast):
-            for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-                tensor.data = tensor.data.to(device)
+        cast = [] if isinstance(layer, _Cast) else layer.parameters(recurse=False)
+        for tensor in (*cast, *layer.buffers(recurse=False)):  # such as the factors of quantised weights
+            tensor.data = tensor.data.to(device)

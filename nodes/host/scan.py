@@ -29,11 +29,12 @@ from ...pipeline.spec import (
 from ...pipeline.weights.bundle import roles_in
 from ...pipeline.weights.headers import header_text
 from ...pipeline.weights.hub import cached_file, cached_repositories
-from ...pipeline.weights.places import DESCRIPTION, is_ours, walk
+from ...pipeline.weights.places import DESCRIPTION, home_of, is_ours, network_of, walk
 
 log = logging.getLogger(__name__)
 
 FOLDER = "trellis2"  # models/trellis2
+OTHER_FOLDERS = ("Trellis2", "microsoft")  # in which other packs keep the released files
 FLOWS = frozenset({STRUCTURE_FLOW, SHAPE_FLOW_512, SHAPE_FLOW_1024, TEXTURE_FLOW_1024})
 DECODERS = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
 # kind of model folder -> what a bundle there is listed for
@@ -79,6 +80,7 @@ class _Scanner:
     def _scan(self) -> Found:
         problems: dict[str, str] = {}
         released: dict[str, Path] = {}
+        bare: dict[str, Path] = {}  # folders with the released files, but without their description
         files: list[tuple[str, str, Path]] = []  # kind, name, path
         for kind in _WANTED:
             names: set[str] = set()
@@ -87,9 +89,14 @@ class _Scanner:
                     name = str(path.relative_to(base))
                     if kind == FOLDER and path.name == DESCRIPTION and _ours(path, problems):
                         released.setdefault(_label(base, path.parent), path.parent)
+                    elif kind == FOLDER and network_of(path):
+                        home = home_of(path) if home_of(path).is_relative_to(base) else path.parent
+                        bare.setdefault(_label(base, home), home)
                     elif path.suffix == ".safetensors" and name not in names:  # the first folder counts, as for ComfyUI
                         names.add(name)
                         files.append((kind, name, path))
+        described = set(released.values())
+        released |= {label: home for label, home in bare.items() if described.isdisjoint((home, *home.parents))}
         bundles = self._bundles(files, problems)
         descriptions = ((repo, cached_file(repo, DESCRIPTION)) for repo in cached_repositories())
         repositories = tuple(repo for repo, path in descriptions if path and _ours(path, problems))
@@ -163,4 +170,5 @@ def _ours(description: Path, problems: dict[str, str]) -> bool:
 
 
 def _label(base: Path, folder: Path) -> str:
-    return f"{FOLDER}/{folder.relative_to(base).as_posix()}".removesuffix("/.")
+    kind = base.name if base.name in OTHER_FOLDERS else FOLDER
+    return f"{kind}/{folder.relative_to(base).as_posix()}".removesuffix("/.")

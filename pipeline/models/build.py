@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from ..packing import Packing
 from ..schema import Check, flag, items, nullable, number, record, table, text, whole
 from .flow import SLatFlowModel, SparseStructureFlowModel
 from .image_encoder import DinoV3FeatureExtractor
+from .packed import pack
 from .sparse_unet import (
     FlexiDualGridVaeDecoder,
     FlexiDualGridVaeEncoder,
@@ -88,13 +90,16 @@ _UNET_CHECKS: dict[str, Check] = {
 _BLOCK_ARGUMENTS = items(table(lambda value, where: value, 16), 0, 16)
 
 
-def build(config: Mapping, dtype: torch.dtype | None = None) -> nn.Module:
+def build(
+    config: Mapping, dtype: torch.dtype | None = None, packings: Mapping[str, Packing] | None = None
+) -> nn.Module:
     """Build any model of a checkpoint from its JSON.
 
     Args:
         config: {"name": ..., "args": {...}} as in `ckpts/<name>.json`; for the image encoder
             {"name": "DinoV3FeatureExtractor", "args": <its config.json>}.
         dtype: torso dtype in place of the one that the JSON names (the image encoder has none).
+        packings: by name, the linear layers whose weights stay quantised (see packed.py).
 
     Returns:
         The module with random weights; its state dict has the checkpoint's own keys and shapes.
@@ -104,7 +109,7 @@ def build(config: Mapping, dtype: torch.dtype | None = None) -> nn.Module:
             not go with the others.
     """
     if config.get("name") == "DinoV3FeatureExtractor":
-        return DinoV3FeatureExtractor(**config.get("args", {}))
+        return pack(DinoV3FeatureExtractor(**config.get("args", {})), packings or {})
     config = _ENTRY(config, "The model's JSON")
     name, args = config["name"], config.get("args", {})
     if name not in MODELS:
@@ -124,7 +129,7 @@ def build(config: Mapping, dtype: torch.dtype | None = None) -> nn.Module:
     if not isinstance(torso, str) or torso not in _DTYPES:
         raise CheckpointError(f"{name}: unknown dtype {torso!r:.60}; expected one of {', '.join(_DTYPES)}.")
     args = _checked(name, model, args)
-    return model(**args, dtype=dtype or _DTYPES[torso])
+    return pack(model(**args, dtype=dtype or _DTYPES[torso]), packings or {})
 
 
 def _checked(name: str, model: type[nn.Module], args: Mapping) -> dict:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..backends import Backends
 from ..sparse import ATTENTION, SparseTensor
-from .layers import PLAIN, LayerNorm, final_norm, to_torso_dtype
+from .layers import PLAIN, LayerNorm, Linear, final_norm, to_torso_dtype
 from .operations import GATED_RESIDUAL, HEAD_NORM, LINEAR_GELU, MODULATED_NORM, QK_ROTARY
 
 Phases = tuple[torch.Tensor, torch.Tensor]
@@ -76,27 +76,27 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int, rms_norm: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.to_qkv = Linear(channels, 3 * channels)
         self.q_rms_norm = HeadRMSNorm(heads, channels // heads) if rms_norm else None
         self.k_rms_norm = HeadRMSNorm(heads, channels // heads) if rms_norm else None
-        self.to_out = nn.Linear(channels, channels)
+        self.to_out = Linear(channels, channels)
 
     def forward(self, x: torch.Tensor, phases, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
+        q, k, v = self.to_qkv(x, backends).unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
         gammas = (None, None) if self.q_rms_norm is None else (self.q_rms_norm.gamma, self.k_rms_norm.gamma)
         q, k = backends.pick(QK_ROTARY, x.device)(q, k, *gammas, *phases)
-        return self.to_out(backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths).flatten(1))
+        return self.to_out(backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths).flatten(1), backends)
 
 
 class CrossAttention(nn.Module):
     def __init__(self, channels: int, cond_channels: int, heads: int, rms_norm: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(channels, channels)
-        self.to_kv = nn.Linear(cond_channels, 2 * channels)
+        self.to_q = Linear(channels, channels)
+        self.to_kv = Linear(cond_channels, 2 * channels)
         self.q_rms_norm = HeadRMSNorm(heads, channels // heads) if rms_norm else None
         self.k_rms_norm = HeadRMSNorm(heads, channels // heads) if rms_norm else None
-        self.to_out = nn.Linear(channels, channels)
+        self.to_out = Linear(channels, channels)
 
     def keys_values(self, cond: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, L, Cc] -> keys and values, each [B * L, H, D]."""
@@ -105,14 +105,15 @@ class CrossAttention(nn.Module):
 
     def constant(self, device: torch.device | str) -> torch.Tensor:
         """[C]: the result for an all-zero condition."""
-        zeros = torch.zeros(self.to_kv.in_features, dtype=self.to_kv.weight.dtype, device=device)
-        return self.to_out(self.to_kv(zeros).chunk(2)[1])
+        zeros = torch.zeros(self.to_kv.in_features, dtype=self.to_kv.bias.dtype, device=device)
+        return self.to_out(self.to_kv(zeros[None]).chunk(2, 1)[1])[0]
 
     def forward(self, x: torch.Tensor, context, lengths, cond_lengths, backends: Backends) -> torch.Tensor:
-        q = self.to_q(x).unflatten(-1, (self.heads, -1))
+        q = self.to_q(x, backends).unflatten(-1, (self.heads, -1))
         if self.q_rms_norm is not None:
             q = self.q_rms_norm(q, backends)
-        return self.to_out(backends.pick(ATTENTION, x.device)(q, *context, lengths, cond_lengths).flatten(1))
+        attended = backends.pick(ATTENTION, x.device)(q, *context, lengths, cond_lengths)
+        return self.to_out(attended.flatten(1), backends)
 
 
 class LinearGELU(nn.Linear):
@@ -126,11 +127,11 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         # checkpoints count the activation as a layer
-        self.mlp = nn.ModuleList([LinearGELU(channels, hidden), nn.Identity(), nn.Linear(hidden, channels)])
+        self.mlp = nn.ModuleList([LinearGELU(channels, hidden), nn.Identity(), Linear(hidden, channels)])
 
     def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
         first, _, second = self.mlp
-        return second(first(x, backends))
+        return second(first(x, backends), backends)
 
 
 class Block(nn.Module):

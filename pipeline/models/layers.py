@@ -28,6 +28,13 @@ class LayerNorm(nn.LayerNorm):
         return backends.pick(LAYER_NORM, x.device)(x, self.weight, self.bias, silu)
 
 
+class Linear(nn.Linear):
+    """A linear layer that is handed the table of operations, which its packed form uses (see packed.py)."""
+
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return super().forward(x)
+
+
 class SparseConv3d(nn.Module):
     """3 x 3 x 3 submanifold convolution; weight [Co, 3, 3, 3, Ci], kernel axes x, y, z."""
 
@@ -51,10 +58,12 @@ class SparseConv3d(nn.Module):
 def weights_of(layer: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a layer on a device, for operations that take those of several layers at once.
 
-    A host that keeps weights elsewhere gives its layers a method `fetch_weights`.
+    A host that keeps weights elsewhere gives its layers a method `fetch_weights`; layers whose weights are packed
+    have a method `unpack`.
     """
-    fetch = getattr(layer, "fetch_weights", None)
-    return (layer.weight, layer.bias) if fetch is None else fetch(device)
+    fetch, unpack = getattr(layer, "fetch_weights", None), getattr(layer, "unpack", None)
+    weight, bias = (layer.weight, layer.bias) if fetch is None else fetch(device)
+    return weight if unpack is None else unpack(weight), bias
 
 
 class ResidualMLP(nn.ModuleList):
@@ -62,7 +71,7 @@ class ResidualMLP(nn.ModuleList):
 
     def __init__(self, channels: int, hidden: int) -> None:
         # checkpoints count the activation as a layer
-        super().__init__([nn.Linear(channels, hidden), nn.Identity(), nn.Linear(hidden, channels)])
+        super().__init__([Linear(channels, hidden), nn.Identity(), Linear(hidden, channels)])
 
     def forward(self, x: torch.Tensor, h: torch.Tensor, norm: LayerNorm, backends: Backends) -> torch.Tensor:
         """x + mlp(norm(h))."""

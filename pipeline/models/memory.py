@@ -13,23 +13,26 @@ from .sparse_unet import SparseUnetVaeDecoder
 from .structure_vae import SparseStructureDecoder
 
 _CONVOLUTION = 1 << 30  # what a sparse convolution may take for its products at once
-_GROWTH = 4  # children that a voxel of a surface has
+_GROWTH = 4.5  # children of a voxel at most: 4.0 on usual surfaces, 4.5 in runs that ran away
+# activations of the finest width that a sparse decoder holds for each fine voxel; with fused kernels less than half
+_HELD = 9
 
 
-def working_bytes(model: nn.Module, tokens: int, condition: int = 0) -> int:
+def working_bytes(model: nn.Module, tokens: int, condition: int = 0, voxels: int | None = None) -> int:
     """Bytes beside the weights while a model runs once.
 
     Args:
         model: one of a checkpoint's networks.
         tokens: positions of its input: latent voxels, voxels of the dense latent, or image patches.
         condition: image tokens, all views together, that a flow network attends to.
+        voxels: fine voxels that a sparse decoder will make, where its subdivisions are known; None: not known.
     """
     if isinstance(model, FlowTransformer):
         width, size = model.input_layer.out_features, model.dtype.itemsize
         return size * width * (15 * tokens + 2 * len(model.blocks) * condition)
     if isinstance(model, SparseUnetVaeDecoder):
-        voxels = tokens * _GROWTH**model.levels
-        return model.dtype.itemsize * model.output_layer.in_features * 6 * voxels + _CONVOLUTION
+        voxels = round(tokens * _GROWTH**model.levels) if voxels is None else voxels
+        return model.dtype.itemsize * model.output_layer.in_features * _HELD * voxels + _CONVOLUTION
     if isinstance(model, SparseStructureDecoder):
         return 24 * model.out_layer[-1].in_channels * tokens * model.upscale**3
     if isinstance(model, DinoV3FeatureExtractor):

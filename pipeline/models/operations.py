@@ -6,16 +6,18 @@ On a GPU a third of a network's time goes into such passes over its activations 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 
 from .. import triton_launch
-from ..backends import Backend, Operation
+from ..backends import Backend, Operation, lazy
+from ..packing import Int8
 
 LAYER_NORM, MODULATED_NORM, GATED_RESIDUAL = "layer_norm", "modulated_norm", "gated_residual"
 HEAD_NORM, QK_ROTARY, LINEAR_GELU = "head_norm", "qk_rotary", "linear_gelu"
-RESIDUAL_MLP, NORM_LINEAR = "residual_mlp", "norm_linear"
+RESIDUAL_MLP, NORM_LINEAR, PACKED_LINEAR = "residual_mlp", "norm_linear", "packed_linear"
 _KERNELS = f"{__package__}.fused_kernels"
 _EPS = 1e-6  # of every norm before the last one
 _ROWS = 1 << 18  # of a block of by_rows
@@ -119,6 +121,29 @@ def norm_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     return by_rows(lambda x: F.linear(F.layer_norm(x.to(weight.dtype), x.shape[-1:]), weight, bias), x)
 
 
+def packed_linear(
+    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, group: int
+) -> torch.Tensor:
+    """x [T, Ci] through a linear layer of int8 weights [Co, Ci] with factors [Co, 1], rotated in groups of columns."""
+    return F.linear(x, Int8(group).unpack(weight, scale, x.dtype), bias)
+
+
+def _kitchen_row() -> Backend:
+    """comfy-kitchen's product of int8 numbers, which rounds x to 8 bits as well: ComfyUI's own, faster, less exact."""
+    if find_spec("comfy_kitchen") is None:
+        return Backend("comfy_kitchen", None, "the package comfy-kitchen, which ComfyUI brings, is not installed.")
+
+    def load() -> Callable:
+        from comfy_kitchen import int8_linear
+
+        def linear(x, weight, scale, bias, group):
+            return int8_linear(x, weight, scale, bias, x.dtype, convrot=group > 0, convrot_groupsize=group or 256)
+
+        return linear
+
+    return Backend("comfy_kitchen", lazy(load, packed_linear))
+
+
 def _cublaslt_linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """As linear_gelu, the activation in the product's epilogue."""
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
@@ -162,6 +187,12 @@ def _norm_linear_example(device: torch.device) -> tuple:
     return x, weight.float(), bias.float()
 
 
+def _packed_example(device: torch.device) -> tuple:
+    x, bias = _random(device, (70, 512), (96,))
+    weight, scale = Int8(256).pack(torch.randn(96, 512, generator=torch.Generator().manual_seed(7)))
+    return x, weight.to(device), scale.to(device), bias, 256
+
+
 def _norm_example(device: torch.device) -> list[torch.Tensor]:
     x, weight, bias = _random(device, (70, 96), (96,), (96,))
     return [x, weight.float(), bias.float()]
@@ -184,4 +215,6 @@ OPERATIONS = (
     ),
     _operation(RESIDUAL_MLP, residual_mlp, _mlp_example, 4e-3),
     _operation(NORM_LINEAR, norm_linear, _norm_linear_example, 1e-5),
+    # the exact row first: the other one has to be chosen
+    Operation(PACKED_LINEAR, (Backend("torch", packed_linear), _kitchen_row()), packed_linear, _packed_example, 3e-2),
 )

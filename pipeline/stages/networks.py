@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -47,6 +48,10 @@ from .values import (
     Subdivisions,
 )
 
+log = logging.getLogger(__name__)
+
+_USUAL_GROWTH = 3.5, 4.4  # of the last level of a shape: 4.0 on usual surfaces, 4.52 in a run that ran away
+_MANY = 100_000  # voxels from which on growth tells something
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
 
 
@@ -300,6 +305,8 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         if len(fields.voxels) == 0:
             raise EmptyResultError("The shape decodes to nothing. Try another seed.")
         runtime.check_finite("decoded shape", fields.feats)
+        if warning := growth_warning(len(subdivisions[-1].parents), len(fields.voxels)):
+            log.warning(warning)
         offsets, crossed, split = decoder.dual_grid(fields.feats)
         vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
         # of the shape, in the terms of no network any more
@@ -307,6 +314,20 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
             tuple(subdivisions), origin
         )
+
+
+def growth_warning(coarse: int, fine: int) -> str:
+    """What a decoder's last level tells of a shape: a surface has four children for each voxel.
+
+    Args:
+        coarse, fine: voxels before and after the last subdivision; below 100,000 edges and tips count too much.
+    """
+    if coarse < _MANY or _USUAL_GROWTH[0] <= fine / coarse <= _USUAL_GROWTH[1]:
+        return ""
+    return (
+        f"The last level of the shape grew {fine / coarse:.2f}-fold, where 4.0 is usual: the surface is torn or has "
+        "layers, and the mesh will have many holes. Try another seed, or a cut-out with clean edges."
+    )
 
 
 def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisions: Sequence[Subdivision]) -> PBRVoxels:
@@ -323,7 +344,7 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
     tokens = len(texture.sparse.voxels)
     with (
         runtime.stage("decode texture", _levels(models) + 1, LOWER),
-        runtime.use(models, TEXTURE_DECODER, tokens) as decoder,
+        runtime.use(models, TEXTURE_DECODER, tokens, voxels=len(subdivisions[-1].children)) as decoder,
     ):
         fields, _ = decoder(
             texture.sparse,

@@ -1,7 +1,6 @@
 """Checkpoints: where the files of each model are, in which layout, and how they fill the modules."""
 
 from .checkpoint import (
-    RELEASED_CHECKPOINT,
     SMALL_CHECKPOINT,
     SMALL_IS,
     Checkpoint,
@@ -9,6 +8,8 @@ from .checkpoint import (
     open_bundles,
     open_checkpoint,
 )
+from .origins import RELEASED_CHECKPOINT
+from .survey import Survey, survey
 
 __all__ = [
     "RELEASED_CHECKPOINT",
@@ -16,6 +17,8 @@ __all__ = [
     "SMALL_IS",
     "Checkpoint",
     "Models",
+    "Survey",
     "open_bundles",
     "open_checkpoint",
+    "survey",
 ]

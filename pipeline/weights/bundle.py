@@ -22,8 +22,9 @@ from ..spec import (
     TEXTURE_DECODER,
     TEXTURE_FLOW_1024,
 )
-from .files import QUANTISED, ModelFiles
-from .headers import header_text, read_header
+from .contents import read_contents
+from .files import ModelFiles
+from .headers import header_text
 
 _PREFIXES = {
     "structure_model.": STRUCTURE_FLOW,
@@ -37,18 +38,20 @@ _PREFIXES = {
 # What ComfyUI's own files and a saved workflow's checkpoint put in front.
 _OUTER = ("", "model.diffusion_model.", "model.", "diffusion_model.", "vae.", "first_stage_model.")
 _FULL = {outer + prefix: role for prefix, role in _PREFIXES.items() for outer in _OUTER}
+# A key of Pixal3D, another model, whose flows are called as ours.
+PIXAL3D = b".cross_attn.proj_linear."
 _ENCODER_KEY = "embeddings.register_tokens"
 _MOST_LEVELS = 64
 _DECODER_ROLES = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
 # role -> how its keys may begin in a header's text
 _KEYS = {role: [f'"{outer}{prefix}'.encode() for outer in _OUTER] for prefix, role in _PREFIXES.items()}
-_KEYS[IMAGE_ENCODER] = [f'"{_ENCODER_KEY}"'.encode()]
+_KEYS[IMAGE_ENCODER] = [f'"{_ENCODER_KEY}"'.encode(), b'"blocks.0.gamma_1"']  # as released, timm's
 # role -> what stands in the header of every file that has it, and of few others: one search excludes most
 _MARKS = {
     role: prefix.encode() if role in _DECODER_ROLES else b".blocks.0.cross_attn.to_kv.weight"
     for prefix, role in _PREFIXES.items()
 }
-_MARKS[IMAGE_ENCODER] = _ENCODER_KEY.encode()
+_MARKS[IMAGE_ENCODER] = b"_token"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -70,7 +73,8 @@ def roles_in(text: bytes, any_of: Iterable[str] = ()) -> frozenset[str]:
     """
     if not any(mark in text for mark in {_MARKS[role] for role in any_of or _MARKS}):
         return frozenset()
-    return frozenset(role for role, keys in _KEYS.items() if _MARKS[role] in text and any(key in text for key in keys))
+    found = {role for role, keys in _KEYS.items() if _MARKS[role] in text and any(key in text for key in keys)}
+    return frozenset(found & _DECODER_ROLES if PIXAL3D in text else found)
 
 
 def bundled_models(path: Path) -> dict[str, ModelFiles]:
@@ -81,31 +85,38 @@ def bundled_models(path: Path) -> dict[str, ModelFiles]:
     """
     if not bundled_roles(path):
         return {}
-    header = read_header(path)
+    header = read_contents(path)
     groups: dict[str, str] = {}  # full prefix -> role
+    foreign = any(PIXAL3D.decode() in key for key in header.shapes)
     for key in header.shapes:
         for full, role in _FULL.items():
-            if key.startswith(full):
+            if key.startswith(full) and not (foreign and role not in _DECODER_ROLES):
                 groups[full] = role
     if _ENCODER_KEY in header.shapes:
         groups[""] = IMAGE_ENCODER
     models = {}
     for prefix, role in groups.items():
         own = {key.removeprefix(prefix): shape for key, shape in header.shapes.items() if key.startswith(prefix)}
-        if odd := QUANTISED & {header.dtypes[prefix + key] for key in own}:
-            raise CheckpointError(
-                f"{path} holds {role} in {', '.join(sorted(odd))}. Quantised bundles need ComfyUI's quantised layers; "
-                "use the bf16 or fp16 file."
-            )
+        if reasons := [f"{key} {why}" for key, why in header.refused.items() if key.startswith(prefix)]:
+            raise CheckpointError(f"{path} cannot be used for {role}: {reasons[0]}.")
         if role in models:
             raise CheckpointError(
                 f"{path} holds {role} twice, under different prefixes. Use a file that holds it once."
             )
-        try:
-            models[role] = ModelFiles(_configuration(role, own), path, prefix)
-        except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-            raise CheckpointError(f"{path}: {prefix or role} is incomplete or damaged: {error!r}.") from error
+        models[role] = ModelFiles(configured(role, path, own), path, prefix)
     return models
+
+
+def configured(role: str, path: Path, shapes: Shapes) -> dict:
+    """The configuration of a model, read off the shapes of its tensors.
+
+    Raises:
+        CheckpointError: they lack what tells its size.
+    """
+    try:
+        return _configuration(role, shapes)
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: the {role} in it is incomplete or damaged: {error!r}.") from error
 
 
 def _configuration(role: str, shapes: Shapes) -> dict:
@@ -191,5 +202,6 @@ def _encoder(shapes: Shapes) -> dict:
         "num_attention_heads": max(1, width // head),
         "num_register_tokens": shapes["embeddings.register_tokens"][1],
         "patch_size": shapes["embeddings.patch_embeddings.weight"][2],
+        **{f"{part}_bias": f"layer.0.attention.{part[0]}_proj.bias" in shapes for part in ("query", "key", "value")},
         "use_gated_mlp": "layer.0.mlp.gate_proj.weight" in shapes,
     }

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import CheckpointError
-from .damage import deleted
-from .headers import header_text, read_header
-from .text import parse
+from .contents import Contents, open_tensors, read_contents
 
 # Buffers that some checkpoints carry although they follow from the configuration, and an image
 # upsampler that one repacked DINOv3 file holds beside the encoder.
 _NOT_WEIGHTS = ("rope_phases",)
 _NOT_OURS = ("naf.",)
-# Number formats that hold no weights as they stand.
-QUANTISED = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64", "F4", "F6_E2M3", "F6_E3M2"})
-QUANTISED |= {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 
 Build = Callable[..., nn.Module]
 _SAMPLE = 64  # bytes of each tensor that tell it from another
@@ -32,11 +26,16 @@ _SAMPLE = 64  # bytes of each tensor that tell it from another
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model in one safetensors file: every key, or those that begin with `prefix` (which is cut off)."""
+    """A model in one safetensors or GGUF file: every key, or those that begin with `prefix` (which is cut off)."""
 
     config: Mapping  # {"name", "args"}
     path: Path
     prefix: str = ""
+
+    @property
+    def contents(self) -> Contents:
+        """What its file holds now. Raises CheckpointError if it is missing or damaged."""
+        return read_contents(self.path)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -47,16 +46,39 @@ class ModelFiles:
             CheckpointError: the file is missing or damaged.
         """
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode())
-        text, _ = header_text(self.path)
-        header, first = parse(self.path, text), 8 + len(text)
+        header = self.contents.header
         with open(self.path, "rb") as file:
-            for key in sorted(key for key in header if key.startswith(self.prefix) and key != "__metadata__"):
-                entry = header[key]
-                begin, end = entry["data_offsets"]
-                file.seek(first + max(begin, (begin + end) // 2 - _SAMPLE // 2))
-                told = (key.removeprefix(self.prefix), entry["dtype"], entry["shape"])
+            for key in sorted(key for key in header.shapes if key.startswith(self.prefix)):
+                begin, end = header.spans[key]
+                file.seek(max(begin, (begin + end) // 2 - _SAMPLE // 2))
+                told = (key.removeprefix(self.prefix), header.dtypes[key], list(header.shapes[key]))
                 digest.update(repr(told).encode() + file.read(min(_SAMPLE, end - begin)))
         return digest.hexdigest()[:32]
+
+    @property
+    def precision(self) -> str:
+        """The number format of most of its weights, e.g. "bf16", "int8", "Q4_K"; raises as contents."""
+        contents = self.contents
+        return contents.precision(self._own(contents))
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights in the file; raises as contents."""
+        contents = self.contents
+        return contents.size(self._own(contents))
+
+    def _own(self, contents: Contents) -> list[str]:
+        """The keys of its weights in the file."""
+        return [
+            key
+            for key in contents.shapes
+            if key.startswith(self.prefix) and not key.endswith(_NOT_WEIGHTS) and not key.startswith(_NOT_OURS)
+        ]
+
+    def look(self) -> None:
+        """Raises CheckpointError if its file is damaged, or its weights are in a format that is not read."""
+        contents = self.contents
+        self._refuse(contents, self._own(contents))
 
     def verify(self, build: Build) -> None:
         """Check all that can be known without reading a weight: the configuration, the file's header and length, and
@@ -68,7 +90,7 @@ class ModelFiles:
         Raises:
             CheckpointError: something is wrong; the text names the file, what it is and what to do.
         """
-        self._keys(self._empty(build, None))
+        self._keys(self._empty(build, None), self.contents)
 
     def load(self, build: Build, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
         """Build the module and fill it, each tensor read straight to its device and cast to its parameter's dtype.
@@ -80,45 +102,51 @@ class ModelFiles:
         Raises:
             CheckpointError: as verify.
         """
-        module = self._empty(build, dtype)
-        keys = self._keys(module)
-        expected = module.state_dict()
-        try:
-            with safe_open(self.path, "pt", device=str(device)) as file:
-                state = {key: file.get_tensor(stored).to(expected[key].dtype) for key, stored in keys.items()}
-        except SafetensorError as error:  # changed since its header was read
-            raise CheckpointError(f"{self.path} is damaged or truncated: {error}. {deleted(self.path)}.") from error
+        module, contents = self._empty(build, dtype), self.contents
+        keys = self._keys(module, contents)
+        packings = {
+            key.removesuffix(".weight"): contents.packings[stored]
+            for key, stored in keys.items()
+            if stored in contents.packings and key.endswith(".weight")
+        }
+        if packings:
+            module = self._empty(build, dtype, packings)
+        expected, state = module.state_dict(), {}
+        with open_tensors(contents, device) as tensors:
+            for key, stored in keys.items():
+                if f"{key}_scale" in expected:
+                    state[f"{key}_scale"] = tensors.scale(stored)
+                if expected[key].is_floating_point():
+                    state[key] = tensors.dense(stored, expected[key].dtype)
+                else:  # a layer that takes it as it is
+                    state[key] = tensors.stored(stored)
         module.load_state_dict(state, assign=True)
         return module.to(device).requires_grad_(False).eval()
 
-    def _empty(self, build: Build, dtype: torch.dtype | None) -> nn.Module:
+    def _empty(self, build: Build, dtype: torch.dtype | None, packings: Mapping | None = None) -> nn.Module:
         try:
             with torch.device("meta"):
-                return build(self.config, dtype)
+                return build(self.config, dtype, packings) if packings else build(self.config, dtype)
         except CheckpointError as error:
             raise CheckpointError(f"The configuration of {self.path}: {error}") from error
 
-    def _keys(self, module: nn.Module) -> dict[str, str]:
+    def _keys(self, module: nn.Module, contents: Contents) -> dict[str, str]:
         """The module's keys -> those in the file; every one is there, and no other."""
         expected = module.state_dict()
-        header = read_header(self.path)
-        found = {
-            key.removeprefix(self.prefix): key
-            for key in header.shapes
-            if key.startswith(self.prefix) and not key.endswith(_NOT_WEIGHTS) and not key.startswith(_NOT_OURS)
-        }
+        found = {key.removeprefix(self.prefix): key for key in self._own(contents)}
+        self._refuse(contents, found.values())
+        if contents.header.architecture and not set(found) & set(expected):
+            raise CheckpointError(
+                f"{self.path} is a GGUF file of the architecture {contents.header.architecture!r} and holds nothing of "
+                f"{self.config['name']}. Take the GGUF file of TRELLIS.2's network."
+            )
         problems = [
             *(f"missing {key}" for key in expected if key not in found),
             *(f"unexpected {key[:100]}" for key in found if key not in expected),
             *(
-                f"{key} has shape {list(header.shapes[found[key]])} instead of {list(tensor.shape)}"
+                f"{key} has shape {list(contents.shapes[found[key]])} instead of {list(tensor.shape)}"
                 for key, tensor in expected.items()
-                if key in found and header.shapes[found[key]] != tuple(tensor.shape)
-            ),
-            *(
-                f"{key} is {header.dtypes[found[key]]}, which is quantised"
-                for key in expected
-                if key in found and header.dtypes[found[key]] in QUANTISED
+                if key in found and contents.shapes[found[key]] != tuple(tensor.shape)
             ),
         ]
         if problems:
@@ -129,3 +157,9 @@ class ModelFiles:
                 "The weights and the configuration beside them belong to different models; download both again."
             )
         return found
+
+    def _refuse(self, contents: Contents, keys: Iterable[str]) -> None:
+        """Raises CheckpointError if one of the tensors is in a format that is not read."""
+        if reasons := [f"{key} {contents.refused[key]}" for key in keys if key in contents.refused]:
+            more = f" So are {len(reasons) - 1} more tensors." if len(reasons) > 1 else ""
+            raise CheckpointError(f"{self.path} cannot be used for {self.config['name']}: {reasons[0]}.{more}")

@@ -26,10 +26,13 @@ _BITS |= dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file holds: dtype (the format's name, e.g. "BF16") and shape by key."""
+    """What a file of tensors holds: dtype (the format's name, e.g. "BF16"), shape, and begin and end in the file in
+    bytes, by key. architecture: what a GGUF file says that it is."""
 
     dtypes: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
+    spans: Mapping[str, tuple[int, int]]
+    architecture: str = ""
 
 
 def header_text(path: Path) -> tuple[bytes, int]:
@@ -73,7 +76,8 @@ def read_header(path: Path) -> Header:
     text, size = header_text(path)
     entries = parse(path, text)
     entries.pop("__metadata__", None)
-    spans, dtypes, shapes = [], {}, {}
+    spans, dtypes, shapes = {}, {}, {}
+    first = 8 + len(text)
     for key, entry in entries.items():
         try:
             dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
@@ -84,17 +88,16 @@ def read_header(path: Path) -> Header:
             sound = False
         if not sound or (dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin)):
             raise CheckpointError(f"{path} is damaged: its entry {key[:100]!r} makes no sense. {deleted(path)}.")
-        spans.append((begin, end))
+        spans[key] = first + begin, first + end
         dtypes[key], shapes[key] = dtype, shape
-    reached = 0
-    for begin, end in sorted(spans):
+    reached = first
+    for begin, end in sorted(spans.values()):
         if begin != reached:
             raise CheckpointError(f"{path} is damaged: its tensors overlap or leave gaps. {deleted(path)}.")
         reached = end
-    whole = 8 + len(text) + reached
-    if size != whole:
-        kind = "truncated" if size < whole else "too long"
+    if size != reached:
+        kind = "truncated" if size < reached else "too long"
         raise CheckpointError(
-            f"{path} is damaged or truncated: it is {kind}, {size:,} of {whole:,} bytes. {deleted(path)}."
+            f"{path} is damaged or truncated: it is {kind}, {size:,} of {reached:,} bytes. {deleted(path)}."
         )
-    return Header(dtypes, shapes)
+    return Header(dtypes, shapes, spans)

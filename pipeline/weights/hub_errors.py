@@ -13,6 +13,13 @@ _AGAIN = "Run the same command again; what is complete is kept."
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 _HAVE = "If you have the files already, name their folder instead."
 
+_UNGATED = (
+    "Approval is given by hand: it may take weeks or be refused. The same weights as the file "
+    "clip_vision/dino_v3_vit_l.safetensors of Comfy-Org/TRELLIS.2 work too and are not gated (models/clip_vision in "
+    "ComfyUI, else --image-encoder FILE); so does the folder of anybody who has them. Meta's DINOv3 licence applies to "
+    "every copy."
+)
+
 # HTTP status -> what it means, and the cure
 _STATUS = {
     401: "the access token is not valid (any more). Make a new one at https://huggingface.co/settings/tokens and "
@@ -45,7 +52,8 @@ def explanation(error: BaseException, repo: str, filename: str) -> str:
     what = f"{filename} of {repo}"
     causes = list(_causes(error))
     if any(isinstance(each, errors.GatedRepoError) for each in causes):
-        return f"{repo} is gated. Accept its terms at https://huggingface.co/{repo}, then {_LOG_IN}. {_HAVE}"
+        instead = _UNGATED if "dinov3" in repo.lower() else _HAVE
+        return f"{repo} is gated. Accept its terms at https://huggingface.co/{repo}, then {_LOG_IN}. {instead}"
     if any(isinstance(each, errors.RepositoryNotFoundError) for each in causes):
         return f"Hugging Face has no repository {repo}, or it is private. Check the name; a local folder must exist."
     if any(isinstance(each, errors.HFValidationError) for each in causes):

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..spec import IMAGE_ENCODER
-from .bundle import bundled_roles
+from ..spec import IMAGE_ENCODER, RELEASED_FILES
+from .bundle import PIXAL3D, bundled_roles
 from .damage import open_regular
+from .headers import header_text
 from .text import read_json
 
 DESCRIPTION = "pipeline.json"
@@ -19,6 +20,7 @@ _DEEPEST, _MOST = 8, 20_000  # folders below each other, entries in all: what a 
 _BELOW = 3  # levels below a named folder in which a checkpoint is looked for: a folder of the hub's cache has three
 
 _TENSORS = (".safetensors", ".sft")
+_NETWORKS = tuple(value.rpartition("/")[2] for role, value in RELEASED_FILES.items() if role != IMAGE_ENCODER)
 _ALONE = frozenset({IMAGE_ENCODER})  # what is found beside the networks in every layout
 
 OnProblem = Callable[[Path, str], None]
@@ -112,6 +114,18 @@ def is_ours(description: Path) -> bool:
     return isinstance(args, dict) and "shape_slat_sampler" in args
 
 
+def network_of(file: Path) -> str:
+    """The released network that a file of weights is called after, or ""."""
+    if file.suffix not in (".safetensors", ".gguf"):
+        return ""
+    return next((name for name in _NETWORKS if file.name.startswith(name)), "")
+
+
+def home_of(file: Path) -> Path:
+    """The checkpoint's folder for a network's file: the one above `ckpts`, else the file's own."""
+    return file.parent.parent if file.parent.name == "ckpts" else file.parent
+
+
 @dataclass(frozen=True)
 class Place:
     """A checkpoint on the disk: a folder in the released layout, or bundles."""
@@ -141,6 +155,11 @@ def _at_file(path: Path) -> Place:
         if roles and (around is None or not roles <= _ALONE):
             return Place(bundles=(path,))
         if around is None:
+            if PIXAL3D in header_text(path)[0]:
+                raise CheckpointError(
+                    f"{path} is Pixal3D, another model whose layers are called alike. Take the file of TRELLIS.2, e.g. "
+                    "trellis_2_bf16.safetensors of Comfy-Org/TRELLIS.2."
+                )
             raise CheckpointError(
                 f"{path} is no ComfyUI bundle of TRELLIS.2 (keys such as img2shape.* or shape_dec.*). If it is one "
                 f"network of the released layout, name the folder above that holds {DESCRIPTION}."
@@ -163,9 +182,11 @@ def _around(path: Path) -> Path | None:
 
 
 def _below(path: Path) -> Place:
-    homes, bundles, trouble = [], [], []
+    homes, bundles, named, trouble = [], [], [], []
     for file in walk(path):
         try:
+            if network_of(file) and len(file.relative_to(path).parts) <= _BELOW + 1:
+                named.append(home_of(file))
             if file.name == DESCRIPTION and len(file.relative_to(path).parts) <= _BELOW + 1 and is_ours(file):
                 homes.append(file.parent)
             elif file.suffix in _TENSORS and (roles := bundled_roles(file)):
@@ -178,6 +199,8 @@ def _below(path: Path) -> Place:
         raise CheckpointError(f"{path} holds several checkpoints: {found}. Name one of them.")
     if homes:
         return Place(homes[0])
+    if not networks and named:  # the released files, without their description
+        return Place(named[0])
     if not networks and (around := _around(path)):
         return Place(around)
     if trouble:

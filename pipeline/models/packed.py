@@ -1,0 +1,67 @@
+"""Linear layers whose weights stay quantised in memory and are unpacked when the layer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..backends import Backends
+from ..packing import Packing
+from .flow import LinearGELU
+from .layers import PLAIN, Linear
+from .operations import LINEAR_GELU, PACKED_LINEAR
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer with its weight as the file stores it.
+
+    `weight` is the stored tensor, so that a host moves what is small; `weight_scale` [out, 1] fp32 are the factors of
+    its rows, None for formats that have none.
+    """
+
+    def __init__(self, layer: nn.Linear, packing: Packing) -> None:
+        """layer: the one that it replaces, on any device, for its sizes and its dtype."""
+        nn.Module.__init__(self)  # nn.Linear's own makes a floating-point weight
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.packing, self.dtype = packing, layer.weight.dtype
+        stored = packing.stored(tuple(layer.weight.shape))
+        place = layer.weight.device
+        self.weight = nn.Parameter(torch.empty(stored, dtype=packing.dtype, device=place), requires_grad=False)
+        self.register_parameter("bias", layer.bias)
+        scale = torch.empty(layer.out_features, 1, device=place) if packing.scaled else None
+        self.register_buffer("weight_scale", scale)
+
+    def unpack(self, weight: torch.Tensor) -> torch.Tensor:
+        """A stored weight -> [out, in] in the layer's dtype."""
+        return self.packing.unpack(weight, self.weight_scale, self.dtype)
+
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        if not self.packing.scaled:
+            return F.linear(x, self.unpack(self.weight), self.bias)
+        linear = backends.pick(PACKED_LINEAR, x.device)
+        scale = self.weight_scale.to(x.device)
+        return linear(x, self.weight, scale, self.bias, self.packing.group)
+
+
+class PackedLinearGELU(PackedLinear):
+    """As LinearGELU."""
+
+    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(LINEAR_GELU, x.device)(x, self.unpack(self.weight), self.bias)
+
+
+_PACKED = {Linear: PackedLinear, LinearGELU: PackedLinearGELU}
+
+
+def pack(model: nn.Module, packings: Mapping[str, Packing]) -> nn.Module:
+    """Give the layers of these names packed ones in their place; layers of other kinds stay as they are, and what
+    reads their weights unpacks them."""
+    for name, packing in packings.items():
+        layer = model.get_submodule(name)
+        if type(layer) in _PACKED and packing.fits(tuple(layer.weight.shape)):
+            home, _, own = name.rpartition(".")
+            setattr(model.get_submodule(home), own, _PACKED[type(layer)](layer, packing))
+    return model
