@@ -361,7 +361,11 @@ def test_colour_profiles_are_converted(save, mode):
     assert np.abs(np.array(found.getpixel((20, 20))[:3]) - (255, 40, 30)).max() <= 2
 
 
-@pytest.mark.parametrize("profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"nonsense"])
+@pytest.mark.parametrize(
+    "profile",
+    [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"nonsense"],
+    ids=["srgb", "damaged"],  # a profile holds the time at which it was made
+)
 def test_srgb_and_damaged_profiles_change_nothing(save, profile):
     image = Image.merge("RGB", [Image.effect_noise((64, 64), 90) for _ in range(3)])
     assert np.array_equal(np.asarray(read_picture(save(image, icc_profile=profile))), np.asarray(image))
