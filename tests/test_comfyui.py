@@ -310,7 +310,8 @@ def test_a_preset_that_connected_models_lack_falls_back_too(server):
     ],
 )
 def test_model_folders(server, checkpoint, more):
-    options = server.get("/object_info/T2LoadModels")["T2LoadModels"]["input"]["required"]
+    kinds = server.get("/object_info/T2LoadModels")["T2LoadModels"]["input"]
+    options = kinds.get("required", {}) | kinds.get("optional", {})
     assert checkpoint in str(options["checkpoint"]) and "unrelated" not in str(options["decoders"])
     loaded = graph("geometry_only", n2_checkpoint=checkpoint, **more)
     if checkpoint.startswith("trellis2"):
