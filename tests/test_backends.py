@@ -181,6 +181,9 @@ def test_the_reason_why_nothing_can_run():
     assert table(Backend("gone", None, "gone")).reason("double") == ""
     chosen = table(Backend("gone", None, "it is gone"), choices={"double": "gone"})
     assert chosen.reason("double") == "it is gone"
+    wrong = table(Backend("fast", lambda x: 2 * x + 0.1))  # one row: absent, or present and wrong
+    assert wrong.reason("double") == "" and "is off by 0.1" in wrong.reason("double", name="fast")
+    assert chosen.reason("double", name="torch") == ""
 
 
 def test_every_operation_can_run_here():
