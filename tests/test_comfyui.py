@@ -328,7 +328,7 @@ def test_downloads_show_progress(server_with_hub):
     run = server.run(graph("geometry_only", n2_checkpoint="acme/small", n5_seed=20))  # random weights: few make a face
     values = [data["value"] for kind, data in run.events if kind == "progress" and data["node"] == "2"]
     assert run.glbs and len(values) > 3 and values == sorted(values)
-    assert server.client.health()["checkpoints"]["acme/small"] == "in the Hugging Face cache"
+    assert server.client.health()["checkpoints"]["acme/small"].startswith("in the Hugging Face cache")
     with pytest.raises(api().GraphError, match="acme/gated is gated"):
         server.run(graph("geometry_only", n2_checkpoint="acme/gated"))
 
@@ -563,7 +563,7 @@ def test_a_repeated_request_reports_its_file_again(server):
     first, second = server.run(loaded), server.run(loaded)
     assert not [data["node"] for kind, data in second.events if kind == "progress"]  # nothing is made again
     runs = list(server.get("/history").values())[-2:]
-    files = [[file for shown in run["outputs"].values() for file in shown["3d"]] for run in runs]
+    files = [[file for shown in run["outputs"].values() for file in shown.get("3d", [])] for run in runs]
     assert files[0] == files[1] and len(files[0]) == 1 and second.glbs == first.glbs
 
 
@@ -632,8 +632,8 @@ def test_names_that_cannot_work(server, case):
 
 
 def test_small_settings_are_refused_before_anything_runs(server):
-    for setting, value in (("faces", 3), ("texture_size", 10)):
-        with pytest.raises(api().GraphError, match=f"{setting} is {value}: give at least .* or 0"):
+    for setting, value, said in (("faces", 3, "at least 4 faces, got 3"), ("texture_size", 10, "must lie in 64-16384")):
+        with pytest.raises(api().GraphError, match=said):
             server.client.run(quick(**{f"n2_{setting}": value}))
 
 
