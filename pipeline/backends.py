@@ -96,6 +96,7 @@ class Backends:
         self.operations = {operation.name: operation for operation in operations}
         self.choices = dict(choices or {})
         self.used: dict[str, str] = {}  # op -> name of the row that ran last
+        self._verdicts: dict[tuple[str, str, str], str] = {}  # (op, row, device type) -> what _verdict says
         for op, name in self.choices.items():
             if op not in self.operations:
                 raise BackendError(f"There is no operation {op!r}; the table has {', '.join(self.operations)}.")
@@ -178,7 +179,10 @@ class Backends:
             return row.reason
         if row.devices and device.type not in row.devices:
             return f"it runs on {', '.join(row.devices)} only."
-        return _verdict(replace(self.operations[op], rows=()), row, device.type)
+        key = (op, row.name, device.type)
+        if key not in self._verdicts:  # a network asks some hundred times a pass, and operations are dear to hash
+            self._verdicts[key] = _verdict(replace(self.operations[op], rows=()), row, device.type)
+        return self._verdicts[key]
 
 
 @cache
