@@ -28,7 +28,7 @@ from .export.state import save_state
 from .image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask, read_picture
 from .models import build
 from .runtime import Runtime, choose_device, choose_dtype
-from .spec import MAX_TOKENS, ROUTES, route
+from .spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from .weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Models, open_checkpoint, survey
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--image-encoder", metavar="PATH_OR_HF_ID", help="DINOv3 encoder in place of the checkpoint's")
     make.add_argument(
-        "--type", metavar="{" + ",".join(ROUTES) + "}", help="resolution and cascade; default: the checkpoint's"
+        "--type", metavar="{" + ",".join(PIPELINE_TYPES) + "}", help="resolution and cascade; default: the checkpoint's"
     )
     make.add_argument("--seed", type=_seed, default=42, metavar="N", help="default: 42")
     make.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure_meshes(options: argparse.Namespace) -> int:
     """The command `bench-mesh`."""
-    runtime = Runtime(choose_device(options.device), stages.table())
+    runtime = Runtime(choose_device(options.device), stages.default_backends())
     return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report)
 
 
@@ -246,8 +246,8 @@ def generate(options: argparse.Namespace) -> int:
     )
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else _DTYPES[options.dtype]
-    chosen_route = route(options.type) if options.type else None
-    backends = stages.table(_choices(options.backend))
+    pipeline_type = PipelineType.named(options.type) if options.type else None
+    backends = stages.default_backends(_choices(options.backend))
     if options.checkpoint is None:
         print(
             f"Using the small checkpoint that comes along: {SMALL_IS}. "
@@ -256,9 +256,9 @@ def generate(options: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
     for note in checkpoint.notes:
         print(note)
-    chosen_route = chosen_route or checkpoint.own_route
+    pipeline_type = pipeline_type or checkpoint.default_pipeline_type
     stages.preflight(
-        *(checkpoint, chosen_route, export if output else None),
+        *(checkpoint, pipeline_type, export if output else None),
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         pictures=options.picture is not None,
@@ -269,16 +269,16 @@ def generate(options: argparse.Namespace) -> int:
     if len(images) > 1:
         print(f"{len(images)} pictures, taken for {len(images)} views of one object. Objects want a run each.")
     models = Models(checkpoint, build)
-    models.fetch(chosen_route.roles(not options.geometry_only))
+    models.fetch(pipeline_type.roles(not options.geometry_only))
 
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, dtype, bars)
         made = stages.generate(
-            runtime, models, images, chosen_route, options.seed, not options.geometry_only, options.max_tokens
+            runtime, models, images, pipeline_type, options.seed, not options.geometry_only, options.max_tokens
         )
         settings = {
             "checkpoint": checkpoint.name,
-            "pipeline_type": chosen_route.name,
+            "pipeline_type": pipeline_type.name,
             "seed": options.seed,
             "resolution": made.shape.resolution,
             "max_num_tokens": options.max_tokens,

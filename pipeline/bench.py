@@ -29,9 +29,9 @@ from .runtime import Runtime, StageRecord, choose_dtype, synchronise
 from .sparse import SparseTensor, Subdivision, Voxels, subdivide
 from .spec import (
     IMAGE_ENCODER,
+    PIPELINE_TYPES,
     RELEASED,
     RELEASED_MODELS,
-    ROUTES,
     SHAPE_DECODER,
     SHAPE_FLOW_512,
     SHAPE_FLOW_1024,
@@ -101,7 +101,7 @@ def run(device: torch.device, full: bool, memory_limit: float | None = None, rep
     title = f"{'Released' if full else 'Small'} sizes, random weights; {where}{limit}"
     title += f", torch {torch.__version__}, {date.today()}"
     print(title)
-    runtime = Runtime(device, stages.table(), choose_dtype(device))
+    runtime = Runtime(device, stages.default_backends(), choose_dtype(device))
     parts = []
     print("\n| network | size | seconds | peak memory |\n|---|---|---|---|")
     models = _RandomModels(size.models)
@@ -310,9 +310,9 @@ def _uncached(subdivision: Subdivision) -> Subdivision:
 
 def _whole_run(runtime: Runtime, size: Size) -> None:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's."""
-    models, route = _RandomModels(size.models), ROUTES["1024_cascade"]
+    models, pipeline_type = _RandomModels(size.models), PIPELINE_TYPES["1024_cascade"]
     image = Image.linear_gradient("L").convert("RGB")
-    condition = stages.encode_images(runtime, models, [image], route.image_scales())
+    condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)
     grid, count, _ = size.surfaces[0]
     fine = structure.occupied.shape[0]
@@ -321,8 +321,8 @@ def _whole_run(runtime: Runtime, size: Size) -> None:
     x, y, z = (sphere(grid, count, runtime.device).xyz.long() * (fine // grid)).unbind(1)
     occupied[x, y, z] = True
     structure = replace(structure, occupied=occupied)
-    shape = stages.sample_shape(runtime, models, condition, structure, route)
-    texture = stages.sample_texture(runtime, models, condition, shape, route)
+    shape = stages.sample_shape(runtime, models, condition, structure, pipeline_type)
+    texture = stages.sample_texture(runtime, models, condition, shape, pipeline_type)
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     print(
