@@ -76,15 +76,6 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     assert f"{facts['faces']:,} faces" in out and str(glb) in out
 
 
-def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
-    glb = tmp_path / "rocket.glb"
-    options = ("--output", glb, "--texture-size", 1024, "--faces", 10_000, "--backend", "unwrap=triangles")
-    code, out, err = run("generate", root / "assets" / "rocket.png", *options)
-    assert code == 0, err
-    (mesh,) = trimesh.load(glb, process=False).geometry.values()
-    assert len(mesh.vertices) == 3 * len(mesh.faces) and "Unwrapped triangle by triangle" in out
-
-
 def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
     glb, state = tmp_path / "plain.glb", tmp_path / "plain.safetensors"
     options = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only", "--output", glb, "--save-state", state)
