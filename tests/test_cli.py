@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import needs_warp
 from PIL import Image
 from safetensors import safe_open
 
@@ -52,6 +53,7 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
     assert json.loads(settings["resolution"]) == int(facts["resolution"])
 
 
+@needs_warp
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
     glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))

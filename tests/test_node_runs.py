@@ -13,12 +13,12 @@ import torch
 import trimesh
 from host_run import Host, graph
 from host_stub import PACK, installed
+from meshes import needs_warp
 from PIL import Image
 
 import pipeline
 from pipeline.warp import unavailable_reason
 
-needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason())
 SMALL = "small (comes with the pack)"
 
 

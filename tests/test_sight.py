@@ -3,12 +3,10 @@
 import pytest
 import torch
 import trimesh
+from meshes import needs_warp
 
 from pipeline.mesh.query.sight import first_faces, views_by_depth, views_by_rays
 from pipeline.mesh.query.surface import Surface
-from pipeline.warp import unavailable_reason
-
-with_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=unavailable_reason())
 
 
 def ball(subdivisions=3, radius=1.0):
@@ -16,7 +14,7 @@ def ball(subdivisions=3, radius=1.0):
     return torch.from_numpy(made.vertices).float(), torch.from_numpy(made.faces).int()
 
 
-@with_warp
+@needs_warp
 @pytest.mark.parametrize("seed", range(3))
 def test_depth_buffers_find_what_rays_find(seed):
     random = torch.Generator().manual_seed(seed)
@@ -36,7 +34,7 @@ def test_depth_buffers_find_what_rays_find(seed):
 
 
 @pytest.mark.parametrize(
-    "views", [pytest.param(views_by_rays, marks=with_warp, id="rays"), pytest.param(views_by_depth, id="depth")]
+    "views", [pytest.param(views_by_rays, marks=needs_warp, id="rays"), pytest.param(views_by_depth, id="depth")]
 )
 def test_a_ball_is_seen_from_its_front_and_what_is_inside_not_at_all(views):
     vertices, faces = ball()
