@@ -31,7 +31,7 @@ def host(tmp_path_factory):
 def ran(host):
     """The shipped graph of all stages, with few steps and small results; the structure as it is."""
     warp = not unavailable_reason()
-    small = {"n13_faces": 4000, "n13_lods": "2000", "n14_texture_size": 128, "n14_normal_map": warp, "n20_size": 64}
+    small = {"n13_faces": 4000, "n13_lods": "2000", "n14_texture_size": 256, "n14_normal_map": warp, "n20_size": 64}
     loaded = graph("all_stages", n9_sampler=["8", 0], n10_sampler=["8", 0], n14_occlusion=warp, n20_frames=2, **small)
     loaded["8"] = {"class_type": "T2SamplerSettings", "inputs": {"steps": 2, "guidance": 1.0}}
     if not warp:
@@ -62,7 +62,7 @@ def test_the_graph_writes_a_textured_glb(host, ran):
     assert relative == "3d/trellis2_00001_.glb" and file.get_source() == str(path) and file.format == "glb"
     (mesh,) = trimesh.load(path, process=False).geometry.values()
     assert 1000 < len(mesh.faces) <= 4000
-    assert mesh.visual.material.baseColorTexture.size == (128, 128)
+    assert mesh.visual.material.baseColorTexture.size == (256, 256)
     level = path.with_name("trellis2_00001_LOD1.glb")
     assert level.exists() and [each["filename"] for each in ran.ui["15"]["3d"]] == [level.name, path.name]
 
@@ -92,9 +92,9 @@ def test_nodes_tell_what_they_made(ran):
 
 def test_images_are_as_comfyui_has_them(ran):
     base_color, packed, alpha, normal = (ran.values["14"][slot][0] for slot in range(1, 5))
-    for image, shape in ((base_color, (1, 128, 128, 3)), (packed, (1, 128, 128, 3)), (alpha, (1, 128, 128))):
+    for image, shape in ((base_color, (1, 256, 256, 3)), (packed, (1, 256, 256, 3)), (alpha, (1, 256, 256))):
         assert image.shape == shape and image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
-    assert base_color.std() > 0.05 and normal.shape == (1, 128, 128, 3)
+    assert base_color.std() > 0.05 and normal.shape == (1, 256, 256, 3)
     cut, mask = (ran.values["3"][slot][0] for slot in range(2))
     assert cut.shape[1] == cut.shape[2] and mask.shape == cut.shape[:3] and 0.1 < mask.mean() < 0.9
     assert (cut[mask == 0] == 0).all()
@@ -131,7 +131,7 @@ def test_previews_show_the_shape_while_it_forms(ran):
 
 
 def test_a_node_that_expands_gives_the_file_and_moves_one_bar(host):
-    loaded = graph("image_to_glb", n2_faces=3000, n2_texture_size=64, n2_filename_prefix="whole/it")
+    loaded = graph("image_to_glb", n2_faces=3000, n2_texture_size=256, n2_filename_prefix="whole/it")
     ran = host.run(loaded)
     (file,), (relative,) = ran.values["2"]
     assert relative == "whole/it_00001_.glb" and file.get_source() == str(host.base / "output" / relative)
@@ -288,11 +288,11 @@ def test_a_mesh_goes_to_comfyui_and_back(host, made):
 def test_uvs_and_textures_go_along(host, made):
     (core,) = host.call("T2MeshToCore", mesh=made["textured"])
     level = made["textured"].levels[0]
-    assert torch.equal(core.uvs[0], level.uvs) and core.texture.shape == (1, 128, 128, 3)
-    assert core.metallic_roughness.shape == (1, 128, 128, 3) and core.normals.shape == core.vertices.shape
+    assert torch.equal(core.uvs[0], level.uvs) and core.texture.shape == (1, 256, 256, 3)
+    assert core.metallic_roughness.shape == (1, 256, 256, 3) and core.normals.shape == core.vertices.shape
     assert unavailable_reason() or (core.tangents.shape == (1, len(level.uvs), 4) and core.occlusion_in_mr)
     (mesh,) = host.call("T2MeshFromCore", core_mesh=core)
-    textured = host.call("T2BakeTexture", mesh=mesh, voxels=made["voxels"], texture_size=64, keep_uvs=True)[0]
+    textured = host.call("T2BakeTexture", mesh=mesh, voxels=made["voxels"], texture_size=256, keep_uvs=True)[0]
     assert torch.equal(textured.levels[0].uvs, level.uvs)
 
 
