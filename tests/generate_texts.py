@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from host_stub import PACK, ROOT, WIDGETS, declared, stubbed_nodes
+from host_stub import PACK, ROOT, WIDGETS, declared, pack, stubbed_nodes
 
 # Tooltips that are made at run time. A locale's text would hide them, and their row on a help page is written by hand.
 AT_RUN_TIME = {"checkpoint"}
@@ -195,13 +195,15 @@ def _number(value: float) -> str:
 
 def options_page(text: str) -> str:
     """docs/options.md with a table for every command of `python -m pipeline`."""
-    for name, parser in _commands().items():
+    for name, parser in commands().items():
         rows = [_option_row(action) for action in parser._actions if action.dest != "help"]
         text = with_table(text, f"## {name}", ["| option | meaning |", "|---|---|", *rows])
     return text
 
 
-def _commands() -> dict[str, argparse.ArgumentParser]:
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Name of a command of `python -m pipeline` -> its parser."""
+    pack()
     parser = import_module(f"{PACK}.pipeline.__main__")._parser()
     return next(action for action in parser._actions if isinstance(action.choices, dict)).choices
 
