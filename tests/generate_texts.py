@@ -1,8 +1,9 @@
 """Writes every text that is derived from the nodes' schemas and the command line's parser.
 
 `python tests/generate_texts.py` writes tests/interface.json, locales/en/nodeDefs.json, the tables of the help pages in
-web/docs (the Chinese ones take their words from locales/zh/nodeDefs.json) and the tables of docs/options.md. What
-stands around a table is written by hand and stays. tests/test_texts.py fails while a file differs from this.
+web/docs (the Chinese ones take their words from locales/zh/nodeDefs.json), those of docs/options.md, and those of
+docs/performance.md from benchmarks/history.jsonl. What stands around a table is written by hand and stays.
+tests/test_texts.py fails while a file differs from this.
 """
 
 import argparse
@@ -80,6 +81,8 @@ def generated() -> dict[Path, str]:
             files[path] = help_page(path, node, texts.get(node_id, english[node_id]), WORDS[language])
     path = ROOT / "docs" / "options.md"
     files[path] = options_page(path.read_text(encoding="utf-8"))
+    path = ROOT / "docs" / "performance.md"
+    files[path] = performance_page(path.read_text(encoding="utf-8"))
     return files
 
 
@@ -210,11 +213,23 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 def _option_row(action: argparse.Action) -> str:
     choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
-    value = action.metavar or choices
+    value = str(action.metavar or choices)
     several = {"+": f"{value} [{value} ...]", "*": f"[{value} ...]", "?": f"[{value}]", 0: ""}
-    value = several.get(action.nargs, value)
+    if action.nargs is not None:
+        value = several.get(action.nargs, value)
     written = " ".join(filter(None, [", ".join(action.option_strings), value]))
     return f"| `{written.replace('|', chr(92) + '|')}` | {_cell((action.help or '') % vars(action))} |"
+
+
+def performance_page(text: str) -> str:
+    """docs/performance.md with the tables that `python -m pipeline bench-tables` prints."""
+    pack()
+    history = import_module(f"{PACK}.pipeline.bench_history")
+    for kind, tables in history.tables(history.read(history.HISTORY)).items():
+        start = f"<!-- bench-tables: {kind} -->"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}\n\n{tables}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    return text
 
 
 def main() -> None:
