@@ -1,4 +1,4 @@
-"""The command line: python -m pipeline generate | inspect | bench | bench-mesh."""
+"""The command line: python -m pipeline generate | inspect | bench | bench-mesh | bench-tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import __version__, bench, bench_mesh, stages
+from . import __version__, bench, bench_history, bench_mesh, stages
 from .console import Bars, Written, patient_console
 from .errors import PipelineError, SettingsError
 from .export import AlphaMode, level_path
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pipeline", description="A picture to a textured GLB with TRELLIS.2.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="generate | inspect | bench | bench-mesh")
+    commands = parser.add_subparsers(required=True, metavar="generate | inspect | bench | bench-mesh | bench-tables")
 
     make = commands.add_parser("generate", help="make a GLB from a picture")
     make.set_defaults(run=generate)
@@ -178,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.set_defaults(
         run=lambda options: bench.run(
-            choose_device(options.device), options.full_size, options.memory_limit, options.report
+            choose_device(options.device),
+            options.full_size,
+            options.memory_limit,
+            *(options.report, options.history, options.reference),
         )
     )
     measure.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
@@ -189,6 +192,13 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device"
     )
     measure.add_argument("--report", type=Path, metavar="OUT.json", help="write the numbers as JSON too")
+    measure.add_argument("--history", type=Path, metavar="FILE", help="append the numbers as JSON lines")
+    measure.add_argument(
+        "--reference",
+        type=Path,
+        metavar="PATH",
+        help="a clone of github.com/microsoft/TRELLIS.2 with its packages installed, to be measured beside",
+    )
 
     finish = commands.add_parser(
         "bench-mesh", help="seconds, peak memory and quality of the post-processing, on procedural meshes"
@@ -203,13 +213,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     finish.add_argument("--yardsticks", action="store_true", help="also fast-simplification and xatlas")
     finish.add_argument("--report", type=Path, metavar="OUT.json", help="write the numbers as JSON too")
+    finish.add_argument("--history", type=Path, metavar="FILE", help="append the numbers as JSON lines")
+
+    tables = commands.add_parser("bench-tables", help="print a history of measurements as Markdown tables")
+    tables.set_defaults(run=print_tables)
+    tables.add_argument(
+        "history",
+        type=Path,
+        nargs="?",
+        default=bench_history.HISTORY,
+        metavar="FILE",
+        help="default: benchmarks/history.jsonl of this repository",
+    )
     return parser
+
+
+def print_tables(options: argparse.Namespace) -> int:
+    """The command `bench-tables`."""
+    print(bench_history.markdown(bench_history.read(options.history)))
+    return 0
 
 
 def measure_meshes(options: argparse.Namespace) -> int:
     """The command `bench-mesh`."""
     runtime = Runtime(choose_device(options.device), stages.table())
-    return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report)
+    return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report, options.history)
 
 
 def inspect(options: argparse.Namespace) -> int:
