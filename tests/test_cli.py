@@ -18,7 +18,9 @@ import trimesh
 from PIL import Image
 from safetensors import safe_open
 
-import pipeline.__main__ as command_line
+from pipeline.cli import generate as command
+from pipeline.cli.main import parser
+from pipeline.cli.options import pictures
 from pipeline.console import Bars
 from pipeline.export.files import writing
 from pipeline.runtime import Step
@@ -166,11 +168,10 @@ def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkey
 
 def test_how_pictures_are_prepared(tmp_path, monkeypatch):
     """--background and --reduce-first reach the pictures."""
-    from pipeline.__main__ import _parser, _pictures
     from pipeline.errors import ImageError
 
     def prepared(*options):
-        return _pictures(_parser().parse_args(["generate", str(tmp_path / "x.png"), *options]))[0]
+        return pictures(parser().parse_args(["generate", str(tmp_path / "x.png"), *options]))[0]
 
     photo = Image.new("RGB", (2048, 512), (220, 225, 230))
     photo.paste((200, 30, 30), (100, 100, 300, 300))
@@ -251,7 +252,7 @@ def test_an_output_that_cannot_be_written_does_not_cost_the_others(run, picture,
         with writing(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command_line, "save_state", refuse)
+    monkeypatch.setattr(command, "save_state", refuse)
     outputs = [tmp_path / name for name in ("x.glb", "x.json")]
     options = (
         "--checkpoint",
@@ -338,7 +339,7 @@ def test_an_interruption_is_not_forgotten(run, monkeypatch, swallowed):
         return 0
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command_line, "generate", work)
+    monkeypatch.setattr(command, "run", work)
     assert run("generate", "x.png") == (143, "", "interrupted\n")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -368,7 +369,7 @@ class Console(io.TextIOWrapper):
 def test_a_console_that_cannot_show_a_letter(run, monkeypatch, encoding):
     bytes_written = io.BytesIO()
     console = Console(bytes_written, encoding=encoding)
-    monkeypatch.setattr(command_line, "generate", lambda options: print("火箭.glb é") or 0)
+    monkeypatch.setattr(command, "run", lambda options: print("火箭.glb é") or 0)
     with redirect_stdout(console):
         assert run("generate", "x.png")[0] == 0
     shown = {"utf-8": "火箭.glb é", "cp1252": "\\u706b\\u7bad.glb é", "ascii": "\\u706b\\u7bad.glb \\xe9"}[encoding]
