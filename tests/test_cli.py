@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from safetensors import safe_open
 from pipeline.cli import generate as command
 from pipeline.cli.main import parser
 from pipeline.cli.options import pictures
+from pipeline.cli.samplers import samplers
 from pipeline.console import Bars
 from pipeline.export.files import writing
 from pipeline.runtime import Step
+from pipeline.weights import open_checkpoint
 
 EXACT = ("structure_coords", "shape_slat.coords", "voxel.coords", "faces")
 # fp32 on the same CPU family; the golden voxel attributes are stored in fp16
@@ -154,6 +157,9 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--lods", "9", "--output", "a.glb", "--report", "a_LOD1.glb"), "--report and a level of --lods both name"),
         (("--output", "x" * 256 + ".glb"), ".glb cannot be written: File name too long"),
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
+        (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
+        (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
+        (("--texture-guidance", "nan"), "--texture-...: A sampler's numbers must be finite"),
         (("--backend", "unwrap"), "takes OP=NAME"),
         (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles"),
     ],
@@ -164,6 +170,37 @@ def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkey
     code, _, err = run("generate", picture, *(("--output", glb) if "--output" not in options else ()), *options)
     assert code == 1 and err.startswith("error: ") and message in err
     assert "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+def test_sampler_settings_reach_their_stage(monkeypatch, checkpoint):
+    """Only what was given changes; a stage without options keeps the checkpoint's sampler, by None."""
+    spec = open_checkpoint(checkpoint).spec
+    given = ("--shape-steps", "3", "--shape-interval", "0.2", "0.8", "--texture-rescale-t", "2")
+    found = samplers(parser().parse_args(["generate", "x.png", *given]), spec)
+    assert found.structure is None
+    assert found.shape == replace(spec.shape_sampler, steps=3, interval=(0.2, 0.8))
+    assert found.texture == replace(spec.texture_sampler, rescale_t=2.0)
+    every = samplers(parser().parse_args(["generate", "x.png", "--solver", "heun"]), spec)
+    assert every.structure == replace(spec.structure_sampler, solver="heun") and every.texture.solver == "heun"
+
+
+def test_sampler_settings_change_the_result(run, picture, checkpoint, tmp_path):
+    """Steps are counted in the report; a solver of two passes gives another structure latent, the same kind of file."""
+    states = []
+    for name, options in (("a", ("--structure-steps", 2)), ("b", ("--structure-steps", 2, "--solver", "heun"))):
+        state = tmp_path / f"{name}.safetensors"
+        kind = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only")
+        code, _, err = run("generate", picture, *kind, *options, "--save-state", state)
+        assert code == 0, err
+        states.append(state_of(state))
+    (one, first), (other, second) = states
+    assert json.loads(first["samplers"])["structure"]["steps"] == 2 and set(json.loads(first["samplers"])) == {
+        "structure"
+    }
+    assert json.loads(second["samplers"])["shape"]["solver"] == "heun"
+    assert one["shape_slat.feats"].shape != other["shape_slat.feats"].shape or not torch.equal(
+        one["shape_slat.feats"], other["shape_slat.feats"]
+    )
 
 
 def test_how_pictures_are_prepared(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from .options import (
     backend_choices,
     pictures,
 )
+from .samplers import add_samplers, samplers
 
 HELP = "make a GLB from a picture"
 
@@ -72,6 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_backend(parser)
+    add_samplers(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     backends = stages.table(backend_choices(options))
     checkpoint = _checkpoint(options)
     chosen = asked or checkpoint.own_route
+    sampling = samplers(options, checkpoint.spec)
     stages.preflight(
         *(checkpoint, chosen, export if output else None),
         texture=not options.geometry_only,
@@ -100,9 +104,10 @@ def run(options: argparse.Namespace) -> int:
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, dtype, bars)
         made = stages.generate(
-            runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens
+            runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
         settings = _settings(options, checkpoint, chosen, made)
+        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()
         report = {**settings, **facts, **_circumstances(runtime, dtype, time.perf_counter() - start)}
