@@ -112,7 +112,7 @@ def test_the_numbers_of_a_config_count():
     """Where faces may hardly turn, or stars not grow, less can be collapsed."""
     mesh = Mesh(*sphere())
     for config in (CollapseConfig(max_normal_change_cos=0.999), CollapseConfig(largest_star=10)):
-        assert len(reduced(mesh, 20, quiet, config).faces) > 100 > len(reduced(mesh, 20, quiet).faces)
+        assert len(reduced(mesh, 20, quiet, config=config).faces) > 100 > len(reduced(mesh, 20, quiet).faces)
 
 
 def test_a_torus_keeps_its_hole():

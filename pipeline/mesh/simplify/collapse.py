@@ -12,6 +12,7 @@ from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.half_edges import grouped
 from ..topology.steady import steady_sum
+from .bounded import check_max_error, within
 
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 
@@ -44,6 +45,9 @@ class CollapseConfig:
     least_part: float = 0.02
     # Costs up to so many times the last round's limit are examined in full.
     examined: float = 8.0
+    # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
+    # distance is about twice that.
+    first_bound: float = 0.5
 
 
 # what kernels take of it
@@ -58,8 +62,14 @@ _WEIGHTS = (
 )
 
 
-def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: CollapseConfig = CollapseConfig()) -> Mesh:
-    """Quadric edge collapse to `target` faces.
+def collapse(
+    mesh: Mesh,
+    target: int,
+    tick: Callable[[], None],
+    max_error: float | None = None,
+    config: CollapseConfig = CollapseConfig(),
+) -> Mesh:
+    """Quadric edge collapse to `target` faces, or to as few as an error bound allows.
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
     priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
@@ -70,6 +80,8 @@ def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: Collapse
     Args:
         mesh: of any scale; need not be manifold.
         tick: called once a round; may raise to stop.
+        max_error: in the mesh's units: how far the surfaces may lie apart, both ways (see bounded.deviation). The
+            collapse stops where the quadrics pass it; what then is measured decides.
 
     Returns:
         the mesh, float32 and int32, without unused vertices, on the input's device. It has `target` faces or one less
@@ -77,15 +89,20 @@ def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: Collapse
         above: a closed part keeps at least four faces. A target of at least the mesh's faces returns the mesh itself.
 
     Raises:
-        SettingsError: a target below 1.
+        SettingsError: a target below 1, or a max_error that is not above 0.
     """
     if target < 1:
         raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
+    check_max_error(max_error)
     if target >= len(mesh.faces):
         return mesh
-    reduced = _Reduction(mesh.vertices, mesh.faces, config)
-    reduced.reduce(target, tick)
-    return Mesh.known(*reduced.result(), kernels=mesh.kernels)
+
+    def reduce(bound: float) -> Mesh:
+        reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
+        reduced.reduce(target, tick)
+        return Mesh.known(*reduced.result(), kernels=mesh.kernels)
+
+    return reduce(math.inf) if max_error is None else within(mesh, max_error, reduce, config.first_bound * max_error)
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ class _Reduction:
     """A mesh under reduction. Positions are scaled by a power of two to about the unit box and else kept as they are;
     kernels look at differences only."""
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig) -> None:
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig, bound: float) -> None:
         from ...warp.launch import launch_parallel
         from . import collapse_kernels
 
@@ -113,6 +130,7 @@ class _Reduction:
         self._device = vertices.device
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
         self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
+        self._weights.largest_mean_square = min((bound * self._scale) ** 2, 1e300)
         self._points = vertices.float() * self._scale  # [V, 3]
         self._faces = faces.to(torch.int32, copy=True).reshape(-1)  # [3 F]
         self._limit = torch.full((1,), math.inf, device=self._device)  # of the costs of the last round

@@ -35,6 +35,7 @@ class Weights:
     largest_star: wp.int32
     max_normal_change_cos: wp.float32
     sliver: wp.float32
+    largest_mean_square: wp.float64
 
 
 @wp.func
@@ -321,7 +322,10 @@ def find_costs(
         bridges = fixed_a and fixed_b and edge == OWNER + 2
         large = offsets[a + 1] - offsets[a] + offsets[b + 1] - offsets[b] > weights.largest_star
         if not bridges and not large:
-            at, price, _ = place(weights, points[a], points[b], quadrics[a], quadrics[b], fixed_a, fixed_b)
+            at, price, merged = place(weights, points[a], points[b], quadrics[a], quadrics[b], fixed_a, fixed_b)
+            weight = wp.float64(merged[0]) + wp.float64(merged[3]) + wp.float64(merged[5])
+            if wp.float64(merged[9]) > weights.largest_mean_square * weight:
+                price = wp.inf
             if price > limit[0] or (
                 keeps_topology(a, b, faces, offsets, star, edges)
                 and keeps_shape(weights, a, b, at, points, faces, offsets, star)
