@@ -40,11 +40,11 @@ class CollapseConfig:
     # Shape (1 for an equilateral triangle, 0 for a line) below which no face may become worse than those before it.
     sliver: float = 0.01
     # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
-    bridge_cost: float = 1.0
+    bridge_cost: float = 0.3
     # which cuts a handle or a rod through (not one that closes a tunnel),
     cut_cost: float = 4.0
     # and that of the last tetrahedron or face of a component, which then is gone.
-    vanish_cost: float = 30.0
+    vanish_cost: float = 100.0
     # Independent sets that are drawn from the costs of one round, before all edges are priced again.
     passes: int = 4
     # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
@@ -145,6 +145,7 @@ class _Reduction:
         self._faces = faces.to(torch.int32, copy=True).reshape(-1)  # [3 F]
         self._limit = torch.full((1,), math.inf, device=self._device)  # of the costs of the last round
         self._heir = torch.arange(len(self._points), dtype=torch.int32, device=self._device)
+        self._keeps_shape = True  # until nothing else can be collapsed
         self._quadrics = None  # [V, 10]
         self._rename(None)
         self._pack()
@@ -168,7 +169,9 @@ class _Reduction:
                 if total == 0:  # the last component would go
                     break
             if total == 0 and not self._limit.isfinite():
-                break
+                if not self._keeps_shape:
+                    break
+                self._keeps_shape, self._weights.max_normal_change_cos, self._weights.sliver = False, -1.0, 0.0
             if total == 0:  # all that is cheap must stay: look at everything
                 self._limit.fill_(math.inf)
                 continue
@@ -178,7 +181,7 @@ class _Reduction:
             arrays = faces, removed, changed, stars.feature, self._points, self._quadrics, self._heir
             self._launch(self._kernels.merge_ends, len(removed), self._weights, *arrays)
             del stars, costs, removed, changed
-            self._rename(self._count - total)
+            self._rename(None if changes else self._count - total)
 
     @property
     def _count(self) -> int:
@@ -220,8 +223,8 @@ class _Reduction:
         return costs
 
     def _choose(self, stars: _Stars, costs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[3 F] uint8: how many faces go with the half-edge's edge if it is collapsed in this round, else 0; [3 F] uint8
-        what that does to the topology (see link_kernels.classify), 0 for nothing."""
+        """[3 F] uint8: how many faces go with the half-edge's edge if it is collapsed in this round, else 0; and
+        [3 F] uint8: what that does to the topology (see link_kernels.classify), 0 for nothing."""
         kernels, corners, vertices = self._kernels, len(costs), len(self._points)
         removed = torch.zeros(corners, dtype=torch.uint8, device=self._device)
         changed = torch.zeros_like(removed)

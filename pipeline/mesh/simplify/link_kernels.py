@@ -116,19 +116,22 @@ def parted_by(
 
 
 @wp.func
-def boundary_only(
+def ends_at_boundary(
     v: wp.int32,
+    other: wp.int32,
     faces: wp.array[wp.int32],
     offsets: wp.array[wp.int32],
     star: wp.array[wp.int32],
     edges: wp.array[wp.uint8],
 ):
-    """Whether no edge of a vertex has more than two faces."""
+    """Whether a walk round v from its edge to another vertex passes faces until it ends at a boundary, and no edge of v
+    has more than two."""
+    passed, end = walk(v, other, other, -1, faces, offsets, star, faces)
     most = int(0)
     for i in range(offsets[v], offsets[v + 1]):
         most = wp.max(most, int(edges[star[i]]) & USES)
         most = wp.max(most, int(edges[previous_half_edge(star[i])]) & USES)
-    return most <= 2
+    return passed > 0 and end != other and most <= 2
 
 
 @wp.func
@@ -182,8 +185,7 @@ def classify(
         meets_w = bool(False)
         across_u = bool(False)
         across_w = bool(False)
-        closes_u = bool(False)
-        closes_w = bool(False)
+        closes = bool(False)
         for j in range(offsets[b], offsets[b + 1]):
             d = star[j]
             s = faces[next_half_edge(d)]
@@ -206,15 +208,13 @@ def classify(
                     return 0, -1
                 meets_u = meets_u or has_u
                 meets_w = meets_w or has_w
-                closes_u = closes_u or (t == u and (int(edges[previous_half_edge(d)]) & USES) == 1)
-                closes_w = closes_w or (s == w and (int(edges[d]) & USES) == 1)
-        closes_u = closes_u and uses == 1 and (int(edges[c]) & USES) == 1
-        closes_w = closes_w and uses == 1 and (int(edges[previous_half_edge(c)]) & USES) == 1
-        if meets_u and not across_u and not closes_u:
+                closes = closes or (s == w and (int(edges[d]) & USES) == 1)
+        closes = closes and uses == 1 and (int(edges[previous_half_edge(c)]) & USES) == 1
+        if meets_u and not across_u:
             if third >= 0 and third != u:
                 return 0, -1
             third = u
-        if meets_w and not across_w and not closes_w:
+        if meets_w and not across_w and not closes:
             if third >= 0 and third != w:
                 return 0, -1
             third = w
@@ -231,7 +231,7 @@ def classify(
     if not stays and star_size(b, offsets) <= star_size(a, offsets):
         return 0, -1
     if uses == 2 and feature[a] != wp.uint8(0) and feature[b] != wp.uint8(0):
-        if boundary_only(a, faces, offsets, star, edges) and boundary_only(b, faces, offsets, star, edges):
+        if ends_at_boundary(a, b, faces, offsets, star, edges) and ends_at_boundary(b, a, faces, offsets, star, edges):
             return BRIDGE, -1
         return 0, -1
     return PLAIN, -1
