@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..export import Geometry, Material, write_glb, write_levels
+from ..export import Geometry, Material, Scene, write, write_levels
 from ..mesh.repair.repair import vertex_normals
 from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
@@ -46,12 +46,12 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
+        scene = Scene(tuple(levels), material, extras, name)
         if settings.lods_in_one_file:
-            paths = [path]
-            write_glb(path, levels, material, extras, name)
+            paths = write(path, scene)[:1]
         else:
             own = [{**extras, "vertices": len(level.vertices), "faces": len(level.faces)} for level in levels[1:]]
-            paths = write_levels(path, levels, material, [extras, *own], name)
+            paths = write_levels(path, scene, [extras, *own])
         runtime.step("export", 1, 1)
     return paths
 

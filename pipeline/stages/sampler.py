@@ -10,7 +10,7 @@ import torch
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
 from ..runtime import Runtime
-from ..sampling import Spread, euler, guided, packed_spread
+from ..sampling import Spread, guided, packed_spread, solver
 from ..sparse import SparseTensor, Voxels
 from ..spec import SamplerSettings
 
@@ -55,7 +55,7 @@ def run_sampler(
     def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
         return nothing(x, at(t))
 
-    steps = euler(guided(conditional, unconditional, settings, spread), noise, settings)
+    steps = solver(settings.solver)(guided(conditional, unconditional, settings, spread), noise, settings)
     for done, sample in enumerate(steps, 1):
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
     runtime.check_finite(f"{stage} latent", sample.x)
