@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from . import __version__, bench, bench_mesh, stages
+from .budget import bound
 from .console import Bars, Written, patient_console
 from .errors import PipelineError, SettingsError
 from .export import AlphaMode, level_path
@@ -164,6 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--single-sided", action="store_true", help="let viewers hide back faces")
     make.add_argument(
+        "--memory-limit",
+        type=_gigabytes,
+        metavar="GB",
+        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
+        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+    )
+    make.add_argument(
         "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
     )
 
@@ -227,6 +235,14 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _gigabytes(text: str) -> int:
+    """GB -> bytes."""
+    size = float(text)
+    if not 0 < size < 1e6:  # NaN too
+        raise argparse.ArgumentTypeError("must be a number of GB above 0")
+    return round(size * 1e9)
+
+
 def generate(options: argparse.Namespace) -> int:
     """The command `generate`."""
     start = time.perf_counter()
@@ -245,6 +261,8 @@ def generate(options: argparse.Namespace) -> int:
         options.lods_in_one_file,
     )
     device = choose_device(options.device)
+    if options.memory_limit:
+        bound(device, options.memory_limit)
     dtype = choose_dtype(device) if options.dtype == "auto" else _DTYPES[options.dtype]
     chosen_route = route(options.type) if options.type else None
     backends = stages.table(_choices(options.backend))
@@ -272,7 +290,7 @@ def generate(options: argparse.Namespace) -> int:
     models.fetch(chosen_route.roles(not options.geometry_only))
 
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
         made = stages.generate(
             runtime, models, images, chosen_route, options.seed, not options.geometry_only, options.max_tokens
         )
@@ -320,6 +338,9 @@ def generate(options: argparse.Namespace) -> int:
                     temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 written.paths.append(options.report)
         print(bench.stage_table(runtime.records))
+        for record in runtime.records:
+            if record.notes:
+                print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
         _print_result(report, written.paths)
     return 1 if written.errors else 0
 

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import nn
 
 from . import stages
+from .budget import bound
 from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
 from .models import build
@@ -91,8 +92,7 @@ def run(device: torch.device, full: bool, memory_limit: float | None = None, rep
     if memory_limit:
         if device.type != "cuda":
             raise SettingsError(f"A memory limit can be set for CUDA devices only, not for {device.type}.")
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_limit * 1e9 / total), device.index or 0)
+        bound(device, round(memory_limit * 1e9))
     if report:
         check_writable(report)
     size = full_size() if full else small_size()
@@ -101,7 +101,8 @@ def run(device: torch.device, full: bool, memory_limit: float | None = None, rep
     title = f"{'Released' if full else 'Small'} sizes, random weights; {where}{limit}"
     title += f", torch {torch.__version__}, {date.today()}"
     print(title)
-    runtime = Runtime(device, stages.table(), choose_dtype(device))
+    limit_bytes = round(memory_limit * 1e9) if memory_limit else None
+    runtime = Runtime(device, stages.table(), choose_dtype(device), memory_limit=limit_bytes)
     parts = []
     print("\n| network | size | seconds | peak memory |\n|---|---|---|---|")
     models = _RandomModels(size.models)
@@ -280,7 +281,12 @@ def _decoding(runtime: Runtime, voxels: Voxels, subdivisions, decoder: nn.Module
 
     def call() -> object:  # making the neighbour maps is part of the work: give every call voxels without them
         fresh = Voxels(voxels.coords, voxels.lengths)
-        return decoder(SparseTensor(fresh, latent), [_uncached(one) for one in subdivisions], runtime.backends)
+        return decoder(
+            SparseTensor(fresh, latent),
+            [_uncached(one) for one in subdivisions],
+            runtime.backends,
+            budget=runtime.budget(),
+        )
 
     return call
 
