@@ -14,6 +14,7 @@ HEIGHT = {
     "temporary": 0,
     "spec": 1,
     "backends": 1,
+    "budget": 1,
     "sampling": 2,
     "warp": 2,
     "runtime": 3,

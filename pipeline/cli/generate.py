@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from .. import __version__, bench, stages
+from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
 from ..export import level_path
@@ -29,6 +30,7 @@ from .options import (
     add_device,
     add_dtype,
     add_image_encoder,
+    add_memory_limit,
     add_pictures,
     add_report,
     add_seed,
@@ -73,6 +75,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_memory_limit(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -82,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     output = _outputs(options)
     export = export_settings(options)
     device = choose_device(options.device)
+    if options.memory_limit:
+        bound(device, options.memory_limit)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
@@ -102,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
@@ -118,6 +123,9 @@ def run(options: argparse.Namespace) -> int:
                     temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 written.paths.append(options.report)
         print(bench.stage_table(runtime.records))
+        for record in runtime.records:
+            if record.notes:
+                print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
         _print_result(report, written.paths)
     return 1 if written.errors else 0
 

@@ -34,7 +34,9 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
         fields, subdivisions = decoder(
-            shape.sparse, None, runtime.backends, lambda level: runtime.step("decode shape", level, decoder.levels + 1)
+            *(shape.sparse, None, runtime.backends),
+            lambda level: runtime.step("decode shape", level, decoder.levels + 1),
+            runtime.budget(),
         )
         if len(fields.voxels) == 0:
             raise EmptyResultError("The shape decodes to nothing. Try another seed.")
@@ -85,6 +87,7 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
             subdivisions,
             runtime.backends,
             lambda level: runtime.step("decode texture", level, decoder.levels + 1),
+            runtime.budget(),
         )
         runtime.check_finite("decoded texture", fields.feats)
         origin = Origin(recipe=texture.origin.recipe, told=texture.origin.told)

@@ -93,7 +93,7 @@ def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_token
         def on_level(level: int) -> None:
             runtime.step("upsample", level, decoder.levels)
 
-        fine = decoder.upsample(latent, decoder.levels, runtime.backends, on_level)
+        fine = decoder.upsample(latent, decoder.levels, runtime.backends, on_level, runtime.budget())
         if len(fine) == 0:
             raise EmptyResultError("The coarse shape decodes to nothing. Try another seed.")
         smallest, grid = models.config(one_pass.model)["args"]["resolution"], grid_size(models, one_pass)
