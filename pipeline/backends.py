@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
+from types import MappingProxyType
 
 import torch
 
@@ -93,8 +94,8 @@ class Backends:
 
     def __init__(self, operations: Iterable[Operation], choices: Mapping[str, str] | None = None) -> None:
         """`choices` maps an operation to the row it must use; without one the first usable row is taken."""
-        self.operations = {operation.name: operation for operation in operations}
-        self.choices = dict(choices or {})
+        self.operations: Mapping[str, Operation] = {operation.name: operation for operation in operations}
+        self.choices: Mapping[str, str] = dict(choices or {})
         self.used: dict[str, str] = {}  # op -> name of the row that ran last
         self._verdicts: dict[tuple[str, str, str], str] = {}  # (op, row, device type) -> what _verdict says
         for op, name in self.choices.items():
@@ -183,6 +184,22 @@ class Backends:
         if key not in self._verdicts:  # a network asks some hundred times a pass, and operations are dear to hash
             self._verdicts[key] = _verdict(replace(self.operations[op], rows=()), row, device.type)
         return self._verdicts[key]
+
+
+class References(Backends):
+    """The reference of every operation, and no record of what ran: nothing in it changes, so that it can be a default
+    argument."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        super().__init__(operations)
+        self.operations, self.choices = MappingProxyType(self.operations), MappingProxyType(self.choices)
+        self.used = MappingProxyType({})  # type: ignore[assignment]  # so that a record would fail
+
+    def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
+        """The reference. Raises BackendError for an operation without one, and if another row is named."""
+        if name not in (None, PLAIN):
+            raise BackendError(f"Only the references of a table are here, not {name!r} of {op!r}.")
+        return self._row(op, PLAIN).function
 
 
 @cache

@@ -13,7 +13,7 @@ from ..pipeline.errors import CheckpointError, SettingsError
 from ..pipeline.spec import PipelineType
 from ..pipeline.weights import Checkpoint
 from . import node_classes
-from .finish import filename_prefix_input
+from .export import filename_prefix_input
 from .host import folders, output
 from .host.run import explained
 from .loading import checkpoint_input
