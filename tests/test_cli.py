@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import needs_warp
 from PIL import Image
 from safetensors import safe_open
 
@@ -52,6 +53,7 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
     assert json.loads(settings["resolution"]) == int(facts["resolution"])
 
 
+@needs_warp
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
     glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
@@ -74,15 +76,6 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     for name in names:  # the table a user sees
         assert re.search(rf"^\| {name} \| [\d.]+ \| [\d.]+ \| [\d.]+ GB \|$", out, re.MULTILINE), name
     assert f"{facts['faces']:,} faces" in out and str(glb) in out
-
-
-def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
-    glb = tmp_path / "rocket.glb"
-    options = ("--output", glb, "--texture-size", 1024, "--faces", 10_000, "--backend", "unwrap=triangles")
-    code, out, err = run("generate", root / "assets" / "rocket.png", *options)
-    assert code == 0, err
-    (mesh,) = trimesh.load(glb, process=False).geometry.values()
-    assert len(mesh.vertices) == 3 * len(mesh.faces) and "Unwrapped triangle by triangle" in out
 
 
 def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
