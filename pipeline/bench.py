@@ -20,6 +20,7 @@ from PIL import Image
 from . import bench_history, stages
 from .bench_networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
 from .bench_reference import Reference
+from .budget import bound
 from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
@@ -47,8 +48,7 @@ def run(
     if memory_limit:
         if device.type != "cuda":
             raise SettingsError(f"A memory limit can be set for CUDA devices only, not for {device.type}.")
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_limit * 1e9 / total), device.index or 0)
+        bound(device, round(memory_limit * 1e9))
     for path in filter(None, (report, history)):
         check_writable(path)
     theirs = Reference(reference) if reference else None
@@ -56,7 +56,8 @@ def run(
     facts = bench_history.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
     print(title)
-    runtime = Runtime(device, stages.table(), choose_dtype(device))
+    limit = round(memory_limit * 1e9) if memory_limit else None
+    runtime = Runtime(device, stages.table(), choose_dtype(device), memory_limit=limit)
     head = "| network | size | first call | later calls | peak memory |"
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
     print("|---" * (8 if theirs else 5) + "|")
@@ -124,7 +125,7 @@ def _compared(
     ours = _measure(
         runtime,
         case,
-        lambda: call(models.get(case.role, runtime.device, runtime.dtype), _inputs(case), runtime.backends),
+        lambda: call(models.get(case.role, runtime.device, runtime.dtype), _inputs(case), runtime),
         keep=reference is not None,
     )
     row, made = f"| {case.name} | {case.size} | {ours.cells()} |", [_line(case, "ours", ours)]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backends import Backends
 from .models import build
+from .runtime import Runtime
 from .sparse import SparseTensor, Subdivision, Voxels, subdivide
 from .spec import (
     IMAGE_ENCODER,
@@ -203,9 +203,9 @@ def cases(size: Size, device: torch.device) -> Iterator[Case]:
             yield Case(name, what, role, latent)
 
 
-def call(model: Any, inputs: Inputs, backends: Backends) -> Callable[[], torch.Tensor]:
+def call(model: Any, inputs: Inputs, runtime: Runtime) -> Callable[[], torch.Tensor]:
     """The call to time; it returns the network's output: dense, or features [T', C]."""
-    x, voxels = inputs.x, inputs.voxels
+    x, voxels, backends = inputs.x, inputs.voxels, runtime.backends
     if inputs.tokens is not None:
         context, t = model.context(inputs.tokens), inputs.time
         if voxels is None:
@@ -219,7 +219,8 @@ def call(model: Any, inputs: Inputs, backends: Backends) -> Callable[[], torch.T
 
     def decode() -> torch.Tensor:  # making the neighbour maps is part of the work: give every call voxels without them
         fresh = Voxels(coords, lengths)
-        return model(SparseTensor(fresh, x), [_uncached(one) for one in inputs.subdivisions], backends)[0].feats
+        subdivisions = [_uncached(one) for one in inputs.subdivisions]
+        return model(SparseTensor(fresh, x), subdivisions, backends, budget=runtime.budget())[0].feats
 
     return decode
 

@@ -207,7 +207,7 @@ def options_page(text: str) -> str:
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Name of a command of `python -m pipeline` -> its parser."""
     pack()
-    parser = import_module(f"{PACK}.pipeline.__main__")._parser()
+    parser = import_module(f"{PACK}.pipeline.cli.main").parser()
     return next(action for action in parser._actions if isinstance(action.choices, dict)).choices
 
 
