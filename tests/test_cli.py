@@ -440,36 +440,3 @@ def test_usage(run):
     ):
         assert option in out
     assert code == 0 and "--texture-size" in out
-
-
-def test_bench_settings(run, tmp_path):
-    code, _, err = run("bench", "--device", "cpu", "--memory-limit", 8)
-    assert code == 1 and "for CUDA devices only" in err
-    for option in ("--report", "--history"):
-        code, _, err = run("bench", "--device", "cpu", option, tmp_path / "absent" / "x.json")
-        assert code == 1 and "does not exist" in err
-    code, _, err = run("bench", "--device", "cpu", "--reference", tmp_path)
-    assert code == 1 and "clone of github.com/microsoft/TRELLIS.2" in err
-
-
-def test_bench(run, tmp_path):
-    report = tmp_path / "bench.json"
-    history = tmp_path / "history.jsonl"
-    code, out, err = run("bench", "--device", "cpu", "--report", report, "--history", history)
-    assert code == 0, err
-    numbers = json.loads(report.read_text())
-    assert {row["network"] for row in numbers["networks"]} == {
-        "image encoder",
-        "structure flow, one forward",
-        "structure decoder",
-        "latent flow, one forward",
-        "shape decoder",
-        "texture decoder",
-    }
-    assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
-    assert [row["stage"] for row in numbers["run"]][-1] == "export"
-    assert "| latent flow, one forward | 4,800 tokens |" in out and "from start to end" in out
-    lines = [json.loads(line) for line in history.read_text().splitlines()]
-    assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
-    assert all(line["machine"] and line["when"] and line["torch"] for line in lines)
-    assert all(line["first_seconds"] > 0 for line in lines if line["kind"] == "network")

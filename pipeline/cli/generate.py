@@ -134,7 +134,7 @@ def _checkpoint(options: argparse.Namespace) -> Checkpoint:
     """The checkpoint that was asked for, or the bundled one; says which."""
     if options.checkpoint is None:
         print(
-            f"Using the small checkpoint that comes along: {SMALL_IS}. "
+            f"Using the bundled small checkpoint: {SMALL_IS}. "
             f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)

@@ -26,6 +26,24 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory-limit",
+        type=_gigabytes,
+        metavar="GB",
+        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
+        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    """GB -> bytes."""
+    size = float(text)
+    if not 0 < size < 1e6:  # NaN too
+        raise argparse.ArgumentTypeError("must be a number of GB above 0")
+    return round(size * 1e9)
+
+
 def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
@@ -49,24 +67,6 @@ def add_image_encoder(parser: argparse.ArgumentParser) -> None:
 
 def add_report(parser: argparse.ArgumentParser, what: str = "write the numbers as JSON too") -> None:
     parser.add_argument("--report", type=Path, metavar="OUT.json", help=what)
-
-
-def add_memory_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--memory-limit",
-        type=_gigabytes,
-        metavar="GB",
-        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
-        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
-    )
-
-
-def _gigabytes(text: str) -> int:
-    """GB -> bytes."""
-    size = float(text)
-    if not 0 < size < 1e6:  # NaN too
-        raise argparse.ArgumentTypeError("must be a number of GB above 0")
-    return round(size * 1e9)
 
 
 def add_history(parser: argparse.ArgumentParser) -> None:
