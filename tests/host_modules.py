@@ -118,6 +118,10 @@ def minimum_inference_memory():
     return 1 << 30
 
 
+def extra_reserved_memory():
+    return 400 << 20
+
+
 def free_memory(memory_required, device, keep_loaded=()):
     calls.append(("free_memory", memory_required))
 
@@ -347,7 +351,7 @@ MODULES = [
         *("InterruptProcessingException", "interrupt_current_processing", "throw_exception_if_processing_interrupted"),
         *("get_torch_device", "get_torch_device_name", "intermediate_device", "unet_offload_device", "free_memory"),
         *("get_free_memory", "get_total_memory", "minimum_inference_memory", "load_models_gpu", "unload_all_models"),
-        "soft_empty_cache",
+        *("soft_empty_cache", "extra_reserved_memory"),
     ),
     module("comfy.model_patcher", "ModelPatcher"),
     module("comfy.ops", "CastWeightBiasOp", "cast_bias_weight", "uncast_bias_weight"),

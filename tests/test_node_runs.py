@@ -178,6 +178,9 @@ def test_layers_that_do_not_fit_are_cast_and_give_the_same_bits(host, made):
     finally:
         host_modules.small_card(1.0)
     assert torch.equal(cast.sparse.feats, again.sparse.feats)
+    layers = [layer for patcher in made["models"]._patchers.values() for layer in patcher.model.modules()]
+    modules = {type(layer).__module__.removeprefix(f"{PACK}.pipeline.models.").partition(".")[0] for layer in layers}
+    assert not any("nodes" in type(layer).__mro__[1].__module__ for layer in layers), modules  # classes stay as built
     assert sum(name == "uncast_bias_weight" for name, _ in host_modules.calls) > 20
     sizes = {role: patcher.model_size() for role, patcher in made["models"]._patchers.items()}
     (role,) = [role for role in loaded if loaded[role] < 0.9 * sizes[role]]
@@ -223,7 +226,7 @@ def test_models_ask_for_the_memory_of_their_work(host, made):
 def test_load_models_says_what_it_opened(host, caplog):
     caplog.set_level(logging.INFO)
     (models,) = host.call("T2LoadModels")
-    assert "Using the small checkpoint" in caplog.text and models.checkpoint.name == "small"
+    assert "Using the bundled small checkpoint" in caplog.text and models.checkpoint.name == "small"
     node = host.nodes["T2LoadModels"]
     assert node.fingerprint_inputs() == node.fingerprint_inputs(SMALL) and node.fingerprint_inputs(None) == ""
     assert "no checkpoint 'nowhere'" in node.validate_inputs("nowhere") and node.validate_inputs(None) is True
