@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from .. import mesh as geometry
 from .. import sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
-from ..export import Geometry, Material, Scene, write, write_levels
+from ..export import Geometry, Material, Scene, for_print, write, write_levels
 from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SOLID, UNWRAP
 from ..mesh.bake.bake import Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
@@ -352,16 +352,18 @@ def export_glb(
     extras: dict,
     name: str = "",
 ) -> list[Path]:
-    """Write a mesh, textured, with vertex colours or plain, as GLB; and its levels of detail, each into a file of its
-    own (see export.level_path) or all into the one. Returns the paths.
+    """Write a mesh, textured, with vertex colours or plain, in the format of the path's suffix; and its levels of
+    detail, each into a file of its own (see export.level_path) or all into the one. Returns the paths of the levels;
+    textures and the like lie beside them.
 
-    extras: for asset.extras. name: of nodes, meshes, materials and images; without one the file's.
+    extras: for asset.extras of glTF. name: of nodes, meshes, materials and images; without one the file's.
     """
     with runtime.stage("export", 1, "Ask for fewer faces or a smaller texture."):
         material = Material(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
         )
         if isinstance(result, Mesh):
+            check_mesh(result.vertices, result.faces)
             if result.attrs is not None:
                 columns = result.attrs[:, METALLIC], result.attrs[:, ROUGHNESS]
                 metallic, roughness = (float(steady_sum(column) / len(column)) for column in columns)
@@ -377,7 +379,7 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
-        scene = Scene(tuple(levels), material, extras, name)
+        scene = for_print(Scene(tuple(levels), material, extras, name), settings.size, settings.flat_base)
         if settings.lods_in_one_file:
             paths = write(path, scene)[:1]
         else:
