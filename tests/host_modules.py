@@ -152,12 +152,6 @@ def soft_empty_cache(force=False):
 # --- comfy.ops, comfy.model_patcher, comfy.ldm.modules.attention
 
 
-class CastWeightBiasOp:
-    comfy_cast_weights = False
-    weight_function = ()
-    bias_function = ()
-
-
 def cast_bias_weight(s, input=None, dtype=None, device=None, bias_dtype=None, offloadable=False):
     weight = s.weight.to(device=device, dtype=dtype, copy=True)
     bias = None if s.bias is None else s.bias.to(device=device, dtype=bias_dtype, copy=True)
@@ -354,7 +348,7 @@ MODULES = [
         *("soft_empty_cache", "extra_reserved_memory"),
     ),
     module("comfy.model_patcher", "ModelPatcher"),
-    module("comfy.ops", "CastWeightBiasOp", "cast_bias_weight", "uncast_bias_weight"),
+    module("comfy.ops", "cast_bias_weight", "uncast_bias_weight"),
     module("comfy.utils", "ProgressBar"),
     module("comfy_execution.graph", "DynamicPrompt"),
     module("comfy_execution.graph_utils", "GraphBuilder"),
