@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 
@@ -55,6 +56,11 @@ def test_a_broken_link_is_noticed(tmp_path):
 def test_every_page_of_docs_is_linked_from_the_readme():
     links = LINK.findall(text_of(ROOT / "README.md"))
     assert {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} <= set(links)
+
+
+def test_every_node_is_in_the_list_of_nodes(root):
+    listed = set(re.findall(r"T2\w+", (root / "docs" / "nodes.md").read_text(encoding="utf-8")))
+    assert listed == set(json.loads((root / "tests" / "interface.json").read_text(encoding="utf-8")))
 
 
 def test_files_named_by_help_pages_and_messages_exist():
