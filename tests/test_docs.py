@@ -58,9 +58,13 @@ def test_every_page_of_docs_is_linked_from_the_readme():
     assert {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} <= set(links)
 
 
-def test_every_node_is_in_the_list_of_nodes(root):
-    listed = set(re.findall(r"T2\w+", (root / "docs" / "nodes.md").read_text(encoding="utf-8")))
-    assert listed == set(json.loads((root / "tests" / "interface.json").read_text(encoding="utf-8")))
+def test_every_node_and_every_template_is_in_the_lists(root):
+    text = (root / "docs" / "nodes.md").read_text(encoding="utf-8")
+    graphs = {path.stem for path in root.glob("workflows/*.json")}
+    assert {name for name in re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)} == graphs
+    assert set(re.findall(r"T2\w+", text)) == set(
+        json.loads((root / "tests" / "interface.json").read_text(encoding="utf-8"))
+    )
 
 
 def test_files_named_by_help_pages_and_messages_exist():
