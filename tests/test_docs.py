@@ -61,7 +61,7 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 def test_every_node_and_every_template_is_in_the_lists(root):
     text = (root / "docs" / "nodes.md").read_text(encoding="utf-8")
     graphs = {path.stem for path in root.glob("workflows/*.json")}
-    assert {name for name in re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)} == graphs
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == graphs
     assert set(re.findall(r"T2\w+", text)) == set(
         json.loads((root / "tests" / "interface.json").read_text(encoding="utf-8"))
     )
