@@ -110,7 +110,7 @@ class ExportMesh(io.ComfyNode):
         # named without the counter: the same graph gives the same bytes
         name = Path(output.filled(filename_prefix, cls.hidden)).name
         facts = {**_facts(mesh), **_graph(cls.hidden)}
-        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
+        written = run(stages.export_mesh, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
         subfolder = Path(relative).parent.as_posix()
         subfolder = "" if subfolder == "." else subfolder
         shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]

@@ -140,7 +140,7 @@ def faces_input() -> io.Input:
         min=stages.MIN_FACES,
         max=20_000_000,
         step=1000,
-        tooltip="At most so many triangles: 500,000 for close views, 20,000 for games.",
+        tooltip="Maximum number of triangles: 500,000 for close views, 20,000 for games.",
     )
 
 
@@ -467,7 +467,7 @@ class ExportGLB(io.ComfyNode):
         facts = {**_facts(mesh), **_graph(cls.hidden)}
         # named without the counter: the same graph gives the same bytes
         name = Path(output.filled(filename_prefix, cls.hidden)).name
-        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
+        written = run(stages.export_mesh, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
         subfolder = Path(relative).parent.as_posix()
         subfolder = "" if subfolder == "." else subfolder
         # the mesh itself last, as clients of the queue fetch the last file

@@ -4,10 +4,12 @@ import pytest
 
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake import bake
+from pipeline.mesh.operations import no_xatlas
 from pipeline.mesh.repair import clean as cleaning
 from pipeline.warp import unavailable_reason
 
 needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
+needs_xatlas = pytest.mark.skipif(bool(no_xatlas()), reason=no_xatlas())
 
 
 def clean(vertices, faces, settings=None):
@@ -35,7 +37,7 @@ def fast_simplification(vertices, faces, target, tick):
 
 
 def outside(vertices, faces, resolution):
-    from pipeline.mesh.remesh.lattice import outside as run
+    from pipeline.mesh.remesh.interior import outside as run
 
     return run(Mesh(vertices, faces), resolution)
 
@@ -53,7 +55,7 @@ def solid(vertices, faces, resolution):
 
 
 def project(vertices, faces, original_vertices, original_faces, limit=1e6):
-    from pipeline.mesh.remesh.solid import project as run
+    from pipeline.mesh.remesh.project import project as run
 
     return run(Mesh(vertices, faces), Mesh(original_vertices, original_faces), limit).vertices
 

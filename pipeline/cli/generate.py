@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 from .. import __version__, bench, stages
+from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
 from ..export.files import check_outputs, writing
 from ..export.state import save_state
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
-from ..spec import MAX_TOKENS, ROUTES, Route, route
+from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, Models, open_checkpoint
 from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
@@ -28,6 +29,7 @@ from .options import (
     add_device,
     add_dtype,
     add_image_encoder,
+    add_memory_limit,
     add_pictures,
     add_report,
     add_seed,
@@ -48,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        "--type", metavar="{" + ",".join(ROUTES) + "}", help="resolution and cascade; default: the checkpoint's"
+        "--type", metavar="{" + ",".join(PIPELINE_TYPES) + "}", help="resolution and cascade; default: the checkpoint's"
     )
     add_seed(parser)
     add_device(parser)
@@ -67,6 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_memory_limit(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -76,11 +79,13 @@ def run(options: argparse.Namespace) -> int:
     output = _outputs(options)
     export = export_settings(options, output)
     device = choose_device(options.device)
+    if options.memory_limit:
+        bound(device, options.memory_limit)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
-    asked = route(options.type) if options.type else None
-    backends = stages.table(backend_choices(options))
+    asked = PipelineType.named(options.type) if options.type else None
+    backends = stages.default_backends(backend_choices(options))
     checkpoint = _checkpoint(options)
-    chosen = asked or checkpoint.own_route
+    chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
         *(checkpoint, chosen, export if output else None),
@@ -96,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
@@ -112,6 +117,9 @@ def run(options: argparse.Namespace) -> int:
                     temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 written.paths.append(options.report)
         print(bench.stage_table(runtime.records))
+        for record in runtime.records:
+            if record.notes:
+                print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
         _print_result(report, written.paths)
     return 1 if written.errors else 0
 
@@ -120,7 +128,7 @@ def _checkpoint(options: argparse.Namespace) -> Checkpoint:
     """The checkpoint that was asked for, or the bundled one; says which."""
     if options.checkpoint is None:
         print(
-            f"Using the small checkpoint that comes along: {SMALL_IS}. "
+            f"Using the bundled small checkpoint: {SMALL_IS}. "
             f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
@@ -129,7 +137,9 @@ def _checkpoint(options: argparse.Namespace) -> Checkpoint:
     return checkpoint
 
 
-def _settings(options: argparse.Namespace, checkpoint: Checkpoint, chosen: Route, made: stages.Generation) -> dict:
+def _settings(
+    options: argparse.Namespace, checkpoint: Checkpoint, chosen: PipelineType, made: stages.Generation
+) -> dict:
     """What led to a result, for the files."""
     return {
         "checkpoint": checkpoint.name,
@@ -173,7 +183,7 @@ def _write(
         result, more = finish(runtime, made.mesh, made.voxels, export)
         extras = {**settings, **more, "backends": runtime.backends.used}
         with written.or_not():
-            written.paths += stages.export_glb(runtime, result, output, export, extras)
+            written.paths += stages.export_mesh(runtime, result, output, export, extras)
         if options.picture:
             with written.or_not():
                 views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
