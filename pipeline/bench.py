@@ -212,5 +212,5 @@ def _whole_run(runtime: Runtime, size: Size) -> str:
     mesh = stages.process_mesh(runtime, mesh, size.faces)
     textured = stages.bake_texture(runtime, mesh, voxels, size.texture_size)
     with tempfile.TemporaryDirectory() as folder:
-        stages.export_glb(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
+        stages.export_mesh(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
     return what

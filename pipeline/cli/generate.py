@@ -194,7 +194,7 @@ def _write(
         result, more = finish(runtime, made.mesh, made.voxels, export)
         extras = {**settings, **more, "backends": runtime.backends.used}
         with written.or_not():
-            written.paths += stages.export_glb(runtime, result, output, export, extras)
+            written.paths += stages.export_mesh(runtime, result, output, export, extras)
         if options.picture:
             with written.or_not():
                 views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
