@@ -379,6 +379,7 @@ def generate(
         samplers: the checkpoint's where not given.
     """
     preflight(models.checkpoint, route, texture=texture, max_tokens=max_tokens)
+    models.expect(route.roles(texture))
     condition = encode_images(runtime, models, images, route.image_scales(texture))
     structure = sample_structure(runtime, models, condition, seed, samplers.structure)
     shape = sample_shape(runtime, models, condition, structure, route, samplers.shape, max_tokens)
