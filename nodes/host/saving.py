@@ -43,7 +43,7 @@ def save(
     # named without the counter: the same graph gives the same bytes
     name = Path(output.filled(prefix, hidden)).name
     extras = {**_facts(mesh), **_graph(hidden)}
-    written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=extras, name=name)
+    written = run(stages.export_mesh, None, Progress(), mesh, path=path, settings=settings, extras=extras, name=name)
     subfolder = Path(relative).parent.as_posix()
     subfolder = "" if subfolder == "." else subfolder
     # the mesh itself last, as clients of the queue fetch the last file

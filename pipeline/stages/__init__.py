@@ -22,7 +22,7 @@ from .checks import (
 from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
-from .export import export_glb
+from .export import export_mesh
 from .generate import generate
 from .preview import draw, draw_each
 from .process import process_mesh
@@ -90,7 +90,7 @@ __all__ = [
     "draw",
     "draw_each",
     "encode_images",
-    "export_glb",
+    "export_mesh",
     "generate",
     "preflight",
     "process_mesh",
