@@ -17,7 +17,7 @@ from .types import LOWER, Latent, Mesh, Origin, PBRVoxels, Subdivisions
 
 log = logging.getLogger(__name__)
 
-# Voxels after the last subdivision for each one before it: 4 on a surface, 4.52 measured on one that came apart in layers.
+# Voxels after the last subdivision for each one before it: 4 on a surface, 4.52 measured on one in several layers.
 _USUAL_GROWTH = 3.5, 4.4
 _MIN_VOXELS = 100_000  # before the last subdivision; in fewer, edges and tips of the shape count too much
 
