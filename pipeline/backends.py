@@ -232,7 +232,8 @@ class References(Backends):
     def __init__(self, operations: Iterable[Operation]) -> None:
         super().__init__(operations)
         self.operations, self.choices = MappingProxyType(self.operations), MappingProxyType(self.choices)
-        self.used = MappingProxyType({})  # type: ignore[assignment]  # so that a record would fail
+        # so that a record would fail
+        self.used, self._verdicts, self._found = MappingProxyType({}), MappingProxyType({}), ()  # type: ignore[assignment]
 
     def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
         """The reference. Raises BackendError for an operation without one, and if another row is named."""

@@ -118,8 +118,8 @@ class Pass:
 class PipelineType:
     """The passes that make the shape latent, coarse to fine, and the texture pass.
 
-    One choice with several spellings: `pipeline_type` in pipeline.json and in a file's metadata, --type on the command
-    line, the input `resolution` of the nodes.
+    One choice with several spellings: `pipeline_type` in pipeline.json and in a file's metadata, --pipeline-type or
+    --type on the command line, the input `resolution` of the nodes.
     """
 
     name: str
@@ -157,8 +157,6 @@ PIPELINE_TYPES: dict[str, PipelineType] = {
     )
 }
 
-
-Route, ROUTES, route = PipelineType, PIPELINE_TYPES, PipelineType.named  # until every caller has the new names
 
 _SAMPLER = record(
     {"name": one_of("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")},
