@@ -37,6 +37,7 @@ def generate(
         samplers: the checkpoint's where not given.
     """
     preflight(models.checkpoint, pipeline_type, texture=texture, max_tokens=max_tokens)
+    models.expect(pipeline_type.roles(texture))
     condition = encode_images(runtime, models, images, pipeline_type.image_scales(texture))
     structure = sample_structure(runtime, models, condition, seed, samplers.structure)
     shape = sample_shape(runtime, models, condition, structure, pipeline_type, samplers.shape, max_tokens)
