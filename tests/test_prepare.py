@@ -93,3 +93,4 @@ def test_what_is_not_here_is_said_at_once():
     with pytest.raises(BackendError, match="it runs on cuda only"):
         backends.require("half")
     backends.require("half", "cuda")
+    assert backends.offers("half", "cuda") and not backends.offers("double")
