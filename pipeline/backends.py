@@ -145,10 +145,17 @@ class Backends:
     def require(self, op: str, device: torch.device | str = "cpu") -> None:
         """Raises BackendError if nothing here is meant to run an operation; no row is tried, which takes no time."""
         device = torch.device(device)
-        rows = [row for row in self.operations[op].rows if self.choices.get(op, row.name) == row.name]
-        problems = {row.name: _unavailable(row, device) for row in rows}
+        problems = self._absences(op, device)
         if "" not in problems.values():
             raise self._nothing(op, device, problems)
+
+    def offers(self, op: str, device: torch.device | str = "cpu") -> bool:
+        """Whether a row here is meant to run an operation, without trying it."""
+        return "" in self._absences(op, torch.device(device)).values()
+
+    def _absences(self, op: str, device: torch.device) -> dict[str, str]:
+        rows = [row for row in self.operations[op].rows if self.choices.get(op, row.name) == row.name]
+        return {row.name: _unavailable(row, device) for row in rows}
 
     def prepare(self, ops: Iterable[str], device: torch.device | str = "cpu", workers: int = 1) -> None:
         """Try the rows that will run these operations in threads, which compiles their kernels, while other work goes
@@ -268,7 +275,7 @@ def _tried(operation: Operation, row: Backend, device: str) -> str:
         problem = _compared(operation, row, torch.device(device))
     except (RuntimeError, BackendError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
         problem = f"it failed: {error}".splitlines()[0]
-    if problem and threading.main_thread().is_alive():  # a process that ends takes its threads' pools away
+    if problem and "interpreter shutdown" not in problem:  # a process that ends takes its threads' pools away
         log.warning("Backend %s of %s is disabled on %s: %s", row.name, operation.name, device, problem)
     return problem
 

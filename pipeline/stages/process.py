@@ -74,7 +74,7 @@ def process_mesh(
         levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed)
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"]]
-        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not runtime.backends.reason(SOLID, device):
+        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}
         if rest:
