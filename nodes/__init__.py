@@ -15,6 +15,7 @@ _NODES = {
     "decode": ("DecodeShape", "DecodeTexture"),
     "finish": ("ProcessMesh", "BakeTexture", "ColorVertices", "RenderMesh", "ExportGLB"),
     "export_mesh": ("ExportMesh",),
+    "mesh_report": ("MeshReport",),
     "simple": ("ImageToGLB", "GatherFiles"),
     "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
 }
