@@ -117,6 +117,7 @@ class Runtime:
         start = time.perf_counter()
         model = models.get(role, self.device, self.dtype)
         self._loading += time.perf_counter() - start
+        models.read_ahead(role)
         try:
             yield model
         finally:
@@ -152,6 +153,7 @@ class Runtime:
         Raises:
             OutOfMemoryError: the device or the machine ran out of memory.
         """
+        self.backends.raise_found()  # of what was tried while the stage before was at work
         self.step(name, 0, total)
         self._loading, self._notes = 0.0, []
         start = time.perf_counter()

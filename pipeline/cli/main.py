@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.check = interruption.check
         log = logging.getLogger(__package__.rpartition(".")[0])
         log.handlers[:] = [logging.StreamHandler()]
+        log.getChild("warp.kernel_cache").setLevel(logging.INFO)  # why a first run takes longer
         try:
             code = options.run(options)
             interruption.check()
