@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,6 +26,9 @@ from . import stages
 from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
 from .models import build
+from .models.flow import FlowTransformer
+from .models.sparse_unet import FlexiDualGridVaeDecoder, SparseUnetVaeDecoder
+from .models.structure_vae import SparseStructureDecoder
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
 from .sparse import SparseTensor, Subdivision, Voxels, subdivide
 from .spec import (
@@ -144,7 +148,8 @@ class _RandomModels(Models):
     """Networks of given configurations with random weights, made on the device when first used."""
 
     def __init__(self, configs: dict[str, dict]) -> None:
-        super().__init__(Checkpoint("random", RELEASED, dict.fromkeys(configs)), build)
+        sources: dict = dict.fromkeys(configs)  # that they have; none is read
+        super().__init__(Checkpoint("random", RELEASED, sources), build)
         self._configs, self._made = configs, {}
 
     def config(self, role: str) -> dict:
@@ -180,13 +185,13 @@ def _random(config: dict, device: torch.device, dtype: torch.dtype | None) -> nn
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     # Let the decoders decide as for a surface: a voxel has four children, those of one side; every edge is crossed.
     for name, layer in model.named_modules():
-        if name.endswith("to_subdiv"):
+        if name.endswith("to_subdiv") and isinstance(layer, nn.Linear):
             nn.init.zeros_(layer.weight)
             layer.bias.data[:4], layer.bias.data[4:] = 1, -1
-    if hasattr(model, "dual_grid"):
+    if isinstance(model, FlexiDualGridVaeDecoder):
         model.output_layer.bias.data[3:6] = 10
-    if hasattr(model, "upscale"):
-        model.out_layer[-1].bias.data += 10  # a structure is never empty
+    if isinstance(model, SparseStructureDecoder):
+        nn.init.constant_(model.get_parameter("out_layer.2.bias"), 10)  # a structure is never empty
     return model
 
 
@@ -220,7 +225,7 @@ class _Case:
     name: str
     size: str
     role: str
-    prepare: Callable[[nn.Module], Callable[[], object]]
+    prepare: Callable[[Any], Callable[[], object]]
 
 
 def _cases(runtime: Runtime, size: Size) -> Iterator[_Case]:
@@ -258,24 +263,24 @@ def _encoding(pixels: torch.Tensor, encoder: nn.Module) -> Callable[[], object]:
     return lambda: encoder(pixels)
 
 
-def _structure_forward(runtime: Runtime, tokens: torch.Tensor, flow: nn.Module) -> Callable[[], object]:
+def _structure_forward(runtime: Runtime, tokens: torch.Tensor, flow: FlowTransformer) -> Callable[[], object]:
     x = torch.randn(1, flow.in_channels, *(flow.resolution,) * 3, device=runtime.device)
     t, context = torch.tensor([500.0], device=runtime.device), flow.context(tokens)
     return lambda: flow(x, t, context, runtime.backends)
 
 
-def _structure_decoding(runtime: Runtime, grid: int, decoder: nn.Module) -> Callable[[], object]:
+def _structure_decoding(runtime: Runtime, grid: int, decoder: SparseStructureDecoder) -> Callable[[], object]:
     z = torch.randn(1, decoder.latent_channels, grid, grid, grid, device=runtime.device)
     return lambda: decoder(z)
 
 
-def _latent_forward(runtime: Runtime, tokens, voxels: Voxels, flow: nn.Module) -> Callable[[], object]:
+def _latent_forward(runtime: Runtime, tokens, voxels: Voxels, flow: FlowTransformer) -> Callable[[], object]:
     x = SparseTensor(voxels, torch.randn(len(voxels), flow.in_channels, device=runtime.device))
     t, context = torch.tensor([500.0], device=runtime.device), flow.context(tokens)
     return lambda: flow(x, t, context, None, runtime.backends)
 
 
-def _decoding(runtime: Runtime, voxels: Voxels, subdivisions, decoder: nn.Module) -> Callable[[], object]:
+def _decoding(runtime: Runtime, voxels: Voxels, subdivisions, decoder: SparseUnetVaeDecoder) -> Callable[[], object]:
     latent = torch.randn(len(voxels), decoder.latent_channels, device=runtime.device)
 
     def call() -> object:  # making the neighbour maps is part of the work: give every call voxels without them

@@ -134,13 +134,14 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
 
 def _measure(runtime: Runtime, work: str, call: Callable, calls: int = 2):
     """A line without notes, and what the call returned: of the second call, as kernels are compiled in the first."""
-    for _ in range(calls):
-        runtime.records.clear()
-        with PeakMemory(runtime.device) as memory:
-            start = time.perf_counter()
-            result = call()
-            synchronise(runtime.device)
-            seconds = time.perf_counter() - start
+    for _ in range(calls - 1):
+        call()
+    runtime.records.clear()
+    with PeakMemory(runtime.device) as memory:
+        start = time.perf_counter()
+        result = call()
+        synchronise(runtime.device)
+        seconds = time.perf_counter() - start
     peak = max([memory.peak, *(record.peak_bytes for record in runtime.records)])  # stages begin their counts anew
     return Row(work, seconds, peak, ""), result
 

@@ -18,7 +18,8 @@ def bench_field(points: torch.Tensor) -> torch.Tensor:
     bumps = sum(a * torch.sin(f * x + 1) * torch.sin(f * y + 2) * torch.sin(f * z) for a, f in _BUMPS)
     body = (torch.stack([x / 0.36, y / 0.32, (z - 0.05) / 0.38]).norm(dim=0) - 1) * 0.32 + bumps
     turns = 40 * points
-    gyroid = sum(turns[:, i].sin() * turns[:, (i + 1) % 3].cos() for i in range(3)) / 40
+    waves = turns.sin() * turns.roll(-1, 1).cos()
+    gyroid = (waves[:, 0] + waves[:, 1] + waves[:, 2]) / 40
     body = torch.maximum(body, torch.minimum(gyroid, -0.05 - z))
     ring = torch.stack([torch.stack([x, y]).norm(dim=0) - 0.42, z]).norm(dim=0) - 0.025
     angle = torch.atan2(y, x)

@@ -6,8 +6,9 @@ children. The shape decoder predicts which children exist, the texture decoder i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,8 @@ class SparseResBlockC2S3d(nn.Module):
 
     def predict(self, x: SparseTensor) -> Subdivision:
         """The children this block wants: those with a logit above 0."""
+        if self.to_subdiv is None:
+            raise TypeError("This network predicts no subdivisions; hand it those of the shape.")
         logits = self.to_subdiv(x.feats)
         return subdivide(x.voxels, logits > 0, logits)
 
@@ -78,6 +81,11 @@ class SparseResBlockS2C3d(nn.Module):
         return h.replace(h.feats + skip)
 
 
+def _levels(blocks: nn.ModuleList) -> Iterator[nn.ModuleList]:
+    """The blocks of each level."""
+    return (cast(nn.ModuleList, each) for each in blocks)
+
+
 class SparseUnetVaeDecoder(nn.Module):
     """Latent voxels -> fields on voxels 2^levels times finer. Torso in its dtype, first and last layer fp32."""
 
@@ -96,7 +104,7 @@ class SparseUnetVaeDecoder(nn.Module):
         self.from_latent = nn.Linear(latent_channels, model_channels[0])
         self.blocks = nn.ModuleList()
         for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
-            blocks = [SparseConvNeXtBlock3d(width) for _ in range(count)]
+            blocks: list[nn.Module] = [SparseConvNeXtBlock3d(width) for _ in range(count)]
             if level < self.levels:
                 blocks.append(SparseResBlockC2S3d(width, model_channels[level + 1], pred_subdiv))
             self.blocks.append(nn.ModuleList(blocks))
@@ -137,7 +145,7 @@ class SparseUnetVaeDecoder(nn.Module):
     def _descend(self, x, levels, subdivisions, backends, on_level, finish=True):
         h = x.replace(self.from_latent(x.feats).to(self.dtype))
         used = []
-        for level, blocks in enumerate(self.blocks[: levels + 1]):
+        for level, blocks in enumerate(_levels(self.blocks[: levels + 1])):
             if level == levels and not finish:
                 break
             for block in blocks:
@@ -170,7 +178,7 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
         return offset, raw[:, 3:6] > 0, F.softplus(raw[:, 6:7])
 
 
-class SparseUnetVaeEncoder(nn.Module):
+class SparseEncoder(nn.Module):
     """Fields on voxels -> latent on voxels 2^levels times coarser, sorted by (sample, x, y, z)."""
 
     def __init__(
@@ -187,24 +195,30 @@ class SparseUnetVaeEncoder(nn.Module):
         self.input_layer = nn.Linear(in_channels, model_channels[0])
         self.blocks = nn.ModuleList()
         for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
-            blocks = [SparseConvNeXtBlock3d(width) for _ in range(count)]
+            blocks: list[nn.Module] = [SparseConvNeXtBlock3d(width) for _ in range(count)]
             if level < levels:
                 blocks.append(SparseResBlockS2C3d(width, model_channels[level + 1]))
             self.blocks.append(nn.ModuleList(blocks))
         self.to_latent = nn.Linear(model_channels[-1], 2 * latent_channels)
         to_torso_dtype(self.blocks, dtype)
 
-    def forward(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
+    def encode(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
         """feats [T, C_in] fp32 -> the posterior's mean and its log variance on the coarse voxels, each [T', C] fp32."""
         h = x.replace(self.input_layer(x.feats).to(self.dtype))
-        for blocks in self.blocks:
+        for blocks in _levels(self.blocks):
             for block in blocks:
                 h = block(h, backends)
         mean, log_variance = self.to_latent(final_norm(h.feats.to(x.feats.dtype))).chunk(2, 1)
         return h.replace(mean), log_variance
 
 
-class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
+class SparseUnetVaeEncoder(SparseEncoder):
+    """Texture encoder: material voxels -> texture latent."""
+
+    forward = SparseEncoder.encode
+
+
+class FlexiDualGridVaeEncoder(SparseEncoder):
     """Shape encoder: dual grid -> shape latent."""
 
     def __init__(self, **args) -> None:
@@ -213,7 +227,7 @@ class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
     def forward(
         self, voxels: Voxels, offsets: torch.Tensor, crossed: torch.Tensor, backends: Backends = PLAIN
     ) -> tuple[SparseTensor, torch.Tensor]:
-        """Encode a dual grid; returns as the base class.
+        """Encode a dual grid; returns as `encode`.
 
         Args:
             voxels: T voxels.
@@ -221,4 +235,4 @@ class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
             crossed: [T, 3] bool, whether the surface crosses the voxel's edge along x, y, z.
         """
         feats = torch.cat([offsets - 0.5, crossed.to(offsets.dtype) - 0.5], 1)
-        return super().forward(SparseTensor(voxels, feats), backends)
+        return self.encode(SparseTensor(voxels, feats), backends)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
@@ -339,7 +339,7 @@ def _nearest_voxel(points: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
     """[N] int64 row of the voxel whose centre is nearest to each point [N, 3], in voxel units."""
     centres = xyz.float() + 0.5
     if unavailable_reason():
-        tree = cKDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
+        tree = KDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
         return torch.from_numpy(tree.query(points.cpu().numpy(), workers=-1)[1]).to(points.device)
     row = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
     return Surface(centres, row[:, None].expand(-1, 3)).closest(points).face  # triangles shrunk to points

@@ -89,7 +89,8 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
         raise EmptyResultError("All vertices of the mesh lie in one point: there is no surface to work on.")
     origin = low - cell * (8 * _BORDER + torch.tensor(_SHIFT, dtype=torch.float64, device=low.device))
     points = ((vertices.double() - origin) / cell).float()
-    size = tuple(int(cells // 8) + 2 * _BORDER + 2 for cells in ((high - low) / cell).tolist())
+    x, y, z = (int(cells // 8) + 2 * _BORDER + 2 for cells in ((high - low) / cell).tolist())
+    size = (x, y, z)
     bricks, places = _store_bricks(points, faces, size, margin)
     if len(places) * 512 * 3 >= 2**31:
         raise SettingsError(f"The surface fills too many cells at shell resolution {resolution}; choose a smaller one.")
@@ -103,7 +104,7 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     return Lattice(cell, origin, points, faces, size, bricks, places, touched, crossed, depth, face, states, empty)
 
 
-def _store_bricks(points, faces, size, margin) -> tuple[torch.Tensor, torch.Tensor]:
+def _store_bricks(points, faces, size: tuple[int, int, int], margin) -> tuple[torch.Tensor, torch.Tensor]:
     """bricks [B] int32 and places [slots] int32: stored are those within `margin` cells of a face."""
     marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
     bricks = torch.full(marks.shape, -1, dtype=torch.int32, device=points.device)

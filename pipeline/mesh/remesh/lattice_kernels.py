@@ -9,7 +9,7 @@ stored, and node = slot * 512 + place in the brick. A negative node -1 - b stand
 import warp as wp
 
 from ...warp.launch import configure
-from ...warp.union_find import peek_root, unite
+from ...warp.union_find_kernels import peek_root, unite
 
 configure(__name__, max_unroll=1)
 
