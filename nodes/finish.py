@@ -444,8 +444,9 @@ class ExportGLB(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
         # None: linked, and not known yet; with a % it may be another name in the end
-        known = filename_prefix is not None and "%" not in filename_prefix
-        return (output.why_not(filename_prefix) if known else "") or True
+        if filename_prefix is None or "%" in filename_prefix:
+            return True
+        return output.why_not(filename_prefix) or True
 
     @classmethod
     def execute(

@@ -212,10 +212,10 @@ def _outputs(options: argparse.Namespace) -> Path | None:
             raise SettingsError("--picture shows what --output holds; give both.")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
-    levels = 0 if output is None or options.lods_in_one_file else len(options.lods)
     outputs = [("--output", output), ("--save-state", options.save_state)]
     outputs += [("--picture", options.picture), ("--report", options.report)]
-    outputs += [("a level of --lods", level_path(output, number + 1)) for number in range(levels)]
+    if output is not None and not options.lods_in_one_file:
+        outputs += [("a level of --lods", level_path(output, number + 1)) for number in range(len(options.lods))]
     inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
     check_outputs(*([(what, Path(path)) for what, path in group if path] for group in (outputs, inputs)))

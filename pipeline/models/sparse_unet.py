@@ -136,7 +136,7 @@ class SparseUnetVaeDecoder(nn.Module):
         h, used = self._enter(x), []
         for level in range(self.levels):
             h = self._through_blocks(h, level, backends, budget)
-            subdivision = self.blocks[level][-1].predict(h) if subdivisions is None else subdivisions[level]
+            subdivision = self._up(level).predict(h) if subdivisions is None else subdivisions[level]
             used.append(subdivision)
             h = self._through_up(h, subdivision, level, backends, budget)
             on_level(level + 1)
@@ -156,21 +156,30 @@ class SparseUnetVaeDecoder(nn.Module):
     ) -> Voxels:
         """The voxels after that many predicted subdivisions; other arguments as for forward."""
         h = self._enter(x)
+        finest = h.voxels
         for level in range(levels):
             h = self._through_blocks(h, level, backends, budget)
-            subdivision = self.blocks[level][-1].predict(h)
+            subdivision = self._up(level).predict(h)
+            finest = subdivision.children
             if level + 1 < levels:
                 h = self._through_up(h, subdivision, level, backends, budget)
             on_level(level + 1)
         h.voxels.release()
-        return subdivision.children if levels else h.voxels
+        return finest
+
+    def _level(self, number: int) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.blocks[number])
+
+    def _up(self, level: int) -> SparseResBlockC2S3d:
+        """The block of a level that makes the children."""
+        return cast(SparseResBlockC2S3d, self._level(level)[-1])
 
     def _enter(self, x: SparseTensor) -> SparseTensor:
         return x.replace(self.from_latent(x.feats).to(self.dtype))
 
     def _through_blocks(self, h: SparseTensor, level: int, backends: Backends, budget: Budget) -> SparseTensor:
         """The blocks of a level that keep its voxels."""
-        blocks = [block for block in self.blocks[level] if isinstance(block, SparseConvNeXtBlock3d)]
+        blocks = [block for block in self._level(level) if isinstance(block, SparseConvNeXtBlock3d)]
 
         def call(h: SparseTensor) -> SparseTensor:
             for block in blocks:
@@ -188,8 +197,8 @@ class SparseUnetVaeDecoder(nn.Module):
     ) -> SparseTensor:
         """To the children; the finest ones go on through the blocks of their level and the output layer, so that tiles
         need not put together the widest tensor of all."""
-        up, finest = self.blocks[level][-1], level + 1 == self.levels
-        behind = list(self.blocks[-1]) if finest else []
+        up, finest = self._up(level), level + 1 == self.levels
+        behind = list(self._level(-1)) if finest else []
 
         def call(h: SparseTensor, subdivision: Subdivision) -> SparseTensor:
             h = up(h, subdivision, backends)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
@@ -13,6 +12,8 @@ from ..runtime import Runtime
 from ..sampling import Spread, guided, packed_spread, solver
 from ..sparse import SparseTensor, Voxels
 from ..spec import SamplerSettings
+
+_Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def sample_packed(runtime, stage, flow, tokens, voxels: Voxels, noise, settings, concat=None) -> torch.Tensor:
@@ -39,7 +40,7 @@ def run_sampler(
     """Run a sampler. Several views: each step takes the mean of their velocities (MultiDiffusion, arXiv 2302.08113)."""
     contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
     contexts.append(flow.zero_context(runtime.device))
-    *views, nothing = (partial(velocity, context=context) for context in contexts)
+    *views, nothing = (_with(velocity, context) for context in contexts)
     if runtime.replays(flow, noise.numel() // noise.shape[1]):
         *views, nothing = map(Replayed, (*views, nothing))
 
@@ -55,8 +56,14 @@ def run_sampler(
     def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
         return nothing(x, at(t))
 
+    x = noise
     steps = solver(settings.solver)(guided(conditional, unconditional, settings, spread), noise, settings)
     for done, sample in enumerate(steps, 1):
+        x = sample.x
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
-    runtime.check_finite(f"{stage} latent", sample.x)
-    return sample.x
+    runtime.check_finite(f"{stage} latent", x)
+    return x
+
+
+def _with(velocity: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor], context: Context) -> _Velocity:
+    return lambda x, t: velocity(x, t, context)

@@ -54,6 +54,7 @@ def sample_shape(
         stage = "shape" if number == 0 else f"shape {grid * voxels_per_token(models)}"
         latent = _sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings)
         resolution = grid * voxels_per_token(models)
+    assert latent is not None  # every pipeline type has a pass
     return Latent(latent, resolution, random.get_state(), origin)
 
 
