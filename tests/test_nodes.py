@@ -55,7 +55,7 @@ def test_every_node_is_usable(name):
     for key, each in node["inputs"].items():
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
-    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB"))
+    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2MeshReport"))
 
 
 @pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)
@@ -265,6 +265,8 @@ WRONG = [
     ("T2ExportMesh", {"format": "fbx", "size": ""}, "Unknown format 'fbx'; choose one of .glb, .gltf, .obj"),
     ("T2ExportMesh", {"format": "stl", "size": "80"}, "A size is a number and mm, cm, m or in"),
     ("T2ExportMesh", {"format": "stl", "size": "height=-3mm"}, "A size must lie in 0.1 mm to 1000 m"),
+    ("T2MeshReport", {"size": "0mm", "density": 1.24}, "A size must lie in 0.1 mm to 1000 m"),
+    ("T2MeshReport", {"size": "", "density": 99.0}, "A density must lie in 0.001 to 30 g/cm3"),
     ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "faces": 3}, "at least 4 faces, got 3"),
     ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "texture_size": 2}, "texture size must lie in"),
 ]

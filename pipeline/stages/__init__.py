@@ -24,6 +24,7 @@ from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .export import export_mesh
 from .generate import generate
+from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
 from .shape import sample_shape
@@ -60,12 +61,14 @@ __all__ = [
     "METALLIC",
     "MIN_FACES",
     "PICTURE_BUDGET",
+    "PLA",
     "ROUGHNESS",
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
     "ExportSettings",
     "Generation",
+    "Inspection",
     "Latent",
     "Mesh",
     "Origin",
@@ -75,6 +78,7 @@ __all__ = [
     "TexturedMesh",
     "Unwrapped",
     "bake_texture",
+    "check_density",
     "check_export",
     "check_frames",
     "check_levels",
@@ -92,6 +96,8 @@ __all__ = [
     "encode_images",
     "export_mesh",
     "generate",
+    "inspect_file",
+    "inspect_mesh",
     "preflight",
     "process_mesh",
     "sample_shape",
