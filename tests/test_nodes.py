@@ -35,6 +35,17 @@ def test_the_schemas_are_as_promised():
     assert {node.define_schema().node_id: declared(node) for node in stubbed_nodes()} == INTERFACE
 
 
+def test_a_class_with_a_schema_in_a_file_of_its_own_is_a_node(tmp_path, monkeypatch):
+    known = stubbed_nodes()
+    nodes = sys.modules[f"{pack().__name__}.nodes"]
+    text = "class Later:\n    @classmethod\n    def define_schema(cls):\n        pass\n\n\nclass Helper:\n    pass\n"
+    (tmp_path / "later.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(nodes, "__path__", [*nodes.__path__, str(tmp_path)])
+    later = [each for each in nodes.node_classes() if each not in known]
+    monkeypatch.delitem(sys.modules, f"{nodes.__name__}.later")
+    assert [each.__name__ for each in later] == ["Later"]
+
+
 @pytest.mark.parametrize("name", INTERFACE)
 def test_every_node_is_usable(name):
     node = INTERFACE[name]

@@ -21,7 +21,7 @@ def sample_texture(
     pipeline_type: PipelineType,
     settings: SamplerSettings | None = None,
 ) -> Latent:
-    """Sample the texture latent on the shape's voxels, told the shape latent.
+    """Sample the texture latent on the shape's voxels, conditioned on the shape latent.
 
     Args:
         settings: the checkpoint's if not given.
