@@ -18,6 +18,7 @@ from .link_kernels import (
     USES,
     VANISH,
     classify,
+    name_sectors,
     next_half_edge,
     previous_half_edge,
     walk,
@@ -247,9 +248,9 @@ def change_topology(
             points[copy] = points[third]
             quadrics[third] = quadrics[third] * 0.5
             quadrics[copy] = quadrics[third]
-            walk(a, third, b, b, faces, offsets, star, renamed)
-            walk(b, third, a, a, faces, offsets, star, renamed)
-            walk(third, b, a, copy, faces, offsets, star, renamed)
+            name_sectors(a, b, third, a, b, faces, offsets, star, renamed)
+            name_sectors(b, third, a, a, b, faces, offsets, star, renamed)
+            name_sectors(third, a, b, third, copy, faces, offsets, star, renamed)
 
 
 @wp.kernel

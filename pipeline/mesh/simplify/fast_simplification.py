@@ -9,6 +9,7 @@ import torch
 
 from ..jobs.processes import run_job
 from ..mesh import Mesh
+from ..repair.clean import AFTER_SIMPLIFYING, clean
 from .bounded import check_max_error, deviation
 from .collapse import collapse
 from .parts import reduce_in_parts
@@ -55,7 +56,8 @@ def hybrid(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float |
     most = max(target + target // 8, _BULK)
     if len(mesh.faces) <= most:
         return collapse(mesh, target, tick, max_error)
-    bulk = fast_simplification(mesh, most, tick)
+    # without the non-manifold edges that it makes, which collapse has to keep
+    bulk = clean(fast_simplification(mesh, most, tick), AFTER_SIMPLIFYING)
     if max_error is None:
         return collapse(bulk, target, tick)
     spent = deviation(mesh, bulk)
