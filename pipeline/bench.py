@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from .budget import bound
 from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
-from .spec import ROUTES
+from .spec import PIPELINE_TYPES
 
 _REPEATS = 3
 
@@ -57,7 +58,7 @@ def run(
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
     print(title)
     limit = round(memory_limit * 1e9) if memory_limit else None
-    runtime = Runtime(device, stages.table(), choose_dtype(device), memory_limit=limit)
+    runtime = Runtime(device, stages.default_backends(), choose_dtype(device), memory_limit=limit)
     head = "| network | size | first call | later calls | peak memory |"
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
     print("|---" * (8 if theirs else 5) + "|")
@@ -122,16 +123,11 @@ def _compared(
     runtime: Runtime, models: RandomModels, case: Case, config: dict, reference: Reference | None
 ) -> list[dict]:
     """Measure a network, and the reference implementation of it beside; print the row and return what was measured."""
-    ours = _measure(
-        runtime,
-        case,
-        lambda: call(models.get(case.role, runtime.device, runtime.dtype), _inputs(case), runtime),
-        keep=reference is not None,
-    )
+    network = partial(models.get, case.role, runtime.device, runtime.dtype)
+    network()  # is made before it is measured
+    ours = _measure(runtime, case, lambda: call(network(), _inputs(case), runtime), keep=reference is not None)
     row, made = f"| {case.name} | {case.size} | {ours.cells()} |", [_line(case, "ours", ours)]
-    model = models.get(case.role, runtime.device, runtime.dtype)
-    weights = {key: value.cpu() for key, value in model.state_dict().items()} if reference else {}
-    del model
+    weights = {key: value.cpu() for key, value in network().state_dict().items()} if reference else {}
     models.release()  # each has the device for itself
     if reference:
         theirs = None
@@ -194,9 +190,9 @@ def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], to
 
 def _whole_run(runtime: Runtime, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
-    models, route = RandomModels(size.models), ROUTES["1024_cascade"]
+    models, pipeline_type = RandomModels(size.models), PIPELINE_TYPES["1024_cascade"]
     image = Image.linear_gradient("L").convert("RGB")
-    condition = stages.encode_images(runtime, models, [image], route.image_scales())
+    condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)
     grid, count, _ = size.surfaces[0]
     fine = structure.occupied.shape[0]
@@ -205,8 +201,8 @@ def _whole_run(runtime: Runtime, size: Size) -> str:
     x, y, z = (sphere(grid, count, runtime.device).xyz.long() * (fine // grid)).unbind(1)
     occupied[x, y, z] = True
     structure = replace(structure, occupied=occupied)
-    shape = stages.sample_shape(runtime, models, condition, structure, route)
-    texture = stages.sample_texture(runtime, models, condition, shape, route)
+    shape = stages.sample_shape(runtime, models, condition, structure, pipeline_type)
+    texture = stages.sample_texture(runtime, models, condition, shape, pipeline_type)
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     what = (
@@ -216,5 +212,5 @@ def _whole_run(runtime: Runtime, size: Size) -> str:
     mesh = stages.process_mesh(runtime, mesh, size.faces)
     textured = stages.bake_texture(runtime, mesh, voxels, size.texture_size)
     with tempfile.TemporaryDirectory() as folder:
-        stages.export_glb(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
+        stages.export_mesh(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
     return what

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import BackendError, NotFiniteError, SettingsError
-from ..mesh.checks import check_mesh
+from ..mesh import Mesh
 from ..warp import unavailable_reason
 
 MODES = ("shaded", "normals", "base_color", "wireframe", "pbr")
@@ -138,9 +138,9 @@ class Studio:
         return np.concatenate([(scale * lobe)[:, None] * (basis.T @ light) * (4 * np.pi / count) for light in lights])
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a picture shows.
+@dataclass(frozen=True, eq=False)
+class Subject(Mesh):
+    """What a picture shows: a mesh and its looks.
 
     vertices: [V, 3] world units, Z up; all of them count for the framing. faces: [F, 3].
     normals: [V, 3] unit, for shading; None: smooth but for sharp edges, whatever the winding.
@@ -148,10 +148,11 @@ class Subject:
         in 0-1.
     colours: [V, 3 or 6] the same per vertex, without maps; 3: base colour of something rough, opaque, not metallic.
     alpha_mode: what "base_color" and "pbr" make of alpha: ignore it, cut at 0.5, or blend (up to 8 layers).
+
+    Raises:
+        MeshError: see mesh.check_mesh.
     """
 
-    vertices: torch.Tensor
-    faces: torch.Tensor
     normals: torch.Tensor | None = None
     uvs: torch.Tensor | None = None
     maps: np.ndarray | None = None
@@ -179,7 +180,7 @@ def render(
         background: RGB, 0-1 sRGB; None: transparent.
 
     Raises:
-        EmptyResultError: no faces. MeshError: see check_mesh. NotFiniteError: NaN or infinity in normals, UVs or
+        EmptyResultError: no faces. NotFiniteError: NaN or infinity in normals, UVs or
         colours. SettingsError: anything else that cannot be drawn.
     """
     check_picture(size, mode, background)
@@ -237,7 +238,7 @@ def check_picture(size: int, mode: str, background: Sequence[float] | None = Non
 
 def _checked(subject: Subject, mode: str) -> None:
     vertices, faces = subject.vertices, subject.faces
-    check_mesh(vertices, faces, some_faces=True)
+    subject.require_faces()
     if len(faces) >= 1 << 31:
         raise SettingsError(f"A picture shows at most {1 << 31:,} faces, got {len(faces):,}. Simplify the mesh.")
     for name, width in (("normals", (3,)), ("uvs", (2,)), ("colours", (3, 6))):
@@ -290,7 +291,7 @@ class _Scene:
         self._faces = subject.faces.detach().to(self._device, torch.int32).contiguous()
         self._shape = self._make_shape(subject)
         given = subject.normals is not None
-        normals = self._on_device(subject.normals) if given else self._smooth_normals()
+        normals = self._smooth_normals() if subject.normals is None else self._on_device(subject.normals)
         self._shape.normals, self._shape.crease = launch.array(normals), -2.0 if given else _CREASE
 
     def _place(self, vertices: torch.Tensor) -> None:
@@ -371,6 +372,7 @@ class _Scene:
             return shape
         shape.alpha = ALPHA_MODES.index(subject.alpha_mode)
         if subject.maps is None:
+            assert subject.colours is not None  # see check_subject
             colours = self._on_device(subject.colours)
             if colours.shape[1] == 3:
                 rest = torch.tensor([0.0, 0.7, 1.0], device=self._device)
@@ -378,6 +380,7 @@ class _Scene:
             shape.source, shape.colours = kernels.COLOURS, self._table(colours)
             return shape
         shape.source = kernels.MAPS
+        assert subject.uvs is not None
         shape.uvs = self._launch.array(self._on_device(subject.uvs), wp.vec2)
         shape.map_side = len(subject.maps)
         maps = torch.from_numpy(np.ascontiguousarray(subject.maps)).to(self._device)
@@ -450,7 +453,7 @@ class _Scene:
         studio.zenith, studio.nadir = wp.vec3(*given.zenith), wp.vec3(*given.nadir)
         studio.horizon, studio.edge = given.horizon, given.edge
 
-        def table(rows: list, dtype):
+        def table(rows: list | np.ndarray, dtype):
             return self._launch.array(torch.tensor(np.array(rows), dtype=torch.float32).to(self._device), dtype)
 
         studio.axes = table([box.axes() for box in given.boxes], wp.mat33)
