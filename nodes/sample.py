@@ -7,9 +7,9 @@ import logging
 from comfy_api.latest import io
 
 from ..pipeline import stages
-from ..pipeline.errors import SettingsError
 from ..pipeline.runtime import Step
-from ..pipeline.spec import MAX_TOKENS, ROUTES, STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings, route
+from ..pipeline.sampling import SOLVERS
+from ..pipeline.spec import MAX_TOKENS, PIPELINE_TYPES, STRUCTURE_DECODER, STRUCTURE_FLOW, PipelineType, SamplerSettings
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -44,14 +44,14 @@ def _sampler() -> io.Input:
 
 
 def resolution_input(name: str = "resolution") -> io.Input:
-    """The choice of a route."""
+    """The choice of a pipeline type."""
     return io.Combo.Input(
         name,
-        options=[folders.OWN, *ROUTES],
+        options=[folders.OWN, *PIPELINE_TYPES],
         default=folders.OWN,
         tooltip="Voxels along a side of the finished shape. The released checkpoint says 1024_cascade; the small one "
         "says 512, has no other, and makes 128 voxels of it. The cascades sample a coarse shape first: more detail for "
-        "about five times the time of 512. 1536 needs a GPU with more than 10 GB.",
+        "about five times the time of 512. 1536 needs 6 to 10 GB of GPU memory.",
     )
 
 
@@ -122,6 +122,15 @@ class SamplerSettingsNode(io.ComfyNode):
                     step=0.1,
                     tooltip="Above 1, more of the steps are spent near the noise, where the overall form is decided.",
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "solver",
+                        options=list(SOLVERS),
+                        default="euler",
+                        tooltip="euler: one pass of the network a step, as the checkpoints are meant. heun: two passes "
+                        "a step, more accurate; try half the steps.",
+                    )
+                ),
             ],
             outputs=[Sampler.Output(display_name="sampler", tooltip="For one of the sampling nodes.")],
         )
@@ -130,7 +139,7 @@ class SamplerSettingsNode(io.ComfyNode):
     def validate_inputs(cls, interval_start=0.6, interval_end=1.0) -> bool | str:
         # what comes through a link is None here
         start, end = (0.0 if interval_start is None else interval_start, 1.0 if interval_end is None else interval_end)
-        return explained(_check_interval, start, end)
+        return explained(SamplerSettings, interval=(start, end))
 
     @classmethod
     def execute(
@@ -141,17 +150,10 @@ class SamplerSettingsNode(io.ComfyNode):
         interval_start: float = 0.6,
         interval_end: float = 1.0,
         rescale_t: float = 3.0,
+        solver: str = "euler",
     ) -> io.NodeOutput:
-        _check_interval(interval_start, interval_end)
-        return io.NodeOutput(SamplerSettings(steps, guidance, rescale, (interval_start, interval_end), rescale_t))
-
-
-def _check_interval(start: float, end: float) -> None:
-    if not 0 <= start <= end <= 1:
-        raise SettingsError(
-            f"Guidance cannot count from {start} to {end}: interval_start must not be above interval_end, and both "
-            "lie in 0-1."
-        )
+        interval = interval_start, interval_end
+        return io.NodeOutput(SamplerSettings(steps, guidance, rescale, interval, rescale_t, solver=solver))
 
 
 class SampleStructure(io.ComfyNode):
@@ -226,10 +228,10 @@ class SampleShape(io.ComfyNode):
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
         if resolution == folders.OWN:
-            chosen = models.checkpoint.own_route
+            chosen = models.checkpoint.default_pipeline_type
             log.info("TRELLIS.2 resolution: %s, as %s says", chosen.name, models.checkpoint.name)
         else:
-            chosen = route(resolution)
+            chosen = PipelineType.named(resolution)
         models.checkpoint.require(chosen, texture=False, setting="resolution")
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(
@@ -238,7 +240,7 @@ class SampleShape(io.ComfyNode):
             progress,
             condition,
             structure,
-            route=chosen,
+            pipeline_type=chosen,
             settings=sampler,
             max_tokens=max_tokens,
         )
@@ -271,7 +273,7 @@ class SampleTexture(io.ComfyNode):
         shape: ShapeLatent,
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
-        models.checkpoint.require(shape.route, setting="resolution")
+        models.checkpoint.require(shape.pipeline_type, setting="resolution")
         return io.NodeOutput(
             run(
                 stages.sample_texture,
@@ -279,7 +281,7 @@ class SampleTexture(io.ComfyNode):
                 Progress(),
                 condition,
                 shape.latent,
-                route=shape.route,
+                pipeline_type=shape.pipeline_type,
                 settings=sampler,
             )
         )

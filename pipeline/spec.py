@@ -1,9 +1,10 @@
-"""Every number of a checkpoint: sampler settings, latent normalisation, routes, and the released sizes."""
+"""Every number of a checkpoint: sampler settings, latent normalisation, pipeline types, and the released sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 
 from .errors import CheckpointError, SettingsError
 from .schema import Check, items, number, one_of, record, text, whole
@@ -33,14 +34,23 @@ class SamplerSettings:
     interval: tuple[float, float] = (0.0, 1.0)  # guidance counts where interval[0] <= t <= interval[1]
     rescale_t: float = 1.0
     sigma_min: float = 1e-5
+    solver: str = "euler"  # a name of sampling.SOLVERS
 
     def __post_init__(self) -> None:
+        if not all(map(isfinite, (self.guidance, self.rescale, self.rescale_t, self.sigma_min))):
+            raise SettingsError(f"A sampler's numbers must be finite, got {self}.")
         if self.steps < 1:
             raise SettingsError(f"A sampler needs at least 1 step, got {self.steps}.")
         if self.rescale_t <= 0:
             raise SettingsError(f"rescale_t must be above 0, got {self.rescale_t}.")
         if not 0 <= self.rescale <= 1:
             raise SettingsError(f"Guidance rescale must lie in 0-1, got {self.rescale}.")
+        start, end = self.interval
+        if not 0 <= start <= end <= 1:
+            raise SettingsError(
+                f"Guidance cannot count from {start} to {end}: the interval's start must not be above its end, and "
+                "both lie in 0-1."
+            )
 
     @classmethod
     def from_json(cls, sampler: Mapping) -> SamplerSettings:
@@ -55,6 +65,18 @@ class SamplerSettings:
             rescale_t=float(params.get("rescale_t", 1.0)),
             sigma_min=float(sampler.get("args", {}).get("sigma_min", 1e-5)),
         )
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """The sampler of each stage; None: the checkpoint's own."""
+
+    structure: SamplerSettings | None = None
+    shape: SamplerSettings | None = None
+    texture: SamplerSettings | None = None
+
+
+CHECKPOINTS_OWN = Samplers()
 
 
 @dataclass(frozen=True)
@@ -93,15 +115,19 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Route:
-    """A pipeline type: the passes that make the shape latent, coarse to fine, and the texture pass."""
+class PipelineType:
+    """The passes that make the shape latent, coarse to fine, and the texture pass.
+
+    One choice with several spellings: `pipeline_type` in pipeline.json and in a file's metadata, --type on the command
+    line, the input `resolution` of the nodes.
+    """
 
     name: str
     shape: tuple[Pass, ...]
     texture: Pass
 
     def roles(self, texture: bool = True) -> tuple[str, ...]:
-        """The models this route needs, image encoder included."""
+        """The models this pipeline type needs, image encoder included."""
         needed = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, *(p.model for p in self.shape), SHAPE_DECODER)
         return (*needed, self.texture.model, TEXTURE_DECODER) if texture else needed
 
@@ -110,27 +136,29 @@ class Route:
         passes = (*self.shape, self.texture) if texture else self.shape
         return tuple(sorted({1, *(p.image_scale for p in passes)}))
 
+    @staticmethod
+    def named(name: str) -> PipelineType:
+        """The row of PIPELINE_TYPES. Raises SettingsError, which lists the names."""
+        if name not in PIPELINE_TYPES:
+            raise SettingsError(f"Unknown type {name!r}; choose one of {', '.join(PIPELINE_TYPES)}.")
+        return PIPELINE_TYPES[name]
+
 
 _SHAPE_512, _SHAPE_1024 = Pass(SHAPE_FLOW_512, 1), Pass(SHAPE_FLOW_1024, 2)
 _TEXTURE_512, _TEXTURE_1024 = Pass(TEXTURE_FLOW_512, 1), Pass(TEXTURE_FLOW_1024, 2)
 
-ROUTES: dict[str, Route] = {
-    route.name: route
-    for route in (
-        Route("512", (_SHAPE_512,), _TEXTURE_512),
-        Route("1024", (_SHAPE_1024,), _TEXTURE_1024),
-        Route("1024_cascade", (_SHAPE_512, _SHAPE_1024), _TEXTURE_1024),
-        Route("1536_cascade", (_SHAPE_512, replace(_SHAPE_1024, grid_scale=1.5)), _TEXTURE_1024),
+PIPELINE_TYPES: dict[str, PipelineType] = {
+    pipeline_type.name: pipeline_type
+    for pipeline_type in (
+        PipelineType("512", (_SHAPE_512,), _TEXTURE_512),
+        PipelineType("1024", (_SHAPE_1024,), _TEXTURE_1024),
+        PipelineType("1024_cascade", (_SHAPE_512, _SHAPE_1024), _TEXTURE_1024),
+        PipelineType("1536_cascade", (_SHAPE_512, replace(_SHAPE_1024, grid_scale=1.5)), _TEXTURE_1024),
     )
 }
 
 
-def route(name: str) -> Route:
-    """The route of that name, or a SettingsError that lists the names."""
-    if name not in ROUTES:
-        raise SettingsError(f"Unknown type {name!r}; choose one of {', '.join(ROUTES)}.")
-    return ROUTES[name]
-
+Route, ROUTES, route = PipelineType, PIPELINE_TYPES, PipelineType.named  # until every caller has the new names
 
 _SAMPLER = record(
     {"name": one_of("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")},
@@ -163,7 +191,7 @@ _PIPELINE: Check = record(
             {"name": text(64), "args": record({"model_name": text(512)}, {"image_size": whole(1, 4096)})}
         ),
     },
-    {"default_pipeline_type": one_of(*ROUTES)},
+    {"default_pipeline_type": one_of(*PIPELINE_TYPES)},
 )
 
 
@@ -176,7 +204,7 @@ class CheckpointSpec:
     texture_sampler: SamplerSettings
     shape_normalisation: Normalisation
     texture_normalisation: Normalisation
-    default_route: str = "1024_cascade"
+    default_pipeline_type: str = "1024_cascade"
     image_size: int = 512  # side in pixels at image scale 1
 
     @classmethod
@@ -194,10 +222,10 @@ class CheckpointSpec:
                 texture_sampler=SamplerSettings.from_json(args["tex_slat_sampler"]),
                 shape_normalisation=Normalisation.from_json(args["shape_slat_normalization"]),
                 texture_normalisation=Normalisation.from_json(args["tex_slat_normalization"]),
-                default_route=args.get("default_pipeline_type", "1024_cascade"),
+                default_pipeline_type=args.get("default_pipeline_type", "1024_cascade"),
                 image_size=args["image_cond_model"]["args"].get("image_size", 512),
             )
-        except CheckpointError as error:
+        except (CheckpointError, SettingsError) as error:
             raise CheckpointError(f"pipeline.json is not in the TRELLIS.2 layout: {error}") from error
 
 

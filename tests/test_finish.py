@@ -23,7 +23,7 @@ from pipeline.mesh.uv.fallback import triangle_by_triangle
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import checks, watched
+from pipeline.stages import checks, source_mesh
 from pipeline.warp import unavailable_reason
 
 SIDE = 48
@@ -333,7 +333,7 @@ def test_stages_of_one_long_call_can_be_interrupted(damaged, monkeypatch):
     mesh = stages.process_mesh(runtime(), raw, 1000, max_hole_perimeter=0.2, resolution=64, lods=[400])
     whole = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, normal_map=True)
     colours = stages.color_vertices(runtime(), mesh, voxels, raw)
-    monkeypatch.setattr(watched, "_POINTS", 300)
+    monkeypatch.setattr(source_mesh, "_POINTS", 300)
     told = []
     used = runtime(on_step=told.append)
     parted = stages.bake_texture(used, mesh, voxels, 128, original=raw, normal_map=True)
@@ -431,9 +431,13 @@ def test_a_picture_of_the_result(run, root, tmp_path):
 
 def test_bench_mesh(run, tmp_path):
     report = tmp_path / "mesh.json"
-    code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", "--yardsticks", "--report", report)
+    options = ("--yardsticks", "--report", report, "--history", tmp_path / "history.jsonl")
+    code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", *options)
     assert code == 0, err
     rows = json.loads(report.read_text())
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [line["work"] for line in lines] == [row["work"] for row in rows]
+    assert {(line["kind"], line["mesh"]) for line in lines} == {("mesh", "100 k")}
     assert "100 k dirty faces -> clean 20,000" in out and rows[0]["seconds"] > 0
     assert "0 non manifold edges, 0 inconsistent edges" in rows[0]["notes"]
     assert any("fast-simplification" in row["work"] for row in rows) and any("to GLB" in row["work"] for row in rows)

@@ -1,11 +1,14 @@
 """READ FIRST. The pipeline: picture -> condition -> structure -> shape -> texture -> mesh and voxels -> GLB.
 
-Each stage is a function from dataclass to dataclass; `generate` calls them in a row. All take a Runtime
-(device, precision, backends, progress) and, where they need networks, the Models of a checkpoint.
+Each stage is a function from dataclass to dataclass, in a file of its own: encode, structure, shape, texture, decode,
+process, bake or color, preview, export; `generate` calls those that need networks in a row. All take a Runtime (device,
+precision, backends, progress) and, where they need networks, the Models of a checkpoint. types.py has the dataclasses.
 
 Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j, k) is [i, i + 1] / R - 0.5.
 """
 
+from .backend_table import default_backends
+from .bake import bake_texture
 from .checks import (
     PICTURE_BUDGET,
     check_export,
@@ -16,19 +19,17 @@ from .checks import (
     check_tokens,
     preflight,
 )
-from .drawing import draw, draw_each
-from .finish import bake_texture, color_vertices, export_glb, process_mesh
-from .networks import (
-    decode_shape,
-    decode_texture,
-    encode_images,
-    generate,
-    sample_shape,
-    sample_structure,
-    sample_texture,
-    table,
-)
-from .values import (
+from .color import color_vertices
+from .decode import decode_shape, decode_texture
+from .encode import encode_images
+from .export import export_glb
+from .generate import generate
+from .preview import draw, draw_each
+from .process import process_mesh
+from .shape import sample_shape
+from .structure import sample_structure
+from .texture import sample_texture
+from .types import (
     ALPHA,
     BASE_COLOR,
     METALLIC,
@@ -50,6 +51,8 @@ from .values import (
     check_levels,
     check_texture_size,
 )
+
+table = default_backends  # its name in 0.1
 
 __all__ = [
     "ALPHA",
@@ -83,6 +86,7 @@ __all__ = [
     "color_vertices",
     "decode_shape",
     "decode_texture",
+    "default_backends",
     "draw",
     "draw_each",
     "encode_images",
