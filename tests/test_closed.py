@@ -5,10 +5,13 @@ import torch
 from closed_shapes import SHAPES, closed, damaged
 from meshes import clean, needs_warp, solid
 
+from pipeline import stages
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
 from pipeline.mesh.remesh.winding_number import winding_numbers, winding_numbers_by_tree
+from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.topology.minimum_cut import source_side
+from pipeline.runtime import Runtime
 
 pytestmark = needs_warp
 
@@ -63,3 +66,53 @@ def test_the_cheapest_cut_is_that_of_brute_force():
 
         every = [torch.arange(6).new_tensor([n >> i & 1 for i in range(6)]).bool() for n in range(64)]
         assert cost(source_side(tail, head, capacity, source, sink)) == min(map(cost, every))
+
+
+def processed(raw, faces=10**6, **options):
+    return stages.process_mesh(Runtime(torch.device("cpu"), stages.default_backends()), raw, faces, **options)
+
+
+def test_auto_closes_what_is_meant_to_be_closed_and_says_why():
+    made = processed(damaged("torus", "voxels", 48)[0], shells="auto", max_hole_perimeter=0).facts
+    assert made["shells"]["chosen"] == "solid" and "meant to be closed" in made["shells"]["because"]
+    assert made["mesh"]["watertight"] and made["mesh"]["euler"] == 0
+
+
+def test_auto_leaves_open_and_closed_meshes_as_they_are():
+    raw, whole = damaged("ball", "none", 32)
+    half = raw.faces[raw.vertices[raw.faces.long()].mean(1)[:, 2] < 0.1]
+    opened = processed(stages.Mesh(raw.vertices, half), shells="auto").facts
+    assert opened["shells"]["chosen"] == "outer" and "meant to be open" in opened["shells"]["because"]
+    assert opened["mesh"]["faces"] == len(half)
+    closed = processed(raw, shells="auto").facts
+    assert closed["shells"]["chosen"] == "outer" and closed["mesh"]["faces"] == len(whole.faces)
+
+
+def test_auto_spends_no_faces_that_nobody_sees():
+    raw = damaged("cube", "holes", 96)[0]
+    auto, solid = (processed(raw, shells=shells).facts["mesh"] for shells in ("auto", "solid"))
+    assert 20_000 >= auto["faces"] < solid["faces"] / 2 and auto["watertight"]
+    assert auto["volume"] == pytest.approx(solid["volume"], rel=2e-3)
+
+
+def test_a_bound_in_voxels_is_kept_beside_the_face_count():
+    raw = damaged("ball", "none", 32)[0]
+    made = processed(raw, shells="solid", max_error=stages.Length.parse("0.2vox"))
+    whole = processed(raw, shells="solid")
+    assert len(made.faces) < len(whole.faces) / 2 and made.facts["max_error"] == 0.2 / 32
+    assert deviation(whole, made) <= 0.2 / 32
+    assert len(processed(raw, 300, shells="solid", max_error=stages.Length.parse("0.2vox")).faces) <= 300
+
+
+@pytest.mark.parametrize("text", ["", "vox", "1voxel", "-1", "0", "nan", "inf", "0vox", "two"])
+def test_lengths_that_are_none_are_named(text):
+    with pytest.raises(SettingsError, match="length"):
+        stages.Length.parse(text)
+
+
+def test_settings_without_effect_are_named():
+    raw = damaged("ball", "none", 24)[0]
+    with pytest.raises(SettingsError, match="wall would have no effect"):
+        processed(raw, shells="outer", wall=0.1)
+    with pytest.raises(SettingsError, match="no voxels"):
+        processed(stages.Mesh(raw.vertices, raw.faces), max_error=stages.Length(0.5, in_voxels=True))
