@@ -1,22 +1,15 @@
-"""The only room that knows ComfyUI: thin V3 nodes over pipeline.stages, one file a group of stages."""
+"""The only room that knows ComfyUI: thin V3 nodes over pipeline.stages, a file for each stage.
+
+A class with a schema in any of these files is a node; sockets.py has the types of what travels between them.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 OLDEST_COMFYUI = (0, 3, 64)
-
-# Every node, in the order of a graph: module -> classes.
-_NODES = {
-    "loading": ("LoadModels",),
-    "picture": ("PrepareImage", "EncodeImage"),
-    "sample": ("SamplerSettingsNode", "SampleStructure", "SampleShape", "SampleTexture"),
-    "decode": ("DecodeShape", "DecodeTexture"),
-    "finish": ("ProcessMesh", "BakeTexture", "ColorVertices", "RenderMesh", "ExportGLB"),
-    "simple": ("ImageToGLB", "GatherFiles"),
-    "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
-}
 
 
 def load():
@@ -30,7 +23,7 @@ def load():
 
     from .host import copies
 
-    package = __package__.rpartition(".")[0]
+    package = __name__.rpartition(".")[0]
     classes = [] if copies.in_use(package, Path(__file__).parents[1]) else node_classes()
     if classes:  # nothing of a second copy is imported, and it registers nothing
         from .host import folders, health, pictures
@@ -48,8 +41,14 @@ def load():
 
 
 def node_classes() -> list[type]:
-    """The classes of all nodes."""
-    return [getattr(import_module(f".{module}", __name__), name) for module, names in _NODES.items() for name in names]
+    """The classes of all nodes: those that a module of this folder defines with a schema of their own."""
+    modules = (import_module(f".{name}", __name__) for name in sorted(found.name for found in iter_modules(__path__)))
+    return [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if getattr(value, "__module__", "") == module.__name__ and "define_schema" in vars(value)
+    ]
 
 
 def check_version() -> None:

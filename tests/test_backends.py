@@ -8,11 +8,11 @@ import pytest
 import torch
 from meshes import needs_warp
 
-from pipeline.backends import Backend, Backends, Operation
+from pipeline.backends import Backend, Backends, Operation, References
 from pipeline.errors import BackendError
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
-from pipeline.mesh.bake.bake import Original
+from pipeline.mesh.bake.bake import SourceMesh
 from pipeline.render import OPERATIONS as RENDER_OPERATIONS
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
 
@@ -51,6 +51,19 @@ def test_a_wrong_answer_disables_a_row_with_one_line(caplog, wrong, problem):
     assert problem in caplog.text
     with pytest.raises(BackendError, match="'fast' of 'double' cannot be used on cpu"):
         backends.pick("double", name="fast")
+
+
+def test_the_references_alone_hold_no_state():
+    """What a default argument is must not be changed by who uses it."""
+    references = References([Operation("double", (Backend("fast", lambda x: x + x),), twin=double)])
+    before = {name: dict(value) for name, value in vars(references).items()}
+    assert references.pick("double") is references.pick("double", "cuda", "torch") is double
+    with pytest.raises(BackendError, match="not 'fast' of 'double'"):
+        references.pick("double", name="fast")
+    assert {name: dict(value) for name, value in vars(references).items()} == before
+    for table in (references.used, references.choices, references.operations):
+        with pytest.raises(TypeError):
+            table["double"] = "fast"
 
 
 def test_a_kernel_that_fails_is_disabled():
@@ -129,8 +142,8 @@ def overlapping(vertices, faces, *more):
     return faces.long().reshape(-1), torch.arange(3 * len(faces)).reshape(-1, 3), uvs, {}
 
 
-class Elsewhere(Original):
-    def snap(self, points, limit):
+class Elsewhere(SourceMesh):
+    def closest_point(self, points, limit):
         return points, None, None
 
 

@@ -58,6 +58,11 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
     assert json.loads(settings["resolution"]) == int(facts["resolution"])
 
 
+@pytest.mark.parametrize("option", ["--type", "--pipeline-type"])
+def test_the_pipeline_type_has_two_spellings(option):
+    assert parser().parse_args(["generate", "a.png", option, "1024_cascade"]).type == "1024_cascade"
+
+
 @needs_warp
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
@@ -141,7 +146,12 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--texture-size", "1"), "64-16384"),
         (("--max-tokens", "0"), "at least 1"),
         (("--checkpoint", "no/such/folder"), "neither a folder, nor a safetensors file, nor a Hugging Face"),
-        (("--output", "x.obj"), "must end in .glb, got x.obj"),
+        (("--output", "x.fbx"), "must end in one of .glb, .gltf, .obj, .ply, .stl, .3mf, .usdz; got x.fbx"),
+        (("--output", "x.obj", "--texture-format", "webp"), "--texture-format webp: OBJ with MTL"),
+        (("--output", "x.stl", "--lods", "9", "--lods-in-one-file"), "STL, binary, triangles alone holds one level"),
+        (("--output", "x.ply", "--normal-map"), "normal_map would have no effect: vertex colours take the place"),
+        (("--output", "a.gltf", "--picture", "a_normal.png"), "--picture and a file beside --output both name"),
+        (("--flat-base", "nan"), "A flat base can take 0 to 0.5 of the height, got nan"),
         (("--output", "absent/x.glb"), "The folder absent does not exist; create it"),
         (("--report", "tests"), "tests is a folder; name a file"),
         (("--report", "x.json", "--save-state", "./x.json"), "--save-state and --report both name x.json"),

@@ -16,14 +16,13 @@ from .. import __version__, bench, stages
 from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
-from ..export import level_path
 from ..export.files import check_outputs, writing
 from ..export.state import save_state
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, Models, open_checkpoint
-from .export import add_export, export_settings, finish
+from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -34,12 +33,13 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_views,
     backend_choices,
-    pictures,
+    posed_pictures,
 )
 from .samplers import add_samplers, samplers
 
-HELP = "make a GLB from a picture"
+HELP = "make a GLB, or another 3D file, from a picture"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,21 +51,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        "--type", metavar="{" + ",".join(PIPELINE_TYPES) + "}", help="resolution and cascade; default: the checkpoint's"
+        *("--type", "--pipeline-type"),
+        metavar="{" + ",".join(PIPELINE_TYPES) + "}",
+        help="resolution and cascade; default: the checkpoint's",
     )
     add_seed(parser)
     add_device(parser)
     add_dtype(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="OUT.glb",
-        help="default: the picture's name with .glb, unless only --save-state is asked for",
-    )
+    add_output(parser, "the picture's name with .glb, unless only --save-state is asked for")
     parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
+    add_views(parser)
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -83,7 +81,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     output = _outputs(options)
-    export = export_settings(options)
+    export = export_settings(options, output)
     device = choose_device(options.device)
     if options.memory_limit:
         bound(device, options.memory_limit)
@@ -101,9 +99,13 @@ def run(options: argparse.Namespace) -> int:
         backends=backends,
         device=device,
     )
-    images = pictures(options)
-    if len(images) > 1:
-        print(f"{len(images)} pictures, taken for {len(images)} views of one object. Objects want a run each.")
+    images = posed_pictures(options)
+    count = len(images.pictures)
+    if count > 1 and not images.views:
+        print(
+            f"{count} pictures, taken for {count} views of one object. Objects want a run each. If you know where the "
+            "pictures were taken from, say so with --views."
+        )
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
@@ -112,6 +114,11 @@ def run(options: argparse.Namespace) -> int:
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
         settings = _settings(options, checkpoint, chosen, made)
+        if count > 1:
+            settings["views"] = [view.name for view in images.views] or count
+            settings["view_mixing"] = asdict(images.mixing)
+        if images.remarks:
+            settings["remarks"] = list(images.remarks)
         settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()
@@ -189,7 +196,7 @@ def _write(
         result, more = finish(runtime, made.mesh, made.voxels, export)
         extras = {**settings, **more, "backends": runtime.backends.used}
         with written.or_not():
-            written.paths += stages.export_glb(runtime, result, output, export, extras)
+            written.paths += stages.export_mesh(runtime, result, output, export, extras)
         if options.picture:
             with written.or_not():
                 views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
@@ -201,21 +208,18 @@ def _write(
 
 
 def _outputs(options: argparse.Namespace) -> Path | None:
-    """The GLB's path, if one is to be written. Every output is checked before any work is done."""
+    """The mesh's path, if one is to be written. Every output is checked before any work is done."""
     output = options.output
     if output is None and options.save_state is None:
         output = Path(Path(options.images[0]).stem + ".glb")
-    if output is not None and output.suffix.lower() != ".glb":
-        raise SettingsError(f"The output must end in .glb, got {output.name}.")
     if options.picture is not None:
         if output is None:
             raise SettingsError("--picture shows what --output holds; give both.")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
-    levels = 0 if output is None or options.lods_in_one_file else len(options.lods)
-    outputs = [("--output", output), ("--save-state", options.save_state)]
-    outputs += [("--picture", options.picture), ("--report", options.report)]
-    outputs += [("a level of --lods", level_path(output, number + 1)) for number in range(levels)]
+    files = [] if output is None else output_paths(options, output)
+    outputs = [*files[:1], ("--save-state", options.save_state), ("--picture", options.picture)]
+    outputs += [("--report", options.report), *files[1:]]
     inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
     check_outputs(*([(what, Path(path)) for what, path in group if path] for group in (outputs, inputs)))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .. import sparse
-from ..backends import Backends
+from ..backends import Backends, References
 from ..sparse import CHILD_CONV, SUBMANIFOLD_CONV, SparseTensor, Subdivision
 from .operations import LAYER_NORM, NORM_LINEAR, OPERATIONS, RESIDUAL_MLP
 
-_OPERATIONS = (*sparse.OPERATIONS, *OPERATIONS)
-PLAIN = Backends(_OPERATIONS, {op.name: "torch" for op in _OPERATIONS})  # what a model uses if nothing is handed down
+PLAIN = References((*sparse.OPERATIONS, *OPERATIONS))  # what a model uses if nothing is handed down
 
 
 class LayerNorm(nn.LayerNorm):
@@ -23,16 +23,16 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__(channels, eps=1e-6, elementwise_affine=affine)
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN, silu: bool = False) -> torch.Tensor:
-        """x [T, C]; with silu that activation behind the norm."""
-        return backends.pick(LAYER_NORM, x.device)(x, self.weight, self.bias, silu)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN, silu: bool = False) -> torch.Tensor:
+        """input [T, C]; with silu that activation behind the norm."""
+        return backends.pick(LAYER_NORM, input.device)(input, self.weight, self.bias, silu)
 
 
 class Linear(nn.Linear):
     """A linear layer that is handed the table of operations, which its packed form uses (see packed.py)."""
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return super().forward(x)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return super().forward(input)
 
 
 class SparseConv3d(nn.Module):
@@ -55,14 +55,22 @@ class SparseConv3d(nn.Module):
         return SparseTensor(subdivision.children, conv(x.feats, subdivision, self.weight, self.bias))
 
 
-def weights_of(layer: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+class _Weighted(Protocol):
+    @property
+    def weight(self) -> torch.Tensor: ...
+
+    @property
+    def bias(self) -> torch.Tensor: ...
+
+
+def weights_of(layer: _Weighted, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a layer on a device, for operations that take those of several layers at once.
 
-    A host that keeps weights elsewhere gives its layers a method `fetch_weights`; layers whose weights are packed
-    have a method `unpack`.
+    A host that keeps weights elsewhere gives its layers `fetch_weights(layer, device)` as an attribute; layers whose
+    weights are packed have a method `unpack`.
     """
     fetch, unpack = getattr(layer, "fetch_weights", None), getattr(layer, "unpack", None)
-    weight, bias = (layer.weight, layer.bias) if fetch is None else fetch(device)
+    weight, bias = (layer.weight, layer.bias) if fetch is None else fetch(layer, device)
     return weight if unpack is None else unpack(weight), bias
 
 
@@ -75,7 +83,7 @@ class ResidualMLP(nn.ModuleList):
 
     def forward(self, x: torch.Tensor, h: torch.Tensor, norm: LayerNorm, backends: Backends) -> torch.Tensor:
         """x + mlp(norm(h))."""
-        layers = (norm, self[0], self[2])
+        layers = (norm, cast(Linear, self[0]), cast(Linear, self[2]))
         tensors = [tensor for layer in layers for tensor in weights_of(layer, x.device)]
         return backends.pick(RESIDUAL_MLP, x.device)(x, h, *tensors)
 
@@ -83,8 +91,8 @@ class ResidualMLP(nn.ModuleList):
 class NormLinear(nn.Linear):
     """The last layer norm, without affine part, and a linear layer; both in the layer's own dtype."""
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return backends.pick(NORM_LINEAR, x.device)(x, self.weight, self.bias)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(NORM_LINEAR, input.device)(input, self.weight, self.bias)
 
 
 def to_torso_dtype(module: nn.Module, dtype: torch.dtype) -> None:

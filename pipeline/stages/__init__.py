@@ -22,8 +22,9 @@ from .checks import (
 from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
-from .export import export_glb
+from .export import export_mesh
 from .generate import generate
+from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
 from .shape import sample_shape
@@ -61,12 +62,14 @@ __all__ = [
     "METALLIC",
     "MIN_FACES",
     "PICTURE_BUDGET",
+    "PLA",
     "ROUGHNESS",
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
     "ExportSettings",
     "Generation",
+    "Inspection",
     "Latent",
     "Length",
     "Mesh",
@@ -77,6 +80,7 @@ __all__ = [
     "TexturedMesh",
     "Unwrapped",
     "bake_texture",
+    "check_density",
     "check_export",
     "check_frames",
     "check_levels",
@@ -92,8 +96,10 @@ __all__ = [
     "draw",
     "draw_each",
     "encode_images",
-    "export_glb",
+    "export_mesh",
     "generate",
+    "inspect_file",
+    "inspect_mesh",
     "preflight",
     "process_mesh",
     "sample_shape",

@@ -12,7 +12,7 @@ from ..weights import Models
 from .checks import check_tokens
 from .latents import denormalise, grid_size, subdivision_levels, voxels_per_token
 from .provenance import check_condition, check_structure, made_with, recipe
-from .sampler import sample_packed
+from .sampler import Mix, mix_of, sample_packed
 from .types import LOWER, Condition, Latent, Origin, Structure
 
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
@@ -52,8 +52,10 @@ def sample_shape(
         else:
             voxels, grid = _finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
         stage = "shape" if number == 0 else f"shape {grid * voxels_per_token(models)}"
-        latent = _sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings)
+        mix = mix_of(condition, condition.mixing.shape, voxels, grid)
+        latent = _sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings, mix)
         resolution = grid * voxels_per_token(models)
+    assert latent is not None  # every pipeline type has a pass
     return Latent(latent, resolution, random.get_state(), origin)
 
 
@@ -69,16 +71,17 @@ def _shape_origin(
     return made_with(models, SHAPE_DECODER, made, told)
 
 
-def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
+def _sample_shape_pass(
+    runtime, models, stage, condition, one_pass: Pass, voxels, random, settings, mix: Mix
+) -> SparseTensor:
     seen = condition.count(one_pass.image_scale)
     with (
         runtime.stage(stage, settings.steps, LOWER),
         runtime.use(models, one_pass.model, len(voxels), seen) as flow,
     ):
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
-        normalised = sample_packed(
-            runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings
-        )
+        tokens = condition.tokens[one_pass.image_scale]
+        normalised = sample_packed(runtime, stage, flow, tokens, voxels, noise, settings, mix=mix)
         return SparseTensor(voxels, denormalise(normalised, models.spec.shape_normalisation))
 
 

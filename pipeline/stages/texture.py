@@ -7,9 +7,9 @@ import torch
 from ..runtime import Runtime
 from ..spec import SHAPE_DECODER, TEXTURE_DECODER, PipelineType, SamplerSettings
 from ..weights import Models
-from .latents import denormalise, normalise
+from .latents import denormalise, normalise, voxels_per_token
 from .provenance import check_condition, check_latent, made_with
-from .sampler import sample_packed
+from .sampler import mix_of, sample_packed
 from .types import LOWER, Condition, Latent
 
 
@@ -21,7 +21,7 @@ def sample_texture(
     pipeline_type: PipelineType,
     settings: SamplerSettings | None = None,
 ) -> Latent:
-    """Sample the texture latent on the shape's voxels, told the shape latent.
+    """Sample the texture latent on the shape's voxels, conditioned on the shape latent.
 
     Args:
         settings: the checkpoint's if not given.
@@ -44,6 +44,8 @@ def sample_texture(
         channels = flow.in_channels - shape_feats.shape[1]
         noise = torch.randn(len(shape_feats), channels, generator=random).to(runtime.device)
         tokens = condition.tokens[pipeline_type.texture.image_scale]
-        normalised = sample_packed(runtime, "texture", flow, tokens, shape.sparse.voxels, noise, settings, shape_feats)
+        voxels = shape.sparse.voxels
+        mix = mix_of(condition, condition.mixing.texture, voxels, shape.resolution // voxels_per_token(models))
+        normalised = sample_packed(runtime, "texture", flow, tokens, voxels, noise, settings, shape_feats, mix)
         feats = denormalise(normalised, models.spec.texture_normalisation)
     return Latent(shape.sparse.replace(feats), shape.resolution, random.get_state(), origin)

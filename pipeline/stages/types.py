@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
-from ..export import AlphaMode
+from ..export import AlphaMode, TrueSize, check_flat_base
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
+from ..views import UNNAMED, Mixing, View
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
@@ -51,10 +52,17 @@ UNKNOWN = Origin()
 
 @dataclass(frozen=True)
 class Condition:
-    """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros."""
+    """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros.
+
+    views: the direction of each picture, empty where not known. masks: [H, W] cut-out of each, for carving. mixing: how
+        the stages mix the views.
+    """
 
     tokens: dict[int, torch.Tensor]
     origin: Origin = UNKNOWN
+    views: tuple[View, ...] = ()
+    masks: tuple[torch.Tensor, ...] = ()
+    mixing: Mixing = UNNAMED
 
     def count(self, scale: int) -> int:
         """Tokens at an image scale, all views together. Raises SettingsError if there are none."""
@@ -267,10 +275,13 @@ class ExportSettings:
     lods_in_one_file: bool = False  # by MSFT_lod, in place of a file for each level
     wall: float = 0.0  # world units: how thick open sheets become at least if shells are solid
     max_error: Length | None = None  # how far simplifying may move the surface; fewer faces where it allows that
+    size: TrueSize | None = None  # in reality; None: a unit of the world is a metre where the format has units
+    flat_base: float = 0.0  # share of the height below which everything is moved up, to a plane to stand on
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
         check_texture_size(self.texture_size)
+        check_flat_base(self.flat_base)
 
 
 def check_texture_size(size: int) -> None:

@@ -194,7 +194,7 @@ def from_released(home: Folder | Repository) -> tuple[CheckpointSpec, Sources]:
     if isinstance(home, Folder) and not present(home.file(DESCRIPTION)):
         sources = {role: home.model(role, value) for role, value in RELEASED_FILES.items() if role != IMAGE_ENCODER}
         return RELEASED, {**sources, IMAGE_ENCODER: encoder_source(RELEASED_FILES[IMAGE_ENCODER], home)}
-    args = read_json(home.file(DESCRIPTION)).get("args")
+    args = read_json(home.file(DESCRIPTION)).get("args") or {}
     spec = CheckpointSpec.from_json(args)
     models = _NAMED(args, f"{DESCRIPTION}: args")["models"]
     sources: Sources = {role: home.model(role, _inside(value, role)) for role, value in models.items()}
