@@ -50,15 +50,20 @@ def _cuda_bytes(device: torch.device, limit: int | None) -> int:
     free, total = torch.cuda.mem_get_info(device)
     free += reserved - allocated
     if hasattr(torch.cuda, "get_per_process_memory_fraction"):  # torch 2.8 and newer
-        free = min(free, int(total * torch.cuda.get_per_process_memory_fraction(device)) - allocated)
+        free = min(free, int(total * torch.cuda.get_per_process_memory_fraction(_index(device))) - allocated)
     return max(0, free if limit is None else min(free, limit - allocated))
+
+
+def _index(device: torch.device) -> int:
+    """The number of a CUDA device; "cuda" alone is the current one, which torch's memory fractions do not know."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def bound(device: torch.device, limit: int) -> None:
     """Let this process take at most `limit` bytes of a CUDA device from torch; other devices have no such bound."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device.index or 0)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), _index(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
