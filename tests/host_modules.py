@@ -348,7 +348,6 @@ MODULES = [
             "get_free_memory",
             "get_total_memory",
             "minimum_inference_memory",
-            "extra_reserved_memory",
             "load_models_gpu",
             "unload_all_models",
         ),

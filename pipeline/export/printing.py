@@ -39,7 +39,7 @@ class TrueSize:
         Raises:
             SettingsError: it is something else.
         """
-        match = _SIZE.fullmatch(text.strip())
+        match, number = _SIZE.fullmatch(text.strip()), math.nan
         try:
             number = float(match[2]) if match else math.nan
         except ValueError:
