@@ -76,8 +76,8 @@ def _is_elsewhere(layer: nn.Module) -> bool:
 @contextmanager
 def _cast_weights(layer: nn.Module, device: torch.device) -> Iterator[tuple]:
     """Weight and bias on the device; handed back afterwards where the host streams them in (since late 2025)."""
-    bias = layer._parameters["bias"]
-    dtypes = {"dtype": layer.get_parameter("weight").dtype, "bias_dtype": None if bias is None else bias.dtype}
+    weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
+    dtypes = {"dtype": weight.dtype, "bias_dtype": None if bias is None else bias.dtype}
     if not hasattr(comfy.ops, "uncast_bias_weight"):
         yield comfy.ops.cast_bias_weight(layer, device=device, **dtypes)
         return
