@@ -136,8 +136,9 @@ class EncodeImage(io.ComfyNode):
     @classmethod
     def execute(cls, models: ManagedModels, image: torch.Tensor | PosedPictures) -> io.NodeOutput:
         scales = sorted({scale for pipeline_type in PIPELINE_TYPES.values() for scale in pipeline_type.image_scales()})
-        views = image
-        if not isinstance(views, PosedPictures):
+        if isinstance(image, PosedPictures):
+            views = image
+        else:
             views = PosedPictures(tuple(picture.convert("RGB") for picture in pictures.to_pil(image)))
         condition = run(stages.encode_images, models, Progress(), views, scales)
         count = len(views.pictures)

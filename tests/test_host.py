@@ -100,6 +100,10 @@ def test_what_the_nodes_import_of_comfyui_is_in_the_stub(root):
             if isinstance(node, ast.ImportFrom) and not node.level and node.module in known:
                 for alias in node.names:
                     assert hasattr(known[node.module], alias.name), (path.name, node.module, alias.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = {"management": "comfy.model_management"}.get(node.value.id, node.value.id)
+                if module in ("comfy.model_management", "folder_paths"):
+                    assert hasattr(known[module], node.attr), (path.name, module, node.attr)
 
 
 @pytest.mark.parametrize("name", ["comfy.model_management", "folder_paths"])

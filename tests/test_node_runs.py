@@ -393,6 +393,29 @@ def test_padded_meshes_are_cut(host):
     assert len(mesh.vertices) == 3 and len(mesh.faces) == 1
 
 
+def test_a_mesh_is_written_in_other_formats(host, made):
+    for format in ("obj", "ply", "stl"):
+        _, relative = host.call("T2ExportMesh", mesh=made["mesh"], format=format, filename_prefix="formats/mesh")
+        read = trimesh.load_mesh(host.base / "output" / relative, process=False)
+        assert len(read.faces) == len(made["mesh"].faces)
+
+
+def test_a_report_says_what_the_mesh_is_like(host, made):
+    ran = host.call("T2MeshReport", mesh=made["mesh"])
+    texts = [each for each in ran if isinstance(each, str)]
+    assert any(f"{len(made['mesh'].faces):,} faces" in text for text in texts)
+
+
+def test_named_views_become_one_condition(host, made):
+    images = torch.zeros(1, 96, 96, 3)
+    images[:, 20:80, 30:70] = 0.6
+    masks = (images[..., 0] > 0).float()
+    given = {"front": images, "front_mask": masks, "back": images, "back_mask": masks}
+    (views, *_) = host.call("T2Views", **given, mask_marks="object")
+    (condition,) = host.call("T2EncodeImage", models=made["models"], image=views)
+    assert type(condition) is type(made["condition"])
+
+
 # --- the pack in the server
 
 

@@ -10,6 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -126,7 +127,7 @@ def _by_trimesh(path: Path, reason: str) -> Contents:
     import trimesh
 
     try:
-        mesh = trimesh.load(path, force="mesh", process=False)
+        mesh: Any = trimesh.load(path, force="mesh", process=False)
         contents = Contents([(np.asarray(mesh.vertices), np.asarray(mesh.faces))])
         _check(contents)
     except _UNREADABLE as error:
