@@ -217,6 +217,13 @@ def test_specks_go_before_the_shape_suffers():
     assert volume(found, out) == pytest.approx(4 / 3 * math.pi, rel=0.2)
 
 
+def test_rods_that_show_stay():
+    """Cut through, they would shrink: nothing of the field's rods is far from 5 % of the faces."""
+    vertices, faces = bench_shapes.surface_net(bench_shapes.bench_field, 48)
+    found = Surface(*collapse(vertices, faces, 1500, quiet)).closest(vertices).distance
+    assert found.max() < 0.05 * (vertices.amax(0) - vertices.amin(0)).norm()
+
+
 def least_angles(vertices, faces):
     """[F] degrees."""
     corners = vertices[faces.long()].double()
@@ -225,16 +232,18 @@ def least_angles(vertices, faces):
 
 
 def test_slivers_are_flipped_where_the_surface_stays():
-    """A bar of long flat sides: flips leave its shape, its topology and fewer slivers."""
-    vertices, faces = cube(16)
-    vertices = vertices * torch.tensor([1.0, 1.0, 0.1])
-    mesh = Mesh(vertices, faces)
-    few, many = (reduced(mesh, 150, quiet, config=CollapseConfig(flip_rounds=n)) for n in (6, 0))
-    slivers = [(least_angles(each.vertices, each.faces) < 10).sum().item() for each in (few, many)]
-    assert slivers[0] < 0.8 * slivers[1]
-    assert few.report.watertight and few.report.euler == 2
-    assert volume(few.vertices, few.faces) == pytest.approx(0.1, rel=1e-3)
+    """A sheared plane whose quads are split along their long diagonals, of which two faces are to go."""
+    vertices, faces = plane(12)
+    vertices[:, 0] += 3 * vertices[:, 1]
+    few, many = (
+        reduced(Mesh(vertices, faces), len(faces) - 2, quiet, config=CollapseConfig(flip_rounds=n)) for n in (6, 0)
+    )
+    least = [least_angles(each.vertices, each.faces).median().item() for each in (few, many)]
+    assert least[0] > 1.5 * least[1]
     assert torch.equal(few.vertices, many.vertices) and len(few.faces) == len(many.faces)
+    assert few.report.euler == 1 and few.report.inconsistent_edges == few.report.non_manifold_edges == 0
+    assert (normals(few.vertices, few.faces)[:, 2] > 0).all()
+    assert few.report.area == pytest.approx(many.report.area, rel=1e-5)
 
 
 def test_collapse_shuns_slivers():

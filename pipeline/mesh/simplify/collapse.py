@@ -49,7 +49,7 @@ class CollapseConfig:
     # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
     bridge_cost: float = 0.3
     # which cuts a handle or a rod through (not one that closes a tunnel),
-    cut_cost: float = 4.0
+    cut_cost: float = 30.0
     # and that of the last tetrahedron or face of a component, which then is gone.
     vanish_cost: float = 100.0
     # Independent sets that are drawn from the costs of one round, before all edges are priced again.

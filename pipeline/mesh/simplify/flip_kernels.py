@@ -14,6 +14,7 @@ from .quadric_kernels import Weights, quadric, shape
 
 configure(__name__)
 
+SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two half-edges draw the same number
 NO_FLIP = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
 
 
@@ -73,8 +74,8 @@ def find_flips(
                 for i in range(offsets[u], offsets[u + 1]):
                     joined = joined or faces[next_half_edge(star[i])] == w or faces[previous_half_edge(star[i])] == w
                 if not joined:
-                    gain = wp.int64(wp.int32((after - before) * 1.0e6))
-                    keys[h] = ((wp.int64(2000000) - gain) << wp.int64(32)) | wp.int64(h)
+                    lack = wp.int64(wp.int32(32.0 * (1.0 - after + before)))  # coarse, so that most are drawn by lot
+                    keys[h] = (lack << wp.int64(32)) | wp.int64(wp.uint32(h) * SHUFFLE)
 
 
 @wp.kernel
