@@ -3,6 +3,12 @@
     python tests/closed_shapes.py [--resolution N] [--seeds N]
 
 prints a line for each shape and damage: 50 holes punched of 1 to 10 % of the diagonal, 5 % of the voxels dropped, both.
+
+At 128 cells (2026-11-30): volume within 1 % on 49 of 60, Euler number right on 51, all 60 watertight; with 5 % of the
+voxels dropped alone 20 of 20. What fails is thin: holes of a tenth of the diagonal take away a third of it (rod, thin
+torus, chain, ladder) or both of its walls at once (bowl, vase); or such holes run together into one that counts as the
+rim of an open sheet (three balls). Flooding alone, before: at 64 cells 0 of 12 volumes, 1 of 12 Euler numbers (ball,
+torus, flask, cube).
 """
 
 from __future__ import annotations

@@ -71,13 +71,14 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     code, out, err = run("generate", root / "assets" / "rocket.png", *outputs)
     assert code == 0, err
     (said,) = [line for line in out.splitlines() if "small checkpoint" in line]
-    assert "trained on simple objects" in said and "--checkpoint microsoft/TRELLIS.2-4B" in said
+    assert "trained on simple" in said and "--checkpoint microsoft/TRELLIS.2-4B" in said
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
     facts = json.loads(report.read_text())
     assert facts["checkpoint"] == "small" and facts["pipeline_type"] == "512" and facts["resolution"] == 128
     assert len(mesh.faces) == facts["faces"] > 1000 and mesh.visual.material.baseColorTexture.size == (1024, 1024)
     raw = state_of(state)[0]
     assert facts["raw_faces"] == len(raw["faces"]) and facts["voxels"] == len(raw["voxel.coords"])
+    assert facts["shells"]["chosen"] == "solid" and facts["mesh"]["watertight"] and facts["faces"] <= 120_000
     assert np.abs(mesh.bounds).max() <= 0.51
     names = [stage["stage"] for stage in facts["stages"]]
     assert names[0] == "encode" and names[-4:] == ["process mesh", "unwrap", "bake", "export"]

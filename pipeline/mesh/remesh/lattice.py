@@ -10,6 +10,7 @@ from ...errors import EmptyResultError, SettingsError
 from ...warp.launch import launch_parallel
 from ..mesh import Mesh
 from . import band_kernels, crossing_kernels, flood_kernels
+from .lattice_functions import vector
 from .resolution import RESOLUTIONS
 
 # The lattice is moved by odd fractions of a cell: modelled parts like to lie on round coordinates.
@@ -31,9 +32,9 @@ class Frame:
     places: torch.Tensor  # [slots] int32, brick of a slot
 
     @property
-    def wide(self) -> crossing_kernels.wp.vec3i:
+    def wide(self):
         """size as kernels take it."""
-        return crossing_kernels.wp.vec3i(*self.size)
+        return vector(self.size)
 
     @property
     def grid(self) -> tuple:
@@ -125,7 +126,7 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
     x, y, z = (int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
     size = (x, y, z)
     marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
-    wide, near = crossing_kernels.wp.vec3i(*size), min(margin, _NEAR)
+    wide, near = vector(size), min(margin, _NEAR)
     launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, wide, float(near), marks)
     if margin > near:
         more = -(-(margin - near) // 8)

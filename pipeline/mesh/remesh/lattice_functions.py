@@ -19,6 +19,11 @@ UNSET = wp.constant(wp.uint8(0))
 SET = wp.constant(wp.uint8(1))
 
 
+def vector(size):
+    """Three integers as kernels take them."""
+    return wp.vec3i(*size)
+
+
 @wp.func
 def node_at(bricks: wp.array[wp.int32], size: wp.vec3i, x: wp.int32, y: wp.int32, z: wp.int32):
     brick = ((x >> 3) * size[1] + (y >> 3)) * size[2] + (z >> 3)
