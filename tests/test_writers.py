@@ -329,3 +329,46 @@ def test_3mf_leaves_out_faces_without_area(tmp_path):
     assert len(WRITERS[".3mf"].read(files).levels[0][1]) == 12
     with pytest.raises(OutputError, match="nothing to print"):
         write(tmp_path / "y.3mf", Scene((replace(flat, faces=flat.faces[-1:]),)))
+
+
+def test_the_largest_texture_is_no_bomb(tmp_path):
+    """Pillow refuses to open pictures of more than 179 M pixels; textures may have 268 M."""
+    from PIL.PngImagePlugin import PngImageFile
+
+    from pipeline.export.images import decoded_size
+
+    side = 14000
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "PNG")
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(buffer.getvalue()))
+    assert PngImageFile(io.BytesIO(buffer.getvalue())).size == decoded_size(buffer.getvalue()) == (side, side)
+    data = bytearray(buffer.getvalue())
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ValueError, match=r"broken|checksum"):
+        decoded_size(bytes(data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_damaged_pictures_do_not_decode(kind):
+    from pipeline.export.images import decoded_size
+
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 48), 90).convert("RGB").save(buffer, kind)
+    assert decoded_size(buffer.getvalue()) == (64, 48)
+    for data in (buffer.getvalue()[:600], b"", b"GIF89a"):
+        with pytest.raises(ValueError, match="."):
+            decoded_size(data)
+
+
+def test_pictures_larger_than_webp_are_refused_before_and_at_the_file(tmp_path):
+    from pipeline.stages import ExportSettings
+
+    with pytest.raises(SettingsError, match="WebP holds at most 16383 pixels a side, got a texture size of 16384"):
+        ExportSettings(texture_size=16384, image_format="webp")
+    assert ExportSettings(texture_size=16384).texture_size == 16384
+    wide = np.zeros((1, 16384, 4), np.uint8)
+    long = Material(wide, wide[:, :, 0], wide[:, :, 0], image_format="webp")
+    with pytest.raises(OutputError, match="WebP holds at most 16383"):
+        write(tmp_path / "x.glb", Scene((box(),), long))
+    assert not list(tmp_path.iterdir())

@@ -11,6 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from ..errors import OutputError
+
+MAX_WEBP = 16383  # pixels a side, by the format
+_DECODED = 4096**2  # pixels; decoding larger pictures takes seconds and up to a gigabyte
 
 
 def encode_images(pictures: Mapping[str, np.ndarray], kind: str, lossy: Collection[str] = ()) -> dict[str, bytes]:
@@ -18,10 +26,40 @@ def encode_images(pictures: Mapping[str, np.ndarray], kind: str, lossy: Collecti
 
     Args:
         kind: "png" or "webp". lossy: names of those that WebP may compress with loss.
+
+    Raises:
+        OutputError: a picture is larger than WebP can be.
     """
+    most = max((max(each.shape[:2]) for each in pictures.values()), default=0)
+    if kind == "webp" and most > MAX_WEBP:
+        raise OutputError(f"WebP holds at most {MAX_WEBP} pixels a side, got {most}; choose png or a smaller texture.")
     with ThreadPoolExecutor() as pool:  # the encoders release Python's lock
         files = pool.map(lambda name: _encode(Image.fromarray(pictures[name]), kind, name not in lossy), pictures)
         return dict(zip(pictures, files))
+
+
+def decoded_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of an encoded picture that decodes: PNG, WebP or JPEG.
+
+    Pillow's limit on the number of pixels does not count, as textures may have more. Large ones are not decoded; of PNG
+    the checksums are compared.
+
+    Raises:
+        ValueError: it is none of these, or damaged.
+    """
+    kinds = {b"\x89PNG": PngImageFile, b"RIFF": WebPImageFile, b"\xff\xd8\xff": JpegImageFile}
+    try:
+        kind = next(kind for magic, kind in kinds.items() if data.startswith(magic))
+        with kind(io.BytesIO(data)) as image:
+            if image.width * image.height <= _DECODED:
+                image.load()
+            else:
+                image.verify()
+            return image.size
+    except StopIteration:
+        raise ValueError("it is neither PNG nor WebP nor JPEG") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _encode(image: Image.Image, kind: str, lossless: bool) -> bytes:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..errors import OutputError, SettingsError
 from . import glb, gltf, obj, ply, stl, threemf, usdz
 from .files import writing
 from .formats import Contents, Files, Format
+from .images import decoded_size
 from .scene import Scene
 
 WRITERS: dict[str, Format] = {
@@ -127,9 +126,8 @@ def check_files(found: Format, files: Files, scene: Scene) -> None:
     problem = _difference(found, contents, scene)
     for name, data in contents.images.items():
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-        except (OSError, SyntaxError, ValueError) as error:
+            decoded_size(data)
+        except ValueError as error:
             problem = f"its picture {name} does not decode ({error})"
     if problem:
         raise OutputError(f"{next(iter(files))} was not written: read back, {problem}. Please report this.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from ..errors import MeshError, SettingsError
 from ..export import WRITERS, TrueSize
+from ..export.images import decoded_size
 from ..export.read import read_mesh, weld
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.query.printability import OVERHANG, Printability, printability
@@ -131,10 +130,8 @@ def inspect_file(path: Path, density: float = PLA) -> Inspection:
     images, problems = {}, []
     for name, data in found.images.items():
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                images[name] = list(image.size)
-        except (OSError, SyntaxError, ValueError) as error:
+            images[name] = list(decoded_size(data))
+        except ValueError as error:
             problems.append(f"The image {name} does not decode: {error}.")
     title = WRITERS[path.suffix.lower()].title if path.suffix.lower() in WRITERS else path.suffix
     file = {"file": str(path), "format": title, "bytes": path.stat().st_size, "reader": found.reader}

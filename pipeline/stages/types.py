@@ -12,6 +12,7 @@ import torch
 
 from ..errors import SettingsError
 from ..export import AlphaMode, TrueSize, check_flat_base
+from ..export.images import MAX_WEBP
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
@@ -282,6 +283,10 @@ class ExportSettings:
         check_levels([self.faces, *self.lods])
         check_texture_size(self.texture_size)
         check_flat_base(self.flat_base)
+        if self.image_format == "webp" and self.texture_size > MAX_WEBP:
+            raise SettingsError(
+                f"WebP holds at most {MAX_WEBP} pixels a side, got a texture size of {self.texture_size}; choose png."
+            )
 
 
 def check_texture_size(size: int) -> None:
