@@ -46,11 +46,23 @@ def preflight(
         BackendError: something that is missing here is needed.
     """
     check_tokens(max_tokens)
+    check_finish(export, texture, pictures)
+    checkpoint.require(route, texture)
+    check_finish(export, texture, pictures, backends, device)
+
+
+def check_finish(
+    export: ExportSettings | None,
+    texture: bool = True,
+    pictures: bool = False,
+    backends: Backends | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """What the post-processing can be refused for without running it; arguments and errors as for preflight."""
     if export is not None:
         check_export(export, texture)
     if pictures and (reason := unavailable_reason()):
         raise BackendError(f"Pictures of the result need Warp: {reason}")
-    checkpoint.require(route, texture)
     if backends is not None:
         for op in _operations(export, texture, pictures):
             backends.check(op, geometry_device(device))
