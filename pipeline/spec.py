@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 
 from .errors import CheckpointError, SettingsError
 from .schema import Check, items, number, one_of, record, text, whole
@@ -34,14 +35,23 @@ class SamplerSettings:
     interval: tuple[float, float] = (0.0, 1.0)  # guidance counts where interval[0] <= t <= interval[1]
     rescale_t: float = 1.0
     sigma_min: float = 1e-5
+    solver: str = "euler"  # a name of sampling.SOLVERS
 
     def __post_init__(self) -> None:
+        if not all(map(isfinite, (self.guidance, self.rescale, self.rescale_t, self.sigma_min))):
+            raise SettingsError(f"A sampler's numbers must be finite, got {self}.")
         if self.steps < 1:
             raise SettingsError(f"A sampler needs at least 1 step, got {self.steps}.")
         if self.rescale_t <= 0:
             raise SettingsError(f"rescale_t must be above 0, got {self.rescale_t}.")
         if not 0 <= self.rescale <= 1:
             raise SettingsError(f"Guidance rescale must lie in 0-1, got {self.rescale}.")
+        start, end = self.interval
+        if not 0 <= start <= end <= 1:
+            raise SettingsError(
+                f"Guidance cannot count from {start} to {end}: the interval's start must not be above its end, and "
+                "both lie in 0-1."
+            )
 
     @classmethod
     def from_json(cls, sampler: Mapping) -> SamplerSettings:
@@ -56,6 +66,18 @@ class SamplerSettings:
             rescale_t=float(params.get("rescale_t", 1.0)),
             sigma_min=float(sampler.get("args", {}).get("sigma_min", 1e-5)),
         )
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """The sampler of each stage; None: the checkpoint's own."""
+
+    structure: SamplerSettings | None = None
+    shape: SamplerSettings | None = None
+    texture: SamplerSettings | None = None
+
+
+CHECKPOINTS_OWN = Samplers()
 
 
 @dataclass(frozen=True)
@@ -198,7 +220,7 @@ class CheckpointSpec:
                 default_route=args.get("default_pipeline_type", "1024_cascade"),
                 image_size=args["image_cond_model"]["args"].get("image_size", 512),
             )
-        except CheckpointError as error:
+        except (CheckpointError, SettingsError) as error:
             raise CheckpointError(f"pipeline.json is not in the TRELLIS.2 layout: {error}") from error
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ import trimesh
 from PIL import Image
 from safetensors import safe_open
 
-import pipeline.__main__ as command_line
+from pipeline.cli import generate as command
+from pipeline.cli.main import parser
+from pipeline.cli.options import pictures
+from pipeline.cli.samplers import samplers
 from pipeline.console import Bars
 from pipeline.export.files import writing
 from pipeline.runtime import Step
+from pipeline.weights import open_checkpoint
 
 EXACT = ("structure_coords", "shape_slat.coords", "voxel.coords", "faces")
 # fp32 on the same CPU family; the golden voxel attributes are stored in fp16
@@ -152,6 +157,9 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--lods", "9", "--output", "a.glb", "--report", "a_LOD1.glb"), "--report and a level of --lods both name"),
         (("--output", "x" * 256 + ".glb"), ".glb cannot be written: File name too long"),
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
+        (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
+        (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
+        (("--texture-guidance", "nan"), "--texture-...: A sampler's numbers must be finite"),
         (("--backend", "unwrap"), "takes OP=NAME"),
         (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles"),
     ],
@@ -164,13 +172,43 @@ def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkey
     assert "Traceback" not in err and not list(tmp_path.iterdir())
 
 
+def test_sampler_settings_reach_their_stage(monkeypatch, checkpoint):
+    """Only what was given changes; a stage without options keeps the checkpoint's sampler, by None."""
+    spec = open_checkpoint(checkpoint).spec
+    given = ("--shape-steps", "3", "--shape-interval", "0.2", "0.8", "--texture-rescale-t", "2")
+    found = samplers(parser().parse_args(["generate", "x.png", *given]), spec)
+    assert found.structure is None
+    assert found.shape == replace(spec.shape_sampler, steps=3, interval=(0.2, 0.8))
+    assert found.texture == replace(spec.texture_sampler, rescale_t=2.0)
+    every = samplers(parser().parse_args(["generate", "x.png", "--solver", "heun"]), spec)
+    assert every.structure == replace(spec.structure_sampler, solver="heun") and every.texture.solver == "heun"
+
+
+def test_sampler_settings_change_the_result(run, picture, checkpoint, tmp_path):
+    """Steps are counted in the report; a solver of two passes gives another structure latent, the same kind of file."""
+    states = []
+    for name, options in (("a", ("--structure-steps", 2)), ("b", ("--structure-steps", 2, "--solver", "heun"))):
+        state = tmp_path / f"{name}.safetensors"
+        kind = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only")
+        code, _, err = run("generate", picture, *kind, *options, "--save-state", state)
+        assert code == 0, err
+        states.append(state_of(state))
+    (one, first), (other, second) = states
+    assert json.loads(first["samplers"])["structure"]["steps"] == 2 and set(json.loads(first["samplers"])) == {
+        "structure"
+    }
+    assert json.loads(second["samplers"])["shape"]["solver"] == "heun"
+    assert one["shape_slat.feats"].shape != other["shape_slat.feats"].shape or not torch.equal(
+        one["shape_slat.feats"], other["shape_slat.feats"]
+    )
+
+
 def test_how_pictures_are_prepared(tmp_path, monkeypatch):
     """--background and --reduce-first reach the pictures."""
-    from pipeline.__main__ import _parser, _pictures
     from pipeline.errors import ImageError
 
     def prepared(*options):
-        return _pictures(_parser().parse_args(["generate", str(tmp_path / "x.png"), *options]))[0]
+        return pictures(parser().parse_args(["generate", str(tmp_path / "x.png"), *options]))[0]
 
     photo = Image.new("RGB", (2048, 512), (220, 225, 230))
     photo.paste((200, 30, 30), (100, 100, 300, 300))
@@ -251,7 +289,7 @@ def test_an_output_that_cannot_be_written_does_not_cost_the_others(run, picture,
         with writing(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command_line, "save_state", refuse)
+    monkeypatch.setattr(command, "save_state", refuse)
     outputs = [tmp_path / name for name in ("x.glb", "x.json")]
     options = (
         "--checkpoint",
@@ -338,7 +376,7 @@ def test_an_interruption_is_not_forgotten(run, monkeypatch, swallowed):
         return 0
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command_line, "generate", work)
+    monkeypatch.setattr(command, "run", work)
     assert run("generate", "x.png") == (143, "", "interrupted\n")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -368,7 +406,7 @@ class Console(io.TextIOWrapper):
 def test_a_console_that_cannot_show_a_letter(run, monkeypatch, encoding):
     bytes_written = io.BytesIO()
     console = Console(bytes_written, encoding=encoding)
-    monkeypatch.setattr(command_line, "generate", lambda options: print("火箭.glb é") or 0)
+    monkeypatch.setattr(command, "run", lambda options: print("火箭.glb é") or 0)
     with redirect_stdout(console):
         assert run("generate", "x.png")[0] == 0
     shown = {"utf-8": "火箭.glb é", "cp1252": "\\u706b\\u7bad.glb é", "ascii": "\\u706b\\u7bad.glb \\xe9"}[encoding]

@@ -1,5 +1,6 @@
 """The sampler as pure functions."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,9 @@ from pipeline.sampling import (
     dense_spread,
     euler,
     guided,
+    heun,
     packed_spread,
+    solver,
     times,
     velocity_from_data,
 )
@@ -90,7 +93,50 @@ def test_spreads():
     torch.testing.assert_close(packed[6, 0], x.reshape(-1)[6:21].std(correction=0))
 
 
-@pytest.mark.parametrize("change", [{"steps": 0}, {"rescale_t": 0.0}, {"rescale": 1.5}])
+def growth(steps, solve, rescale_t):
+    """Error of dx/dt = x cos t from 1 to 0, whose solution is exp(sin t)."""
+    x_1 = torch.tensor([1.0], dtype=torch.float64) * math.exp(math.sin(1))
+    settings = SamplerSettings(steps=steps, rescale_t=rescale_t)
+    *_, last = solve(lambda x, t: x * math.cos(t), x_1, settings)
+    return abs(last.x.item() - 1)
+
+
+@pytest.mark.parametrize("rescale_t", [1.0, 3.0])
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2)])
+def test_order_of_convergence(name, order, rescale_t):
+    """Twice the steps: an error of 2^-order."""
+    errors = [growth(steps, solver(name), rescale_t) for steps in (40, 80, 160)]
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+def test_heun_never_asks_at_the_data():
+    """(x - data) / t has no value at t = 0; two passes a step but one in the last."""
+    data, noise, asked = torch.randn(5, dtype=torch.float64), torch.randn(5, dtype=torch.float64), []
+
+    def velocity(x, t):
+        asked.append(t)
+        return (x - data) / t
+
+    samples = list(heun(velocity, noise, SamplerSettings(steps=4, sigma_min=0.0)))
+    torch.testing.assert_close(samples[-1].x, data)
+    assert len(samples) == 4 and len(asked) == 7 and min(asked) > 0
+    for sample in samples:
+        torch.testing.assert_close(sample.x_0, data)
+
+
+def test_an_unknown_solver_is_named():
+    with pytest.raises(SettingsError, match="Unknown solver 'rk9'; choose one of euler, heun"):
+        solver("rk9")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"steps": 0}, {"rescale_t": 0.0}, {"rescale": 1.5}, {"guidance": math.nan}, {"rescale_t": math.inf}),
+        *({"interval": (0.9, 0.6)}, {"interval": (-0.1, 1.0)}, {"interval": (math.nan, 1.0)}),
+    ],
+)
 def test_settings_that_cannot_work(change):
     with pytest.raises(SettingsError):
         SamplerSettings(**change)

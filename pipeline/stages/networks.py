@@ -19,9 +19,10 @@ from ..models import operations as network_operations
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
 from ..runtime import Runtime
-from ..sampling import Spread, dense_spread, euler, guided, packed_spread
+from ..sampling import Spread, dense_spread, guided, packed_spread, solver
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..spec import (
+    CHECKPOINTS_OWN,
     IMAGE_ENCODER,
     MAX_TOKENS,
     SHAPE_DECODER,
@@ -31,6 +32,7 @@ from ..spec import (
     Normalisation,
     Pass,
     Route,
+    Samplers,
     SamplerSettings,
 )
 from ..weights import Models
@@ -280,7 +282,7 @@ def _sample(
     def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
         return nothing(x, at(t))
 
-    steps = euler(guided(conditional, unconditional, settings, spread), noise, settings)
+    steps = solver(settings.solver)(guided(conditional, unconditional, settings, spread), noise, settings)
     for done, sample in enumerate(steps, 1):
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
     runtime.check_finite(f"{stage} latent", sample.x)
@@ -365,17 +367,19 @@ def generate(
     seed: int,
     texture: bool = True,
     max_tokens: int = MAX_TOKENS,
+    samplers: Samplers = CHECKPOINTS_OWN,
 ) -> Generation:
-    """From prepared pictures (views of one object) to the raw mesh and its PBR voxels, with the checkpoint's samplers.
+    """From prepared pictures (views of one object) to the raw mesh and its PBR voxels.
 
     Args:
         texture: False stops after the shape: no texture latent, no voxels.
+        samplers: the checkpoint's where not given.
     """
     preflight(models.checkpoint, route, texture=texture, max_tokens=max_tokens)
     condition = encode_images(runtime, models, images, route.image_scales(texture))
-    structure = sample_structure(runtime, models, condition, seed)
-    shape = sample_shape(runtime, models, condition, structure, route, max_tokens=max_tokens)
-    texture_latent = sample_texture(runtime, models, condition, shape, route) if texture else None
+    structure = sample_structure(runtime, models, condition, seed, samplers.structure)
+    shape = sample_shape(runtime, models, condition, structure, route, samplers.shape, max_tokens)
+    texture_latent = sample_texture(runtime, models, condition, shape, route, samplers.texture) if texture else None
     mesh, subdivisions = decode_shape(runtime, models, shape)
     voxels = decode_texture(runtime, models, texture_latent, subdivisions) if texture else None
     return Generation(structure.voxels(_grid(models, route.shape[0])), shape, mesh, texture_latent, voxels)

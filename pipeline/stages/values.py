@@ -196,7 +196,7 @@ class TexturedMesh:
     occlusion: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """How a raw mesh becomes a file."""
 

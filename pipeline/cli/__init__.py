@@ -1,0 +1,1 @@
+"""The command line: one command a file, each with `add`, which declares its options, and `run`."""

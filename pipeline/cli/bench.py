@@ -1,0 +1,24 @@
+"""The command `bench`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import bench
+from ..runtime import choose_device
+from .options import add_device, add_report
+
+HELP = "seconds and peak memory of every stage, random weights on synthetic surfaces"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_device(parser)
+    parser.add_argument(
+        "--full-size", action="store_true", help="the released sizes, for a GPU with 12 GB; default: a small model"
+    )
+    parser.add_argument("--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device")
+    add_report(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    return bench.run(choose_device(options.device), options.full_size, options.memory_limit, options.report)

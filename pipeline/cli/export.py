@@ -1,0 +1,88 @@
+"""How a mesh becomes a file: the options of every command that writes one, and the stages that follow them."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import stages
+from ..export import AlphaMode
+from ..runtime import Runtime
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--faces", type=int, default=500_000, metavar="N", help="maximum number of faces; default: 500000"
+    )
+    parser.add_argument(
+        "--shells",
+        choices=stages.SHELLS,
+        default="outer",
+        help="surface: keep inner shells and open sheets; outer: drop what cannot be reached from outside; "
+        "solid: remesh to one closed surface; default: outer",
+    )
+    parser.add_argument(
+        "--lods",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="face counts of coarser levels, each in a file of its own: OUT_LOD1.glb and so on",
+    )
+    parser.add_argument(
+        "--lods-in-one-file",
+        action="store_true",
+        help="levels in the one GLB by MSFT_lod, for viewers that know it; others may show all of them at once",
+    )
+    parser.add_argument("--vertex-colors", action="store_true", help="colours at the vertices in place of textures")
+    parser.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
+    parser.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
+    least, most = stages.TEXTURE_SIZES
+    parser.add_argument(
+        "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
+    )
+    parser.add_argument(
+        "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
+    )
+    parser.add_argument(
+        "--alpha-mode",
+        choices=[mode.name.lower() for mode in AlphaMode],
+        default="opaque",
+        help="how viewers treat the alpha channel; default: opaque",
+    )
+    parser.add_argument("--single-sided", action="store_true", help="let viewers hide back faces")
+
+
+def export_settings(options: argparse.Namespace) -> stages.ExportSettings:
+    """What the options of `add_export` say."""
+    return stages.ExportSettings(
+        faces=options.faces,
+        texture_size=options.texture_size,
+        alpha_mode=AlphaMode[options.alpha_mode.upper()],
+        double_sided=not options.single_sided,
+        image_format=options.texture_format,
+        shells=options.shells,
+        normal_map=options.normal_map,
+        occlusion=options.occlusion,
+        lods=tuple(options.lods),
+        vertex_colors=options.vertex_colors,
+        lods_in_one_file=options.lods_in_one_file,
+    )
+
+
+def finish(
+    runtime: Runtime, raw: stages.Mesh, voxels: stages.PBRVoxels | None, export: stages.ExportSettings
+) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
+    """The processed mesh, textured or coloured if there are voxels, and what there is to say about it."""
+    mesh = stages.process_mesh(runtime, raw, export.faces, shells=export.shells, lods=export.lods)
+    facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+    if voxels is not None and export.vertex_colors:
+        mesh = stages.color_vertices(runtime, mesh, voxels, raw)
+    if voxels is None or export.vertex_colors:
+        return mesh, {**facts, **mesh.facts}
+    textured = stages.bake_texture(
+        *(runtime, mesh, voxels, export.texture_size),
+        original=raw,
+        normal_map=export.normal_map,
+        occlusion=export.occlusion,
+    )
+    return textured, {**facts, **textured.facts, "texture_size": export.texture_size}

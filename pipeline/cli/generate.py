@@ -1,0 +1,245 @@
+"""The command `generate`: pictures to a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import __version__, bench, stages
+from ..console import Bars, Written
+from ..errors import SettingsError
+from ..export import level_path
+from ..export.files import check_outputs, writing
+from ..export.state import save_state
+from ..models import build
+from ..runtime import Runtime, choose_device, choose_dtype
+from ..spec import MAX_TOKENS, ROUTES, Route, route
+from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, Models, open_checkpoint
+from .export import add_export, export_settings, finish
+from .options import (
+    DTYPES,
+    add_backend,
+    add_device,
+    add_dtype,
+    add_image_encoder,
+    add_pictures,
+    add_report,
+    add_seed,
+    backend_choices,
+    pictures,
+)
+from .samplers import add_samplers, samplers
+
+HELP = "make a GLB from a picture"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture; several are views of the same object")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR_OR_HF_ID",
+        help="folder, ComfyUI bundle or Hugging Face repository; default: the bundled small one",
+    )
+    add_image_encoder(parser)
+    parser.add_argument(
+        "--type", metavar="{" + ",".join(ROUTES) + "}", help="resolution and cascade; default: the checkpoint's"
+    )
+    add_seed(parser)
+    add_device(parser)
+    add_dtype(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="OUT.glb",
+        help="default: the picture's name with .glb, unless only --save-state is asked for",
+    )
+    parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
+    add_report(parser, "write seconds and peak memory per stage")
+    add_pictures(parser)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=MAX_TOKENS,
+        metavar="N",
+        help=f"a cascade lowers its resolution until it has fewer; default: {MAX_TOKENS}",
+    )
+    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_export(parser)
+    add_backend(parser)
+    add_samplers(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    output = _outputs(options)
+    export = export_settings(options)
+    device = choose_device(options.device)
+    dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
+    asked = route(options.type) if options.type else None
+    backends = stages.table(backend_choices(options))
+    checkpoint = _checkpoint(options)
+    chosen = asked or checkpoint.own_route
+    sampling = samplers(options, checkpoint.spec)
+    stages.preflight(
+        *(checkpoint, chosen, export if output else None),
+        texture=not options.geometry_only,
+        max_tokens=options.max_tokens,
+        pictures=options.picture is not None,
+        backends=backends,
+        device=device,
+    )
+    images = pictures(options)
+    if len(images) > 1:
+        print(f"{len(images)} pictures, taken for {len(images)} views of one object. Objects want a run each.")
+    models = Models(checkpoint, build)
+    models.fetch(chosen.roles(not options.geometry_only))
+    with Written() as written, Bars(options.check) as bars:
+        runtime = Runtime(device, backends, dtype, bars)
+        made = stages.generate(
+            runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
+        )
+        settings = _settings(options, checkpoint, chosen, made)
+        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
+        facts = _write(options, runtime, made, output, export, settings, written)
+        bars.close()
+        report = {**settings, **facts, **_circumstances(runtime, dtype, time.perf_counter() - start)}
+        if options.report:
+            report["outputs"] = [str(path) for path in (*written.paths, options.report)]
+            with written.or_not():
+                with writing(options.report) as temporary:
+                    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                written.paths.append(options.report)
+        print(bench.stage_table(runtime.records))
+        _print_result(report, written.paths)
+    return 1 if written.errors else 0
+
+
+def _checkpoint(options: argparse.Namespace) -> Checkpoint:
+    """The checkpoint that was asked for, or the bundled one; says which."""
+    if options.checkpoint is None:
+        print(
+            f"Using the small checkpoint that comes along: {SMALL_IS}. "
+            f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
+        )
+    checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
+    for note in checkpoint.notes:
+        print(note)
+    return checkpoint
+
+
+def _settings(options: argparse.Namespace, checkpoint: Checkpoint, chosen: Route, made: stages.Generation) -> dict:
+    """What led to a result, for the files."""
+    return {
+        "checkpoint": checkpoint.name,
+        "pipeline_type": chosen.name,
+        "seed": options.seed,
+        "resolution": made.shape.resolution,
+        "max_num_tokens": options.max_tokens,
+        "version": __version__,
+    }
+
+
+def _circumstances(runtime: Runtime, dtype: torch.dtype | None, seconds: float) -> dict:
+    """Where and how a run ran, for the report."""
+    device = runtime.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(dtype or "as the checkpoint").removeprefix("torch."),
+        "torch": torch.__version__,
+        "backends": runtime.backends.used,
+        "seconds": round(seconds, 3),
+        "stages": [vars(record) for record in runtime.records],
+    }
+
+
+def _write(
+    options: argparse.Namespace,
+    runtime: Runtime,
+    made: stages.Generation,
+    output: Path | None,
+    export: stages.ExportSettings,
+    settings: dict,
+    written: Written,
+) -> dict:
+    """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report."""
+    if options.save_state:
+        with written.or_not():
+            save_state(options.save_state, _state(made), settings)
+            written.paths.append(options.save_state)
+    facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
+    if output:
+        result, more = finish(runtime, made.mesh, made.voxels, export)
+        extras = {**settings, **more, "backends": runtime.backends.used}
+        with written.or_not():
+            written.paths += stages.export_glb(runtime, result, output, export, extras)
+        if options.picture:
+            with written.or_not():
+                views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
+                with writing(options.picture) as temporary:
+                    Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+                written.paths.append(options.picture)
+        facts |= more
+    return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
+
+
+def _outputs(options: argparse.Namespace) -> Path | None:
+    """The GLB's path, if one is to be written. Every output is checked before any work is done."""
+    output = options.output
+    if output is None and options.save_state is None:
+        output = Path(Path(options.images[0]).stem + ".glb")
+    if output is not None and output.suffix.lower() != ".glb":
+        raise SettingsError(f"The output must end in .glb, got {output.name}.")
+    if options.picture is not None:
+        if output is None:
+            raise SettingsError("--picture shows what --output holds; give both.")
+        if options.picture.suffix.lower() != ".png":
+            raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
+    levels = 0 if output is None or options.lods_in_one_file else len(options.lods)
+    outputs = [("--output", output), ("--save-state", options.save_state)]
+    outputs += [("--picture", options.picture), ("--report", options.report)]
+    outputs += [("a level of --lods", level_path(output, number + 1)) for number in range(levels)]
+    inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
+    inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    check_outputs(*([(what, Path(path)) for what, path in group if path] for group in (outputs, inputs)))
+    return output
+
+
+def _state(made: stages.Generation) -> dict[str, torch.Tensor]:
+    tensors = {
+        "structure_coords": made.structure.coords,
+        "shape_slat.coords": made.shape.sparse.voxels.coords,
+        "shape_slat.feats": made.shape.sparse.feats,
+        "vertices": made.mesh.vertices,
+        "faces": made.mesh.faces,
+    }
+    if made.texture is not None and made.voxels is not None:
+        voxels = made.voxels.sparse
+        tensors |= {
+            "tex_slat.feats": made.texture.sparse.feats,
+            "voxel.coords": voxels.voxels.coords,
+            "voxel.attrs": voxels.feats,
+        }
+    return tensors
+
+
+def _print_result(report: dict, written: list[Path]) -> None:
+    if "faces" in report:
+        texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
+        print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for warning in report.get("warnings", ()):
+        print(warning)
+    if report["backends"].get("unwrap") == "triangles":
+        print("Unwrapped triangle by triangle, as there is neither Warp nor xatlas: the texture is coarse.")
+    if report.get("texels_far"):
+        print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
+    if report.get("translucent", 0) > 0.01:
+        print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
+    print(f"{', '.join(map(str, written)) or 'Nothing written'} in {report['seconds']:.1f} s on {report['device']}.")

@@ -1,0 +1,51 @@
+"""The commands as one program: which there are, and how a run of one ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+from .. import __version__
+from ..console import patient_console
+from ..errors import PipelineError
+from ..signals import interruptible
+from . import bench, bench_mesh, generate, inspect
+
+COMMANDS = {"generate": generate, "inspect": inspect, "bench": bench, "bench-mesh": bench_mesh}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0 done, 1 an error that names its cure, 2 wrong usage, 128 + the signal's
+    number if interrupted: 130 for Ctrl-C."""
+    with patient_console(), interruptible() as interruption:
+        options = parser().parse_args(arguments)
+        options.check = interruption.check
+        log = logging.getLogger(__package__.rpartition(".")[0])
+        log.handlers[:] = [logging.StreamHandler()]
+        try:
+            code = options.run(options)
+            interruption.check()
+            return code
+        except PipelineError as error:
+            if not interruption.number:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+        except BaseException as error:  # an interrupted import fails in ways of its own
+            if not (interruption.number or isinstance(error, KeyboardInterrupt)):
+                raise
+        print("interrupted", file=sys.stderr)
+        return 128 + (interruption.number or signal.SIGINT)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `run` of its result is the command's own."""
+    whole = argparse.ArgumentParser("python -m pipeline", description="A picture to a textured GLB with TRELLIS.2.")
+    whole.add_argument("--version", action="version", version=__version__)
+    commands = whole.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, help=command.HELP)
+        command.add(own)
+        own.set_defaults(run=command.run)
+    return whole

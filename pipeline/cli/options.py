@@ -1,0 +1,106 @@
+"""Options that several commands share, each declared once, and what their values mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ..errors import SettingsError
+from ..image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask, read_picture
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", *DTYPES),
+        default="auto",
+        help="precision inside the networks; default: what suits the device",
+    )
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
+    )
+
+
+def backend_choices(options: argparse.Namespace) -> dict[str, str]:
+    """{operation: row} of --backend."""
+    choices = {}
+    for pair in options.backend:
+        op, equals, name = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--backend takes OP=NAME, got {pair!r}.")
+        choices[op] = name
+    return choices
+
+
+def add_image_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-encoder", metavar="PATH_OR_HF_ID", help="DINOv3 encoder in place of the checkpoint's")
+
+
+def add_report(parser: argparse.ArgumentParser, what: str = "write the numbers as JSON too") -> None:
+    parser.add_argument("--report", type=Path, metavar="OUT.json", help=what)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=_seed, default=42, metavar="N", help="default: 42")
+
+
+def _seed(text: str) -> int:
+    """A seed that torch's generator takes."""
+    seed = int(text)
+    if not 0 <= seed < 2**64:
+        raise argparse.ArgumentTypeError("must lie in 0 .. 2^64 - 1")
+    return seed
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """How pictures are cut out and cropped; the pictures themselves are `images`."""
+    parser.add_argument(
+        "--mask",
+        nargs="+",
+        default=[],
+        metavar="MASK",
+        help="one mask for each picture; white: object; it is used instead of the picture's own transparency",
+    )
+    parser.add_argument(
+        "--background",
+        choices=KINDS,
+        default="auto",
+        help="how a background is removed where neither a mask nor transparency cuts the object out; plain: by its "
+        "colour, if it is one colour or a smooth gradient; rembg: by a model; default: auto, plain if possible",
+    )
+    parser.add_argument(
+        "--background-model",
+        default=DEFAULT_MODEL,
+        metavar="NAME",
+        help=f"rembg model that removes backgrounds which are not plain; default: {DEFAULT_MODEL} (MIT)",
+    )
+    parser.add_argument(
+        "--reduce-first",
+        action="store_true",
+        help="reduce a picture above 1024 pixels before it is cropped, as the reference implementation does; "
+        "by default the crop comes first, which keeps more of a small object",
+    )
+
+
+def pictures(options: argparse.Namespace) -> list:
+    """The prepared pictures of `images`."""
+    if options.mask and len(options.mask) != len(options.images):
+        raise SettingsError(f"{len(options.mask)} masks for {len(options.images)} pictures; give one for each or none.")
+    remover = background_remover(options.background, options.background_model)
+    prepared = []
+    for number, path in enumerate(options.images):
+        image = read_picture(path)
+        mask = read_mask(options.mask[number], image) if options.mask else None
+        prepared.append(prepare(image, mask, remover, reduce_first=options.reduce_first))
+    return prepared

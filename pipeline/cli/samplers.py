@@ -1,0 +1,63 @@
+"""Sampler settings of each stage on the command line: the same numbers as the node Sampler Settings."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from ..errors import SettingsError
+from ..sampling import SOLVERS
+from ..spec import CheckpointSpec, Samplers, SamplerSettings
+
+STAGES = ("structure", "shape", "texture")
+# option behind the stage's name -> (field of SamplerSettings, values, how it is read, what it does)
+_FIELDS = {
+    "steps": ("steps", "N", int, "sampling steps"),
+    "guidance": ("guidance", "X", float, "classifier-free guidance scale; 1 is off"),
+    "rescale": ("rescale", "X", float, "guidance rescale, 0 to 1"),
+    "interval": ("interval", ("FROM", "TO"), float, "times in 0-1 between which guidance counts; 1 is noise"),
+    "rescale-t": ("rescale_t", "X", float, "time shift; above 1, more steps near the noise"),
+}
+
+
+def add_samplers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampler settings", "each in place of the checkpoint's own for that stage")
+    for stage in STAGES:
+        for option, (field, metavar, kind, what) in _FIELDS.items():
+            more = {"nargs": len(metavar)} if isinstance(metavar, tuple) else {}
+            help = f"{stage}: {what}"
+            group.add_argument(
+                f"--{stage}-{option}", dest=_name(stage, field), type=kind, metavar=metavar, help=help, **more
+            )
+    group.add_argument(
+        "--solver",
+        choices=tuple(SOLVERS),
+        help="of all stages: euler, one pass of the network a step; heun, second order, two passes a step; "
+        "default: euler",
+    )
+
+
+def samplers(options: argparse.Namespace, spec: CheckpointSpec) -> Samplers:
+    """The checkpoint's samplers with what the options change; None for a stage that they leave alone.
+
+    Raises:
+        SettingsError: a stage's settings cannot work; says which stage's.
+    """
+    own = (spec.structure_sampler, spec.shape_sampler, spec.texture_sampler)
+    return Samplers(*(_changed(options, stage, sampler) for stage, sampler in zip(STAGES, own)))
+
+
+def _changed(options: argparse.Namespace, stage: str, sampler: SamplerSettings) -> SamplerSettings | None:
+    given = {field: getattr(options, _name(stage, field)) for field, *_ in _FIELDS.values()}
+    given["solver"] = options.solver
+    changes = {
+        field: tuple(value) if field == "interval" else value for field, value in given.items() if value is not None
+    }
+    try:
+        return replace(sampler, **changes) if changes else None
+    except SettingsError as error:
+        raise SettingsError(f"--{stage}-...: {error}") from error
+
+
+def _name(stage: str, field: str) -> str:
+    return f"{stage}_{field}"
