@@ -11,9 +11,9 @@ from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, generate, inspect
+from . import bench, bench_mesh, finish, generate, inspect
 
-COMMANDS = {"generate": generate, "inspect": inspect, "bench": bench, "bench-mesh": bench_mesh}
+COMMANDS = {"generate": generate, "finish": finish, "inspect": inspect, "bench": bench, "bench-mesh": bench_mesh}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask, read_picture
+from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -104,3 +105,16 @@ def pictures(options: argparse.Namespace) -> list:
         mask = read_mask(options.mask[number], image) if options.mask else None
         prepared.append(prepare(image, mask, remover, reduce_first=options.reduce_first))
     return prepared
+
+
+def opened_checkpoint(options: argparse.Namespace) -> Checkpoint:
+    """The checkpoint that was asked for, or the bundled one; says which."""
+    if options.checkpoint is None:
+        print(
+            f"Using the small checkpoint that comes along: {SMALL_IS}. "
+            f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
+        )
+    checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
+    for note in checkpoint.notes:
+        print(note)
+    return checkpoint
