@@ -1,125 +1,83 @@
 """Seconds and peak memory of every stage: networks with random weights on synthetic surfaces.
 
-First each network alone (median of three calls after a warm-up), then a whole 1024_cascade run. The surfaces are
-spheres: as many latent voxels as a usual object has, four times as many at each finer level.
+First each network alone (the first call, and the median of the next three), then a whole 1024_cascade run. The surfaces
+are spheres: as many latent voxels as a usual object has, four times as many at each finer level.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
-from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import nn
 
-from . import stages
+from . import bench_history, stages
+from .bench_networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
+from .bench_reference import Reference
+from .budget import bound
 from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
-from .models import build
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
-from .sparse import SparseTensor, Subdivision, Voxels, subdivide
-from .spec import (
-    IMAGE_ENCODER,
-    RELEASED,
-    RELEASED_MODELS,
-    ROUTES,
-    SHAPE_DECODER,
-    SHAPE_FLOW_512,
-    SHAPE_FLOW_1024,
-    STRUCTURE_DECODER,
-    STRUCTURE_FLOW,
-    TEXTURE_DECODER,
-)
-from .weights import Checkpoint, Models
+from .spec import ROUTES
 
 _REPEATS = 3
-_RADIUS = 0.47  # of the sphere, in world units
 
 
-@dataclass(frozen=True)
-class Size:
-    """What is measured: configurations by role, and (latent grid, latent voxels, image scale) per resolution."""
+def run(
+    device: torch.device,
+    full: bool,
+    memory_limit: float | None = None,
+    report: Path | None = None,
+    history: Path | None = None,
+    reference: Path | None = None,
+) -> int:
+    """Print both tables.
 
-    models: dict[str, dict]
-    surfaces: tuple[tuple[int, int, int], ...]
-    faces: int
-    texture_size: int
-    dense: tuple[tuple[int, int, int], ...] = ()  # as surfaces, for the decoders alone
-
-
-def full_size() -> Size:
-    """The released networks and the token counts of the reference's measurements."""
-    return Size(RELEASED_MODELS, ((32, 4912, 1), (64, 19256, 2), (96, 43828, 2)), 100_000, 2048, ((96, 69_900, 2),))
-
-
-def small_size() -> Size:
-    """The same classes at a size that a CPU runs in seconds."""
-    flow = {"model_channels": 128, "cond_channels": 64, "num_blocks": 2, "num_heads": 2}
-    unet = {"model_channels": [64, 32, 16], "num_blocks": [1, 1, 0], "block_type": "SparseConvNeXtBlock3d"}
-    unet |= {"up_block_type": "SparseResBlockC2S3d", "block_args": []}
-    changes = {
-        "SparseStructureFlowModel": flow,
-        "SLatFlowModel": flow,
-        "SparseStructureDecoder": {"channels": [32, 16, 8]},
-        "FlexiDualGridVaeDecoder": unet,
-        "SparseUnetVaeDecoder": unet,
-        "DinoV3FeatureExtractor": {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        },
-    }
-    models = {
-        role: {"name": config["name"], "args": config["args"] | changes[config["name"]]}
-        for role, config in RELEASED_MODELS.items()
-    }
-    return Size(models, ((32, 1200, 1), (64, 4800, 2)), 20_000, 512)
-
-
-def run(device: torch.device, full: bool, memory_limit: float | None = None, report: Path | None = None) -> int:
-    """Print both tables. memory_limit: GB that the process may use on a CUDA device; report: the same as JSON."""
+    Args:
+        memory_limit: GB that the process may use on a CUDA device.
+        report: where to write the numbers as JSON.
+        history: JSON lines to which they are appended.
+        reference: a clone of microsoft/TRELLIS.2, to be measured beside.
+    """
     if memory_limit:
         if device.type != "cuda":
             raise SettingsError(f"A memory limit can be set for CUDA devices only, not for {device.type}.")
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_limit * 1e9 / total), device.index or 0)
-    if report:
-        check_writable(report)
+        bound(device, round(memory_limit * 1e9))
+    for path in filter(None, (report, history)):
+        check_writable(path)
+    theirs = Reference(reference) if reference else None
     size = full_size() if full else small_size()
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
-    limit = f", limited to {memory_limit:g} GB" if memory_limit else ""
-    title = f"{'Released' if full else 'Small'} sizes, random weights; {where}{limit}"
-    title += f", torch {torch.__version__}, {date.today()}"
+    facts = bench_history.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
+    title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
     print(title)
-    runtime = Runtime(device, stages.table(), choose_dtype(device))
-    parts = []
-    print("\n| network | size | seconds | peak memory |\n|---|---|---|---|")
-    models = _RandomModels(size.models)
-    for case in _cases(runtime, size):
-        seconds, peak = _measure(runtime, models, case)
-        parts.append({"network": case.name, "size": case.size, "seconds": seconds, "peak_bytes": peak})
-        cells = f"{seconds:.3f} | {peak / 1e9:.2f} GB" if seconds else "out of memory | "
-        print(f"| {case.name} | {case.size} | {cells} |", flush=True)
+    limit = round(memory_limit * 1e9) if memory_limit else None
+    runtime = Runtime(device, stages.table(), choose_dtype(device), memory_limit=limit)
+    head = "| network | size | first call | later calls | peak memory |"
+    print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
+    print("|---" * (8 if theirs else 5) + "|")
+    models, networks = RandomModels(size.models), []
+    for case in cases(size, device):
+        networks += _compared(runtime, models, case, size.models[case.role], theirs)
     print("\n1024_cascade from start to end:\n")
     runtime.records.clear()
-    _whole_run(runtime, size)
-    print(stage_table(runtime.records))
+    what = _whole_run(runtime, size)
+    print(f"{what}\n\n{stage_table(runtime.records)}")
     print(f"\nBackends: {', '.join(f'{op} {name}' for op, name in runtime.backends.used.items())}")
+    whole = [vars(record) for record in runtime.records]
     if report:
-        whole = [vars(record) for record in runtime.records]
-        text = json.dumps({"title": title, "networks": parts, "run": whole}, indent=1) + "\n"
+        text = json.dumps({"title": title, "networks": networks, "run": whole}, indent=1) + "\n"
         with writing(report) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    if history:
+        lines = [{**facts, "kind": "network", **one} for one in networks]
+        lines += [{**facts, "kind": "stage", "run": what, **one} for one in whole]
+        bench_history.append(history, lines)
     return 0
 
 
@@ -140,177 +98,103 @@ def stage_table(records: Sequence[StageRecord]) -> str:
     return "\n".join(rows)
 
 
-class _RandomModels(Models):
-    """Networks of given configurations with random weights, made on the device when first used."""
-
-    def __init__(self, configs: dict[str, dict]) -> None:
-        super().__init__(Checkpoint("random", RELEASED, dict.fromkeys(configs)), build)
-        self._configs, self._made = configs, {}
-
-    def config(self, role: str) -> dict:
-        return self._configs[role]
-
-    def fingerprint(self, role: str) -> str:
-        return f"random {role}"
-
-    def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
-        if role not in self._made:
-            torch.manual_seed(0)
-            self._made[role] = _random(self._configs[role], device, dtype).requires_grad_(False).eval()
-        return self._made[role]
-
-    def release(self, role: str | None = None) -> None:
-        self._made.pop(role, None) if role else self._made.clear()
-
-
-def _random(config: dict, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
-    """A network with random weights of a trained one's size, in its own precision from the start."""
-    if config["name"] == RELEASED_MODELS[IMAGE_ENCODER]["name"]:  # transformers' layers fill themselves
-        with torch.device(device):
-            return build(config).to(device)
-    with torch.device("meta"):
-        model = build(config, dtype)
-    model.to_empty(device=device)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        elif parameter.ndim == 1 or name.endswith("gamma"):
-            nn.init.ones_(parameter)
-        else:
-            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    # Let the decoders decide as for a surface: a voxel has four children, those of one side; every edge is crossed.
-    for name, layer in model.named_modules():
-        if name.endswith("to_subdiv"):
-            nn.init.zeros_(layer.weight)
-            layer.bias.data[:4], layer.bias.data[4:] = 1, -1
-    if hasattr(model, "dual_grid"):
-        model.output_layer.bias.data[3:6] = 10
-    if hasattr(model, "upscale"):
-        model.out_layer[-1].bias.data += 10  # a structure is never empty
-    return model
-
-
-def sphere(resolution: int, count: int, device: torch.device) -> Voxels:
-    """The `count` voxels nearest to a sphere, sorted by (x, y, z)."""
-    axis = (torch.arange(resolution, device=device) + 0.5) / resolution - 0.5
-    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt() - _RADIUS
-    nearest = distance.abs().reshape(-1).topk(count, largest=False).indices.sort().values
-    return Voxels.single(torch.stack(torch.unravel_index(nearest, (resolution,) * 3), 1))
-
-
-def refine(voxels: Voxels, resolution: int, levels: int) -> list[Subdivision]:
-    """Subdivisions that keep the four times as many children nearest to the sphere."""
-    subdivisions = []
-    for _ in range(levels):
-        resolution *= 2
-        every = subdivide(voxels, torch.ones(len(voxels), 8, dtype=torch.bool, device=voxels.device))
-        centre = (every.children.xyz + 0.5) / resolution - 0.5
-        distance = (centre.norm(dim=1) - _RADIUS).abs()
-        keep = torch.zeros(len(distance), dtype=torch.bool, device=voxels.device)
-        keep[distance.topk(4 * len(voxels), largest=False).indices] = True
-        subdivisions.append(subdivide(voxels, keep.reshape(-1, 8)))
-        voxels = subdivisions[-1].children
-    return subdivisions
-
-
 @dataclass(frozen=True)
-class _Case:
-    """One network to measure: `prepare(model)` gives the call to time."""
+class _Measured:
+    """Seconds of the first call and the median of the later ones, None if memory ran out; the network's output."""
 
-    name: str
-    size: str
-    role: str
-    prepare: Callable[[nn.Module], Callable[[], object]]
+    first: float | None
+    seconds: float | None
+    peak_bytes: int
+    output: torch.Tensor | None = None  # on the CPU
 
+    def cells(self) -> str:
+        """For a table: first call, later calls, peak memory."""
+        return "out of memory | | " if self.seconds is None else " | ".join((f"{self.first:.3f}", *self.short()))
 
-def _cases(runtime: Runtime, size: Size) -> Iterator[_Case]:
-    """Every network at every size."""
-    device = runtime.device
-    for scale in (1, 2):
-        side = RELEASED.image_size * scale
-        pixels = torch.randn(1, 3, side, side, device=device)
-        yield _Case("image encoder", f"{side} px", IMAGE_ENCODER, partial(_encoding, pixels))
-    tokens = {scale: _tokens(size, scale, device) for scale in (1, 2)}
-    grid = size.models[STRUCTURE_FLOW]["args"]["resolution"]
-    structure = partial(_structure_forward, runtime, tokens[1])
-    yield _Case("structure flow, one forward", f"{grid**3:,} tokens", STRUCTURE_FLOW, structure)
-    yield _Case("structure decoder", f"{grid}^3", STRUCTURE_DECODER, partial(_structure_decoding, runtime, grid))
-    for grid, count, scale in size.surfaces:
-        role = SHAPE_FLOW_512 if scale == 1 else SHAPE_FLOW_1024
-        latent = partial(_latent_forward, runtime, tokens[scale], sphere(grid, count, device))
-        yield _Case("latent flow, one forward", f"{count:,} tokens", role, latent)
-    for role, name in ((SHAPE_DECODER, "shape decoder"), (TEXTURE_DECODER, "texture decoder")):
-        levels = len(size.models[role]["args"]["model_channels"]) - 1
-        for grid, count, _ in (*size.surfaces, *size.dense):
-            voxels = sphere(grid, count, device)
-            subdivisions = refine(voxels, grid, levels)
-            what = f"{grid << levels}^3, {len(subdivisions[-1].children):,} voxels"
-            yield _Case(name, what, role, partial(_decoding, runtime, voxels, subdivisions))
+    def short(self) -> tuple[str, str]:
+        """For a table: later calls, peak memory."""
+        if self.seconds is None:
+            return "out of memory", ""
+        return f"{self.seconds:.3f}", f"{self.peak_bytes / 1e9:.2f} GB"
 
 
-def _tokens(size: Size, scale: int, device: torch.device) -> torch.Tensor:
-    args = size.models[IMAGE_ENCODER]["args"]
-    count = (RELEASED.image_size * scale // args["patch_size"]) ** 2 + 1 + args["num_register_tokens"]
-    return torch.randn(1, count, args["hidden_size"], device=device)
+def _compared(
+    runtime: Runtime, models: RandomModels, case: Case, config: dict, reference: Reference | None
+) -> list[dict]:
+    """Measure a network, and the reference implementation of it beside; print the row and return what was measured."""
+    ours = _measure(
+        runtime,
+        case,
+        lambda: call(models.get(case.role, runtime.device, runtime.dtype), _inputs(case), runtime),
+        keep=reference is not None,
+    )
+    row, made = f"| {case.name} | {case.size} | {ours.cells()} |", [_line(case, "ours", ours)]
+    model = models.get(case.role, runtime.device, runtime.dtype)
+    weights = {key: value.cpu() for key, value in model.state_dict().items()} if reference else {}
+    del model
+    models.release()  # each has the device for itself
+    if reference:
+        theirs = None
+        if config["name"] in reference.networks:
+            other = reference.build(config, weights, runtime.device)
+            theirs = _measure(runtime, case, lambda: reference.call(other, _inputs(case)), keep=True)
+            made.append(_line(case, "reference", theirs))
+        difference = _difference(ours, theirs)
+        made[-1] |= {"difference": difference} if difference is not None else {}
+        shown = f"{difference:.1e}" if difference is not None else ""
+        row += f" {' | '.join(theirs.short() if theirs else ('', ''))} | {shown} |"
+    print(row, flush=True)
+    return made
 
 
-def _encoding(pixels: torch.Tensor, encoder: nn.Module) -> Callable[[], object]:
-    return lambda: encoder(pixels)
+def _inputs(case: Case) -> Inputs:
+    """The same whenever they are made."""
+    torch.manual_seed(0)
+    return case.inputs()
 
 
-def _structure_forward(runtime: Runtime, tokens: torch.Tensor, flow: nn.Module) -> Callable[[], object]:
-    x = torch.randn(1, flow.in_channels, *(flow.resolution,) * 3, device=runtime.device)
-    t, context = torch.tensor([500.0], device=runtime.device), flow.context(tokens)
-    return lambda: flow(x, t, context, runtime.backends)
+def _line(case: Case, implementation: str, measured: _Measured) -> dict:
+    return {
+        "implementation": implementation,
+        "speed": "exact",
+        "network": case.name,
+        "size": case.size,
+        "first_seconds": measured.first,
+        "seconds": measured.seconds,
+        "peak_bytes": measured.peak_bytes,
+    }
 
 
-def _structure_decoding(runtime: Runtime, grid: int, decoder: nn.Module) -> Callable[[], object]:
-    z = torch.randn(1, decoder.latent_channels, grid, grid, grid, device=runtime.device)
-    return lambda: decoder(z)
+def _difference(ours: _Measured, theirs: _Measured | None) -> float | None:
+    """Norm of the difference of two outputs in shares of the second's."""
+    if theirs is None or ours.output is None or theirs.output is None:
+        return None
+    a, b = ours.output.float(), theirs.output.float()
+    return ((a - b).norm() / b.norm()).item()
 
 
-def _latent_forward(runtime: Runtime, tokens, voxels: Voxels, flow: nn.Module) -> Callable[[], object]:
-    x = SparseTensor(voxels, torch.randn(len(voxels), flow.in_channels, device=runtime.device))
-    t, context = torch.tensor([500.0], device=runtime.device), flow.context(tokens)
-    return lambda: flow(x, t, context, None, runtime.backends)
-
-
-def _decoding(runtime: Runtime, voxels: Voxels, subdivisions, decoder: nn.Module) -> Callable[[], object]:
-    latent = torch.randn(len(voxels), decoder.latent_channels, device=runtime.device)
-
-    def call() -> object:  # making the neighbour maps is part of the work: give every call voxels without them
-        fresh = Voxels(voxels.coords, voxels.lengths)
-        return decoder(SparseTensor(fresh, latent), [_uncached(one) for one in subdivisions], runtime.backends)
-
-    return call
-
-
-def _measure(runtime: Runtime, models: _RandomModels, case: _Case) -> tuple[float | None, int]:
-    """Median seconds, None if it runs out of memory, and peak bytes."""
-    model, seconds = models.get(case.role, runtime.device, runtime.dtype), []
+def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], torch.Tensor]], keep: bool) -> _Measured:
+    """Time the call that `prepare` gives. keep: keep its output, in main memory."""
+    seconds: list[float] = []
+    kept = None
     try:
         with runtime.stage(case.name, 1, ""):
-            call = case.prepare(model)
+            timed = prepare()
             for _ in range(1 + _REPEATS):
                 start = time.perf_counter()
-                call()
+                output = timed()
                 synchronise(runtime.device)
                 seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds[1:]), runtime.records[-1].peak_bytes
+                kept = output.cpu() if keep else None
+                del output  # before the next is made
+        return _Measured(seconds[0], statistics.median(seconds[1:]), runtime.records[-1].peak_bytes, kept)
     except OutOfMemoryError:
-        return None, 0
-    finally:
-        models.release()
+        return _Measured(None, None, 0)
 
 
-def _uncached(subdivision: Subdivision) -> Subdivision:
-    children = Voxels(subdivision.children.coords, subdivision.children.lengths)
-    return replace(subdivision, children=children)
-
-
-def _whole_run(runtime: Runtime, size: Size) -> None:
-    """The stages of a 1024_cascade run; only the structure is replaced by a sphere's."""
-    models, route = _RandomModels(size.models), ROUTES["1024_cascade"]
+def _whole_run(runtime: Runtime, size: Size) -> str:
+    """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
+    models, route = RandomModels(size.models), ROUTES["1024_cascade"]
     image = Image.linear_gradient("L").convert("RGB")
     condition = stages.encode_images(runtime, models, [image], route.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)
@@ -325,11 +209,12 @@ def _whole_run(runtime: Runtime, size: Size) -> None:
     texture = stages.sample_texture(runtime, models, condition, shape, route)
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
-    print(
+    what = (
         f"{len(shape.sparse.voxels):,} tokens, {len(voxels.sparse.voxels):,} voxels, "
-        f"{len(mesh.faces):,} faces to {size.faces:,}, texture {size.texture_size}\n"
+        f"{len(mesh.faces):,} faces to {size.faces:,}, texture {size.texture_size}"
     )
     mesh = stages.process_mesh(runtime, mesh, size.faces)
     textured = stages.bake_texture(runtime, mesh, voxels, size.texture_size)
     with tempfile.TemporaryDirectory() as folder:
         stages.export_glb(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
+    return what

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from . import stages
+from . import bench_history, stages
 from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
 from .errors import SettingsError
 from .export.files import check_writable, writing
@@ -40,28 +38,33 @@ class Row:
     notes: str
 
 
-def run(runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | None) -> int:
+def run(
+    runtime: Runtime, meshes: list[str], yardsticks: bool, report: Path | None = None, history: Path | None = None
+) -> int:
     """Measure and print as Markdown; returns 0.
 
     Args:
         meshes: keys of SIDES; each adds the lines that its size is for.
         yardsticks: also run fast-simplification, xatlas and, if it is installed, trimesh on the same meshes.
         report: where to write the numbers as JSON.
+        history: JSON lines to which they are appended.
     """
-    if report:
-        check_writable(report)
+    for path in filter(None, (report, history)):
+        check_writable(path)
     if unavailable_reason():
         raise SettingsError(f"There is nothing to measure without Warp: {unavailable_reason()}")
-    device = runtime.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
-    print(f"Post-processing; {where}, torch {torch.__version__}, {date.today()}\n")
+    facts = bench_history.facts(runtime.device, kind="mesh")
+    print(f"Post-processing; {bench_history.heading([facts])}\n")
     print("| work | seconds | peak memory | result |\n|---|---|---|---|")
-    rows = []
+    rows: list[Row] = []
     for name in meshes:
+        start = len(rows)
         raw, voxels = _raw(SIDES[name], runtime.device)
         for row in _lines(runtime, name, raw, voxels, yardsticks):
             rows.append(row)
             print(f"| {row.work} | {row.seconds:.2f} | {row.peak_bytes / 1e9:.2f} GB | {row.notes} |", flush=True)
+        if history:  # as it becomes known: the larger meshes may not fit
+            bench_history.append(history, ({**facts, "mesh": name, **asdict(row)} for row in rows[start:]))
     if report:
         with writing(report) as temporary:
             temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
@@ -134,15 +137,20 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
 
 def _measure(runtime: Runtime, work: str, call: Callable, calls: int = 2):
     """A line without notes, and what the call returned: of the second call, as kernels are compiled in the first."""
-    for _ in range(calls):
+
+    def once():
         runtime.records.clear()
         with PeakMemory(runtime.device) as memory:
             start = time.perf_counter()
             result = call()
             synchronise(runtime.device)
             seconds = time.perf_counter() - start
-    peak = max([memory.peak, *(record.peak_bytes for record in runtime.records)])  # stages begin their counts anew
-    return Row(work, seconds, peak, ""), result
+        # stages begin their counts anew
+        return Row(work, seconds, max([memory.peak, *(record.peak_bytes for record in runtime.records)]), ""), result
+
+    for _ in range(calls - 1):
+        once()
+    return once()
 
 
 def _process(runtime: Runtime, raw: stages.Mesh, faces: int) -> stages.Mesh:

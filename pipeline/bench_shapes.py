@@ -15,11 +15,15 @@ def bench_field(points: torch.Tensor) -> torch.Tensor:
     """[N] implicit value, negative inside, of a noisy object that fills most of the cube -0.5 .. 0.5: an ellipsoid with
     three octaves of bumps, its lower half cut by a gyroid, a ring, eight rods and a thin plate. points: [N, 3]."""
     x, y, z = points.unbind(1)
-    bumps = sum(a * torch.sin(f * x + 1) * torch.sin(f * y + 2) * torch.sin(f * z) for a, f in _BUMPS)
+    bumps = torch.zeros_like(x)
+    for a, f in _BUMPS:
+        bumps += a * torch.sin(f * x + 1) * torch.sin(f * y + 2) * torch.sin(f * z)
     body = (torch.stack([x / 0.36, y / 0.32, (z - 0.05) / 0.38]).norm(dim=0) - 1) * 0.32 + bumps
     turns = 40 * points
-    gyroid = sum(turns[:, i].sin() * turns[:, (i + 1) % 3].cos() for i in range(3)) / 40
-    body = torch.maximum(body, torch.minimum(gyroid, -0.05 - z))
+    gyroid = torch.zeros_like(x)
+    for i in range(3):
+        gyroid += turns[:, i].sin() * turns[:, (i + 1) % 3].cos()
+    body = torch.maximum(body, torch.minimum(gyroid / 40, -0.05 - z))
     ring = torch.stack([torch.stack([x, y]).norm(dim=0) - 0.42, z]).norm(dim=0) - 0.025
     angle = torch.atan2(y, x)
     nearest = torch.round(angle / _EIGHTH) * _EIGHTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
@@ -14,7 +15,10 @@ import psutil
 import torch
 
 from .backends import Backends
+from .budget import Budget, device_bytes, is_out_of_memory
 from .errors import NotFiniteError, OutOfMemoryError, SettingsError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class StageRecord:
     seconds: float
     loading_seconds: float  # of these, spent on loading models
     peak_bytes: int
+    notes: tuple[str, ...] = ()  # how it was made to fit into the memory
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -78,6 +83,7 @@ class Runtime:
         on_step: called when a stage begins and after every step; an exception it raises stops the run.
         keep_models: keep each model in memory after its stage (faster runs afterwards) instead of
             releasing it (the largest model decides the memory, not their sum).
+        memory_limit: bytes of the device that the run plans to use at most, weights included; None: what is free.
     """
 
     def __init__(
@@ -87,11 +93,13 @@ class Runtime:
         dtype: torch.dtype | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
         keep_models: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         self.device, self.dtype, self.backends = torch.device(device), dtype, backends
-        self.on_step, self.keep_models = on_step, keep_models
+        self.on_step, self.keep_models, self.memory_limit = on_step, keep_models, memory_limit
         self.records: list[StageRecord] = []
         self._loading = 0.0
+        self._notes: list[str] = []
 
     def step(self, stage: str, step: int, total: int, preview: Any = None) -> None:
         """Report progress."""
@@ -116,6 +124,18 @@ class Runtime:
             if not self.keep_models:
                 models.release(role)
 
+    def free_bytes(self) -> int:
+        """Bytes of the device that the run may still take. A host that shares the device overrides this method."""
+        return device_bytes(self.device, self.memory_limit)
+
+    def budget(self) -> Budget:
+        """What work that can be cut into tiles plans with; what it decides is noted in the stage's record."""
+        return Budget(self.free_bytes, self._note)
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        log.info(text)
+
     def replays(self, model: torch.nn.Module, tokens: int) -> bool:
         """Whether a model's forward passes on so many tokens are worth recording as a CUDA graph: launches would take
         longer than the work. A host that moves weights during a pass must say no."""
@@ -133,21 +153,22 @@ class Runtime:
             OutOfMemoryError: the device or the machine ran out of memory.
         """
         self.step(name, 0, total)
-        self._loading = 0.0
+        self._loading, self._notes = 0.0, []
         start = time.perf_counter()
         try:
             with torch.no_grad(), PeakMemory(self.device) as memory:
                 yield
                 synchronise(self.device)
         except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # the error must not keep the stage's tensors alive
             raise OutOfMemoryError(f"Out of memory on {self.device} in stage {name!r}. {cure}") from error
         finally:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        self.records.append(StageRecord(name, time.perf_counter() - start, self._loading, memory.peak))
+        notes = tuple(dict.fromkeys(self._notes))
+        self.records.append(StageRecord(name, time.perf_counter() - start, self._loading, memory.peak, notes))
 
     def check_finite(self, what: str, *tensors: torch.Tensor) -> None:
         """Raises NotFiniteError if a tensor holds NaN or infinity."""
@@ -157,13 +178,6 @@ class Runtime:
                     f"The {what} holds NaN or infinity. The weights are damaged or overflow in 16 bits: "
                     "try the dtype float32; if that fails too, download the checkpoint again."
                 )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # MPS and the CPU allocator raise a plain RuntimeError
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(
-        phrase in str(error) for phrase in ("out of memory", "not enough memory", "can't allocate memory")
-    )
 
 
 def free_memory() -> int:

@@ -32,7 +32,10 @@ VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 SCRIPT = """
 const validator = require('gltf-validator');
 const data = new Uint8Array(require('fs').readFileSync(process.argv[2]));
-validator.validateBytes(data, {maxIssues: 0}).then(report => console.log(JSON.stringify(report)));
+const beside = uri => require('path').join(require('path').dirname(process.argv[2]), decodeURIComponent(uri));
+const externalResourceFunction = uri => require('fs').promises.readFile(beside(uri)).then(file => new Uint8Array(file));
+const options = {maxIssues: 0, externalResourceFunction};
+validator.validateBytes(data, options).then(report => console.log(JSON.stringify(report)));
 """
 
 

@@ -1,78 +1,19 @@
-"""As much of ComfyUI as the nodes need to declare themselves, for tests on machines without one.
+"""The pack's nodes with a stub (host_modules.py) in ComfyUI's place, and their interface in the form of interface.json.
 
 `python tests/host_stub.py` prints interface.json: what saved graphs rely on.
 """
 
 import json
 import sys
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "trellis2_pack"
 VARYING = ("checkpoint", "decoders", "image_encoder")  # inputs whose options depend on the machine
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-
-
-class Socket:
-    """An input or an output: its id and whatever else it was given."""
-
-    io_type = ""
-
-    def __init__(self, id=None, *, types=(), **options):
-        self.id, self.options, self.extra_dict = id, options, {}
-        self.default, self.optional = options.get("default"), bool(options.get("optional"))
-        if types:
-            self.io_type = ",".join(each.Output.io_type for each in types)
-
-
-class Schema(SimpleNamespace):
-    """A node's schema: whatever it was given."""
-
-    def __init__(self, *, search_aliases=(), **options):
-        super().__init__(search_aliases=search_aliases, **options)
-
-
-def custom(io_type):
-    """A socket type."""
-    return SimpleNamespace(
-        Input=type("Input", (Socket,), {"io_type": io_type}), Output=type("Output", (Socket,), {"io_type": io_type})
-    )
-
-
-def _io():
-    names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO"}
-    names |= {"Image": "IMAGE", "Mask": "MASK", "Mesh": "MESH", "Voxel": "VOXEL", "MultiType": ""}
-    types = {name: custom(io_type) for name, io_type in names.items()}
-    hidden = SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO", dynprompt="DYNPROMPT")
-    classes = {"Schema": Schema, "ComfyNode": object, "Input": Socket, "NodeOutput": SimpleNamespace}
-    return SimpleNamespace(Custom=custom, Hidden=hidden, File3DGLB=custom("FILE_3D_GLB"), **types, **classes)
-
-
-def _modules():
-    def nothing(*_):
-        raise AssertionError("only ComfyUI can do this")
-
-    yield "comfy_api.latest", {"io": _io(), "ComfyExtension": object}
-    yield "comfy.cli_args", {"args": SimpleNamespace(disable_metadata=False), "parser": None}
-    yield "comfy.ldm.modules.attention", {"optimized_attention": nothing}
-    yield "comfy.model_management", {"throw_exception_if_processing_interrupted": nothing}
-    yield "comfy.model_patcher", {"ModelPatcher": object}
-    yield "comfy.ops", {"CastWeightBiasOp": object}
-    yield "comfy.utils", {}
-    yield "comfy_execution.graph_utils", {"GraphBuilder": object}
-    yield "comfy_execution.progress", {"NodeState": object, "get_progress_state": nothing}
-    yield "comfy_execution.utils", {"get_executing_context": nothing}
-    yield (
-        "folder_paths",
-        {
-            "models_dir": "models",
-            "get_filename_list": lambda kind: [],
-            "get_folder_paths": lambda kind: [],
-            "add_model_folder_path": nothing,
-        },
-    )
 
 
 def pack(name=PACK):
@@ -84,31 +25,29 @@ def pack(name=PACK):
     return sys.modules[name]
 
 
-def stubbed_nodes():
-    """The pack's node classes, made with the stub in ComfyUI's place."""
-    fakes = {}
-    for name, contents in _modules():
-        parts = name.split(".")
-        for depth in range(1, len(parts) + 1):
-            full = ".".join(parts[:depth])
-            module = fakes.setdefault(full, ModuleType(full))
-            module.__path__ = []
-            if depth > 1:
-                setattr(fakes[".".join(parts[: depth - 1])], parts[depth - 1], module)
-        vars(fakes[name]).update(contents)
-    before = {name: sys.modules.get(name) for name in fakes}
-    sys.modules.update(fakes)
-    try:
-        from importlib import import_module
+@contextmanager
+def installed():
+    """The stub in ComfyUI's place: what is imported meanwhile finds it, and afterwards nobody."""
+    from host_modules import by_name  # which imports torch
 
-        pack()
-        return import_module(f"{PACK}.nodes").node_classes()
+    stub = by_name()
+    before = {name: sys.modules.get(name) for name in stub}
+    sys.modules.update(stub)
+    try:
+        yield
     finally:
         for name, module in before.items():
             if module is None:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
+
+
+def stubbed_nodes():
+    """The pack's node classes, made with the stub in ComfyUI's place."""
+    pack()
+    with installed():
+        return import_module(f"{PACK}.nodes").node_classes()
 
 
 def declared(node):

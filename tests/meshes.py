@@ -4,10 +4,12 @@ import pytest
 
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake import bake
+from pipeline.mesh.operations import no_xatlas
 from pipeline.mesh.repair import clean as cleaning
 from pipeline.warp import unavailable_reason
 
 needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
+needs_xatlas = pytest.mark.skipif(bool(no_xatlas()), reason=no_xatlas())
 
 
 def clean(vertices, faces, settings=None):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from meshes import needs_warp
 
 from pipeline.backends import Backend, Backends, Operation
 from pipeline.errors import BackendError
@@ -142,7 +143,11 @@ WRONG = {
     "closest": Elsewhere,
     "render": lambda *given, **more: np.zeros((1, 32, 32, 4), np.uint8),
 }
-CHECKED = [operation for operation in (*MESH_OPERATIONS, *RENDER_OPERATIONS) if operation.check]
+CHECKED = [
+    pytest.param(operation, marks=needs_warp if operation.name == "closest" else ())
+    for operation in (*MESH_OPERATIONS, *RENDER_OPERATIONS)
+    if operation.check
+]
 
 
 @pytest.mark.parametrize("operation", CHECKED, ids=lambda operation: operation.name)
@@ -186,6 +191,7 @@ def test_the_reason_why_nothing_can_run():
     assert chosen.reason("double", name="torch") == ""
 
 
+@needs_warp
 def test_every_operation_can_run_here():
     backends = Backends((*SPARSE_OPERATIONS, *MESH_OPERATIONS, *RENDER_OPERATIONS))
     for op in backends.operations:

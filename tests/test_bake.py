@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import trimesh
+from meshes import needs_warp
 from meshes import original as original_of
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
@@ -25,9 +26,8 @@ from pipeline.mesh.uv.fallback import triangle_by_triangle
 from pipeline.sparse import Voxels, bricks
 from pipeline.sparse.bricks import trilinear_warp
 from pipeline.sparse.reference import trilinear
-from pipeline.warp import unavailable_reason
 
-pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
+pytestmark = needs_warp
 
 
 def random(seed=0):

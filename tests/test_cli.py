@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from meshes import needs_warp
 from PIL import Image
 from safetensors import safe_open
 
@@ -57,6 +58,7 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
     assert json.loads(settings["resolution"]) == int(facts["resolution"])
 
 
+@needs_warp
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""
     glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
@@ -79,15 +81,6 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     for name in names:  # the table a user sees
         assert re.search(rf"^\| {name} \| [\d.]+ \| [\d.]+ \| [\d.]+ GB \|$", out, re.MULTILINE), name
     assert f"{facts['faces']:,} faces" in out and str(glb) in out
-
-
-def test_a_glb_without_warp_and_xatlas(run, root, tmp_path):
-    glb = tmp_path / "rocket.glb"
-    options = ("--output", glb, "--texture-size", 1024, "--faces", 10_000, "--backend", "unwrap=triangles")
-    code, out, err = run("generate", root / "assets" / "rocket.png", *options)
-    assert code == 0, err
-    (mesh,) = trimesh.load(glb, process=False).geometry.values()
-    assert len(mesh.vertices) == 3 * len(mesh.faces) and "Unwrapped triangle by triangle" in out
 
 
 def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
@@ -452,13 +445,17 @@ def test_usage(run):
 def test_bench_settings(run, tmp_path):
     code, _, err = run("bench", "--device", "cpu", "--memory-limit", 8)
     assert code == 1 and "for CUDA devices only" in err
-    code, _, err = run("bench", "--device", "cpu", "--report", tmp_path / "absent" / "x.json")
-    assert code == 1 and "does not exist" in err
+    for option in ("--report", "--history"):
+        code, _, err = run("bench", "--device", "cpu", option, tmp_path / "absent" / "x.json")
+        assert code == 1 and "does not exist" in err
+    code, _, err = run("bench", "--device", "cpu", "--reference", tmp_path)
+    assert code == 1 and "clone of github.com/microsoft/TRELLIS.2" in err
 
 
 def test_bench(run, tmp_path):
     report = tmp_path / "bench.json"
-    code, out, err = run("bench", "--device", "cpu", "--report", report)
+    history = tmp_path / "history.jsonl"
+    code, out, err = run("bench", "--device", "cpu", "--report", report, "--history", history)
     assert code == 0, err
     numbers = json.loads(report.read_text())
     assert {row["network"] for row in numbers["networks"]} == {
@@ -472,3 +469,7 @@ def test_bench(run, tmp_path):
     assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
     assert [row["stage"] for row in numbers["run"]][-1] == "export"
     assert "| latent flow, one forward | 4,800 tokens |" in out and "from start to end" in out
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
+    assert all(line["machine"] and line["when"] and line["torch"] for line in lines)
+    assert all(line["first_seconds"] > 0 for line in lines if line["kind"] == "network")

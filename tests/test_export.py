@@ -13,9 +13,18 @@ from PIL import Image
 from safetensors import safe_open
 
 from pipeline.errors import OutputError
-from pipeline.export import AlphaMode, Geometry, Material, level_path, write_glb, write_levels
+from pipeline.export import AlphaMode, Geometry, Material, Scene, level_path, write
+from pipeline.export import write_levels as write_scene_levels
 from pipeline.export.files import check_outputs, writing
 from pipeline.export.state import save_state
+
+
+def write_glb(path, levels, material=Material(), extras=None, name=""):  # noqa: B008
+    write(path, Scene(tuple(levels), material, extras, name))
+
+
+def write_levels(path, levels, material, extras):
+    return write_scene_levels(path, Scene(tuple(levels), material), extras)
 
 
 def arrays(seed=0):

@@ -431,9 +431,13 @@ def test_a_picture_of_the_result(run, root, tmp_path):
 
 def test_bench_mesh(run, tmp_path):
     report = tmp_path / "mesh.json"
-    code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", "--yardsticks", "--report", report)
+    options = ("--yardsticks", "--report", report, "--history", tmp_path / "history.jsonl")
+    code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", *options)
     assert code == 0, err
     rows = json.loads(report.read_text())
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [line["work"] for line in lines] == [row["work"] for row in rows]
+    assert {(line["kind"], line["mesh"]) for line in lines} == {("mesh", "100 k")}
     assert "100 k dirty faces -> clean 20,000" in out and rows[0]["seconds"] > 0
     assert "0 non manifold edges, 0 inconsistent edges" in rows[0]["notes"]
     assert any("fast-simplification" in row["work"] for row in rows) and any("to GLB" in row["work"] for row in rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from meshes import fast_simplification
+from meshes import fast_simplification, needs_xatlas
 
 from pipeline.errors import BackendError, EmptyResultError, SettingsError
 from pipeline.mesh import Mesh
@@ -220,6 +220,7 @@ def test_simplify_gives_up_borders_to_reach_its_target():
     assert 0 < len(faces) <= 2000 and vertices.isfinite().all()
 
 
+@needs_xatlas
 def test_unwrap():
     mesh = trimesh.creation.torus(0.3, 0.1, 64, 32)
     source, faces, uvs, facts = xatlas(*tensors(mesh), 512, 4, lambda: None)
@@ -230,6 +231,7 @@ def test_unwrap():
     assert found == expected and len(faces) == len(mesh.faces)
 
 
+@needs_xatlas
 def test_charts_do_not_overlap_in_the_raster():
     mesh = trimesh.creation.icosphere(4, 0.4)
     _, faces, uvs, _ = xatlas(*tensors(mesh), 512, 4, lambda: None)
@@ -335,6 +337,7 @@ def baked(field, resolution=64, size=256):
     return maps, points.reshape(size, size, 3).numpy()
 
 
+@needs_xatlas
 def test_a_constant_field_bakes_to_a_constant():
     values = torch.tensor([0.25, 0.5, 0.75, 0.1, 0.9, 1.0])
     maps, _ = baked(lambda p: values.expand(len(p), 6))
@@ -342,6 +345,7 @@ def test_a_constant_field_bakes_to_a_constant():
     np.testing.assert_allclose(maps.attrs, np.broadcast_to(values, maps.attrs.shape), atol=1e-6)
 
 
+@needs_xatlas
 def test_a_linear_field_bakes_to_a_linear_one():
     maps, points = baked(lambda p: torch.cat([p, 1 - p], 1))
     expected = np.concatenate([points, 1 - points], -1)[maps.covered]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -246,7 +247,7 @@ def test_nobody_else_can_choose_what_pip_installs(module, constraints, tmp_path)
     """Another local user knows the names: of the file, and of what it must hold."""
     mine = constraints()
     text = mine.read_text()
-    assert f"torch=={__import__('torch').__version__}\n" in text
+    assert f"torch=={version('torch')}\n" in text
     assert constraints() == mine  # an earlier run's serves again
     if os.name != "nt":
         assert mine.stat().st_mode & 0o777 == 0o600
@@ -285,7 +286,7 @@ def test_no_room_for_the_constraints(module, constraints, monkeypatch):
 
     monkeypatch.setattr(module, "open", Full, raising=False)
     command = module.pip_install("rembg[cpu]")
-    assert f"torch=={__import__('torch').__version__}" in command and "--constraint" not in command
+    assert f"torch=={version('torch')}" in command and "--constraint" not in command
     assert command[-1] == "rembg[cpu]" and not list(folder.iterdir())
 
 
@@ -300,7 +301,7 @@ def test_install_runs_the_shown_command(report, packages, tmp_path, fails):
     shown = [line.strip() for line in text.splitlines() if line.startswith("    ") and "rembg[" in line]
     assert [shlex.split(line) for line in shown] == [asked["command"]] or os.name == "nt"
     assert asked["command"][:6] == [sys.executable, "-m", "pip", "install", "--only-binary", ":all:"]
-    assert f"torch=={__import__('torch').__version__}" in asked["constraints"].splitlines()
+    assert f"torch=={version('torch')}" in asked["constraints"].splitlines()
     outcome = text.splitlines()[-2:]
     reason = r" \(pip failed: No matching distribution found for it\)" if fails else ""
     assert re.fullmatch(rf"rembg: absent{reason}", outcome[0])

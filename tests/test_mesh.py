@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from meshes import needs_warp
 
 from pipeline import stages
 from pipeline.bench_shapes import bench_field, spoil, surface_net
@@ -32,6 +33,7 @@ def soup(seed):
         (lambda: Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int32)), None),
     ],
 )
+@needs_warp
 def test_the_half_edges_that_a_cleaning_hands_on_are_those_of_its_faces(given, settings):
     for kernels in (True, False):
         done = (clean_by_kernels if kernels else clean_in_torch)(given(), settings or CleanSettings())
@@ -41,6 +43,7 @@ def test_the_half_edges_that_a_cleaning_hands_on_are_those_of_its_faces(given, s
         assert torch.equal(done.edges.twin, again.twin) and torch.equal(done.edges.faces, again.faces)
 
 
+@needs_warp
 def test_each_mesh_of_a_run_is_checked_and_its_edges_are_found_once(monkeypatch):
     """Half-edges: of the welded raw mesh, its shell, and the simplified one; what cleanings make of these is known."""
     counts = {"check": 0, "edges": 0, "sheets": 0}
@@ -76,6 +79,7 @@ def test_a_mesh_tells_the_grid_that_it_comes_from(side):
     assert own_resolution(Mesh(vertices, faces)) == pytest.approx(longest * side, rel=0.15)
 
 
+@needs_warp
 def test_solid_looks_no_finer_than_the_mesh_is():
     """512 cells, the default, cost a minute for a mesh of 100,000 faces from elsewhere, and show no more."""
     one = ball(CPU)

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from meshes import needs_warp
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from pipeline.mesh.query.surface import Surface
 from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
-from pipeline.warp import unavailable_reason
 
-pytestmark = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
+pytestmark = needs_warp
 
 EVEN = Studio((1.0,) * 3, (1.0,) * 3, (Softbox(0, 45, 30, 30, (0.0,) * 3),))  # the same light from everywhere
 

@@ -1,17 +1,15 @@
-"""Help pages and translations against the promise of the interface: nothing missing, nothing stale, no drift."""
+"""Help pages and translations: the generated parts are up to date, the rest is complete, nothing is stale."""
 
 import json
 import re
 
+import generate_texts
 import pytest
-from host_stub import WIDGETS
+from generate_texts import AT_RUN_TIME, ROOT, page, promised
 
 LANGUAGES = ("en", "zh")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 MESSAGE_SYNTAX = re.compile(r"[{}@|]")  # what the editor's translation library would interpret
-INPUT_CELLS, OUTPUT_CELLS = 5, 3  # of a page's tables
-# Tooltips that are made at run time: a locale's text would hide them.
-AT_RUN_TIME = {"checkpoint"}
 
 
 @pytest.fixture
@@ -30,30 +28,6 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def page(root, language, node_id):
-    """The file that ComfyUI's editor shows: docs/<id>/<language>.md, else docs/<id>.md, which is the English one."""
-    docs = root / "web" / "docs"
-    return docs / f"{node_id}.md" if language == "en" else docs / node_id / f"{language}.md"
-
-
-def promised(node):
-    """The texts of a node as a locale file has them."""
-
-    def entry(name, spec, with_tooltip=True):
-        tooltip = spec.get("tooltip") if with_tooltip else None
-        return {"name": name, "tooltip": tooltip} if tooltip else {"name": name}
-
-    return {
-        "display_name": node["display_name"],
-        "description": node["description"],
-        "inputs": {
-            name: entry(spec.get("display_name") or name, spec, name not in AT_RUN_TIME)
-            for name, spec in node["inputs"].items()
-        },
-        "outputs": {str(slot): entry(spec["name"], spec) for slot, spec in enumerate(node["outputs"])},
-    }
-
-
 def flat(texts, path=""):
     """{"node.inputs.seed.tooltip": text} of nested texts."""
     if isinstance(texts, str):
@@ -61,8 +35,35 @@ def flat(texts, path=""):
     return {key: text for name, part in texts.items() for key, text in flat(part, f"{path}.{name}").items()}
 
 
-def test_english_is_the_interface(interface, locale):
-    assert flat(locale("en")) == flat({node_id: promised(node) for node_id, node in interface.items()})
+def test_generated_texts_are_up_to_date():
+    """A node's English texts stand once, in its schema, and an option's in the parser."""
+    stale = [
+        str(path.relative_to(ROOT))
+        for path, text in generate_texts.generated().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert not stale, "run `python tests/generate_texts.py`"
+
+
+def test_a_table_is_replaced_and_the_prose_round_it_stays():
+    text = "# A\n\n## One\n\nProse.\n\n| old |\n|---|\n\n- tip\n\n## Two\n\n| other |\n"
+    made = generate_texts.with_table(text, "## One", ["| new |", "|---|", "| row |"])
+    assert made == text.replace("| old |\n|---|\n", "| new |\n|---|\n| row |\n")
+    assert generate_texts.with_table("# A\n", "## Two", ["| new |"]) == "# A\n\n## Two\n\n| new |\n"
+
+
+def test_a_new_node_gets_a_page_and_a_cell_keeps_its_text_whole(tmp_path):
+    tooltip = "One | two <b> *three*."
+    node = {
+        "display_name": "New",
+        "description": "Makes it.",
+        "inputs": {"size": {"type": "INT", "optional": True, "advanced": True, "default": 20000, "min": 0, "max": 5}},
+        "outputs": [{"name": "mesh", "type": "T2_MESH,MESH", "tooltip": tooltip}],
+    }
+    made = generate_texts.help_page(tmp_path / "T2New.md", node, promised(node), generate_texts.WORDS["en"])
+    assert made.startswith("# New\n\nMakes it.\n")
+    assert "| `size` (advanced) |  | integer | 20,000 | 0 to 5 |" in made
+    assert r"| `mesh` | `T2_MESH` or `MESH` | One \| two \<b> \*three\*. |" in made
 
 
 def test_chinese_covers_the_interface_and_nothing_else(interface, locale):
@@ -92,71 +93,29 @@ def test_a_text_made_at_run_time_stays_visible(locale, language):
 
 
 def test_every_node_has_its_pages_and_no_page_is_stale(root, interface):
-    wanted = {page(root, language, node_id) for language in LANGUAGES for node_id in interface}
+    wanted = {page(language, node_id) for language in LANGUAGES for node_id in interface}
     assert set((root / "web" / "docs").rglob("*.md")) == wanted
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_page_tells_all_of_its_node(root, interface, locale, language):
-    wrong = []
-    for node_id, node in interface.items():
-        text = page(root, language, node_id).read_text(encoding="utf-8")
-        inputs, outputs = rows(text, INPUT_CELLS), rows(text, OUTPUT_CELLS)
-        if list(inputs) != list(node["inputs"]):
-            wrong.append(f"{node_id}: its inputs are {list(node['inputs'])}, the page has {list(inputs)}")
-        if [(name, cells[1]) for name, cells in outputs.items()] != [
-            (output["name"], f"`{output['type']}`") for output in node["outputs"]
-        ]:
-            wrong.append(f"{node_id}: the page has the outputs {outputs}")
-        for name, spec in node["inputs"].items():
-            row = " ".join(inputs.get(name, ()))
-            wrong += [f"{node_id}.{name}: no choice {x}" for x in spec.get("options") or () if f"`{x}`" not in row]
-        if text.splitlines()[0] != f"# {locale(language)[node_id]['display_name']}":
-            wrong.append(f"{node_id}: another title than the node's name")
-        if language == "zh" and not all(CHINESE.search(line) for line in text.splitlines() if line.startswith("- ")):
-            wrong.append(f"{node_id}: a tip that is not Chinese")
-    assert not wrong
-
-
-@pytest.mark.parametrize(("language", "effect"), [("en", "effect"), ("zh", "作用")])
-def test_the_effect_comes_second(root, interface, language, effect):
-    """The editor's help is narrow: what stands behind the second column is out of sight."""
-    for node_id, node in interface.items():
-        text = page(root, language, node_id).read_text(encoding="utf-8")
-        heads = [line.split("|")[2].strip() for line in text.splitlines() if line.count("|") == INPUT_CELLS + 1]
-        assert heads[0] == effect, node_id
-        for name, cells in rows(text, INPUT_CELLS).items():
-            spec = node["inputs"][name]
-            widget = spec["type"] in WIDGETS and "default" in spec  # else a text that only comes through a link
-            assert cells[2].startswith("`") == (not widget), (node_id, name)
+def test_tips_of_a_chinese_page_are_chinese(interface):
+    for node_id in interface:
+        lines = page("zh", node_id).read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if line.startswith("- ") and not CHINESE.search(line)], node_id
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_page_shows_the_defaults_and_ranges(root, interface, language):
-    wrong = []
+def test_a_page_describes_what_has_no_tooltip(language, interface):
+    """Inputs whose tooltip is made at run time have a row by hand."""
     for node_id, node in interface.items():
-        inputs = rows(page(root, language, node_id).read_text(encoding="utf-8"), INPUT_CELLS)
-        for name, spec in node["inputs"].items():
-            _, _, _, default, span = inputs[name]
-            if spec["type"] in ("COMBO", "STRING") and default != (
-                f"`{spec['default']}`" if spec.get("default") else ""
-            ):
-                wrong.append(f"{node_id}.{name}: default {default}")
-            if spec["type"] in ("INT", "FLOAT"):
-                shown = [*numbers(default), *numbers(span)]
-                if shown != [spec["default"], spec["min"], spec["max"]]:
-                    wrong.append(f"{node_id}.{name}: {shown}")
-    assert not wrong
+        cells = generate_texts._second_cells(page(language, node_id).read_text(encoding="utf-8"))
+        assert not [name for name in node["inputs"] if name in AT_RUN_TIME and not cells[name]], node_id
 
 
-def rows(text, width):
-    """{name: cells} of the rows with so many cells whose first one names something in backticks."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    named = [(re.search("`(.+?)`", cells[0]), cells) for cells in lines if len(cells) == width]
-    return {match.group(1): cells for match, cells in named if match}
-
-
-def numbers(cell):
-    """The numbers in a cell."""
-    cell = cell.replace(",", "").replace("2^64 - 1", str(2**64 - 1))
-    return [float(number) if "." in number else int(number) for number in re.findall(r"-?\d+(?:\.\d+)?", cell)]
+def test_a_page_names_only_inputs_that_its_node_or_another_has(interface):
+    """A tip that begins with an input's name follows when that is gone."""
+    for node_id, node in interface.items():
+        names = {*node["inputs"], *(output["name"] for output in node["outputs"])}
+        for option in node["inputs"].values():
+            names |= set(option.get("options", ()))
+        text = page("en", node_id).read_text(encoding="utf-8").partition("## Errors")[0]
+        assert not set(re.findall(r"^- `(\w+)`", text, re.MULTILINE)) - names, node_id

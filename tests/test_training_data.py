@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from meshes import measure
+from meshes import measure, needs_warp
 from PIL import Image
 
 from pipeline import image
@@ -11,11 +11,8 @@ from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
-from pipeline.warp import unavailable_reason
 from training import fields, lights, objects, parts, pictures, tracing_reference, truth
 from training.cameras import crops, resample, sample_cameras
-
-needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -229,4 +229,5 @@ def test_every_row_passes_its_check():
     backends = stages.table()
     for op in ROWS:
         backends.pick(op, "cuda")
-    assert {op: backends.used[op] for op in ROWS} == dict.fromkeys(ROWS, "triton") | {"linear_gelu": "cublaslt"}
+    others = {"linear_gelu": "cublaslt", "packed_linear": "torch"}  # torch's own products are the fastest there
+    assert {op: backends.used[op] for op in ROWS} == dict.fromkeys(ROWS, "triton") | others

@@ -9,6 +9,9 @@ import trimesh
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
 from pipeline.mesh.bake.raster import rasterise
+
+pytest.importorskip("warp")
+
 from pipeline.mesh.uv import unwrap as room
 from pipeline.mesh.uv.charts import ChartConfig, axes_of, cone_angles, dual_graph, merge
 from pipeline.mesh.uv.pack import PackConfig, _outlines, chart_boxes, overlapping

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from pipeline.mesh.topology.half_edges import two_colour
-from pipeline.warp import launch as launcher
 from pipeline.warp import unavailable_reason
 
 wp = pytest.importorskip("warp")
 
+from pipeline.warp import launch as launcher  # noqa: E402
 from pipeline.warp.union_find import peek_root, unite  # noqa: E402
 
 

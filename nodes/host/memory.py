@@ -80,11 +80,18 @@ class HostRuntime(Runtime):
         start = time.perf_counter()
         patchers = [models.patcher(each) for each in (role, *self._beside.get(role, ()))]
         model = patchers[0].model
-        management.load_models_gpu(patchers, memory_required=working_bytes(model, tokens, condition, voxels))
+        room = management.get_total_memory(self.device) - sum(patcher.model_size() for patcher in patchers)
+        room -= management.minimum_inference_memory()
+        needed = working_bytes(model, tokens, condition, voxels, int(room))
+        management.load_models_gpu(patchers, memory_required=needed)
         for patcher in patchers:
             _bring_what_cannot_be_cast(patcher.model, self.device)
         self._loading += time.perf_counter() - start
         yield model
+
+    def free_bytes(self) -> int:
+        """What the manager says is free, less what it keeps for others."""
+        return max(0, int(management.get_free_memory(self.device)) - management.extra_reserved_memory())
 
     def replays(self, model: nn.Module, tokens: int) -> bool:
         """Only where the manager has put the whole model on the device: what it casts must not be recorded."""

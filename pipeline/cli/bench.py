@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .. import bench
 from ..runtime import choose_device
-from .options import add_device, add_report
+from .options import add_device, add_history, add_report
 
 HELP = "seconds and peak memory of every stage, random weights on synthetic surfaces"
 
@@ -18,7 +19,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device")
     add_report(parser)
+    add_history(parser)
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="PATH",
+        help="a clone of github.com/microsoft/TRELLIS.2 with its packages installed, to be measured beside",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    return bench.run(choose_device(options.device), options.full_size, options.memory_limit, options.report)
+    device = choose_device(options.device)
+    return bench.run(
+        device, options.full_size, options.memory_limit, options.report, options.history, options.reference
+    )

@@ -6,7 +6,7 @@ import argparse
 
 from .. import bench_mesh, stages
 from ..runtime import Runtime, choose_device
-from .options import add_device, add_report
+from .options import add_device, add_history, add_report
 
 HELP = "seconds, peak memory and quality of the post-processing, on procedural meshes"
 
@@ -21,8 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--yardsticks", action="store_true", help="also fast-simplification and xatlas")
     add_report(parser)
+    add_history(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     runtime = Runtime(choose_device(options.device), stages.table())
-    return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report)
+    return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report, options.history)

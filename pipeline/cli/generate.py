@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__, stages
+from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
 from ..export import level_path
@@ -23,6 +24,7 @@ from .options import (
     add_device,
     add_dtype,
     add_image_encoder,
+    add_memory_limit,
     add_pictures,
     add_report,
     add_seed,
@@ -69,6 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_memory_limit(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -78,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
     output = _outputs(options)
     export = export_settings(options)
     device = choose_device(options.device)
+    if options.memory_limit:
+        bound(device, options.memory_limit)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = route(options.type) if options.type else None
     backends = stages.table(backend_choices(options))
@@ -98,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )

@@ -11,9 +11,16 @@ from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, finish, generate, inspect
+from . import bench, bench_mesh, bench_tables, finish, generate, inspect
 
-COMMANDS = {"generate": generate, "finish": finish, "inspect": inspect, "bench": bench, "bench-mesh": bench_mesh}
+COMMANDS = {
+    "generate": generate,
+    "finish": finish,
+    "inspect": inspect,
+    "bench": bench,
+    "bench-mesh": bench_mesh,
+    "bench-tables": bench_tables,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

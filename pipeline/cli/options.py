@@ -52,6 +52,28 @@ def add_report(parser: argparse.ArgumentParser, what: str = "write the numbers a
     parser.add_argument("--report", type=Path, metavar="OUT.json", help=what)
 
 
+def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory-limit",
+        type=_gigabytes,
+        metavar="GB",
+        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
+        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    """GB -> bytes."""
+    size = float(text)
+    if not 0 < size < 1e6:  # NaN too
+        raise argparse.ArgumentTypeError("must be a number of GB above 0")
+    return round(size * 1e9)
+
+
+def add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--history", type=Path, metavar="FILE", help="append the numbers as JSON lines")
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=42, metavar="N", help="default: 42")
 

@@ -61,6 +61,9 @@ def report_result(
                 temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             written.paths.append(options.report)
     print(bench.stage_table(runtime.records))
+    for record in runtime.records:
+        if record.notes:
+            print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
     _print_result(report, written.paths)
 
 

@@ -1,15 +1,20 @@
-"""Files: GLB with PBR materials. The only place that turns the world's Z-up into glTF's Y-up."""
+"""Files: a format-neutral scene, and writers by suffix."""
 
 from .files import writing
-from .glb import AlphaMode, Geometry, Material, level_path, srgb_to_linear, write_glb, write_levels
+from .scene import AlphaMode, Geometry, Material, Scene, srgb_to_linear
+from .writers import WRITERS, level_path, write, write_levels, writer, written_paths
 
 __all__ = [
+    "WRITERS",
     "AlphaMode",
     "Geometry",
     "Material",
+    "Scene",
     "level_path",
     "srgb_to_linear",
-    "write_glb",
+    "write",
     "write_levels",
+    "writer",
     "writing",
+    "written_paths",
 ]

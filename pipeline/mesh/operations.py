@@ -62,11 +62,11 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
     return Backend(name, function, unavailable_reason, devices)
 
 
-def _no_fast_simplification() -> str:
+def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
 
 
-def _no_xatlas() -> str:
+def no_xatlas() -> str:
     return missing("xatlas", "it has wheels for Python up to 3.13, none for Linux on Arm.")
 
 
@@ -79,8 +79,8 @@ OPERATIONS = (
         SIMPLIFY,
         (
             _warp(collapse, ("cuda",)),
-            Backend("hybrid", hybrid, lambda: unavailable_reason() or _no_fast_simplification(), ("cpu",)),
-            Backend("fast-simplification", fast_simplification, _no_fast_simplification),
+            Backend("hybrid", hybrid, lambda: unavailable_reason() or no_fast_simplification(), ("cpu",)),
+            Backend("fast-simplification", fast_simplification, no_fast_simplification),
             # several times slower on a CPU for large meshes, but what was closed stays closed
             _warp(collapse, ("cpu",), "warp-cpu"),
         ),
@@ -88,7 +88,7 @@ OPERATIONS = (
     ),
     Operation(
         UNWRAP,
-        (_warp(unwrap), Backend("xatlas", xatlas, _no_xatlas), Backend("triangles", triangle_by_triangle)),
+        (_warp(unwrap), Backend("xatlas", xatlas, no_xatlas), Backend("triangles", triangle_by_triangle)),
         check=examples.check_unwrap,
     ),
     Operation(RASTER, (_warp(rasterise_warp),), twin=rasterise, example=examples.overlapping_triangles, tolerance=1e-6),

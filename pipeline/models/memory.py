@@ -18,7 +18,9 @@ _GROWTH = 4.5  # children of a voxel at most: 4.0 on usual surfaces, 4.5 in runs
 _HELD = 9
 
 
-def working_bytes(model: nn.Module, tokens: int, condition: int = 0, voxels: int | None = None) -> int:
+def working_bytes(
+    model: nn.Module, tokens: int, condition: int = 0, voxels: int | None = None, available: int | None = None
+) -> int:
     """Bytes beside the weights while a model runs once.
 
     Args:
@@ -26,13 +28,15 @@ def working_bytes(model: nn.Module, tokens: int, condition: int = 0, voxels: int
         tokens: positions of its input: latent voxels, voxels of the dense latent, or image patches.
         condition: image tokens, all views together, that a flow network attends to.
         voxels: fine voxels that a sparse decoder will make, where its subdivisions are known; None: not known.
+        available: bytes that there can be at most beside the weights, which a sparse decoder's tiles adapt to.
     """
     if isinstance(model, FlowTransformer):
         width, size = model.input_layer.out_features, model.dtype.itemsize
         return size * width * (15 * tokens + 2 * len(model.blocks) * condition)
     if isinstance(model, SparseUnetVaeDecoder):
         voxels = round(tokens * _GROWTH**model.levels) if voxels is None else voxels
-        return model.dtype.itemsize * model.output_layer.in_features * _HELD * voxels + _CONVOLUTION
+        whole = model.dtype.itemsize * model.output_layer.in_features * _HELD * voxels + _CONVOLUTION
+        return whole if available is None else min(whole, max(0, available))
     if isinstance(model, SparseStructureDecoder):
         return 24 * model.out_layer[-1].in_channels * tokens * model.upscale**3
     if isinstance(model, DinoV3FeatureExtractor):

@@ -21,14 +21,18 @@ RESIDUAL_MLP, NORM_LINEAR, PACKED_LINEAR = "residual_mlp", "norm_linear", "packe
 _KERNELS = f"{__package__}.fused_kernels"
 _EPS = 1e-6  # of every norm before the last one
 _ROWS = 1 << 18  # of a block of by_rows
+_VECTORS = 64  # elements of torch's innermost step on a CPU at most: 4 vectors of 16 floats
+_SHARE = 1 << 15  # elements for which torch takes one thread (at::internal::GRAIN_SIZE)
 
 
 def by_rows(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
-    """function(*tensors) for a function of single rows, in blocks, so that what it makes on the way is small."""
+    """function(*tensors) for a function of single rows, in blocks, so that what it makes on the way is small; of
+    about one size, as a product of very few rows may be added up in another order."""
     count = len(tensors[0])
     if count <= _ROWS:
         return function(*tensors)
-    blocks = zip(*(tensor.split(_ROWS) for tensor in tensors))
+    size = -(-count // -(-count // _ROWS))
+    blocks = zip(*(tensor.split(size) for tensor in tensors))
     if torch.is_grad_enabled():
         return torch.cat([function(*block) for block in blocks])
     out = None
@@ -36,12 +40,32 @@ def by_rows(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> to
         rows = function(*block)
         if out is None:
             out = rows.new_empty(count, *rows.shape[1:])
-        out[number * _ROWS : number * _ROWS + len(rows)] = rows
+        out[number * size : number * size + len(rows)] = rows
     return out
 
 
-def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, silu: bool) -> torch.Tensor:
-    """Layer norm over the last dim of x [T, C] in fp32, result in x's dtype; with silu that activation behind it.
+def silu(x: torch.Tensor) -> torch.Tensor:
+    """x sigmoid(x), each element's bits the same whatever else x holds, so that tiles of a level agree with the whole.
+
+    torch computes what its vectors leave over at the end of each thread's share by another formula on a CPU; here
+    every share is a whole number of them, filled up with zeros if need be.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return F.silu(x)
+    flat, threads = x.reshape(-1), torch.get_num_threads()
+    out = torch.empty(x.shape, dtype=x.dtype)
+    shared = len(flat) // (_VECTORS * threads) * _VECTORS * threads if len(flat) >= _SHARE * threads else 0
+    flat_out = out.view(-1)
+    if shared:
+        torch.ops.aten.silu.out(flat[:shared], out=flat_out[:shared])
+    for first in range(shared, len(flat), _SHARE):
+        piece = flat[first : first + _SHARE]
+        flat_out[first : first + _SHARE] = F.silu(F.pad(piece, (0, -len(piece) % _VECTORS)))[: len(piece)]
+    return out
+
+
+def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, activate: bool) -> torch.Tensor:
+    """Layer norm over the last dim of x [T, C] in fp32, result in x's dtype; if asked for, SiLU behind it.
 
     weight, bias: [C], or None for a norm without an affine part.
     """
@@ -51,7 +75,7 @@ def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor 
             y = F.layer_norm(x, x.shape[-1:], eps=_EPS)
         else:
             y = F.layer_norm(x.float(), x.shape[-1:], weight, bias, _EPS).to(x.dtype)
-        return F.silu(y) if silu else y
+        return silu(y) if activate else y
 
     return by_rows(rows, x)
 
@@ -110,7 +134,7 @@ def residual_mlp(
     """x + second(silu(first(layer_norm(h)))); x and h [T, C], gain and offset [C] fp32, first [H, C], second [C, H]."""
 
     def rows(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        inner = F.silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias))
+        inner = silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias))
         return x + F.linear(inner, second, second_bias)
 
     return by_rows(rows, x, h)

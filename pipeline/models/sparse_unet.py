@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..backends import Backends
+from ..budget import UNBOUNDED, Budget
 from ..sparse import ADD_TO_CHILDREN, SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
 from ..sparse.resample import gather_children
+from . import tiles
 from .layers import PLAIN, LayerNorm, NormLinear, ResidualMLP, SparseConv3d, final_norm, to_torso_dtype
 
 
@@ -92,7 +94,7 @@ class SparseUnetVaeDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.latent_channels, self.dtype, self.pred_subdiv = latent_channels, dtype, pred_subdiv
-        self.levels = len(model_channels) - 1
+        self.levels, self.widths = len(model_channels) - 1, tuple(model_channels)
         self.from_latent = nn.Linear(latent_channels, model_channels[0])
         self.blocks = nn.ModuleList()
         for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
@@ -109,6 +111,7 @@ class SparseUnetVaeDecoder(nn.Module):
         subdivisions: Sequence[Subdivision] | None = None,
         backends: Backends = PLAIN,
         on_level: Callable[[int], None] = lambda level: None,
+        budget: Budget = UNBOUNDED,
     ) -> tuple[SparseTensor, list[Subdivision]]:
         """Decode.
 
@@ -117,12 +120,23 @@ class SparseUnetVaeDecoder(nn.Module):
             subdivisions: the children to make at each level, coarse to fine; without them the model's
                 own predictions are taken. A texture decoder needs them.
             on_level: called with the number of levels done, the last of them levels + 1.
+            budget: levels that do not fit into it are done in tiles (see tiles.py).
 
         Returns:
             Raw fields [T', out] fp32 on the finest voxels, and the subdivisions that led there.
         """
-        h, used = self._descend(x, self.levels, subdivisions, backends, on_level)
-        return h.replace(self.output_layer(h.feats, backends)), used
+        h, used = self._enter(x), []
+        for level in range(self.levels):
+            h = self._through_blocks(h, level, backends, budget)
+            subdivision = self.blocks[level][-1].predict(h) if subdivisions is None else subdivisions[level]
+            used.append(subdivision)
+            h = self._through_up(h, subdivision, level, backends, budget)
+            on_level(level + 1)
+        if not self.levels:
+            h = self._output(self._through_blocks(h, 0, backends, budget), backends)
+        on_level(self.levels + 1)
+        h.voxels.release()
+        return h, used
 
     def upsample(
         self,
@@ -130,26 +144,63 @@ class SparseUnetVaeDecoder(nn.Module):
         levels: int,
         backends: Backends = PLAIN,
         on_level: Callable[[int], None] = lambda level: None,
+        budget: Budget = UNBOUNDED,
     ) -> Voxels:
-        """The voxels after that many predicted subdivisions."""
-        return self._descend(x, levels, None, backends, on_level, finish=False)[0].voxels
-
-    def _descend(self, x, levels, subdivisions, backends, on_level, finish=True):
-        h = x.replace(self.from_latent(x.feats).to(self.dtype))
-        used = []
-        for level, blocks in enumerate(self.blocks[: levels + 1]):
-            if level == levels and not finish:
-                break
-            for block in blocks:
-                if isinstance(block, SparseResBlockC2S3d):
-                    subdivision = block.predict(h) if subdivisions is None else subdivisions[level]
-                    used.append(subdivision)
-                    h = block(h, subdivision, backends)
-                else:
-                    h = block(h, backends)
+        """The voxels after that many predicted subdivisions; other arguments as for forward."""
+        h = self._enter(x)
+        for level in range(levels):
+            h = self._through_blocks(h, level, backends, budget)
+            subdivision = self.blocks[level][-1].predict(h)
+            if level + 1 < levels:
+                h = self._through_up(h, subdivision, level, backends, budget)
             on_level(level + 1)
         h.voxels.release()
-        return h, used
+        return subdivision.children if levels else h.voxels
+
+    def _enter(self, x: SparseTensor) -> SparseTensor:
+        return x.replace(self.from_latent(x.feats).to(self.dtype))
+
+    def _through_blocks(self, h: SparseTensor, level: int, backends: Backends, budget: Budget) -> SparseTensor:
+        """The blocks of a level that keep its voxels."""
+        blocks = [block for block in self.blocks[level] if isinstance(block, SparseConvNeXtBlock3d)]
+
+        def call(h: SparseTensor) -> SparseTensor:
+            for block in blocks:
+                h = block(h, backends)
+            return h
+
+        def at_once_or_in(slabs: list[tiles.Slab]) -> SparseTensor:
+            return tiles.through_blocks(h, slabs, len(blocks), call) if slabs else call(h)
+
+        name = f"blocks of level {level + 1} of {self.levels + 1}"
+        return tiles.run(tiles.blocks_work(name, h, len(blocks)), budget, at_once_or_in) if blocks else h
+
+    def _through_up(
+        self, h: SparseTensor, subdivision: Subdivision, level: int, backends: Backends, budget: Budget
+    ) -> SparseTensor:
+        """To the children; the finest ones go on through the blocks of their level and the output layer, so that tiles
+        need not put together the widest tensor of all."""
+        up, finest = self.blocks[level][-1], level + 1 == self.levels
+        behind = list(self.blocks[-1]) if finest else []
+
+        def call(h: SparseTensor, subdivision: Subdivision) -> SparseTensor:
+            h = up(h, subdivision, backends)
+            for block in behind:
+                h = block(h, backends)
+            return self._output(h, backends) if finest else h
+
+        def at_once_or_in(slabs: list[tiles.Slab]) -> SparseTensor:
+            if slabs:
+                return tiles.through_up(h, subdivision, slabs, len(behind), call)
+            return call(h, subdivision)
+
+        name = f"level {level + 2} of {self.levels + 1}"
+        outputs = self.output_layer.out_features if finest else 0
+        work = tiles.up_work(name, h, subdivision, self.widths[level + 1], len(behind), outputs)
+        return tiles.run(work, budget, at_once_or_in)
+
+    def _output(self, h: SparseTensor, backends: Backends) -> SparseTensor:
+        return h.replace(self.output_layer(h.feats, backends))
 
 
 class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):

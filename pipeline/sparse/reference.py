@@ -13,6 +13,9 @@ from .tensor import COORD_LIMIT, TILE, PairChunk, Voxels
 # Bytes of temporary memory a blocked operation may use: a GPU wants few launches, a CPU's caches small blocks.
 _BLOCK_BYTES = {"cpu": 32 << 20}
 _DEFAULT_BLOCK_BYTES = 1 << 30
+# Rows that a product has at least, zeros if need be: with fewer, BLAS may add in another order, and a row's bits would
+# depend on how many rows are beside it. Intel's MKL (torch 2.13, 1 and 2 threads) does so below 4 rows a thread.
+_LEAST_ROWS = 64
 _PASS_ROWS = 1 << 18  # of an elementwise pass, which bounds what it makes on the way
 
 
@@ -104,17 +107,25 @@ def _conv_rows(feats: torch.Tensor, kernel: torch.Tensor, chunk: PairChunk, firs
     gathered = feats.index_select(0, torch.cat([chunk.sources[a:b] for a, b in bounds]))
     inputs = gathered.split([b - a for a, b in bounds])
     if torch.is_grad_enabled():
-        products = torch.cat([x @ kernel[:, k].t() for k, x in enumerate(inputs)])
+        products = torch.cat([_product(x, kernel[:, k]) for k, x in enumerate(inputs)])
     else:
         products = feats.new_empty(len(gathered), kernel.shape[0])
         for k, (x, product) in enumerate(zip(inputs, products.split([len(x) for x in inputs]))):
-            torch.mm(x, kernel[:, k].t(), out=product)
+            _product(x, kernel[:, k], product)
     # a pair's place among these products: its place among all sources, less what its offset's slice was moved by
     moved = [a - before for (a, _), before in zip(bounds, accumulate((b - a for a, b in bounds), initial=0))]
     moved = torch.tensor(moved, dtype=chunk.position.dtype).to(feats.device)
     pairs = slice(chunk.tile_starts[tile], chunk.tile_starts[end])
     order = chunk.position[pairs] - moved[chunk.offset[pairs].long()]
     return _sum_runs(products, order, chunk.row_starts[first:last] - pairs.start)
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """x weight^T, whose rows have the same bits however many there are. x: [N, Ci], weight: [Co, Ci]."""
+    if 0 < len(x) < _LEAST_ROWS:
+        product = (F.pad(x, (0, 0, 0, _LEAST_ROWS - len(x))) @ weight.t())[: len(x)]
+        return product if out is None else out.copy_(product)
+    return torch.mm(x, weight.t(), out=out)
 
 
 def _sum_runs(rows: torch.Tensor, order: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,17 @@ class Subdivision:
         """[T, 8 C] -> [T', C]: each child takes its eighth of the parent's channels."""
         return feats.unflatten(1, (8, -1)).flatten(0, 1).index_select(0, self.slots)
 
+    def take(self, parents: torch.Tensor, children: torch.Tensor) -> Subdivision:
+        """Of some parents and some of their children, rows [N] and [N'] int64, ascending, as if there were no others.
+
+        Every child's parent must be among the parents.
+        """
+        place = torch.full((len(self.parents),), -1, dtype=torch.int32, device=parents.device)
+        place[parents] = torch.arange(len(parents), dtype=torch.int32, device=parents.device)
+        slots = self.slots[children]
+        slots = place[slots >> 3].long() * 8 + (slots & 7)
+        return Subdivision(self.parents.take(parents), self.children.take(children), slots)
+
     def to(self, device: torch.device | str) -> Subdivision:
         logits = None if self.logits is None else self.logits.to(device)
         return Subdivision(self.parents.to(device), self.children.to(device), self.slots.to(device), logits)

@@ -68,6 +68,14 @@ class Voxels:
         coords = self.coords.to(device)
         return self if coords is self.coords else Voxels(coords, self.lengths)
 
+    def take(self, rows: torch.Tensor) -> Voxels:
+        """The set of some rows [N] int64, ascending."""
+        coords = self.coords[rows]
+        if len(self.lengths) == 1:
+            return Voxels(coords, (len(rows),))
+        counts = torch.bincount(coords[:, 0].long(), minlength=len(self.lengths))
+        return Voxels(coords, tuple(counts.tolist()))
+
     @cached_property
     def _sorted(self) -> tuple[torch.Tensor, torch.Tensor]:
         keys, order = voxel_keys(self.coords).sort()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from .. import mesh as geometry
 from .. import sparse
 from ..errors import EmptyResultError, MeshError, SettingsError
-from ..export import Geometry, Material, write_glb, write_levels
+from ..export import Geometry, Material, Scene, write, write_levels
 from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SOLID, UNWRAP
 from ..mesh.bake.bake import Texels, bake_normals, bake_occlusion, bake_voxels, sample_voxels, vertex_tangents
 from ..mesh.checks import check_mesh
@@ -377,12 +377,12 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
+        scene = Scene(tuple(levels), material, extras, name)
         if settings.lods_in_one_file:
-            paths = [path]
-            write_glb(path, levels, material, extras, name)
+            paths = write(path, scene)[:1]
         else:
             own = [{**extras, "vertices": len(level.vertices), "faces": len(level.faces)} for level in levels[1:]]
-            paths = write_levels(path, levels, material, [extras, *own], name)
+            paths = write_levels(path, scene, [extras, *own])
         runtime.step("export", 1, 1)
     return paths
 

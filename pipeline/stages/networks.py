@@ -195,7 +195,7 @@ def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_token
         def on_level(level: int) -> None:
             runtime.step("upsample", level, decoder.levels)
 
-        fine = decoder.upsample(latent, decoder.levels, runtime.backends, on_level)
+        fine = decoder.upsample(latent, decoder.levels, runtime.backends, on_level, runtime.budget())
         if len(fine) == 0:
             raise EmptyResultError("The coarse shape decodes to nothing. Try another seed.")
         smallest, grid = models.config(one_pass.model)["args"]["resolution"], _grid(models, one_pass)
@@ -302,7 +302,9 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
         fields, subdivisions = decoder(
-            shape.sparse, None, runtime.backends, lambda level: runtime.step("decode shape", level, decoder.levels + 1)
+            *(shape.sparse, None, runtime.backends),
+            lambda level: runtime.step("decode shape", level, decoder.levels + 1),
+            runtime.budget(),
         )
         if len(fields.voxels) == 0:
             raise EmptyResultError("The shape decodes to nothing. Try another seed.")
@@ -353,6 +355,7 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
             subdivisions,
             runtime.backends,
             lambda level: runtime.step("decode texture", level, decoder.levels + 1),
+            runtime.budget(),
         )
         runtime.check_finite("decoded texture", fields.feats)
         origin = Origin(recipe=texture.origin.recipe, told=texture.origin.told)

@@ -4,7 +4,7 @@
 import warp as wp
 
 from ...warp.launch import configure
-from .raster import FLAT
+from ..query.scan import FLAT
 from .scan_kernels import by_height, covered_span
 
 # The raster must agree with its twin to the bit, so products and sums are not fused.

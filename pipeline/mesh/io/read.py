@@ -1,4 +1,4 @@
-"""Read a scene: GLB and glTF by their own document, OBJ, PLY and STL through trimesh into a document of the same kind."""
+"""Read a scene: GLB and glTF by their own document, OBJ, PLY and STL through trimesh into a document of that kind."""
 
 from __future__ import annotations
 
@@ -51,11 +51,16 @@ def scene_of(document: Gltf) -> Scene:
     parts: list[Part] = []
     notes: list[str] = []
     shown: dict[int, int] = {}
+    visited: set[int] = set()
 
     def visit(number: int, above: np.ndarray, depth: int) -> None:
         node = nodes[document.index(number, nodes, "a node")]
-        if depth > _DEEPEST:
-            raise MeshError(f"The nodes of {document.name} stand more than {_DEEPEST} deep, or in a circle.")
+        if depth > _DEEPEST or number in visited:
+            raise MeshError(
+                f"The nodes of {document.name} are no hierarchy: node {number} stands below two, or more than "
+                f"{_DEEPEST} deep. Export it again."
+            )
+        visited.add(number)
         name = str(node.get("name", f"node {number}"))
         world = above @ node_matrix(node, name)
         if "mesh" in node:

@@ -1,7 +1,7 @@
 """A scene of triangle meshes in one frame, tied to the glTF document that it is written back into.
 
-Frames: a part's own vertices are as the file has them; `world` takes them to the scene (Y up, the file's units); a Frame
-takes the scene to the unit cube in which the networks work (Z up, -0.5 .. 0.5, slightly within) and back.
+Frames: a part's own vertices are as the file has them; `world` takes them to the scene (Y up, the file's units); a
+Frame takes the scene to the unit cube in which the networks work (Z up, -0.5 .. 0.5, slightly within) and back.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ _QUADS = (
 )
 _DIAGONAL_02 = (0, 1, 2, 0, 2, 3)
 _DIAGONAL_13 = (0, 1, 3, 3, 1, 2)
+_VOXELS = 1 << 21  # of a block of edges, which takes some 700 bytes a voxel on the way if all its edges are crossed
 
 
 def dual_grid_to_mesh(
@@ -47,8 +48,15 @@ def dual_grid_to_mesh(
         the axes, not the surface: neighbouring faces may disagree.
     """
     vertices = (voxels.xyz.float() + offsets) * (1.0 / resolution) - 0.5
+    faces = [_faces(voxels, vertices, crossed, split, first) for first in range(0, max(1, len(voxels)), _VOXELS)]
+    return vertices, torch.cat(faces)
+
+
+def _faces(voxels: Voxels, vertices, crossed: torch.Tensor, split: torch.Tensor | None, first: int) -> torch.Tensor:
+    """Of the edges of a block of voxels that begins with row `first`: [F, 3] int32."""
     steps = torch.tensor(_QUADS, dtype=torch.int32, device=voxels.device)  # [3, 4, 3]
-    row, axis = crossed.nonzero().unbind(1)
+    row, axis = crossed[first : first + _VOXELS].nonzero().unbind(1)
+    row = row + first
     corners = [voxels.find(torch.cat([voxels.coords[row, :1], voxels.xyz[row] + steps[axis, i]], 1)) for i in range(4)]
     quads = torch.stack(corners, 1)
     quads = quads[(quads >= 0).all(1)]
@@ -58,7 +66,7 @@ def dual_grid_to_mesh(
     else:
         along_02 = _coplanarity(vertices, quads[:, _DIAGONAL_02]) > _coplanarity(vertices, quads[:, _DIAGONAL_13])
     faces = torch.where(along_02[:, None], quads[:, _DIAGONAL_02], quads[:, _DIAGONAL_13])
-    return vertices, faces.reshape(-1, 3).to(torch.int32)
+    return faces.reshape(-1, 3).to(torch.int32)
 
 
 def _coplanarity(vertices: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.half_edges import grouped
 from ..topology.steady import steady_sum
+from .bounded import check_max_error, within
 
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 
@@ -21,7 +22,7 @@ class CollapseConfig:
     """What an edge collapse weighs."""
 
     # Of the planes that stand on boundary edges, per squared length, against 1 per area for a face: keeps boundaries.
-    border_weight: float = 10.0
+    border_weight: float = 1.0
     # Pull of a merged vertex towards its edge's middle, as a part of the quadric's trace: decides only what the planes
     # leave free (Trettner & Kobbelt 2020).
     tikhonov_weight: float = 1e-4
@@ -29,21 +30,30 @@ class CollapseConfig:
     length_cost: float = 1e-6
     # Exponent of the area by which a cost is divided. 0: a sum of squared distances, which lets small parts vanish;
     # 1: their mean, which spends faces on small parts. From 0.5 down the largest distances grow.
-    area_exponent: float = 0.58
+    area_exponent: float = 0.1
     # Added to every face's weight, in mean areas: or the tiny faces at the tips of thin parts would count for nothing.
-    least_area: float = 0.5
+    least_area: float = 0.02
     # Most faces round both ends of an edge that may be collapsed: bounds the work of a thread, and valences.
     largest_star: int = 48
     # No face may turn further in one collapse than the angle of this cosine.
     max_normal_change_cos: float = 0.3
     # Shape (1 for an equilateral triangle, 0 for a line) below which no face may become worse than those before it.
-    sliver: float = 0.05
+    sliver: float = 0.01
+    # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
+    bridge_cost: float = 0.3
+    # which cuts a handle or a rod through (not one that closes a tunnel),
+    cut_cost: float = 4.0
+    # and that of the last tetrahedron or face of a component, which then is gone.
+    vanish_cost: float = 100.0
     # Independent sets that are drawn from the costs of one round, before all edges are priced again.
     passes: int = 4
     # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
     least_part: float = 0.02
     # Costs up to so many times the last round's limit are examined in full.
     examined: float = 8.0
+    # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
+    # distance is about twice that.
+    first_bound: float = 0.5
 
 
 # what kernels take of it
@@ -55,11 +65,20 @@ _WEIGHTS = (
     "largest_star",
     "max_normal_change_cos",
     "sliver",
+    "bridge_cost",
+    "cut_cost",
+    "vanish_cost",
 )
 
 
-def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: CollapseConfig = CollapseConfig()) -> Mesh:
-    """Quadric edge collapse to `target` faces.
+def collapse(
+    mesh: Mesh,
+    target: int,
+    tick: Callable[[], None],
+    max_error: float | None = None,
+    config: CollapseConfig = CollapseConfig(),
+) -> Mesh:
+    """Quadric edge collapse to `target` faces, or to as few as an error bound allows.
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
     priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
@@ -70,6 +89,8 @@ def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: Collapse
     Args:
         mesh: of any scale; need not be manifold.
         tick: called once a round; may raise to stop.
+        max_error: in the mesh's units: how far the surfaces may lie apart, both ways (see bounded.deviation). The
+            collapse stops where the quadrics pass it; what then is measured decides.
 
     Returns:
         the mesh, float32 and int32, without unused vertices, on the input's device. It has `target` faces or one less
@@ -77,15 +98,20 @@ def collapse(mesh: Mesh, target: int, tick: Callable[[], None], config: Collapse
         above: a closed part keeps at least four faces. A target of at least the mesh's faces returns the mesh itself.
 
     Raises:
-        SettingsError: a target below 1.
+        SettingsError: a target below 1, or a max_error that is not above 0.
     """
     if target < 1:
         raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
+    check_max_error(max_error)
     if target >= len(mesh.faces):
         return mesh
-    reduced = _Reduction(mesh.vertices, mesh.faces, config)
-    reduced.reduce(target, tick)
-    return Mesh.known(*reduced.result(), kernels=mesh.kernels)
+
+    def reduce(bound: float) -> Mesh:
+        reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
+        reduced.reduce(target, tick)
+        return Mesh.known(*reduced.result(), kernels=mesh.kernels)
+
+    return reduce(math.inf) if max_error is None else within(mesh, max_error, reduce, config.first_bound * max_error)
 
 
 @dataclass(frozen=True)
@@ -102,21 +128,24 @@ class _Reduction:
     """A mesh under reduction. Positions are scaled by a power of two to about the unit box and else kept as they are;
     kernels look at differences only."""
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig) -> None:
+    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig, bound: float) -> None:
         from ...warp.launch import launch_parallel
-        from . import collapse_kernels
+        from . import collapse_kernels, link_kernels, quadric_kernels
 
         self._kernels, self._launch, self._config = collapse_kernels, launch_parallel, config
-        self._weights = collapse_kernels.Weights()
+        self._link_kernels, self._quadric_kernels = link_kernels, quadric_kernels
+        self._weights = quadric_kernels.Weights()
         for name in _WEIGHTS:
             setattr(self._weights, name, getattr(config, name))
         self._device = vertices.device
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
         self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
+        self._weights.largest_mean_square = min((bound * self._scale) ** 2, 1e300)
         self._points = vertices.float() * self._scale  # [V, 3]
         self._faces = faces.to(torch.int32, copy=True).reshape(-1)  # [3 F]
         self._limit = torch.full((1,), math.inf, device=self._device)  # of the costs of the last round
         self._heir = torch.arange(len(self._points), dtype=torch.int32, device=self._device)
+        self._keeps_shape = True  # until nothing else can be collapsed
         self._quadrics = None  # [V, 10]
         self._rename(None)
         self._pack()
@@ -133,30 +162,37 @@ class _Reduction:
                 self._pack()
             stars = self._find_stars()
             costs = self._find_costs(stars, wanted=(self._count - target) / 2)
-            removed = self._choose(stars, costs)
-            total = int(removed.sum(dtype=torch.int64))  # the only wait of a round
+            removed, changed = self._choose(stars, costs)
+            total, changes = torch.stack([each.sum(dtype=torch.int64) for each in (removed, changed)]).tolist()
+            if total > self._count - target or total >= self._count:
+                total = _keep_cheapest(removed, costs, self._count - target, self._count - 1)
+                if total == 0:  # the last component would go
+                    break
             if total == 0 and not self._limit.isfinite():
-                break
+                if not self._keeps_shape:
+                    break
+                self._keeps_shape, self._weights.max_normal_change_cos, self._weights.sliver = False, -1.0, 0.0
             if total == 0:  # all that is cheap must stay: look at everything
                 self._limit.fill_(math.inf)
                 continue
-            if total > self._count - target:
-                total = _keep_cheapest(removed, costs, self._count - target)
-            arrays = self._weights, self._faces, removed, stars.feature, self._points, self._quadrics, self._heir
-            self._launch(self._kernels.merge_ends, len(removed), *arrays)
-            del stars, costs, removed
-            self._rename(self._count - total)
+            faces = self._faces
+            if changes:
+                self._change_topology(stars, removed, changed)
+            arrays = faces, removed, changed, stars.feature, self._points, self._quadrics, self._heir
+            self._launch(self._kernels.merge_ends, len(removed), self._weights, *arrays)
+            del stars, costs, removed, changed
+            self._rename(None if changes else self._count - total)
 
     @property
     def _count(self) -> int:
         return len(self._faces) // 3
 
     def _find_stars(self) -> _Stars:
-        kernels, corners, vertices = self._kernels, len(self._faces), len(self._points)
+        corners, vertices = len(self._faces), len(self._points)
         star, offsets = grouped(self._faces, vertices)
         edges = torch.empty(corners, dtype=torch.uint8, device=self._device)
         feature = torch.zeros(vertices, dtype=torch.uint8, device=self._device)
-        self._launch(kernels.find_edges, corners, self._faces, offsets, star, edges, feature)
+        self._launch(self._link_kernels.find_edges, corners, self._faces, offsets, star, edges, feature)
         return _Stars(offsets, star, edges, feature)
 
     def _first_quadrics(self) -> torch.Tensor:
@@ -169,7 +205,7 @@ class _Reduction:
         doubled = steady_sum(torch.linalg.cross(b - a, c - a).norm(dim=1)) / len(some)
         least = (doubled * (0.5 * self._config.least_area)).float().reshape(1)
         mesh = self._points, self._faces, stars.offsets, stars.corners, stars.edges
-        self._launch(self._kernels.first_quadrics, len(quadrics), self._weights, *mesh, least, quadrics)
+        self._launch(self._quadric_kernels.first_quadrics, len(quadrics), self._weights, *mesh, least, quadrics)
         return quadrics
 
     def _find_costs(self, stars: _Stars, wanted: float) -> torch.Tensor:
@@ -186,10 +222,12 @@ class _Reduction:
         self._limit = torch.minimum(limit, examined)
         return costs
 
-    def _choose(self, stars: _Stars, costs: torch.Tensor) -> torch.Tensor:
-        """[3 F] uint8: how many faces go with the half-edge's edge if it is collapsed in this round, else 0."""
+    def _choose(self, stars: _Stars, costs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[3 F] uint8: how many faces go with the half-edge's edge if it is collapsed in this round, else 0; and
+        [3 F] uint8: what that does to the topology (see link_kernels.classify), 0 for nothing."""
         kernels, corners, vertices = self._kernels, len(costs), len(self._points)
         removed = torch.zeros(corners, dtype=torch.uint8, device=self._device)
+        changed = torch.zeros_like(removed)
         taken = torch.zeros(vertices, dtype=torch.uint8, device=self._device)
         keys = torch.empty(vertices, dtype=torch.int64, device=self._device)
         around = torch.empty_like(keys)
@@ -198,8 +236,24 @@ class _Reduction:
         for _ in range(self._config.passes):
             self._launch(kernels.least_key, vertices, limit, *round_each, costs, taken, keys)
             self._launch(kernels.least_around, vertices, *round_each, keys, around)
-            self._launch(kernels.choose, corners, limit, *round_each, stars.edges, costs, around, removed, taken)
-        return removed
+            edges = stars.edges, stars.feature, costs, around
+            self._launch(kernels.choose, corners, limit, *round_each, *edges, removed, changed, taken)
+        return removed, changed
+
+    def _change_topology(self, stars: _Stars, removed: torch.Tensor, changed: torch.Tensor) -> None:
+        """Cut the surface where that is chosen; faces are renamed, vertices are added."""
+        cut = (changed == self._link_kernels.CUT) & (removed > 0)
+        rank = cut.cumsum(0, dtype=torch.int32)
+        first, copies = len(self._points), int(rank[-1])
+        self._points = torch.cat([self._points, self._points.new_zeros(copies, 3)])
+        self._quadrics = torch.cat([self._quadrics, self._quadrics.new_zeros(copies, 10)])
+        own = torch.arange(first, first + copies, dtype=torch.int32, device=self._device)
+        self._heir = torch.cat([self._heir, own])
+        renamed = self._faces.clone()
+        mesh = self._faces, stars.offsets, stars.corners, stars.edges, stars.feature
+        arrays = self._points, self._quadrics, self._heir, renamed
+        self._launch(self._kernels.change_topology, len(removed), *mesh, removed, changed, rank, first, *arrays)
+        self._faces = renamed
 
     def _rename(self, left: int | None) -> None:
         """Give faces their vertices' heirs and drop those that repeat a vertex; `left` is how many stay, if known."""
@@ -226,11 +280,13 @@ class _Reduction:
         self._packed = self._count
 
 
-def _keep_cheapest(removed: torch.Tensor, costs: torch.Tensor, wanted: int) -> int:
-    """Unchoose all but the cheapest edges that together remove `wanted` faces; returns how many these remove."""
+def _keep_cheapest(removed: torch.Tensor, costs: torch.Tensor, wanted: int, most: int) -> int:
+    """Unchoose all but the cheapest edges that together remove `wanted` faces, or a few more, but no more than `most`;
+    returns how many these remove."""
     chosen = removed.nonzero()[:, 0]
     chosen = chosen[costs[chosen].argsort(stable=True)]
     faces = removed[chosen].long()
-    keep = faces.cumsum(0) - faces < wanted
+    total = faces.cumsum(0)
+    keep = (total - faces < wanted) & (total <= most)
     removed[chosen[~keep]] = 0
     return int(faces[keep].sum())

@@ -9,27 +9,56 @@ import torch
 
 from ..jobs.processes import run_job
 from ..mesh import Mesh
+from .bounded import check_max_error, deviation
 from .collapse import collapse
 from .parts import reduce_in_parts
 
 _BULK = 150_000  # faces that collapse takes down to any number in about two seconds on two cores
+_BULK_ERROR = 0.4  # of max_error that the bulk may spend; else collapse does it all
 
 
-def fast_simplification(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
+def fast_simplification(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:
     """Quadric edge collapse (Garland & Heckbert 1997) to about `target` faces; the result is on the CPU.
 
-    Large meshes are first simplified in parts, several at once (see `parts`).
+    Large meshes are first simplified in parts, several at once (see `parts`). max_error: as of collapse; the package
+    has no such bound, so the number of faces is halved towards the target as long as the surfaces stay within it, and
+    the last step is halved once more.
     """
+    check_max_error(max_error)
+    if max_error is None:
+        return _to_count(mesh, target, tick)
+    best, count = mesh.to("cpu"), len(mesh.faces)
+    while count > target:
+        count = max(target, count // 2)
+        result = _to_count(best, count, tick)
+        if deviation(mesh, result) > max_error:
+            between = _to_count(best, (count + len(best.faces)) // 2, tick)
+            return between if deviation(mesh, between) <= max_error else best
+        if len(result.faces) >= len(best.faces):
+            break
+        best = result
+    return best
+
+
+def _to_count(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
     vertices, faces = mesh.vertices.cpu().float().numpy(), mesh.faces.cpu().int().numpy()
     vertices, faces = reduce_in_parts(vertices, faces, target, tick)
     result = run_job("simplify", tick, vertices=vertices, faces=faces, target=np.int64(target))
     return Mesh.known(torch.from_numpy(result["vertices"]), torch.from_numpy(result["faces"]), kernels=mesh.kernels)
 
 
-def hybrid(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
+def hybrid(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:
     """fast_simplification for the bulk of the faces, which it removes several times as fast on a CPU, and collapse for
-    the last of them, which keeps nearer to the surface, thin parts, and edges manifold. On a CPU."""
+    the last of them, which keeps nearer to the surface, thin parts, and edges manifold. On a CPU. max_error: as of
+    collapse; the bulk may spend a part of it."""
+    check_max_error(max_error)
     most = max(target + target // 8, _BULK)
-    if len(mesh.faces) > most:
-        mesh = fast_simplification(mesh, most, tick)
-    return collapse(mesh, target, tick)
+    if len(mesh.faces) <= most:
+        return collapse(mesh, target, tick, max_error)
+    bulk = fast_simplification(mesh, most, tick)
+    if max_error is None:
+        return collapse(bulk, target, tick)
+    spent = deviation(mesh, bulk)
+    if spent > _BULK_ERROR * max_error:
+        return collapse(mesh, target, tick, max_error)
+    return collapse(bulk, target, tick, max_error - spent)

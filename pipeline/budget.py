@@ -1,0 +1,69 @@
+"""Memory that work may take: what is free on a device, and how work that can be cut into parts makes use of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a part of a run may take, asked for just before it is taken.
+
+    free: bytes that can be taken now, beside all that is held. note: called with a decision that is worth recording.
+    """
+
+    free: Callable[[], int]
+    note: Callable[[str], None] = log.info
+
+
+def _unbounded() -> int:
+    return 1 << 62
+
+
+UNBOUNDED = Budget(_unbounded)
+
+
+def device_bytes(device: torch.device, limit: int | None = None) -> int:
+    """Bytes that can be taken on a device now. limit: bytes that this process may hold there in all; None: no limit.
+
+    torch's cached blocks count as free; so does, on a CPU, what the system can drop without swapping.
+    """
+    if device.type == "cuda":
+        return _cuda_bytes(device, limit)
+    free = psutil.virtual_memory().available
+    held = psutil.Process().memory_info().rss
+    if device.type == "mps":  # shares the main memory
+        held = torch.mps.current_allocated_memory()
+        free = min(free, torch.mps.recommended_max_memory() - held)
+    return max(0, free if limit is None else min(free, limit - held))
+
+
+def _cuda_bytes(device: torch.device, limit: int | None) -> int:
+    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    free, total = torch.cuda.mem_get_info(device)
+    free += reserved - allocated
+    if hasattr(torch.cuda, "get_per_process_memory_fraction"):  # torch 2.8 and newer
+        free = min(free, int(total * torch.cuda.get_per_process_memory_fraction(device)) - allocated)
+    return max(0, free if limit is None else min(free, limit - allocated))
+
+
+def bound(device: torch.device, limit: int) -> None:
+    """Let this process take at most `limit` bytes of a CUDA device from torch; other devices have no such bound."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device.index or 0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the machine has no memory left: MPS and torch's allocator on a CPU
+    raise a plain RuntimeError."""
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(
+        phrase in str(error) for phrase in ("out of memory", "not enough memory", "can't allocate memory")
+    )

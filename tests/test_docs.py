@@ -1,0 +1,85 @@
+"""README and docs/: links lead somewhere, anchors exist, nothing stands alone, commands are those that exist."""
+
+import re
+import shlex
+
+import pytest
+from generate_texts import ROOT, commands
+
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "training/*.md", "checkpoints/*/*.md", "web/docs/**/*.md", "tests/golden/*.md")
+    for path in ROOT.glob(pattern)
+)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def text_of(path):
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path):
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", text_of(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(path):
+    """Relative links of a page that lead nowhere."""
+    broken = []
+    for link in LINK.findall(text_of(path)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path):
+    assert not broken_links(path)
+
+
+def test_a_broken_link_is_noticed(tmp_path):
+    (tmp_path / "b.md").write_text("# A heading: it's one\n```sh\n# no heading\n```\n", encoding="utf-8")
+    links = "[1](b.md) [2](b.md#a-heading-its-one) [3](b.md#no-heading) [4](c.md) [5](https://x.org/c.md)"
+    (tmp_path / "a.md").write_text(f"{links} ![6](d.png)\n```\n[7](e.md)\n```\n", encoding="utf-8")
+    assert broken_links(tmp_path / "a.md") == ["b.md#no-heading", "c.md", "d.png"]
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    links = LINK.findall(text_of(ROOT / "README.md"))
+    assert {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} <= set(links)
+
+
+def test_files_named_by_help_pages_and_messages_exist():
+    """`docs/x.md` outside of a link: help pages are read in the editor, where a relative link leads nowhere."""
+    sources = [*ROOT.glob("web/docs/**/*.md"), *ROOT.glob("nodes/**/*.py"), *ROOT.glob("pipeline/**/*.py")]
+    named = {
+        name for path in sources for name in re.findall(r"(?<![\w/])docs/\w+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_ci_finds_the_test_command():
+    """`.ci/run` takes the line from the README."""
+    command = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.endswith("&& pytest")]
+    assert len(command) == 1 and command[0].startswith("pip install ")
+
+
+def test_options_named_in_the_docs_exist():
+    parsers = commands()
+    known = {name: {o for action in parser._actions for o in action.option_strings} for name, parser in parsers.items()}
+    wrong = []
+    for path in PAGES:
+        for line in re.findall(r"python -m pipeline ([^`\n]*)", path.read_text(encoding="utf-8")):
+            name, *words = shlex.split(line, comments=True) if line.strip() else ["--help"]
+            options = [word for word in words if word.startswith("--")]
+            if name in known:
+                wrong += [f"{path.name}: {name} {option}" for option in options if option not in known[name]]
+            elif re.fullmatch(r"[a-z-]+", name):
+                wrong.append(f"{path.name}: no command {name}")
+    assert not wrong

@@ -1,0 +1,78 @@
+"""Simplifying within an error bound: what is measured afterwards keeps within it, on every row."""
+
+import math
+
+import pytest
+import torch
+from meshes import needs_warp
+
+from pipeline.errors import SettingsError
+from pipeline.mesh import Mesh, examples
+from pipeline.mesh.simplify import bounded
+from pipeline.mesh.simplify.collapse import collapse
+from pipeline.mesh.simplify.fast_simplification import fast_simplification, hybrid
+
+
+def quiet():
+    pass
+
+
+def rows():
+    pytest.importorskip("fast_simplification")
+    return {"collapse": collapse, "hybrid": hybrid, "fast-simplification": fast_simplification}
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return examples.ball(torch.device("cpu"), rows=40)  # of radius 1, 6,240 faces
+
+
+@needs_warp
+@pytest.mark.parametrize("row", ["collapse", "hybrid", "fast-simplification"])
+def test_what_is_simplified_lies_within_the_bound_and_a_looser_bound_leaves_fewer_faces(ball, row):
+    reduce, counts = rows()[row], [len(ball.faces)]
+    for bound in (0.01, 0.05):
+        found = reduce(ball, 4, quiet, bound)
+        assert bounded.deviation(ball, found) <= bound
+        counts.append(len(found.faces))
+    assert counts[0] > 2 * counts[1] > 4 * counts[2] > 16
+    # a ball of radius 1 within 0.05: each face of side s is s^2 / 6 off its middle
+    assert counts[2] < 1000
+
+
+@needs_warp
+def test_the_face_count_still_counts_beside_a_bound(ball):
+    assert 298 <= len(collapse(ball, 300, quiet, 0.5).faces) <= 300
+
+
+@needs_warp
+def test_a_bound_below_the_detail_leaves_the_mesh_as_it_is(ball):
+    found = collapse(ball, 4, quiet, 1e-7)
+    assert torch.equal(found.vertices, ball.vertices) and torch.equal(found.faces, ball.faces)
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("row", ["collapse", "hybrid", "fast-simplification"])
+def test_a_bound_that_is_no_distance_is_refused(ball, row, bound):
+    with pytest.raises(SettingsError, match="max_error is"):
+        rows()[row](ball, 300, quiet, bound)
+
+
+def test_distances_without_warp_are_no_less_and_hardly_more(ball, monkeypatch):
+    turned = Mesh(ball.vertices * torch.tensor([1.0, 1.1, 1.0]), ball.faces)
+    monkeypatch.setattr(bounded, "unavailable_reason", lambda: "")
+    right = bounded.deviation(ball, turned)
+    assert right == pytest.approx(0.1, rel=0.02)
+    monkeypatch.setattr(bounded, "unavailable_reason", lambda: "hidden")
+    assert right * (1 - 1e-5) <= bounded.deviation(ball, turned) < 1.05 * right
+    nothing = Mesh(ball.vertices, ball.faces[:0])
+    assert bounded.deviation(ball, nothing) == math.inf and bounded.deviation(nothing, nothing) == 0
+
+
+def test_a_point_is_as_far_from_a_triangle_as_its_nearest_point():
+    torch.manual_seed(0)
+    corners, points = torch.randn(500, 3, 3).double(), torch.randn(500, 3).double()
+    weights = torch.rand(500, 4000, 3).double().clamp_min(1e-9).log()
+    near = ((weights / weights.sum(2, keepdim=True)) @ corners - points[:, None]).square().sum(2).amin(1)
+    found = torch.from_numpy(bounded._square_distance(points.numpy(), corners.numpy()))
+    assert (found <= near + 1e-12).all() and (near.sqrt() - found.sqrt()).max() < 0.15

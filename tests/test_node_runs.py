@@ -1,0 +1,413 @@
+"""Every node's execute on the bundled small checkpoint, in graphs and alone, with a stub of ComfyUI in its place."""
+
+import io
+import json
+import logging
+import sys
+from itertools import pairwise
+
+import host_modules
+import numpy as np
+import pytest
+import torch
+import trimesh
+from host_run import Host, graph
+from host_stub import PACK, installed
+from meshes import needs_warp
+from PIL import Image
+
+import pipeline
+from pipeline.warp import unavailable_reason
+
+SMALL = "small (comes with the pack)"
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    return Host(tmp_path_factory.mktemp("comfyui"))
+
+
+@pytest.fixture(scope="session")
+def ran(host):
+    """The shipped graph of all stages, with few steps and small results; the structure as it is."""
+    warp = not unavailable_reason()
+    small = {"n13_faces": 4000, "n13_lods": "2000", "n14_texture_size": 256, "n14_normal_map": warp, "n20_size": 64}
+    loaded = graph("all_stages", n9_sampler=["8", 0], n10_sampler=["8", 0], n14_occlusion=warp, n20_frames=2, **small)
+    loaded["8"] = {"class_type": "T2SamplerSettings", "inputs": {"steps": 2, "guidance": 1.0}}
+    if not warp:
+        del loaded["20"], loaded["21"]
+    return host.run(loaded, workflow={"nodes": []})
+
+
+@pytest.fixture(scope="session")
+def made(ran):
+    """What the graph made, by name."""
+    places = {"models": ("2", 0), "condition": ("4", 0), "structure": ("5", 0), "shape": ("9", 0)}
+    places |= {"latent": ("10", 0), "raw": ("11", 0), "subdivision": ("11", 1), "voxels": ("12", 0)}
+    places |= {"mesh": ("13", 0), "textured": ("14", 0)}
+    return {name: ran.values[node][slot][0] for name, (node, slot) in places.items()}
+
+
+def saved(host, ran, node):
+    (file,) = [each for each in ran.ui[node]["3d"] if "LOD" not in each["filename"]]
+    return host.base / "output" / file["subfolder"] / file["filename"]
+
+
+# --- the graph of all stages
+
+
+def test_the_graph_writes_a_textured_glb(host, ran):
+    path = saved(host, ran, "15")
+    (file,), (relative,) = ran.values["15"]
+    assert relative == "3d/trellis2_00001_.glb" and file.get_source() == str(path) and file.format == "glb"
+    (mesh,) = trimesh.load(path, process=False).geometry.values()
+    assert 1000 < len(mesh.faces) <= 4000
+    assert mesh.visual.material.baseColorTexture.size == (256, 256)
+    level = path.with_name("trellis2_00001_LOD1.glb")
+    assert level.exists() and [each["filename"] for each in ran.ui["15"]["3d"]] == [level.name, path.name]
+
+
+def facts(path):
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    return json.loads(data[20 : 20 + length])["asset"]["extras"]
+
+
+def test_the_graph_travels_in_the_file(host, ran, made, monkeypatch):
+    written = facts(saved(host, ran, "15"))
+    assert json.loads(written["prompt"]) == ran.dynprompt.original_prompt
+    assert json.loads(written["workflow"]) == {"nodes": []}
+    monkeypatch.setattr(host_modules.args, "disable_metadata", True)
+    _, relative = host.call("T2ExportGLB", mesh=made["mesh"], filename_prefix="%T2ExportGLB.seed%/plain")
+    assert relative == "%T2ExportGLB.seed%/plain_00001_.glb" and "prompt" not in facts(host.base / "output" / relative)
+
+
+def test_nodes_tell_what_they_made(ran):
+    (report,), (text,) = ran.values["13"][1], ran.ui["13"]["text"]
+    assert json.loads(report)["mesh"]["faces"] == len(ran.values["13"][0][0].faces)
+    assert text.startswith(f"{json.loads(report)['mesh']['faces']:,} faces, ")
+    assert "Levels of detail: " in text and "Repairs: " in text
+    assert ran.ui["15"]["text"][0].startswith("3d/trellis2_00001_.glb, ")
+
+
+def test_images_are_as_comfyui_has_them(ran):
+    base_color, packed, alpha, normal = (ran.values["14"][slot][0] for slot in range(1, 5))
+    for image, shape in ((base_color, (1, 256, 256, 3)), (packed, (1, 256, 256, 3)), (alpha, (1, 256, 256))):
+        assert image.shape == shape and image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
+    assert base_color.std() > 0.05 and normal.shape == (1, 256, 256, 3)
+    cut, mask = (ran.values["3"][slot][0] for slot in range(2))
+    assert cut.shape[1] == cut.shape[2] and mask.shape == cut.shape[:3] and 0.1 < mask.mean() < 0.9
+    assert (cut[mask == 0] == 0).all()
+
+
+@needs_warp
+def test_a_turntable_shows_the_object_from_all_round(ran):
+    image, mask = (ran.values["20"][slot][0] for slot in range(2))
+    assert image.shape == (2, 64, 64, 3) and mask.shape == (2, 64, 64) and 0.05 < mask.mean() < 0.9
+    assert (image[mask == 0] == 0).all() and not torch.equal(image[0], image[1])
+
+
+def test_bars_only_grow_and_end_full(ran):
+    bars = {}
+    for node, value, total, _ in ran.messages:
+        bars.setdefault(node, []).append(value / total)
+    assert {"2", "3", "4", "5", "9", "10", "11", "12", "13", "14", "15"} <= set(bars)
+    for node, values in bars.items():
+        assert values == sorted(values) and values[-1] == 1, node
+
+
+def test_previews_show_the_shape_while_it_forms(ran):
+    pictures = {}
+    for node, _, _, preview in ran.messages:
+        if preview:
+            assert preview[0] == "JPEG" and preview[1].width <= 512 and preview[2] == 512
+            pictures.setdefault(node, []).append(np.asarray(preview[1]))
+    assert {"5", "12"} <= set(pictures) and len(pictures["5"]) > 5
+    assert any(not np.array_equal(a, b) for a, b in pairwise(pictures["5"]))
+    assert unavailable_reason() or "11" in pictures
+
+
+# --- one node for everything
+
+
+def test_a_node_that_expands_gives_the_file_and_moves_one_bar(host):
+    loaded = graph("image_to_glb", n2_faces=3000, n2_texture_size=256, n2_filename_prefix="whole/it")
+    ran = host.run(loaded)
+    (file,), (relative,) = ran.values["2"]
+    assert relative == "whole/it_00001_.glb" and file.get_source() == str(host.base / "output" / relative)
+    parts = {part: ran.dynprompt.get_node(part)["class_type"] for part in ran.dynprompt.ephemeral_parents}
+    assert set(parts.values()) == set(host.nodes) - {
+        *("T2ImageToGLB", "T2SamplerSettings", "T2ColorVertices", "T2RenderMesh", "T2MeshToCore", "T2MeshFromCore"),
+        "T2VoxelsToCore",
+    }
+    whole = [value for node, value, _, _ in ran.messages if node == "2"]
+    assert whole == sorted(whole) and whole[0] == 0 and whole[-1] == 1000 and len(set(whole)) > 20
+    written = facts(host.base / "output" / relative)
+    assert written["faces"] <= 3000 and json.loads(written["prompt"]) == loaded
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"n2_checkpoint": "trellis2/gone"}, "CheckpointError", "There is no checkpoint 'trellis2/gone'"),
+        ({"n2_filename_prefix": "../x"}, "SettingsError", "leads out of the output folder"),
+        ({"n2_texture_size": 3}, "SettingsError", "texture size must lie in"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(host, changes, error, message):
+    """Inside a subgraph ComfyUI does not ask validate_inputs."""
+    loaded = graph("image_to_glb", **changes)
+    errors = sys.modules[f"{PACK}.pipeline.errors"]
+    with pytest.raises(getattr(errors, error), match=message):
+        host.call("T2ImageToGLB", **loaded["2"]["inputs"])
+    with pytest.raises((AssertionError, errors.SettingsError), match=message):  # a prefix is looked at by execute alone
+        host.run(loaded)
+
+
+# --- memory, cancelling
+
+
+def test_layers_that_do_not_fit_are_cast_and_give_the_same_bits(host, made):
+    """As on a card that has room for a third of each model."""
+    (again,) = host.call("T2SampleTexture", models=made["models"], condition=made["condition"], shape=made["shape"])
+    host_modules.small_card(1 / 3)
+    host_modules.calls.clear()
+    try:
+        (cast,) = host.call("T2SampleTexture", models=made["models"], condition=made["condition"], shape=made["shape"])
+        loaded = made["models"].loaded()
+    finally:
+        host_modules.small_card(1.0)
+    assert torch.equal(cast.sparse.feats, again.sparse.feats)
+    assert sum(name == "uncast_bias_weight" for name, _ in host_modules.calls) > 20
+    sizes = {role: patcher.model_size() for role, patcher in made["models"]._patchers.items()}
+    (role,) = [role for role in loaded if loaded[role] < 0.9 * sizes[role]]
+    assert role.startswith("tex_slat") and 0.1 < loaded[role] / sizes[role] <= 1 / 3
+
+
+def test_out_of_memory_unloads_everything_and_tries_once_more(host, made, monkeypatch, caplog):
+    stages = sys.modules[f"{PACK}.pipeline.stages"]
+    decode, tries = stages.decode_texture, []
+
+    def fails_once(runtime, *inputs):
+        tries.append(1)
+        with runtime.stage("decode texture", 1, "Ask for less."):
+            if len(tries) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(runtime, *inputs)
+
+    monkeypatch.setattr(stages, "decode_texture", fails_once)
+    host_modules.calls.clear()
+    inputs = {"models": made["models"], "texture": made["latent"], "subdivision": made["subdivision"]}
+    (voxels,) = host.call("T2DecodeTexture", **inputs)
+    assert torch.equal(voxels.sparse.feats, made["voxels"].sparse.feats) and len(tries) == 2
+    assert ("unload_all_models", ()) in host_modules.calls and ("soft_empty_cache", ()) in host_modules.calls
+    assert "Unloading all models and trying once more" in caplog.text
+
+
+def test_cancel_stops_a_stage(host, made):
+    host_modules.interrupt_current_processing()
+    with pytest.raises(host_modules.InterruptProcessingException):
+        host.call("T2SampleTexture", models=made["models"], condition=made["condition"], shape=made["shape"])
+
+
+def test_models_ask_for_the_memory_of_their_work(host, made):
+    host_modules.calls.clear()
+    host.call("T2DecodeShape", models=made["models"], shape=made["shape"])
+    ((patchers, memory),) = [value for name, value in host_modules.calls if name == "load_models_gpu"]
+    assert len(patchers) == 1 and memory > 1e6
+
+
+# --- loading
+
+
+def test_load_models_says_what_it_opened(host, caplog):
+    caplog.set_level(logging.INFO)
+    (models,) = host.call("T2LoadModels")
+    assert "Using the small checkpoint" in caplog.text and models.checkpoint.name == "small"
+    node = host.nodes["T2LoadModels"]
+    assert node.fingerprint_inputs() == node.fingerprint_inputs(SMALL) and node.fingerprint_inputs(None) == ""
+    assert "no checkpoint 'nowhere'" in node.validate_inputs("nowhere") and node.validate_inputs(None) is True
+
+
+def test_comfyuis_attention_gives_nearly_the_same(host, made):
+    (models,) = host.call("T2LoadModels", attention="comfyui", precision="float32")
+    (sampler,) = host.call("T2SamplerSettings", steps=1, guidance=1.0)
+    results = []
+    for each in (models, made["models"]):
+        shared = {"condition": made["condition"], "shape": made["shape"], "sampler": sampler}
+        results.append(host.call("T2SampleTexture", models=each, **shared)[0].sparse.feats)
+    assert models.backends.used["attention"] == "comfyui" and made["models"].backends.used["attention"] != "comfyui"
+    # two orders of the same sums, on an x86-64 CPU
+    assert (results[0] - results[1]).abs().max() < 1e-4 * results[1].abs().max()
+
+
+# --- pictures
+
+
+def test_several_pictures_become_views_of_one_size(host):
+    images = torch.zeros(2, 96, 128, 3)
+    images[0, 30:60, 40:80], images[1, 10:90, 20:100] = 0.5, 0.8
+    masks = (images[..., 0] > 0).float()
+    image, mask = host.call("T2PrepareImage", image=images, mask=masks, mask_marks="object")
+    assert image.shape[0] == 2 and image.shape[1] == image.shape[2] and mask.shape == image.shape[:3]
+    plain, _ = host.call("T2PrepareImage", image=images[:1])  # the plain background is removed by its colour
+    assert plain.max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_encode_sees_every_view(host, made):
+    (condition,) = host.call("T2EncodeImage", models=made["models"], image=torch.rand(2, 64, 64, 3))
+    one = made["condition"]
+    assert type(condition) is type(one) and condition is not one
+
+
+# --- meshes
+
+
+@needs_warp
+@pytest.mark.parametrize("mode", ["material", "shaded", "normals", "wireframe"])
+def test_a_mesh_is_drawn_in_every_mode(host, made, mode):
+    image, mask = host.call("T2RenderMesh", mesh=made["textured"], mode=mode, size=64)
+    assert image.shape == (1, 64, 64, 3) and 0.02 < mask.mean() < 0.9 and image.std() > 0.02
+
+
+def test_vertex_colours_take_the_place_of_a_texture(host, made):
+    (mesh,) = host.call("T2ColorVertices", mesh=made["mesh"], voxels=made["voxels"], original=made["raw"])
+    assert mesh.attrs.shape == (len(mesh.vertices), 6) and mesh.attrs.std() > 0.01 and made["mesh"].attrs is None
+    (core,) = host.call("T2MeshToCore", mesh=mesh)
+    assert core.vertex_colors.shape == (1, len(mesh.vertices), 3) and core.texture is None
+
+
+def test_a_mesh_goes_to_comfyui_and_back(host, made):
+    (core,) = host.call("T2MeshToCore", mesh=made["mesh"])
+    assert core.vertices.shape[0] == 1 and core.faces.dtype == torch.int64
+    assert torch.equal(core.vertices[0, :, 1], made["mesh"].vertices[:, 2])  # Y up
+    (back,) = host.call("T2MeshFromCore", core_mesh=core)
+    assert torch.equal(back.vertices, made["mesh"].vertices) and torch.equal(back.faces, made["mesh"].faces.int())
+
+
+def test_uvs_and_textures_go_along(host, made):
+    (core,) = host.call("T2MeshToCore", mesh=made["textured"])
+    level = made["textured"].levels[0]
+    assert torch.equal(core.uvs[0], level.uvs) and core.texture.shape == (1, 256, 256, 3)
+    assert core.metallic_roughness.shape == (1, 256, 256, 3) and core.normals.shape == core.vertices.shape
+    assert unavailable_reason() or (core.tangents.shape == (1, len(level.uvs), 4) and core.occlusion_in_mr)
+    (mesh,) = host.call("T2MeshFromCore", core_mesh=core)
+    textured = host.call("T2BakeTexture", mesh=mesh, voxels=made["voxels"], texture_size=256, keep_uvs=True)[0]
+    assert torch.equal(textured.levels[0].uvs, level.uvs)
+
+
+def test_an_older_comfyui_gets_what_it_knows(host, made, monkeypatch):
+    types = sys.modules[f"{PACK}.nodes.convert"]._core_type
+    monkeypatch.setitem(types.__globals__, "_core_type", lambda name: Old)
+    (mesh,) = host.call("T2MeshToCore", mesh=made["textured"])
+    assert mesh.given[0].shape[0] == 1 and len(mesh.given) == 2
+    (voxels,) = host.call("T2VoxelsToCore", voxels=made["voxels"])
+    assert voxels.given[0].ndim == 4 and voxels.given[0].sum() > 100
+
+
+class Old:
+    """MESH of two tensors and VOXEL of one, as before 2026."""
+
+    def __init__(self, *given):
+        if len(given) == 3:
+            raise TypeError
+        self.given = given
+
+
+def test_voxels_go_to_comfyui_both_as_rows_and_as_a_grid(host, made):
+    (voxel,) = host.call("T2VoxelsToCore", voxels=made["voxels"])
+    count = len(made["voxels"].sparse.feats)
+    assert voxel.data.shape == (count, 4) and voxel.voxel_colors.shape == (count, 6)
+    (grid,) = list(voxel.data)
+    assert grid.ndim == 3 and 0 < grid.sum() <= count and set(grid.unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("vertices", "faces", "message"),
+    [
+        (torch.zeros(2, 4, 3), torch.zeros(2, 1, 3, dtype=torch.int64), "holds 2 meshes"),
+        (torch.zeros(1, 4, 3), torch.zeros(1, 0, 3, dtype=torch.int64), "has no faces"),
+        (torch.zeros(1, 4, 3), torch.full((1, 1, 3), 4), "name vertices 4 to 4; it has 4"),
+    ],
+)
+def test_a_mesh_that_is_none_is_refused(host, vertices, faces, message):
+    import host_api
+
+    errors = sys.modules[f"{PACK}.pipeline.errors"]
+    with pytest.raises(errors.PipelineError, match=message):
+        host.call("T2MeshFromCore", core_mesh=host_api.MESH(vertices, faces))
+
+
+def test_padded_meshes_are_cut(host):
+    import host_api
+
+    counts = {"vertex_counts": torch.tensor([3]), "face_counts": torch.tensor([1])}
+    core = host_api.MESH(torch.rand(1, 5, 3), torch.tensor([[[0, 1, 2], [0, 0, 0]]]), **counts)
+    (mesh,) = host.call("T2MeshFromCore", core_mesh=core)
+    assert len(mesh.vertices) == 3 and len(mesh.faces) == 1
+
+
+# --- the pack in the server
+
+
+class Server:
+    """As much of PromptServer as routes and texts need."""
+
+    client_id = "editor"
+
+    def __init__(self, web):
+        self.routes, self.app, self.texts = web.RouteTableDef(), web.Application(), []
+
+    def send_progress_text(self, text, node_id, sid=None):
+        self.texts.append((text, node_id))
+
+
+def test_the_extension_offers_all_nodes_pictures_and_health(host, monkeypatch):
+    web = pytest.importorskip("aiohttp.web", reason="comes with ComfyUI")
+    import asyncio
+    from importlib import import_module
+
+    server = Server(web)
+    monkeypatch.setattr(host_modules.PromptServer, "instance", server)
+    with installed():
+        classes = asyncio.run(import_module(f"{PACK}.nodes").load().get_node_list())
+        health = import_module(f"{PACK}.nodes.host.health")
+        report = asyncio.run(health.report())
+        import_module(f"{PACK}.nodes.host.routes").add_once("/trellis2/health", None)  # there already
+    assert {each.GET_SCHEMA().node_id for each in classes} == set(host.nodes)
+    paths = {resource.canonical for resource in server.app.router.resources()}
+    assert paths == {"/trellis2/health", "/api/trellis2/health"}
+    assert report["version"] == pipeline.__version__ and report["device"] == "cpu" and SMALL in report["checkpoints"]
+    assert "small" in report["loaded"] and json.dumps(report)
+    offered = {path.name for path in (host.base / "input").iterdir()}
+    assert offered == {"trellis2_rocket.png", "trellis2_chair.png"}
+
+
+def test_a_second_copy_stays_out_of_the_way(host, monkeypatch, caplog):
+    other = type("Other", (), {"__module__": "elsewhere.nodes.loading"})
+    monkeypatch.setitem(vars(host_modules.by_name()["nodes"])["NODE_CLASS_MAPPINGS"], "T2LoadModels", other)
+    with installed():
+        from importlib import import_module
+
+        copies = import_module(f"{PACK}.nodes.host.copies")
+        assert copies.in_use(PACK, host.base) and "is installed twice" in caplog.text
+        classes = list(host.nodes.values())
+        assert len(copies.free_ids(classes, PACK)) == len(classes) - 1
+        assert "Another pack has nodes of these ids, which it keeps: T2LoadModels." in caplog.text
+
+
+def test_previews_are_left_out_where_nobody_wants_them(host, monkeypatch):
+    progress = host.part("progress")
+    with installed():
+        monkeypatch.setattr(progress, "_none_on_the_command_line", lambda: True)
+        assert not progress.Progress().pictures
+        monkeypatch.setattr(host_modules.args, "preview_method", host_modules.LatentPreviewMethod.Auto)
+        assert progress.Progress().pictures
+
+
+def test_a_saved_picture_comes_back_as_it_was(host):
+    values = torch.randint(0, 256, (1, 8, 8, 3)).float() / 255
+    pictures = host.part("pictures")
+    buffer = io.BytesIO()
+    pictures.to_pil(values)[0].save(buffer, "PNG")
+    assert torch.equal(pictures.to_image([Image.open(buffer)]), values)
