@@ -12,14 +12,14 @@ from PIL import Image
 
 from .. import mesh, render, sparse
 from ..backends import Backend, Backends
-from ..errors import CheckpointError, EmptyResultError
+from ..errors import CheckpointError, EmptyResultError, SettingsError
 from ..image import to_pixels
 from ..mesh.remesh.dual_grid import dual_grid_to_mesh
 from ..models import operations as network_operations
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
 from ..runtime import Runtime
-from ..sampling import Spread, dense_spread, guided, packed_spread, solver
+from ..sampling import Spread, Start, dense_spread, guided, packed_spread, solver
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..spec import (
     CHECKPOINTS_OWN,
@@ -43,6 +43,7 @@ from .values import (
     Condition,
     Generation,
     Latent,
+    LatentStart,
     Mesh,
     Origin,
     PBRVoxels,
@@ -174,15 +175,18 @@ def _shape_origin(models, condition: Condition, structure: Structure, route: Rou
     return made_with(models, SHAPE_DECODER, made, told)
 
 
-def _sample_shape_pass(runtime, models, stage, condition, one_pass: Pass, voxels, random, settings) -> SparseTensor:
+def _sample_shape_pass(
+    runtime, models, stage, condition, one_pass: Pass, voxels, random, settings, start: LatentStart | None = None
+) -> SparseTensor:
     seen = condition.count(one_pass.image_scale)
     with (
         runtime.stage(stage, settings.steps, LOWER),
         runtime.use(models, one_pass.model, len(voxels), seen) as flow,
     ):
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
+        begin = normalised_start(start, voxels, models.spec.shape_normalisation)
         normalised = _sample_latent(
-            runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings
+            runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings, start=begin
         )
         return SparseTensor(voxels, _denormalise(normalised, models.spec.shape_normalisation))
 
@@ -213,14 +217,16 @@ def sample_texture(
     shape: Latent,
     route: Route,
     settings: SamplerSettings | None = None,
+    start: LatentStart | None = None,
 ) -> Latent:
     """Sample the texture latent on the shape's voxels, told the shape latent.
 
     Args:
         settings: the checkpoint's if not given.
+        start: a texture latent on the same voxels to begin from.
 
     Raises:
-        SettingsError: condition or shape are another checkpoint's.
+        SettingsError: condition, shape or start are another checkpoint's, or the start lies on other voxels.
     """
     check_condition(models, condition, [(route.texture.model, route.texture.image_scale)])
     check_latent(models, shape, SHAPE_DECODER)
@@ -237,18 +243,37 @@ def sample_texture(
         channels = flow.in_channels - shape_feats.shape[1]
         noise = torch.randn(len(shape_feats), channels, generator=random).to(runtime.device)
         tokens = condition.tokens[route.texture.image_scale]
-        normalised = _sample_latent(runtime, "texture", flow, tokens, shape.sparse.voxels, noise, settings, shape_feats)
+        begin = normalised_start(start, shape.sparse.voxels, models.spec.texture_normalisation)
+        normalised = _sample_latent(
+            runtime, "texture", flow, tokens, shape.sparse.voxels, noise, settings, shape_feats, begin
+        )
         feats = _denormalise(normalised, models.spec.texture_normalisation)
     return Latent(shape.sparse.replace(feats), shape.resolution, random.get_state(), origin)
 
 
-def _sample_latent(runtime, stage, flow, tokens, voxels: Voxels, noise, settings, concat=None) -> torch.Tensor:
+def normalised_start(start: LatentStart | None, voxels: Voxels, normalisation: Normalisation) -> Start | None:
+    """A start in the numbers that a flow sees. Raises SettingsError if it lies on other voxels."""
+    if start is None:
+        return None
+    own = start.latent.sparse.voxels.coords
+    if own.shape != voxels.coords.shape or not torch.equal(own.to(voxels.device), voxels.coords):
+        raise SettingsError(
+            f"The latent to start from lies on {len(own):,} voxels that are not the {len(voxels):,} which are sampled. "
+            "Encode the same mesh at the same resolution."
+        )
+    moved = start.to(voxels.device)
+    return Start(_normalise(moved.latent.sparse.feats, normalisation), start.strength, moved.keep)
+
+
+def _sample_latent(
+    runtime, stage, flow, tokens, voxels: Voxels, noise, settings, concat=None, start: Start | None = None
+) -> torch.Tensor:
     def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         return flow(SparseTensor(voxels, x), t, context, concat, runtime.backends)
 
     spread = packed_spread(voxels.lengths)
     return _sample(
-        runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0)
+        runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0), start
     )
 
 
@@ -262,6 +287,7 @@ def _sample(
     settings: SamplerSettings,
     spread: Spread,
     preview: Callable[[torch.Tensor], object] = lambda x_0: x_0,
+    start: Start | None = None,
 ) -> torch.Tensor:
     """Run a sampler. Several views: each step takes the mean of their velocities (MultiDiffusion, arXiv 2302.08113)."""
     contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
@@ -282,7 +308,9 @@ def _sample(
     def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
         return nothing(x, at(t))
 
-    steps = solver(settings.solver)(guided(conditional, unconditional, settings, spread), noise, settings)
+    if start is not None and start.strength == 0:
+        return start.data
+    steps = solver(settings.solver)(guided(conditional, unconditional, settings, spread), noise, settings, start)
     for done, sample in enumerate(steps, 1):
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
     runtime.check_finite(f"{stage} latent", sample.x)
