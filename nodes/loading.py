@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..pipeline import sparse, stages
 from ..pipeline.errors import CheckpointError
-from ..pipeline.spec import IMAGE_ENCODER, ROUTES
+from ..pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
 from ..pipeline.weights import RELEASED_CHECKPOINT, SMALL_IS
 from .host import folders
 from .host.attention import COMFYUI
@@ -118,9 +118,9 @@ class LoadModels(io.ComfyNode):
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)
         dtype = device_dtype() if precision == "auto" else _PRECISIONS[precision]
-        backends = stages.table({sparse.ATTENTION: attention}, {sparse.ATTENTION: [COMFYUI]})
+        backends = stages.default_backends({sparse.ATTENTION: attention}, {sparse.ATTENTION: [COMFYUI]})
         models = ManagedModels(opened, dtype, backends)
-        needed = {role for route in ROUTES.values() for role in route.roles()}
+        needed = {role for pipeline_type in PIPELINE_TYPES.values() for role in pipeline_type.roles()}
         # the encoder first: it is gated, and who may not have it should learn so before 16 GB are here
         roles = sorted((role for role in opened.roles if role in needed), key=lambda role: role != IMAGE_ENCODER)
         download.fetch(models, opened.nearest_first(roles))

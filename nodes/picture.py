@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.image import DEFAULT_MODEL, KINDS, background_remover, cut_out, on_black
-from ..pipeline.spec import ROUTES
+from ..pipeline.spec import PIPELINE_TYPES
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -133,7 +133,7 @@ class EncodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, models: ManagedModels, image: torch.Tensor) -> io.NodeOutput:
-        scales = sorted({scale for route in ROUTES.values() for scale in route.image_scales()})
+        scales = sorted({scale for pipeline_type in PIPELINE_TYPES.values() for scale in pipeline_type.image_scales()})
         views = [picture.convert("RGB") for picture in pictures.to_pil(image)]
         condition = run(stages.encode_images, models, Progress(), views, scales)
         said = {"text": [f"{len(views)} views of one object"]} if len(views) > 1 else None

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.runtime import Step
 from ..pipeline.sampling import SOLVERS
-from ..pipeline.spec import MAX_TOKENS, ROUTES, STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings, route
+from ..pipeline.spec import MAX_TOKENS, PIPELINE_TYPES, STRUCTURE_DECODER, STRUCTURE_FLOW, PipelineType, SamplerSettings
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -44,10 +44,10 @@ def _sampler() -> io.Input:
 
 
 def resolution_input(name: str = "resolution") -> io.Input:
-    """The choice of a route."""
+    """The choice of a pipeline type."""
     return io.Combo.Input(
         name,
-        options=[folders.OWN, *ROUTES],
+        options=[folders.OWN, *PIPELINE_TYPES],
         default=folders.OWN,
         tooltip="Voxels along a side of the finished shape. The released checkpoint says 1024_cascade; the small one "
         "says 512, has no other, and makes 128 voxels of it. The cascades sample a coarse shape first: more detail for "
@@ -228,10 +228,10 @@ class SampleShape(io.ComfyNode):
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
         if resolution == folders.OWN:
-            chosen = models.checkpoint.own_route
+            chosen = models.checkpoint.default_pipeline_type
             log.info("TRELLIS.2 resolution: %s, as %s says", chosen.name, models.checkpoint.name)
         else:
-            chosen = route(resolution)
+            chosen = PipelineType.named(resolution)
         models.checkpoint.require(chosen, texture=False, setting="resolution")
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(
@@ -240,7 +240,7 @@ class SampleShape(io.ComfyNode):
             progress,
             condition,
             structure,
-            route=chosen,
+            pipeline_type=chosen,
             settings=sampler,
             max_tokens=max_tokens,
         )
@@ -273,7 +273,7 @@ class SampleTexture(io.ComfyNode):
         shape: ShapeLatent,
         sampler: SamplerSettings | None = None,
     ) -> io.NodeOutput:
-        models.checkpoint.require(shape.route, setting="resolution")
+        models.checkpoint.require(shape.pipeline_type, setting="resolution")
         return io.NodeOutput(
             run(
                 stages.sample_texture,
@@ -281,7 +281,7 @@ class SampleTexture(io.ComfyNode):
                 Progress(),
                 condition,
                 shape.latent,
-                route=shape.route,
+                pipeline_type=shape.pipeline_type,
                 settings=sampler,
             )
         )

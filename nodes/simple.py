@@ -10,7 +10,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..pipeline import stages
 from ..pipeline.errors import CheckpointError, SettingsError
-from ..pipeline.spec import route
+from ..pipeline.spec import PipelineType
 from ..pipeline.weights import Checkpoint
 from . import node_classes
 from .finish import filename_prefix_input
@@ -165,7 +165,7 @@ class ImageToGLB(io.ComfyNode):
         opened = folders.open_choice(checkpoint) if models is None else _behind(models, cls.hidden.dynprompt)
         if opened is not None:
             resolution = _possible(opened, resolution, texture)
-            chosen = opened.own_route if resolution == folders.OWN else route(resolution)
+            chosen = opened.default_pipeline_type if resolution == folders.OWN else PipelineType.named(resolution)
             stages.preflight(opened, chosen, export, texture=texture)
         graph = GraphBuilder()
         add = _Adder(graph)
@@ -238,9 +238,9 @@ def _behind(link: list, prompt) -> Checkpoint | None:
 
 def _possible(checkpoint: Checkpoint, resolution: str, texture: bool) -> str:
     """The resolution of a preset, or the checkpoint's own if it has no models for that one."""
-    if resolution == folders.OWN or checkpoint.has(route(resolution), texture):
+    if resolution == folders.OWN or checkpoint.has(PipelineType.named(resolution), texture):
         return resolution
-    own = checkpoint.own_route
+    own = checkpoint.default_pipeline_type
     if checkpoint.has(own, texture):
         log.warning(
             "%s has no models for %s; it makes the object with its own, %s.", checkpoint.name, resolution, own.name

@@ -8,7 +8,7 @@ from inspect import signature
 import torch
 from comfy_api.latest import io
 
-from ..pipeline.spec import Route
+from ..pipeline.spec import PipelineType
 from ..pipeline.stages import Latent
 
 Models = io.Custom("T2_MODELS")  # host.memory.ManagedModels
@@ -30,13 +30,13 @@ CATEGORY = "TRELLIS.2"
 
 @dataclass(frozen=True)
 class ShapeLatent:
-    """A shape latent and the route that made it, which the texture has to follow."""
+    """A shape latent and the pipeline type that made it, which the texture has to follow."""
 
     latent: Latent
-    route: Route
+    pipeline_type: PipelineType
 
     def to(self, device: torch.device | str) -> ShapeLatent:
-        return ShapeLatent(self.latent.to(device), self.route)
+        return ShapeLatent(self.latent.to(device), self.pipeline_type)
 
 
 def node_schema(**parts) -> io.Schema:

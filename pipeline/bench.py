@@ -24,7 +24,7 @@ from .budget import bound
 from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
-from .spec import ROUTES
+from .spec import PIPELINE_TYPES
 
 _REPEATS = 3
 
@@ -57,7 +57,7 @@ def run(
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
     print(title)
     limit = round(memory_limit * 1e9) if memory_limit else None
-    runtime = Runtime(device, stages.table(), choose_dtype(device), memory_limit=limit)
+    runtime = Runtime(device, stages.default_backends(), choose_dtype(device), memory_limit=limit)
     head = "| network | size | first call | later calls | peak memory |"
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
     print("|---" * (8 if theirs else 5) + "|")
@@ -194,9 +194,9 @@ def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], to
 
 def _whole_run(runtime: Runtime, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
-    models, route = RandomModels(size.models), ROUTES["1024_cascade"]
+    models, pipeline_type = RandomModels(size.models), PIPELINE_TYPES["1024_cascade"]
     image = Image.linear_gradient("L").convert("RGB")
-    condition = stages.encode_images(runtime, models, [image], route.image_scales())
+    condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)
     grid, count, _ = size.surfaces[0]
     fine = structure.occupied.shape[0]
@@ -205,8 +205,8 @@ def _whole_run(runtime: Runtime, size: Size) -> str:
     x, y, z = (sphere(grid, count, runtime.device).xyz.long() * (fine // grid)).unbind(1)
     occupied[x, y, z] = True
     structure = replace(structure, occupied=occupied)
-    shape = stages.sample_shape(runtime, models, condition, structure, route)
-    texture = stages.sample_texture(runtime, models, condition, shape, route)
+    shape = stages.sample_shape(runtime, models, condition, structure, pipeline_type)
+    texture = stages.sample_texture(runtime, models, condition, shape, pipeline_type)
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     what = (

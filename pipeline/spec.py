@@ -1,4 +1,4 @@
-"""Every number of a checkpoint: sampler settings, latent normalisation, routes, and the released sizes."""
+"""Every number of a checkpoint: sampler settings, latent normalisation, pipeline types, and the released sizes."""
 
 from __future__ import annotations
 
@@ -116,15 +116,19 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Route:
-    """A pipeline type: the passes that make the shape latent, coarse to fine, and the texture pass."""
+class PipelineType:
+    """The passes that make the shape latent, coarse to fine, and the texture pass.
+
+    One choice with several spellings: `pipeline_type` in pipeline.json and in a file's metadata, --type on the command
+    line, the input `resolution` of the nodes.
+    """
 
     name: str
     shape: tuple[Pass, ...]
     texture: Pass
 
     def roles(self, texture: bool = True) -> tuple[str, ...]:
-        """The models this route needs, image encoder included."""
+        """The models this pipeline type needs, image encoder included."""
         needed = (IMAGE_ENCODER, STRUCTURE_FLOW, STRUCTURE_DECODER, *(p.model for p in self.shape), SHAPE_DECODER)
         return (*needed, self.texture.model, TEXTURE_DECODER) if texture else needed
 
@@ -133,27 +137,29 @@ class Route:
         passes = (*self.shape, self.texture) if texture else self.shape
         return tuple(sorted({1, *(p.image_scale for p in passes)}))
 
+    @staticmethod
+    def named(name: str) -> PipelineType:
+        """The row of PIPELINE_TYPES. Raises SettingsError, which lists the names."""
+        if name not in PIPELINE_TYPES:
+            raise SettingsError(f"Unknown type {name!r}; choose one of {', '.join(PIPELINE_TYPES)}.")
+        return PIPELINE_TYPES[name]
+
 
 _SHAPE_512, _SHAPE_1024 = Pass(SHAPE_FLOW_512, 1), Pass(SHAPE_FLOW_1024, 2)
 _TEXTURE_512, _TEXTURE_1024 = Pass(TEXTURE_FLOW_512, 1), Pass(TEXTURE_FLOW_1024, 2)
 
-ROUTES: dict[str, Route] = {
-    route.name: route
-    for route in (
-        Route("512", (_SHAPE_512,), _TEXTURE_512),
-        Route("1024", (_SHAPE_1024,), _TEXTURE_1024),
-        Route("1024_cascade", (_SHAPE_512, _SHAPE_1024), _TEXTURE_1024),
-        Route("1536_cascade", (_SHAPE_512, replace(_SHAPE_1024, grid_scale=1.5)), _TEXTURE_1024),
+PIPELINE_TYPES: dict[str, PipelineType] = {
+    pipeline_type.name: pipeline_type
+    for pipeline_type in (
+        PipelineType("512", (_SHAPE_512,), _TEXTURE_512),
+        PipelineType("1024", (_SHAPE_1024,), _TEXTURE_1024),
+        PipelineType("1024_cascade", (_SHAPE_512, _SHAPE_1024), _TEXTURE_1024),
+        PipelineType("1536_cascade", (_SHAPE_512, replace(_SHAPE_1024, grid_scale=1.5)), _TEXTURE_1024),
     )
 }
 
 
-def route(name: str) -> Route:
-    """The route of that name, or a SettingsError that lists the names."""
-    if name not in ROUTES:
-        raise SettingsError(f"Unknown type {name!r}; choose one of {', '.join(ROUTES)}.")
-    return ROUTES[name]
-
+Route, ROUTES, route = PipelineType, PIPELINE_TYPES, PipelineType.named  # until every caller has the new names
 
 _SAMPLER = record(
     {"name": one_of("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")},
@@ -186,7 +192,7 @@ _PIPELINE: Check = record(
             {"name": text(64), "args": record({"model_name": text(512)}, {"image_size": whole(1, 4096)})}
         ),
     },
-    {"default_pipeline_type": one_of(*ROUTES)},
+    {"default_pipeline_type": one_of(*PIPELINE_TYPES)},
 )
 
 
@@ -199,7 +205,7 @@ class CheckpointSpec:
     texture_sampler: SamplerSettings
     shape_normalisation: Normalisation
     texture_normalisation: Normalisation
-    default_route: str = "1024_cascade"
+    default_pipeline_type: str = "1024_cascade"
     image_size: int = 512  # side in pixels at image scale 1
 
     @classmethod
@@ -217,7 +223,7 @@ class CheckpointSpec:
                 texture_sampler=SamplerSettings.from_json(args["tex_slat_sampler"]),
                 shape_normalisation=Normalisation.from_json(args["shape_slat_normalization"]),
                 texture_normalisation=Normalisation.from_json(args["tex_slat_normalization"]),
-                default_route=args.get("default_pipeline_type", "1024_cascade"),
+                default_pipeline_type=args.get("default_pipeline_type", "1024_cascade"),
                 image_size=args["image_cond_model"]["args"].get("image_size", 512),
             )
         except (CheckpointError, SettingsError) as error:

@@ -41,26 +41,15 @@ def finished(raw, faces=2000, size=128, shells="outer", voxels=None, **options):
     return done, stages.bake_texture(used, done, voxels, size, original=raw, **options)
 
 
-def broken(change):
-    raw = ball()
-    change(raw)
-    return raw
-
-
-def not_a_number(raw):
-    raw.vertices[7, 1] = torch.nan
-
-
-def infinite(raw):
-    raw.vertices[7, 1] = torch.inf
-
-
-def beyond(raw):
-    raw.faces[3, 2] = len(raw.vertices)
-
-
-def negative(raw):
-    raw.faces[3, 2] = -1
+def broken(vertex=None, index=None):
+    """A ball with another coordinate, or another index."""
+    shape = trimesh.creation.icosphere(3, 0.4)
+    vertices, faces = shape.vertices.copy(), shape.faces.copy()
+    if vertex is not None:
+        vertices[7, 1] = vertex
+    if index is not None:
+        faces[3, 2] = index
+    return mesh(vertices, faces)
 
 
 UNUSABLE = {
@@ -68,10 +57,10 @@ UNUSABLE = {
     "vertices alone": (lambda: mesh([[0, 0, 0]], []), EmptyResultError, "no faces"),
     "all degenerate": (lambda: mesh(np.eye(3), [[0, 1, 1], [2, 2, 2]]), EmptyResultError, "zero area"),
     "all in one point": (lambda: mesh(np.zeros((3, 3)), [[0, 1, 2]]), EmptyResultError, "zero area"),
-    "NaN": (lambda: broken(not_a_number), MeshError, "NaN or infinite"),
-    "infinite": (lambda: broken(infinite), MeshError, "NaN or infinite"),
-    "index too high": (lambda: broken(beyond), MeshError, "name vertices"),
-    "index negative": (lambda: broken(negative), MeshError, "name vertices -1"),
+    "NaN": (lambda: broken(np.nan), MeshError, "NaN or infinite"),
+    "infinite": (lambda: broken(np.inf), MeshError, "NaN or infinite"),
+    "index too high": (lambda: broken(index=642), MeshError, "name vertices"),
+    "index negative": (lambda: broken(index=-1), MeshError, "name vertices -1"),
 }
 
 

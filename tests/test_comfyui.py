@@ -366,11 +366,11 @@ WRONG = {
         r"There is no checkpoint 'trellis2/nowhere'. Looked in .*models.trellis2",
     ),
     "damaged file": ({"n2_checkpoint": "trellis2/damaged"}, r"T2LoadModels.*damaged or truncated"),
-    "a route that the checkpoint lacks": (
+    "a resolution that the checkpoint lacks": (
         {"n6_resolution": "1024_cascade"},
         r"T2SampleShape.*Resolution 1024_cascade needs .*1024, which small lacks.*Choose resolution 512",
     ),
-    "unknown route": ({"n6_resolution": "2048_cascade"}, "2048_cascade"),
+    "unknown resolution": ({"n6_resolution": "2048_cascade"}, "2048_cascade"),
     "a socket of another type": ({"n4_models": ["3", 0]}, "received_type"),
     "steps out of range": ({"n6_max_tokens": 1}, "max_tokens"),
     "faces that no mesh has": ({"n8_faces": 3}, "at least 4 faces, got 3"),

@@ -15,7 +15,7 @@ from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels, subdivide
 from pipeline.sparse.reference import attention, submanifold_conv, trilinear
-from pipeline.spec import ROUTES
+from pipeline.spec import PIPELINE_TYPES
 from pipeline.weights import Models, open_checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -126,7 +126,7 @@ def run(checkpoint, picture, dtype=torch.float32, device="cuda"):
     models = Models(open_checkpoint(checkpoint), build)
     runtime = Runtime(device, stages.table(), dtype)
     image = prepare(read_picture(picture))
-    return stages.generate(runtime, models, [image], ROUTES["1024_cascade"], 42), runtime
+    return stages.generate(runtime, models, [image], PIPELINE_TYPES["1024_cascade"], 42), runtime
 
 
 def test_golden_pipeline(golden, checkpoint, picture):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import CheckpointError
 from pipeline.models import build
 from pipeline.models.image_encoder import encoder_arguments
-from pipeline.spec import IMAGE_ENCODER, ROUTES
+from pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
 from pipeline.weights import Models, open_checkpoint
 from pipeline.weights.headers import LARGEST_HEADER, header_text, read_header
 
@@ -34,7 +34,7 @@ def copy(checkpoint, tmp_path):
 def fetch(folder, roles=()):
     """What the command line, the node and a service do before the first stage; of a 512 run by itself."""
     models = Models(open_checkpoint(folder), build)
-    models.fetch(roles or ROUTES["512"].roles())
+    models.fetch(roles or PIPELINE_TYPES["512"].roles())
     return models
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_named_before_anything_runs(copy, case):
     with pytest.raises(CheckpointError, match=message) as caught:
         fetch(copy)
     assert path.name in str(caught.value) and len(str(caught.value)) < 1000
-    fetch(copy, ROUTES["512"].roles(texture=False))  # what a run does not need is not asked for
+    fetch(copy, PIPELINE_TYPES["512"].roles(texture=False))  # what a run does not need is not asked for
 
 
 def test_the_target_of_a_damaged_link_is_to_be_deleted(copy, tmp_path):
@@ -249,7 +249,7 @@ def put(document, path, value):
 def test_any_value_in_any_json_is_taken_or_named(copy):
     """Every entry of every JSON replaced by what does not belong there: no traceback, no hang, no long text."""
     files = [copy / "pipeline.json", copy / "image_encoder" / "config.json"]
-    files += [copy / "ckpts" / f"{role}.json" for role in ROUTES["512"].roles()[1:]]
+    files += [copy / "ckpts" / f"{role}.json" for role in PIPELINE_TYPES["512"].roles()[1:]]
     cases = []
     for path in files:
         document = json.loads(path.read_text())
@@ -260,7 +260,7 @@ def test_any_value_in_any_json_is_taken_or_named(copy):
         path.write_text(json.dumps(put(document, place, value)))
         role = IMAGE_ENCODER if path.name == "config.json" else path.stem
         try:
-            fetch(copy, [role] if role in ROUTES["512"].roles() else ["sparse_structure_decoder"])
+            fetch(copy, [role] if role in PIPELINE_TYPES["512"].roles() else ["sparse_structure_decoder"])
         except CheckpointError as error:
             refused += 1
             assert len(str(error)) < 1200, (path, place)
@@ -401,4 +401,4 @@ def test_the_width_of_the_condition_is_compared(copy, root):
     with pytest.raises(
         CheckpointError, match="width of the condition, 192 in image_encoder and 32 in sparse_structure"
     ):
-        models.fetch(ROUTES["512"].roles())
+        models.fetch(PIPELINE_TYPES["512"].roles())

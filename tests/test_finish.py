@@ -23,7 +23,7 @@ from pipeline.mesh.uv.fallback import triangle_by_triangle
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import checks, watched
+from pipeline.stages import checks, source_mesh
 from pipeline.warp import unavailable_reason
 
 SIDE = 48
@@ -333,7 +333,7 @@ def test_stages_of_one_long_call_can_be_interrupted(damaged, monkeypatch):
     mesh = stages.process_mesh(runtime(), raw, 1000, max_hole_perimeter=0.2, resolution=64, lods=[400])
     whole = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, normal_map=True)
     colours = stages.color_vertices(runtime(), mesh, voxels, raw)
-    monkeypatch.setattr(watched, "_POINTS", 300)
+    monkeypatch.setattr(source_mesh, "_POINTS", 300)
     told = []
     used = runtime(on_step=told.append)
     parted = stages.bake_texture(used, mesh, voxels, 128, original=raw, normal_map=True)

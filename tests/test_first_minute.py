@@ -97,7 +97,7 @@ def test_another_seed_gives_another_object_of_the_picture(make, made, shown):
 
 def test_another_pictures_texture_changes_colours_and_not_the_shape(runtime, models, shown):
     """The texture latent of each car, on the shape of the first."""
-    path = models.checkpoint.own_route
+    path = models.checkpoint.default_pipeline_type
     conditions = {
         name: stages.encode_images(runtime, models, [prepare(shown[name].picture)], path.image_scales())
         for name in CARS

@@ -8,10 +8,10 @@ from released import IMAGE_ENCODER, NAMES, PREFIXES, ROLES, config, description,
 
 from pipeline.errors import CheckpointError
 from pipeline.models import build
-from pipeline.spec import ROUTES, STRUCTURE_DECODER
+from pipeline.spec import PIPELINE_TYPES, STRUCTURE_DECODER
 from pipeline.weights import open_checkpoint, survey
 
-ALL = tuple(ROUTES)
+ALL = tuple(PIPELINE_TYPES)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from bundles import PREFIXES, bundle
 
 from pipeline.errors import CheckpointError
 from pipeline.models import build
-from pipeline.spec import IMAGE_ENCODER, ROUTES
+from pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
 from pipeline.weights import Models, open_checkpoint
 from pipeline.weights.places import walk
 
@@ -26,8 +26,8 @@ def home(checkpoint, tmp_path):
 def opened(path, *more):
     """Open and check what 512 needs."""
     found = open_checkpoint(path, *more)
-    found.require(ROUTES["512"])
-    Models(found, build).fetch(ROUTES["512"].roles())
+    found.require(PIPELINE_TYPES["512"])
+    Models(found, build).fetch(PIPELINE_TYPES["512"].roles())
     return found
 
 

@@ -88,7 +88,7 @@ def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
     from pipeline import stages
     from pipeline.image import prepare
     from pipeline.runtime import Runtime
-    from pipeline.spec import route
+    from pipeline.spec import PIPELINE_TYPES
 
     small = root / "checkpoints" / "small"
     folders = {
@@ -103,7 +103,9 @@ def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
     made = {}
     for name, folder in folders.items():
         runtime = Runtime(CPU, stages.table(), torch.float32)
-        made[name] = stages.generate(runtime, Models(open_checkpoint(folder), build), [picture], route("512"), 42)
+        made[name] = stages.generate(
+            runtime, Models(open_checkpoint(folder), build), [picture], PIPELINE_TYPES["512"], 42
+        )
     own = made.pop("own")
     diagonal = (own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm().item()
     for name, other in made.items():

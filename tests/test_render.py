@@ -405,33 +405,33 @@ NAN = torch.full((4, 3), float("nan"))
 
 
 @pytest.mark.parametrize(
-    ("subject", "mode", "error", "words"),
+    ("changes", "mode", "error", "words"),
     [
-        (plain(faces=torch.zeros(0, 3, dtype=torch.int32)), "shaded", EmptyResultError, "no faces"),
-        (plain(vertices=torch.zeros(0, 3)), "shaded", MeshError, "has 0"),
-        (plain(vertices=NAN), "shaded", MeshError, "NaN or infinite"),
-        (plain(normals=NAN), "shaded", NotFiniteError, "normals hold NaN"),
-        (plain(colours=NAN), "pbr", NotFiniteError, "colours hold NaN"),
-        (plain(colours=torch.ones(3, 3)), "pbr", SettingsError, r"\[4, 3 or 6\]"),
-        (plain(faces=torch.tensor([[0, 1, 4]])), "shaded", MeshError, "vertices 0 to 4"),
-        (plain(faces=torch.tensor([[0, 1, -1]])), "shaded", MeshError, "vertices -1 to 1"),
-        (plain(faces=torch.tensor([[0.0, 1, 2]])), "shaded", MeshError, "int32 or int64"),
-        (plain(vertices=torch.zeros(4, 2)), "shaded", MeshError, r"expected \[V, 3\]"),
-        (plain(vertices=torch.ones(4, 3)), "shaded", SettingsError, "in one point"),
-        (plain(vertices=torch.tensor([[-3e38], [3e38], [0], [0]]).expand(4, 3)), "shaded", SettingsError, "too large"),
-        (plain(), "pbr", SettingsError, "needs maps or vertex colours"),
-        (plain(), "base_color", SettingsError, "needs maps or vertex colours"),
-        (plain(), "matcap", SettingsError, "no mode 'matcap'"),
-        (plain(maps=flat_maps((1, 1, 1)), uvs=None), "pbr", SettingsError, "Maps need uvs"),
-        (plain(maps=flat_maps((1, 1, 1)), colours=torch.ones(4, 3)), "pbr", SettingsError, "not both"),
-        (plain(maps=np.ones((4, 4, 3), np.float32)), "pbr", SettingsError, r"\[S, S, 6\]"),
-        (plain(maps=flat_maps((1, 1, math.nan))), "pbr", NotFiniteError, "maps hold NaN"),
-        (plain(maps=flat_maps((1, 1, 1)), alpha_mode="ADD"), "pbr", SettingsError, "no alpha mode"),
+        ({"faces": torch.zeros(0, 3, dtype=torch.int32)}, "shaded", EmptyResultError, "no faces"),
+        ({"vertices": torch.zeros(0, 3)}, "shaded", MeshError, "has 0"),
+        ({"vertices": NAN}, "shaded", MeshError, "NaN or infinite"),
+        ({"normals": NAN}, "shaded", NotFiniteError, "normals hold NaN"),
+        ({"colours": NAN}, "pbr", NotFiniteError, "colours hold NaN"),
+        ({"colours": torch.ones(3, 3)}, "pbr", SettingsError, r"\[4, 3 or 6\]"),
+        ({"faces": torch.tensor([[0, 1, 4]])}, "shaded", MeshError, "vertices 0 to 4"),
+        ({"faces": torch.tensor([[0, 1, -1]])}, "shaded", MeshError, "vertices -1 to 1"),
+        ({"faces": torch.tensor([[0.0, 1, 2]])}, "shaded", MeshError, "int32 or int64"),
+        ({"vertices": torch.zeros(4, 2)}, "shaded", MeshError, r"expected \[V, 3\]"),
+        ({"vertices": torch.ones(4, 3)}, "shaded", SettingsError, "in one point"),
+        ({"vertices": torch.tensor([[-3e38], [3e38], [0], [0]]).expand(4, 3)}, "shaded", SettingsError, "too large"),
+        ({}, "pbr", SettingsError, "needs maps or vertex colours"),
+        ({}, "base_color", SettingsError, "needs maps or vertex colours"),
+        ({}, "matcap", SettingsError, "no mode 'matcap'"),
+        ({"maps": flat_maps((1, 1, 1)), "uvs": None}, "pbr", SettingsError, "Maps need uvs"),
+        ({"maps": flat_maps((1, 1, 1)), "colours": torch.ones(4, 3)}, "pbr", SettingsError, "not both"),
+        ({"maps": np.ones((4, 4, 3), np.float32)}, "pbr", SettingsError, r"\[S, S, 6\]"),
+        ({"maps": flat_maps((1, 1, math.nan))}, "pbr", NotFiniteError, "maps hold NaN"),
+        ({"maps": flat_maps((1, 1, 1)), "alpha_mode": "ADD"}, "pbr", SettingsError, "no alpha mode"),
     ],
 )
-def test_bad_input_is_named(subject, mode, error, words):
+def test_bad_input_is_named(changes, mode, error, words):
     with pytest.raises(error, match=words):
-        render(subject, size=32, mode=mode)
+        render(plain(**changes), size=32, mode=mode)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pipeline.image import prepare, read_picture
 from pipeline.models import build
 from pipeline.runtime import Runtime, choose_device, choose_dtype
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.spec import IMAGE_ENCODER, ROUTES, SHAPE_DECODER, SamplerSettings
+from pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES, SHAPE_DECODER, SamplerSettings
 from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -48,7 +48,7 @@ def test_progress(models, images):
     """One callback a step and one as a stage begins, with x0 as the preview of samplers; stages are measured."""
     steps = []
     used = runtime(on_step=steps.append)
-    stages.generate(used, models, images, ROUTES["1024_cascade"], 42)
+    stages.generate(used, models, images, PIPELINE_TYPES["1024_cascade"], 42)
     order = list(dict.fromkeys(step.stage for step in steps))
     sampled = ["structure", "shape", "shape 1024", "texture"]
     assert order == [
@@ -86,39 +86,39 @@ def test_raising_from_the_callback_stops_the_run(models, images, stage, step):
             raise Stop
 
     with pytest.raises(Stop):
-        stages.generate(runtime(on_step=on_step), models, images, ROUTES["512"], 42)
+        stages.generate(runtime(on_step=on_step), models, images, PIPELINE_TYPES["512"], 42)
     assert (seen[-1].stage, seen[-1].step) == (stage, step)
     assert not models._loaded  # nothing stays behind
-    stages.generate(runtime(), models, images, ROUTES["512"], 42)  # and the next run works
+    stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)  # and the next run works
 
 
 def test_models_stay_if_asked_to(models, images):
-    stages.generate(runtime(keep_models=True), models, images, ROUTES["512"], 42, texture=False)
-    assert set(models._loaded) == set(ROUTES["512"].roles(texture=False))
+    stages.generate(runtime(keep_models=True), models, images, PIPELINE_TYPES["512"], 42, texture=False)
+    assert set(models._loaded) == set(PIPELINE_TYPES["512"].roles(texture=False))
 
 
 def test_the_stages_one_by_one_continue_one_random_stream(models, images, golden):
     """Separate calls, as nodes make them, give the one-shot run."""
-    data, route, used = golden("pipeline_1024_cascade"), ROUTES["1024_cascade"], runtime()
+    data, pipeline_type, used = golden("pipeline_1024_cascade"), PIPELINE_TYPES["1024_cascade"], runtime()
     condition = stages.encode_images(used, models, images, (1, 2))
     structure = stages.sample_structure(used, models, condition, 42)
     torch.rand(100)  # the global stream has no part in it
-    shape = stages.sample_shape(used, models, condition, structure, route)
-    stages.sample_texture(used, models, condition, shape, route)
-    texture = stages.sample_texture(used, models, condition, shape, route)  # a second call changes nothing
+    shape = stages.sample_shape(used, models, condition, structure, pipeline_type)
+    stages.sample_texture(used, models, condition, shape, pipeline_type)
+    texture = stages.sample_texture(used, models, condition, shape, pipeline_type)  # a second call changes nothing
     torch.testing.assert_close(texture.sparse.feats, data["out.tex_slat.feats"], atol=1e-4, rtol=0)
 
 
 def test_geometry_only_gives_the_same_shape(models, images):
-    whole = stages.generate(runtime(), models, images, ROUTES["512"], 1)
-    shape = stages.generate(runtime(), models, images, ROUTES["512"], 1, texture=False)
+    whole = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1)
+    shape = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, texture=False)
     assert torch.equal(whole.mesh.vertices, shape.mesh.vertices) and shape.texture is None and shape.voxels is None
 
 
 def test_the_token_cap_lowers_the_resolution(models, images):
     """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them."""
-    route, cap = ROUTES["1536_cascade"], 620
-    coarse = stages.generate(runtime(), models, images, ROUTES["512"], 42, texture=False).shape
+    pipeline_type, cap = PIPELINE_TYPES["1536_cascade"], 620
+    coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False).shape
     decoder = models.get("shape_slat_decoder", torch.device("cpu"))
     with torch.no_grad():
         fine = decoder.upsample(coarse.sparse, 4).xyz
@@ -126,7 +126,7 @@ def test_the_token_cap_lowers_the_resolution(models, images):
     expected = max(r for r, count in counts.items() if count < cap)
     assert 1024 < expected < 1536
     for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
-        shape = stages.generate(runtime(), models, images, route, 42, texture=False, max_tokens=most).shape
+        shape = stages.generate(runtime(), models, images, pipeline_type, 42, texture=False, max_tokens=most).shape
         if resolution is None:  # as many as the cap is too many
             assert shape.resolution < expected
         else:
@@ -134,12 +134,12 @@ def test_the_token_cap_lowers_the_resolution(models, images):
 
 
 def test_views_of_the_same_picture_are_the_picture(models, images):
-    one = stages.generate(runtime(), models, images, ROUTES["512"], 42, texture=False)
-    two = stages.generate(runtime(), models, images * 2, ROUTES["512"], 42, texture=False)
+    one = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False)
+    two = stages.generate(runtime(), models, images * 2, PIPELINE_TYPES["512"], 42, texture=False)
     assert torch.equal(one.structure.coords, two.structure.coords)
     torch.testing.assert_close(one.shape.sparse.feats, two.shape.sparse.feats, atol=1e-4, rtol=0)
     other = [images[0], images[0].rotate(90)]
-    turned = stages.generate(runtime(), models, other, ROUTES["512"], 42, texture=False)
+    turned = stages.generate(runtime(), models, other, PIPELINE_TYPES["512"], 42, texture=False)
     assert not torch.equal(one.structure.coords, turned.structure.coords)
 
 
@@ -187,13 +187,13 @@ def fill(parameter, value):
 def test_what_goes_wrong_in_a_stage_is_named(models, images, role, edit, error, message):
     change(models, role, edit)
     with pytest.raises(error, match=message):
-        stages.generate(runtime(), models, images, ROUTES["1024_cascade"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["1024_cascade"], 42)
 
 
 def test_a_shape_that_decodes_to_nothing(models, images):
     change(models, "shape_slat_decoder", lambda m: fill(m.blocks[0][-1].to_subdiv.bias, -1e6))
     with pytest.raises(EmptyResultError, match="The shape decodes to nothing"):
-        stages.generate(runtime(), models, images, ROUTES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_running_out_of_memory_says_what_to_lower(models, images, problem):
     with pytest.raises(
         OutOfMemoryError, match="on cpu in stage 'decode shape'. Choose a lower type, or fewer max tokens"
     ):
-        stages.generate(runtime(), models, images, ROUTES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
 
 
 def test_the_error_keeps_no_memory():
@@ -236,7 +236,7 @@ def test_other_errors_are_not_mistaken_for_memory(models, images):
 
     change(models, "shape_slat_decoder", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        stages.generate(runtime(), models, images, ROUTES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
 
 
 def test_meshes_without_faces():
@@ -282,24 +282,24 @@ def test_what_cannot_be_finished_is_not_begun(run, picture, tmp_path, monkeypatc
 
 def test_preflight(checkpoint):
     """What each kind of run needs, and no more."""
-    opened, route = open_checkpoint(checkpoint), ROUTES["1024_cascade"]
+    opened, pipeline_type = open_checkpoint(checkpoint), PIPELINE_TYPES["1024_cascade"]
     table = stages.table({"unwrap": "triangles"})
-    stages.preflight(opened, route, stages.ExportSettings(), backends=table)
+    stages.preflight(opened, pipeline_type, stages.ExportSettings(), backends=table)
     gone = stages.table()
     for op in ("simplify", "unwrap", "raster"):
         rows = tuple(replace(row, function=None, absent="lost") for row in gone.operations[op].rows)
         gone.operations[op] = replace(gone.operations[op], rows=rows)
-    stages.preflight(opened, route, None, backends=gone)
+    stages.preflight(opened, pipeline_type, None, backends=gone)
     with pytest.raises(BackendError, match="Nothing here can run 'simplify'"):
-        stages.preflight(opened, route, stages.ExportSettings(), backends=gone)
+        stages.preflight(opened, pipeline_type, stages.ExportSettings(), backends=gone)
     gone.operations["simplify"] = table.operations["simplify"]
     for export, texture in ((stages.ExportSettings(vertex_colors=True), True), (stages.ExportSettings(), False)):
-        stages.preflight(opened, route, export, texture=texture, backends=gone)
+        stages.preflight(opened, pipeline_type, export, texture=texture, backends=gone)
     with pytest.raises(BackendError, match="Nothing here can run 'unwrap'"):
-        stages.preflight(opened, route, stages.ExportSettings(), backends=gone)
+        stages.preflight(opened, pipeline_type, stages.ExportSettings(), backends=gone)
     small = open_checkpoint(SMALL_CHECKPOINT)
     with pytest.raises(CheckpointError, match="Type 1536_cascade needs"):
-        stages.preflight(small, ROUTES["1536_cascade"])
+        stages.preflight(small, PIPELINE_TYPES["1536_cascade"])
 
 
 class Run:
@@ -309,14 +309,14 @@ class Run:
     """
 
     def __init__(self, models, condition, seed):
-        used, route, quick = runtime(keep_models=True), ROUTES["512"], SamplerSettings(1, 1.0)
+        used, pipeline_type, quick = runtime(keep_models=True), PIPELINE_TYPES["512"], SamplerSettings(1, 1.0)
         self.condition = condition
         self.structure = stages.sample_structure(used, models, condition, seed, quick)
         if seed % 2 == 0:
             self.structure.occupied[: len(self.structure.occupied) // 2] = False
-        self.shape = stages.sample_shape(used, models, condition, self.structure, route, quick)
+        self.shape = stages.sample_shape(used, models, condition, self.structure, pipeline_type, quick)
         # the random checkpoint has texture networks for 1024 only
-        self.texture = stages.sample_texture(used, models, condition, self.shape, ROUTES["1024"], quick)
+        self.texture = stages.sample_texture(used, models, condition, self.shape, PIPELINE_TYPES["1024"], quick)
         self.mesh, self.subdivisions = stages.decode_shape(used, models, self.shape)
         self.voxels = stages.decode_texture(used, models, self.texture, self.subdivisions)
 
@@ -359,7 +359,7 @@ def test_the_same_voxels_of_another_run_do_not_mix(runs):
     """One structure sampled with other settings: everything fits in size, and the colours would be another shape's."""
     models, one, _ = runs
     other = stages.sample_shape(
-        runtime(keep_models=True), models, one.condition, one.structure, ROUTES["512"], SamplerSettings(1, 1.5)
+        runtime(keep_models=True), models, one.condition, one.structure, PIPELINE_TYPES["512"], SamplerSettings(1, 1.5)
     )
     assert torch.equal(other.sparse.voxels.coords, one.shape.sparse.voxels.coords)
     texture = replace(one.texture, origin=replace(one.texture.origin, recipe=other.origin.recipe))
@@ -380,7 +380,7 @@ def test_values_without_an_origin_are_compared_by_what_they_hold(runs):
     refused("tokens of 7 channels; sparse_structure_flow_model of random", stages.sample_structure, models, narrow, 1)
     thin = replace(one.shape, sparse=one.shape.sparse.replace(one.shape.sparse.feats[:, :5]), origin=unknown)
     refused("shape latent has 5 channels", stages.decode_shape, models, thin)
-    refused("shape latent has 5 channels", stages.sample_texture, models, one.condition, thin, ROUTES["1024"])
+    refused("shape latent has 5 channels", stages.sample_texture, models, one.condition, thin, PIPELINE_TYPES["1024"])
     # and what fits runs, as values of a state or of other nodes do
     same = stages.decode_texture(runtime(keep_models=True), models, texture, list(one.subdivisions))
     assert torch.equal(same.sparse.feats, one.voxels.sparse.feats)
@@ -405,12 +405,12 @@ def changed(tmp_path):
 
 def test_values_of_another_checkpoint_are_named(runs, changed):
     models, one, _ = runs
-    other, route = changed("ckpts/shape_slat_decoder.safetensors"), ROUTES["512"]
+    other, pipeline_type = changed("ckpts/shape_slat_decoder.safetensors"), PIPELINE_TYPES["512"]
     text = "shape latent was made with another shape_slat_decoder .of random. than that of fine-tuned"
     refused(text, stages.decode_shape, other, one.shape)
-    refused(text, stages.sample_texture, other, one.condition, one.shape, ROUTES["1024"])
+    refused(text, stages.sample_texture, other, one.condition, one.shape, PIPELINE_TYPES["1024"])
     # the encoder and the structure decoder are the same there, so these go on
-    shape = stages.sample_shape(runtime(), other, one.condition, one.structure, route, SamplerSettings(1, 1.0))
+    shape = stages.sample_shape(runtime(), other, one.condition, one.structure, pipeline_type, SamplerSettings(1, 1.0))
     assert torch.equal(shape.sparse.feats, one.shape.sparse.feats) and shape.origin.recipe != one.shape.origin.recipe
     refused("belongs to tex_slat_decoder", stages.decode_shape, models, one.texture)
 
@@ -424,7 +424,7 @@ def test_values_of_another_checkpoint_are_named(runs, changed):
 )
 def test_conditions_and_structures_of_another_checkpoint_are_named(runs, changed, file, text):
     _, one, _ = runs
-    refused(text, stages.sample_shape, changed(file), one.condition, one.structure, ROUTES["512"])
+    refused(text, stages.sample_shape, changed(file), one.condition, one.structure, PIPELINE_TYPES["512"])
 
 
 def test_fingerprints(runs, tmp_path):
@@ -432,7 +432,7 @@ def test_fingerprints(runs, tmp_path):
     models, one, two = runs
     shutil.copytree(GOLDEN_CHECKPOINT, tmp_path / "copy")
     copy = Models(open_checkpoint(tmp_path / "copy"), build)
-    roles = [IMAGE_ENCODER, *ROUTES["1024_cascade"].roles()]
+    roles = [IMAGE_ENCODER, *PIPELINE_TYPES["1024_cascade"].roles()]
     assert [copy.fingerprint(role) for role in roles] == [models.fingerprint(role) for role in roles]
     assert len({models.fingerprint(role) for role in roles}) == len(set(roles))
     assert models.fingerprint(SHAPE_DECODER) == one.shape.origin.network
@@ -465,7 +465,7 @@ def test_devices():
 
 def test_a_last_level_that_grows_unusually_is_said():
     """A surface has four children for each voxel; a run that ran away had 4.52."""
-    from pipeline.stages.networks import growth_warning
+    from pipeline.stages.decode import growth_warning
 
     assert growth_warning(300_000, 1_200_000) == growth_warning(300_000, 1_110_000) == growth_warning(1000, 6000) == ""
     assert "grew 4.52-fold, where 4.0 is usual" in growth_warning(300_000, 1_356_000)

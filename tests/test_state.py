@@ -2,7 +2,6 @@
 
 import json
 import struct
-from dataclasses import replace
 
 import pytest
 import torch
@@ -41,7 +40,7 @@ def whole() -> State:
         shape=Latent(latent, 16, stream(2), ORIGIN),
         texture=Latent(latent.replace(torch.randn(3, 4, generator=random)), 16, stream(3), ORIGIN),
         subdivisions=Subdivisions((first, second), ORIGIN),
-        mesh=replace(mesh, resolution=16, origin=ORIGIN),
+        mesh=mesh.replace(resolution=16, origin=ORIGIN),
         voxels=PBRVoxels(SparseTensor(fine, torch.rand(len(fine), 6, generator=random)), 16, ORIGIN),
         settings={"pipeline_type": "512", "seed": 3},
     )
@@ -70,7 +69,7 @@ def same(one, other):
 def test_every_value_comes_back_to_the_bit(whole, tmp_path):
     stages.write_state(tmp_path / "a.safetensors", whole)
     opened = stages.open_state(tmp_path / "a.safetensors")
-    assert opened.held == whole.held and opened.settings == whole.settings and stages.route_of(opened) == "512"
+    assert opened.held == whole.held and opened.settings == whole.settings and stages.pipeline_type_of(opened) == "512"
     for name in whole.held:
         same(getattr(whole, name), getattr(opened, name))
     stages.write_state(tmp_path / "b.safetensors", opened)
@@ -218,4 +217,4 @@ def test_a_state_of_an_older_release_is_finished(run, whole, tmp_path):
     """It held tensors and settings, but neither a version nor facts of each value."""
     path, tensors = tmp_path / "old.safetensors", {"vertices": whole.mesh.vertices, "faces": whole.mesh.faces}
     save_file(tensors, path, {"resolution": "16", "seed": "3"})
-    same(replace(stages.open_state(path).mesh, origin=ORIGIN), whole.mesh)
+    same(stages.open_state(path).mesh.replace(origin=ORIGIN), whole.mesh)

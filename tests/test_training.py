@@ -395,7 +395,7 @@ def test_checkpoint_comes_out_whole(runs, tmp_path, run, picture):
     size = export(TINY, partial(load_weights, runs), tmp_path / "made")
     assert size == sum(path.stat().st_size for path in (tmp_path / "made").rglob("*") if path.is_file())
     models = Models(open_checkpoint(tmp_path / "made"), build)
-    assert models.spec.image_size == TINY.image_size and models.spec.default_route == "512"
+    assert models.spec.image_size == TINY.image_size and models.spec.default_pipeline_type == "512"
     flow = models.get(SHAPE_FLOW_512, torch.device("cpu"))
     for key, value in load_weights(runs, tasks.SHAPE).items():
         assert torch.equal(flow.state_dict()[key.removeprefix("flow.")], value.float())

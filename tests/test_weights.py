@@ -10,7 +10,15 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import CheckpointError, SettingsError
 from pipeline.models import build
-from pipeline.spec import IMAGE_ENCODER, RELEASED, RELEASED_MODELS, ROUTES, SHAPE_FLOW_1024, CheckpointSpec, route
+from pipeline.spec import (
+    IMAGE_ENCODER,
+    PIPELINE_TYPES,
+    RELEASED,
+    RELEASED_MODELS,
+    SHAPE_FLOW_1024,
+    CheckpointSpec,
+    PipelineType,
+)
 from pipeline.weights import Models, open_checkpoint
 
 CPU = torch.device("cpu")
@@ -32,9 +40,9 @@ def change(path, edit):
 
 def test_the_released_layout(checkpoint):
     opened = open_checkpoint(checkpoint)
-    assert set(opened.roles) == {*ROUTES["512"].roles(), *ROUTES["1024_cascade"].roles()}
+    assert set(opened.roles) == {*PIPELINE_TYPES["512"].roles(), *PIPELINE_TYPES["1024_cascade"].roles()}
     assert opened.spec.structure_sampler.steps == 4 and opened.spec.shape_sampler.rescale_t == 3.0
-    assert opened.spec.default_route == "1024_cascade" and len(opened.spec.shape_normalisation.mean) == 8
+    assert opened.spec.default_pipeline_type == "1024_cascade" and len(opened.spec.shape_normalisation.mean) == 8
     models = Models(opened, build)
     for role in opened.roles:
         model = models.get(role, CPU)
@@ -88,7 +96,7 @@ def test_one_bundle_alone_names_what_it_lacks(checkpoint, tmp_path):
     with pytest.raises(
         CheckpointError, match="Type 512 needs sparse_structure_flow_model, .* Choose the complete checkpoint"
     ):
-        opened.require(ROUTES["512"])
+        opened.require(PIPELINE_TYPES["512"])
 
 
 def test_two_models_for_one_role_are_refused(checkpoint, tmp_path):
@@ -217,7 +225,7 @@ def test_pipeline_json_is_checked(copy, edit, message):
     edit(content["args"])
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(copy).require(ROUTES["512"])
+        open_checkpoint(copy).require(PIPELINE_TYPES["512"])
 
 
 def test_geometry_needs_no_texture_models(copy):
@@ -228,8 +236,8 @@ def test_geometry_needs_no_texture_models(copy):
             del content["args"]["models"][role]
     path.write_text(json.dumps(content))
     shape = open_checkpoint(copy)
-    shape.require(ROUTES["1024_cascade"], texture=False)
-    assert shape.has(ROUTES["512"], texture=False) and not shape.has(ROUTES["512"])
+    shape.require(PIPELINE_TYPES["1024_cascade"], texture=False)
+    assert shape.has(PIPELINE_TYPES["512"], texture=False) and not shape.has(PIPELINE_TYPES["512"])
 
 
 def test_what_can_be_chosen_is_named(copy):
@@ -239,11 +247,11 @@ def test_what_can_be_chosen_is_named(copy):
     content["args"]["models"] = {role: each for role, each in content["args"]["models"].items() if "1024" not in role}
     path.write_text(json.dumps(content))
     opened = open_checkpoint(copy)
-    assert opened.own_route is ROUTES["1024_cascade"] and opened.has(ROUTES["512"])
+    assert opened.default_pipeline_type is PIPELINE_TYPES["1024_cascade"] and opened.has(PIPELINE_TYPES["512"])
     with pytest.raises(CheckpointError, match="1024_cascade needs .* Choose type 512 or the complete checkpoint"):
-        opened.require(opened.own_route)
+        opened.require(opened.default_pipeline_type)
     with pytest.raises(CheckpointError, match="Resolution 1024_cascade needs .* Choose resolution 512 or"):
-        opened.require(opened.own_route, setting="resolution")  # the name of the nodes' widget
+        opened.require(opened.default_pipeline_type, setting="resolution")  # the name of the nodes' widget
 
 
 def test_the_structure_decoder_of_another_repository(copy):
@@ -273,11 +281,11 @@ def test_the_shape_encoder_stands_in_a_second_description(copy, golden):
 
 
 def test_routes():
-    assert route("1536_cascade").shape[1].grid_scale == 1.5
-    assert ROUTES["512"].image_scales() == (1,) and ROUTES["1024"].image_scales() == (1, 2)
-    assert ROUTES["512"].roles(texture=False)[-1] == "shape_slat_decoder"
+    assert PipelineType.named("1536_cascade").shape[1].grid_scale == 1.5
+    assert PIPELINE_TYPES["512"].image_scales() == (1,) and PIPELINE_TYPES["1024"].image_scales() == (1, 2)
+    assert PIPELINE_TYPES["512"].roles(texture=False)[-1] == "shape_slat_decoder"
     with pytest.raises(SettingsError, match="Unknown type '2048'; choose one of 512, 1024, 1024_cascade, 1536_cascade"):
-        route("2048")
+        PipelineType.named("2048")
 
 
 def test_released_samplers_match_the_released_pipeline_json():

@@ -203,7 +203,7 @@ def _add_encoders(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     device, design = choose_device(options.device), DESIGNS[options.design]
     models = evaluate.open_models(str(options.checkpoint))
-    runtime = Runtime(device, stages.table(), torch.float32, keep_models=True)
+    runtime = Runtime(device, stages.default_backends(), torch.float32, keep_models=True)
     start = time.perf_counter()
 
     def report(row: evaluate.Row) -> None:

@@ -136,7 +136,7 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
 
 def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -> tuple[stages.Structure, Solid]:
     """The stages up to the raw mesh, which has a vertex for every voxel."""
-    path = models.checkpoint.own_route
+    path = models.checkpoint.default_pipeline_type
     condition = stages.encode_images(runtime, models, [image], path.image_scales())
     structure = stages.sample_structure(runtime, models, condition, seed)
     shape = stages.sample_shape(runtime, models, condition, structure, path)

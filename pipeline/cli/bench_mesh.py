@@ -25,5 +25,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    runtime = Runtime(choose_device(options.device), stages.table())
+    runtime = Runtime(choose_device(options.device), stages.default_backends())
     return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report, options.history)

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     check_outputs(named_outputs(options, options.output), [("state", options.state)])
     export = export_settings(options)
     device = choose_device(options.device)
-    backends = stages.table(backend_choices(options))
+    backends = stages.default_backends(backend_choices(options))
     textured = not options.geometry_only and "voxels" in stages.held_in(options.state)
     stages.check_finish(export, textured, options.picture is not None, backends, device)
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])

@@ -15,7 +15,7 @@ from ..export import level_path
 from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
-from ..spec import MAX_TOKENS, ROUTES, Route, route
+from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
 from .export import add_export, export_settings, finish
 from .options import (
@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        "--type", metavar="{" + ",".join(ROUTES) + "}", help="resolution and cascade; default: the checkpoint's"
+        "--type", metavar="{" + ",".join(PIPELINE_TYPES) + "}", help="resolution and cascade; default: the checkpoint's"
     )
     add_seed(parser)
     add_device(parser)
@@ -84,10 +84,10 @@ def run(options: argparse.Namespace) -> int:
     if options.memory_limit:
         bound(device, options.memory_limit)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
-    asked = route(options.type) if options.type else None
-    backends = stages.table(backend_choices(options))
+    asked = PipelineType.named(options.type) if options.type else None
+    backends = stages.default_backends(backend_choices(options))
     checkpoint = opened_checkpoint(options)
-    chosen = asked or checkpoint.own_route
+    chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
         *(checkpoint, chosen, export if output else None),
@@ -115,7 +115,9 @@ def run(options: argparse.Namespace) -> int:
     return 1 if written.errors else 0
 
 
-def _settings(options: argparse.Namespace, checkpoint: Checkpoint, chosen: Route, made: stages.Generation) -> dict:
+def _settings(
+    options: argparse.Namespace, checkpoint: Checkpoint, chosen: PipelineType, made: stages.Generation
+) -> dict:
     """What led to a result, for the files."""
     return {
         "checkpoint": checkpoint.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ class Mesh:
 
     vertices: torch.Tensor
     faces: torch.Tensor
-    kernels: bool | None = None
+    kernels: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_mesh(self.vertices, self.faces)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import BackendError, NotFiniteError, SettingsError
-from ..mesh.checks import check_mesh
+from ..mesh import Mesh
 from ..warp import unavailable_reason
 
 MODES = ("shaded", "normals", "base_color", "wireframe", "pbr")
@@ -138,9 +138,9 @@ class Studio:
         return np.concatenate([(scale * lobe)[:, None] * (basis.T @ light) * (4 * np.pi / count) for light in lights])
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What a picture shows.
+@dataclass(frozen=True, eq=False)
+class Subject(Mesh):
+    """What a picture shows: a mesh and its looks.
 
     vertices: [V, 3] world units, Z up; all of them count for the framing. faces: [F, 3].
     normals: [V, 3] unit, for shading; None: smooth but for sharp edges, whatever the winding.
@@ -148,10 +148,11 @@ class Subject:
         in 0-1.
     colours: [V, 3 or 6] the same per vertex, without maps; 3: base colour of something rough, opaque, not metallic.
     alpha_mode: what "base_color" and "pbr" make of alpha: ignore it, cut at 0.5, or blend (up to 8 layers).
+
+    Raises:
+        MeshError: see mesh.check_mesh.
     """
 
-    vertices: torch.Tensor
-    faces: torch.Tensor
     normals: torch.Tensor | None = None
     uvs: torch.Tensor | None = None
     maps: np.ndarray | None = None
@@ -179,7 +180,7 @@ def render(
         background: RGB, 0-1 sRGB; None: transparent.
 
     Raises:
-        EmptyResultError: no faces. MeshError: see check_mesh. NotFiniteError: NaN or infinity in normals, UVs or
+        EmptyResultError: no faces. NotFiniteError: NaN or infinity in normals, UVs or
         colours. SettingsError: anything else that cannot be drawn.
     """
     check_picture(size, mode, background)
@@ -237,7 +238,7 @@ def check_picture(size: int, mode: str, background: Sequence[float] | None = Non
 
 def _checked(subject: Subject, mode: str) -> None:
     vertices, faces = subject.vertices, subject.faces
-    check_mesh(vertices, faces, some_faces=True)
+    subject.require_faces()
     if len(faces) >= 1 << 31:
         raise SettingsError(f"A picture shows at most {1 << 31:,} faces, got {len(faces):,}. Simplify the mesh.")
     for name, width in (("normals", (3,)), ("uvs", (2,)), ("colours", (3, 6))):

@@ -1,11 +1,14 @@
 """READ FIRST. The pipeline: picture -> condition -> structure -> shape -> texture -> mesh and voxels -> GLB.
 
-Each stage is a function from dataclass to dataclass; `generate` calls them in a row. All take a Runtime
-(device, precision, backends, progress) and, where they need networks, the Models of a checkpoint.
+Each stage is a function from dataclass to dataclass, in a file of its own: encode, structure, shape, texture, decode,
+process, bake or color, preview, export; `generate` calls those that need networks in a row. All take a Runtime (device,
+precision, backends, progress) and, where they need networks, the Models of a checkpoint. types.py has the dataclasses.
 
 Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j, k) is [i, i + 1] / R - 0.5.
 """
 
+from .backend_table import default_backends
+from .bake import bake_texture
 from .checks import (
     PICTURE_BUDGET,
     check_export,
@@ -17,20 +20,19 @@ from .checks import (
     check_tokens,
     preflight,
 )
-from .drawing import draw, draw_each
-from .finish import bake_texture, color_vertices, export_glb, process_mesh
-from .networks import (
-    decode_shape,
-    decode_texture,
-    encode_images,
-    generate,
-    sample_shape,
-    sample_structure,
-    sample_texture,
-    table,
-)
-from .state import State, held_in, open_state, route_of, write_generation, write_state
-from .values import (
+from .color import color_vertices
+from .decode import decode_shape, decode_texture
+from .encode import encode_images
+from .encode_mesh import Encoded, encode_mesh, encode_texture, texture_resolution
+from .export import export_glb
+from .generate import generate
+from .preview import draw, draw_each
+from .process import process_mesh
+from .shape import sample_shape
+from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
+from .structure import sample_structure
+from .texture import sample_texture
+from .types import (
     ALPHA,
     BASE_COLOR,
     METALLIC,
@@ -42,6 +44,7 @@ from .values import (
     ExportSettings,
     Generation,
     Latent,
+    LatentStart,
     Mesh,
     Origin,
     PBRVoxels,
@@ -53,6 +56,8 @@ from .values import (
     check_texture_size,
 )
 
+table = default_backends  # its name in 0.1
+
 __all__ = [
     "ALPHA",
     "BASE_COLOR",
@@ -63,9 +68,11 @@ __all__ = [
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
+    "Encoded",
     "ExportSettings",
     "Generation",
     "Latent",
+    "LatentStart",
     "Mesh",
     "Origin",
     "PBRVoxels",
@@ -87,20 +94,24 @@ __all__ = [
     "color_vertices",
     "decode_shape",
     "decode_texture",
+    "default_backends",
     "draw",
     "draw_each",
     "encode_images",
+    "encode_mesh",
+    "encode_texture",
     "export_glb",
     "generate",
     "held_in",
     "open_state",
+    "pipeline_type_of",
     "preflight",
     "process_mesh",
-    "route_of",
     "sample_shape",
     "sample_structure",
     "sample_texture",
     "table",
+    "texture_resolution",
     "write_generation",
     "write_state",
 ]

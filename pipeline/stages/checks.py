@@ -13,10 +13,10 @@ from ..errors import BackendError, SettingsError
 from ..mesh import CLEAN, CLOSEST, NEAREST, RASTER, SIMPLIFY, SOLID, UNWRAP
 from ..render import RENDER, check_picture
 from ..runtime import free_memory
-from ..spec import MAX_TOKENS, Route
+from ..spec import MAX_TOKENS, PipelineType
 from ..warp import unavailable_reason
 from ..weights import Checkpoint
-from .values import SHELLS, ExportSettings
+from .types import SHELLS, ExportSettings
 
 PICTURE_BUDGET = 8_000_000_000  # bytes of all frames of a drawing together
 _DRAWING = 220  # bytes a pixel while one is drawn by four workers: their samples, light, the finished picture
@@ -24,7 +24,7 @@ _DRAWING = 220  # bytes a pixel while one is drawn by four workers: their sample
 
 def preflight(
     checkpoint: Checkpoint,
-    route: Route,
+    pipeline_type: PipelineType,
     export: ExportSettings | None = None,
     *,
     texture: bool = True,
@@ -41,13 +41,13 @@ def preflight(
         backends, device: the table of the run and where it runs; None: not checked.
 
     Raises:
-        CheckpointError: the checkpoint lacks a network of the route.
+        CheckpointError: the checkpoint lacks a network of the pipeline type.
         SettingsError: settings that cannot work, or that contradict each other.
         BackendError: something that is missing here is needed.
     """
     check_tokens(max_tokens)
     check_finish(export, texture, pictures)
-    checkpoint.require(route, texture)
+    checkpoint.require(pipeline_type, texture)
     check_finish(export, texture, pictures, backends, device)
 
 

@@ -15,10 +15,11 @@ from ..mesh.checks import check_mesh
 from ..mesh.remesh.dual_grid import DualGrid, mesh_to_dual_grid
 from ..runtime import Runtime
 from ..sparse import SparseTensor, Voxels, space_to_channel
-from ..spec import SHAPE_DECODER, SHAPE_ENCODER, TEXTURE_DECODER, TEXTURE_ENCODER, Route
+from ..spec import SHAPE_DECODER, SHAPE_ENCODER, TEXTURE_DECODER, TEXTURE_ENCODER, PipelineType
 from ..weights import Models
+from .latents import grid_size, subdivision_levels, voxels_per_token
 from .provenance import made_with, recipe
-from .values import LOWER, Latent, Mesh, PBRVoxels, Subdivisions
+from .types import LOWER, Latent, Mesh, PBRVoxels, Subdivisions
 
 _GRIDS = 2  # steps of the stage: the grid, the network
 
@@ -51,7 +52,7 @@ def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, s
         raise MeshError(
             f"The mesh reaches {reach:.4g} from the origin; expected at most 0.5. Move it into the unit cube first."
         )
-    levels = _levels(models)
+    levels = subdivision_levels(models)
     if resolution % 2**levels:
         raise MeshError(f"A grid of {resolution} voxels a side cannot be encoded {levels} times by halves.")
     networks = models.fingerprint(SHAPE_ENCODER), models.fingerprint(SHAPE_DECODER)
@@ -96,14 +97,9 @@ def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: L
     return Latent(SparseTensor(latent, mean.feats), voxels.resolution, shape.random, origin)
 
 
-def texture_resolution(models: Models, route: Route) -> int:
-    """Fine voxels along a side of what a route's texture flow works on."""
-    grid = models.config(route.texture.model)["args"]["resolution"] * route.texture.grid_scale
-    return round(grid) * 2 ** _levels(models)
-
-
-def _levels(models: Models) -> int:
-    return len(models.config(SHAPE_DECODER)["args"]["model_channels"]) - 1
+def texture_resolution(models: Models, pipeline_type: PipelineType) -> int:
+    """Fine voxels along a side of what a pipeline type's texture flow works on."""
+    return grid_size(models, pipeline_type.texture) * voxels_per_token(models)
 
 
 def _on_device(grid: DualGrid, device: torch.device) -> tuple[Voxels, torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from ..errors import SettingsError
 from ..sparse import Subdivision
 from ..spec import IMAGE_ENCODER, SHAPE_DECODER, STRUCTURE_DECODER, TEXTURE_DECODER
 from ..weights import Models
-from .values import UNKNOWN, Condition, Latent, Mesh, Origin, PBRVoxels, Structure
+from .types import UNKNOWN, Condition, Latent, Mesh, Origin, PBRVoxels, Structure
 
 
 def made_with(models: Models, role: str, recipe: str, told: str = "") -> Origin:

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..mesh import CLEAN, SIMPLIFY, Mesh
 from ..mesh.repair.clean import AFTER_SIMPLIFYING
 from ..runtime import Runtime
 
 _OTHER_ROW = "fast-simplification"  # of the backend table, which closes holes and handles that edge collapse keeps
+_NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _ROOMY = 1.3  # times the faces that its holes and handles need, below which a shape suffers
 
 
-def reduced(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple[Mesh, list[str]]:
+def simplify_levels(
+    runtime: Runtime, mesh: Mesh, goals: Sequence[int], row: str | None
+) -> tuple[dict[int, Mesh], list[str]]:
+    """Levels of detail, each made of the one before: {goal: mesh}, and what to warn of.
+
+    goals: maximum numbers of faces, descending. Those after the first that cannot be told from the level before are
+    left out. mesh, row: as for simplify_mesh.
+    """
+    first, *lods = goals
+    level, warnings = simplify_mesh(runtime, mesh, first, row)
+    levels = {first: level}
+    for goal in lods:
+        before = len(level.faces)
+        if goal >= before:
+            warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
+            continue
+        coarser, said = simplify_mesh(runtime, level, goal, row)
+        if len(coarser.faces) > max(goal, _NEW_LEVEL * before):
+            warnings.append(f"No level of {goal:,} faces: {len(coarser.faces):,} were reached from {before:,} before.")
+            continue
+        levels[goal] = level = coarser
+        warnings += said
+    return levels, warnings
+
+
+def simplify_mesh(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple[Mesh, list[str]]:
     """At most target faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
 
     mesh: clean; returned as it is where it has no more faces than that.

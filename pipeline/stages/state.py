@@ -17,8 +17,8 @@ import torch
 from ..errors import SettingsError, StateError
 from ..export.state import StateFile, save_state
 from ..sparse import SparseTensor, Subdivision, Voxels
-from ..spec import ROUTES
-from .values import UNKNOWN, Condition, Generation, Latent, Mesh, Origin, PBRVoxels, Structure, Subdivisions
+from ..spec import PIPELINE_TYPES
+from .types import UNKNOWN, Condition, Generation, Latent, Mesh, Origin, PBRVoxels, Structure, Subdivisions
 
 VALUES = ("condition", "structure", "shape", "texture", "subdivisions", "mesh", "voxels")  # in the order of a run
 _SCALES = range(1, 9)  # image scales that a condition may hold
@@ -92,10 +92,10 @@ def held_in(path: Path) -> tuple[str, ...]:
     return tuple(name for name in VALUES if name in facts)
 
 
-def route_of(state: State) -> str:
-    """The name of the route that a state's shape was made by, "" if it is not known."""
+def pipeline_type_of(state: State) -> str:
+    """The name of the pipeline type that a state's shape was made by, "" if it is not known."""
     name = state.settings.get("pipeline_type")
-    return name if isinstance(name, str) and name in ROUTES else ""
+    return name if isinstance(name, str) and name in PIPELINE_TYPES else ""
 
 
 def _facts(file: StateFile) -> Mapping[str, Mapping]:

@@ -17,8 +17,8 @@ from torch import nn
 from ..errors import CheckpointError
 from ..spec import (
     IMAGE_ENCODER,
+    PIPELINE_TYPES,
     RELEASED,
-    ROUTES,
     SHAPE_DECODER,
     SHAPE_FLOW_512,
     SHAPE_FLOW_1024,
@@ -27,8 +27,7 @@ from ..spec import (
     TEXTURE_DECODER,
     TEXTURE_FLOW_1024,
     CheckpointSpec,
-    Route,
-    route,
+    PipelineType,
 )
 from .agreement import check_role, check_together
 from .bundle import bundled_models
@@ -63,20 +62,20 @@ class Checkpoint:
         return tuple(self.sources)
 
     @property
-    def own_route(self) -> Route:
-        """The route that it was made for."""
-        return route(self.spec.default_route)
+    def default_pipeline_type(self) -> PipelineType:
+        """The pipeline type that it was made for."""
+        return PipelineType.named(self.spec.default_pipeline_type)
 
-    def has(self, route: Route, texture: bool = True) -> bool:
-        """Whether it has every model of the route."""
-        return set(route.roles(texture)) <= set(self.sources)
+    def has(self, pipeline_type: PipelineType, texture: bool = True) -> bool:
+        """Whether it has every model of the pipeline type."""
+        return set(pipeline_type.roles(texture)) <= set(self.sources)
 
-    def require(self, route: Route, texture: bool = True, setting: str = "type") -> None:
-        """Raises CheckpointError if the checkpoint lacks a model of the route. setting: what the user chose it by."""
-        if lacking := [role for role in route.roles(texture) if role not in self.sources]:
-            known = [f"{setting} {name}" for name, each in ROUTES.items() if self.has(each, texture)]
+    def require(self, pipeline_type: PipelineType, texture: bool = True, setting: str = "type") -> None:
+        """Raises CheckpointError if a model of the pipeline type is missing. setting: what the user chose it by."""
+        if lacking := [role for role in pipeline_type.roles(texture) if role not in self.sources]:
+            known = [f"{setting} {name}" for name, each in PIPELINE_TYPES.items() if self.has(each, texture)]
             raise CheckpointError(
-                f"{setting.capitalize()} {route.name} needs {', '.join(lacking)}, which {self.name} lacks. "
+                f"{setting.capitalize()} {pipeline_type.name} needs {', '.join(lacking)}, which {self.name} lacks. "
                 f"It has {', '.join(self.roles)}. Choose {' or '.join([*known, 'the complete checkpoint'])}. "
                 f"{' '.join(dict.fromkeys(map(where_to_get, lacking)))}"
             )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import CheckpointError
-from ..spec import RELEASED_ENCODERS, ROUTES
+from ..spec import PIPELINE_TYPES, RELEASED_ENCODERS
 from .checkpoint import Checkpoint
 from .files import Build
 from .origins import where_to_get
 
-_ORDER = tuple(dict.fromkeys(role for route in ROUTES.values() for role in route.roles()))
+_ORDER = tuple(dict.fromkeys(role for pipeline_type in PIPELINE_TYPES.values() for role in pipeline_type.roles()))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def survey(checkpoint: Checkpoint, build: Build | None = None) -> Survey:
     roles = [*_ORDER, *(role for role in RELEASED_ENCODERS if role in checkpoint.sources)]
     parts = tuple(_part(checkpoint, role, build) for role in roles)
     usable = {part.role for part in parts if not part.problem}
-    types = tuple(name for name, route in ROUTES.items() if set(route.roles()) <= usable)
+    types = tuple(name for name, pipeline_type in PIPELINE_TYPES.items() if set(pipeline_type.roles()) <= usable)
     return Survey(checkpoint.name, parts, types, checkpoint.notes)
 
 

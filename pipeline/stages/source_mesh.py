@@ -1,4 +1,4 @@
-"""The mesh to bake from, asked in blocks between which a callback can interrupt."""
+"""The source mesh of a bake, usually the raw one, queried in blocks between which a callback can interrupt."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from collections.abc import Callable
 
 import torch
 
+from ..mesh import CLOSEST
 from ..mesh.bake.bake import Original
+from ..runtime import Runtime
+from .types import Mesh
 
 _POINTS = 1 << 18  # of a block; on a CPU the rays of all texels of a large texture take minutes
 
 
-class WatchedOriginal:
-    """As an Original, for baking; tick is called before every block."""
+def source_mesh(
+    runtime: Runtime, mesh: Mesh, device: torch.device, tick: Callable[[], None]
+) -> InterruptibleSource | None:
+    """A mesh ready to bake from, or None where nothing can look for closest points."""
+    if runtime.backends.reason(CLOSEST, device):
+        return None
+    return InterruptibleSource(runtime.backends.pick(CLOSEST, device)(mesh.surface(device)), tick)
+
+
+class InterruptibleSource:
+    """As mesh.bake.bake.Original; tick is called before every block."""
 
     def __init__(self, original: Original, tick: Callable[[], None]) -> None:
         self._original, self._tick = original, tick

@@ -1,4 +1,4 @@
-"""Pictures of results: stills and turntables."""
+"""Preview: a result -> stills and turntables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..mesh.repair.repair import compact
 from ..render import RENDER, Camera, Subject
 from ..runtime import Runtime
 from .checks import check_pictures, geometry_device
-from .values import Mesh, TexturedMesh
+from .types import Mesh, TexturedMesh
 
 
 def draw(
@@ -71,10 +71,14 @@ def _subject(result: Mesh | TexturedMesh, device: torch.device, alpha_mode: Alph
         mesh = result.to(device)
         rows = mesh.vertices if mesh.attrs is None else torch.cat([mesh.vertices, mesh.attrs], 1)
         rows, faces = compact(rows, mesh.faces)  # raw meshes have vertices without faces
-        return Subject(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
+        return Subject.known(rows[:, :3], faces, colours=None if mesh.attrs is None else rows[:, 3:])
     first = result.levels[0]
     mesh = first.mesh.to(device)
-    return Subject(
-        *(mesh.vertices, mesh.faces, first.normals.to(device), first.uvs.to(device), result.maps),
+    return Subject.known(
+        mesh.vertices,
+        mesh.faces,
+        normals=first.normals.to(device),
+        uvs=first.uvs.to(device),
+        maps=result.maps,
         alpha_mode=alpha_mode.value,
     )

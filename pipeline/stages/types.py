@@ -11,6 +11,7 @@ import torch
 
 from ..errors import SettingsError
 from ..export import AlphaMode
+from ..mesh import Mesh as TriangleMesh
 from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
 
@@ -135,9 +136,9 @@ class Subdivisions(Sequence):
         return replace(self, levels=tuple(level.to(device) for level in self.levels))
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """Triangles in the world frame: vertices [V, 3] fp32, faces [F, 3] int32.
+@dataclass(frozen=True, eq=False)
+class Mesh(TriangleMesh):
+    """A triangle mesh in the world frame, with what the stages know of it: vertices [V, 3] fp32, faces [F, 3] int32.
 
     facts: what process_mesh changed and measured; empty for a raw mesh.
     attrs: [V, 6] fp32, 0-1, as PBRVoxels: vertex colours; None if it has none.
@@ -145,10 +146,11 @@ class Mesh:
     lods: the same, coarser and coarser.
     resolution: voxels along a side of the grid of which it is the raw mesh; 0 for any other mesh.
     origin: of the shape that it shows; unknown for a mesh from elsewhere.
+
+    Raises:
+        MeshError: see mesh.check_mesh.
     """
 
-    vertices: torch.Tensor
-    faces: torch.Tensor
     facts: dict = field(default_factory=dict)
     attrs: torch.Tensor | None = None
     uvs: torch.Tensor | None = None
@@ -156,17 +158,33 @@ class Mesh:
     resolution: int = 0
     origin: Origin = UNKNOWN
 
+    @classmethod
+    def known(cls, vertices: torch.Tensor, faces: torch.Tensor, **more) -> Mesh:
+        return super().known(vertices, faces, **{"facts": {}, **more})
+
     @property
     def levels(self) -> tuple[Mesh, ...]:
         """The mesh and its coarser levels."""
         return (self, *self.lods)
 
+    def replace(self, **more) -> Mesh:
+        """With other fields, but the same vertices and faces, whose topology it keeps."""
+        return Mesh.known(**{**self.__dict__, **more})
+
+    def surface(self, device: torch.device | str) -> TriangleMesh:
+        """Vertices and faces alone on a device, for a step whose topology of them must not live as long as the mesh:
+        that of a raw mesh takes more memory than the mesh."""
+        return TriangleMesh.known(self.vertices.to(device), self.faces.to(device))
+
     def to(self, device: torch.device | str) -> Mesh:
-        attrs, uvs = (None if each is None else each.to(device) for each in (self.attrs, self.uvs))
-        lods = tuple(level.to(device) for level in self.lods)
-        return replace(
-            self, vertices=self.vertices.to(device), faces=self.faces.to(device), attrs=attrs, uvs=uvs, lods=lods
-        )
+        """On a device, its levels too. Topology stays behind where the mesh moves; the report does not."""
+        tensors = {name: getattr(self, name) for name in ("vertices", "faces", "attrs", "uvs")}
+        moved: dict = {name: each.to(device) for name, each in tensors.items() if each is not None}
+        moved["lods"] = tuple(level.to(device) for level in self.lods)
+        if moved["vertices"] is self.vertices:
+            return self.replace(**moved)
+        kept = ("facts", "resolution", "origin", "report")
+        return Mesh.known(**{name: self.__dict__[name] for name in kept if name in self.__dict__}, **moved)
 
 
 @dataclass(frozen=True)
@@ -186,7 +204,7 @@ class Unwrapped:
     """A mesh whose vertices have normals [V, 3] unit, uvs [V, 2] in 0-1, v downwards, and, where there is a normal map,
     tangents [V, 4] (see mesh.bake.bake)."""
 
-    mesh: Mesh
+    mesh: TriangleMesh
     normals: torch.Tensor
     uvs: torch.Tensor
     tangents: torch.Tensor | None = None
