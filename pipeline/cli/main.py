@@ -11,10 +11,11 @@ from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, bench_tables, finish, generate, inspect
+from . import bench, bench_mesh, bench_tables, finish, generate, inspect, texture
 
 COMMANDS = {
     "generate": generate,
+    "texture": texture,
     "finish": finish,
     "inspect": inspect,
     "bench": bench,

@@ -32,6 +32,7 @@ from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
 from .structure import sample_structure
 from .texture import sample_texture
+from .texture_mesh import SceneTextures, bake_scene, scene_mesh, texture_scene, texturing_roles
 from .types import (
     ALPHA,
     BASE_COLOR,
@@ -76,11 +77,13 @@ __all__ = [
     "Mesh",
     "Origin",
     "PBRVoxels",
+    "SceneTextures",
     "State",
     "Structure",
     "Subdivisions",
     "TexturedMesh",
     "Unwrapped",
+    "bake_scene",
     "bake_texture",
     "check_export",
     "check_finish",
@@ -110,8 +113,11 @@ __all__ = [
     "sample_shape",
     "sample_structure",
     "sample_texture",
+    "scene_mesh",
     "table",
     "texture_resolution",
+    "texture_scene",
+    "texturing_roles",
     "write_generation",
     "write_state",
 ]

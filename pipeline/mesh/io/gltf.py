@@ -187,7 +187,13 @@ class Gltf:
     def add_accessor(self, values: np.ndarray, kind: str, target: int, **more) -> int:
         """Append an array [count, components] in its own type; returns its number. more: e.g. normalized."""
         component = next(number for number, each in _TYPES.items() if each == values.dtype.type)
-        entry = {"bufferView": self.add_view(np.ascontiguousarray(values).tobytes(), target)}
+        item = values.dtype.itemsize * values.shape[1]
+        stride = item + -item % 4 if target == 34962 else item  # vertex attributes begin at multiples of 4
+        rows = np.zeros((len(values), stride), np.uint8)
+        rows[:, :item] = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), item)
+        entry: dict = {"bufferView": self.add_view(rows.tobytes(), target)}
+        if stride != item:
+            self.list("bufferViews")[-1]["byteStride"] = stride
         entry |= {"componentType": component, "count": len(values), "type": kind, **more}
         if kind == "VEC3" and component == 5126:
             entry |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
