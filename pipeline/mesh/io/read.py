@@ -159,7 +159,7 @@ def _converted(path: Path, kind: str, z_up: bool) -> Gltf:
             "and glTF need no package."
         ) from error
     try:
-        loaded = trimesh.load_scene(path, process=False, maintain_order=True)
+        loaded = trimesh.load_scene(path, process=False)
     except (ValueError, IndexError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
         raise MeshError(f"{path.name} cannot be read as {kind[1:].upper()}: {error}. Export it again.") from error
     document = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": path.stem}]}
