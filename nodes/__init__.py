@@ -14,6 +14,7 @@ _NODES = {
     "sample": ("SamplerSettingsNode", "SampleStructure", "SampleShape", "SampleTexture"),
     "decode": ("DecodeShape", "DecodeTexture"),
     "finish": ("ProcessMesh", "BakeTexture", "ColorVertices", "RenderMesh", "ExportGLB"),
+    "export_mesh": ("ExportMesh",),
     "simple": ("ImageToGLB", "GatherFiles"),
     "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
 }

@@ -140,7 +140,7 @@ def faces_input() -> io.Input:
         min=stages.MIN_FACES,
         max=20_000_000,
         step=1000,
-        tooltip="At most so many triangles: 500,000 for close views, 20,000 for games.",
+        tooltip="Maximum number of triangles: 500,000 for close views, 20,000 for games.",
     )
 
 

@@ -112,7 +112,7 @@ class LoadModels(io.ComfyNode):
             raise CheckpointError(problem)
         if checkpoint == folders.SMALL:
             log.info(
-                "Using the small checkpoint that comes along: %s. For any object choose %s (16 GB download).",
+                "Using the bundled small checkpoint: %s. For any object choose %s (16 GB download).",
                 *(SMALL_IS, RELEASED_CHECKPOINT),
             )
         download = _Download()

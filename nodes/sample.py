@@ -51,7 +51,7 @@ def resolution_input(name: str = "resolution") -> io.Input:
         default=folders.OWN,
         tooltip="Voxels along a side of the finished shape. The released checkpoint says 1024_cascade; the small one "
         "says 512, has no other, and makes 128 voxels of it. The cascades sample a coarse shape first: more detail for "
-        "about five times the time of 512. 1536 needs a GPU with more than 10 GB.",
+        "about five times the time of 512. 1536 needs 6 to 10 GB of GPU memory.",
     )
 
 

@@ -92,7 +92,7 @@ class ImageToGLB(io.ComfyNode):
                         min=0,
                         max=20_000_000,
                         step=1000,
-                        tooltip="At most so many triangles; 0 leaves it to the preset.",
+                        tooltip="Maximum number of triangles; 0 leaves it to the preset.",
                     )
                 ),
                 advanced(

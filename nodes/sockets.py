@@ -22,7 +22,8 @@ Subdivision = io.Custom("T2_SUBDIVISION")  # stages.Subdivisions
 Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
 TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
 
-# ComfyUI's type for GLB files; hosts before 2026 lack the class, and the socket carries the path there.
+# ComfyUI's types for 3D files; hosts before 2026 lack the classes, and the socket carries the path there.
+AnyFile = getattr(io, "File3DAny", None) or io.Custom("FILE_3D")
 GLB = getattr(io, "File3DGLB", None) or io.Custom("FILE_3D_GLB")
 
 CATEGORY = "TRELLIS.2"

@@ -8,7 +8,10 @@ device; a wrong answer disables it there with one line in the log.
 from __future__ import annotations
 
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 
@@ -96,6 +99,7 @@ class Backends:
         self.operations = {operation.name: operation for operation in operations}
         self.choices = dict(choices or {})
         self.used: dict[str, str] = {}  # op -> name of the row that ran last
+        self._found: list[BackendError] = []
         self._verdicts: dict[tuple[str, str, str], str] = {}  # (op, row, device type) -> what _verdict says
         for op, name in self.choices.items():
             if op not in self.operations:
@@ -134,8 +138,39 @@ class Backends:
         return (row for row in self.operations[op].rows if not self._problem(op, row, device))
 
     def check(self, op: str, device: torch.device | str = "cpu") -> None:
-        """Raises BackendError if nothing can run an operation: worth knowing before a long run."""
+        """Raises BackendError if nothing can run an operation, with every row tried up to the one that will run it."""
         self._select(op, torch.device(device), self.choices.get(op))
+
+    def require(self, op: str, device: torch.device | str = "cpu") -> None:
+        """Raises BackendError if nothing here is meant to run an operation; no row is tried, which takes no time."""
+        device = torch.device(device)
+        rows = [row for row in self.operations[op].rows if self.choices.get(op, row.name) == row.name]
+        problems = {row.name: _unavailable(row, device) for row in rows}
+        if "" not in problems.values():
+            raise self._nothing(op, device, problems)
+
+    def prepare(self, ops: Iterable[str], device: torch.device | str = "cpu", workers: int = 1) -> None:
+        """Try the rows that will run these operations in threads, which compiles their kernels, while other work goes
+        on. Whoever asks for a row that is being tried waits for it. What nothing can run is raised by raise_found."""
+        waiting, device = deque(ops), torch.device(device)
+        for _ in range(workers):
+            threading.Thread(target=self._prepare, args=(waiting, device), name="trellis2 prepare").start()
+
+    def _prepare(self, waiting: deque[str], device: torch.device) -> None:
+        # a stream of its own, so that a wait for an answer is not one for the networks' work
+        with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
+            while waiting and threading.main_thread().is_alive():  # a process that ends waits for one row at most
+                try:
+                    self.check(waiting.popleft(), device)
+                except IndexError:  # another thread took the last one
+                    return
+                except BackendError as error:
+                    self._found.append(error)
+
+    def raise_found(self) -> None:
+        """Raises the BackendError that `prepare` has found, if any."""
+        if self._found:
+            raise self._found[0]
 
     def reason(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> str:
         """ "" if a row, or the row of this name, can run an operation on a device, else why none can."""
@@ -165,8 +200,14 @@ class Backends:
         for row, problem in problems.items():
             if not problem:
                 return self._row(op, row)
+        raise self._nothing(op, device, problems)
+
+    def _nothing(self, op: str, device: torch.device, problems: Mapping[str, str]) -> BackendError:
+        name = self.choices.get(op)
+        if name is not None:
+            return BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problems[name]}")
         listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-        raise BackendError(f"Nothing here can run {op!r} on {device.type}. {listed}")
+        return BackendError(f"Nothing here can run {op!r} on {device.type}. {listed}")
 
     def _row(self, op: str, name: str) -> Backend:
         for row in self.operations[op].rows:
@@ -175,24 +216,41 @@ class Backends:
         raise BackendError(f"{op!r} has no backend {name!r}; it has {', '.join(self.available(op))}.")
 
     def _problem(self, op: str, row: Backend, device: torch.device) -> str:
-        if row.reason:
-            return row.reason
-        if row.devices and device.type not in row.devices:
-            return f"it runs on {', '.join(row.devices)} only."
+        if reason := _unavailable(row, device):
+            return reason
         key = (op, row.name, device.type)
         if key not in self._verdicts:  # a network asks some hundred times a pass, and operations are dear to hash
             self._verdicts[key] = _verdict(replace(self.operations[op], rows=()), row, device.type)
         return self._verdicts[key]
 
 
-@cache
+def _unavailable(row: Backend, device: torch.device) -> str:
+    """ "" or why a row is not even tried on a device."""
+    if row.devices and device.type not in row.devices:
+        return row.reason or f"it runs on {', '.join(row.devices)} only."
+    return row.reason
+
+
 def _verdict(operation: Operation, row: Backend, device: str) -> str:
-    """ "" or what is wrong with a row: tried once in a process, wherever the table is made anew."""
+    """ "" or what is wrong with a row: tried once in a process, wherever the table is made anew, by whichever thread
+    asks first; the others wait."""
+    with _trial(operation, row, device):
+        return _tried(operation, row, device)
+
+
+@cache
+def _trial(operation: Operation, row: Backend, device: str) -> threading.RLock:
+    """The lock under which a row is tried: a row that asks for others in its own trial waits for no other's."""
+    return threading.RLock()
+
+
+@cache
+def _tried(operation: Operation, row: Backend, device: str) -> str:
     try:
         problem = _compared(operation, row, torch.device(device))
     except (RuntimeError, BackendError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
         problem = f"it failed: {error}".splitlines()[0]
-    if problem:
+    if problem and threading.main_thread().is_alive():  # a process that ends takes its threads' pools away
         log.warning("Backend %s of %s is disabled on %s: %s", row.name, operation.name, device, problem)
     return problem
 

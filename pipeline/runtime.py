@@ -152,6 +152,7 @@ class Runtime:
         Raises:
             OutOfMemoryError: the device or the machine ran out of memory.
         """
+        self.backends.raise_found()  # of what was tried while the stage before was at work
         self.step(name, 0, total)
         self._loading, self._notes = 0.0, []
         start = time.perf_counter()

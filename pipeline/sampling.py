@@ -83,8 +83,7 @@ class Start:
     keep: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise SettingsError(f"The strength must lie in 0-1, got {self.strength:g}.")
+        check_strength(self.strength)
 
     def at(self, t: float, noise: torch.Tensor, sigma_min: float) -> torch.Tensor:
         """The data noised for a time; at 0 as they are."""
@@ -93,6 +92,12 @@ class Start:
     def held(self, x: torch.Tensor, t: float, noise: torch.Tensor, sigma_min: float) -> torch.Tensor:
         """x with the kept rows put back."""
         return x if self.keep is None else torch.where(self.keep[:, None], self.at(t, noise, sigma_min), x)
+
+
+def check_strength(strength: float) -> None:
+    """Raises SettingsError unless a strength lies in 0-1."""
+    if not 0 <= strength <= 1:  # so NaN does not
+        raise SettingsError(f"The strength must lie in 0-1, got {strength:g}.")
 
 
 def _path(noise: torch.Tensor, settings: SamplerSettings, start: Start | None) -> tuple[torch.Tensor, list[float]]:

@@ -54,7 +54,7 @@ NOTES = {
 A picture with a transparent background (or a mask) in, a textured GLB out. For a photograph take **photo_to_glb**,
 for many objects **many_pictures**.
 
-**checkpoint**: *small* comes with the pack: 8 M parameters, trained on simple objects made by program. It makes
+**checkpoint**: *small* comes with the pack: 8 M parameters, trained on simple, procedurally generated objects. It makes
 real but simple objects (tables, mugs, rockets, ...) within a minute, even on a CPU. Choose
 **microsoft/TRELLIS.2-4B** for any object (16 GB download on the first run).
 """,

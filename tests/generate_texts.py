@@ -81,6 +81,8 @@ def generated() -> dict[Path, str]:
             files[path] = help_page(path, node, texts.get(node_id, english[node_id]), WORDS[language])
     path = ROOT / "docs" / "options.md"
     files[path] = options_page(path.read_text(encoding="utf-8"))
+    path = ROOT / "docs" / "output.md"
+    files[path] = output_page(path.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "performance.md"
     files[path] = performance_page(path.read_text(encoding="utf-8"))
     return files
@@ -212,13 +214,20 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def _option_row(action: argparse.Action) -> str:
-    choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
-    value = str(action.metavar or choices)
-    several = {"+": f"{value} [{value} ...]", "*": f"[{value} ...]", "?": f"[{value}]", 0: ""}
-    if action.nargs is not None:
-        value = several.get(action.nargs, value)
+    formatter = argparse.HelpFormatter("")
+    value = formatter._format_args(action, action.dest.upper()) if action.nargs != 0 else ""
     written = " ".join(filter(None, [", ".join(action.option_strings), value]))
     return f"| `{written.replace('|', chr(92) + '|')}` | {_cell((action.help or '') % vars(action))} |"
+
+
+def output_page(text: str) -> str:
+    """docs/output.md with a table of the file formats."""
+    pack()
+    rows = []
+    for suffix, kind in import_module(f"{PACK}.pipeline.export.writers").WRITERS.items():
+        unit = "metre" if kind.unit == 1 else "millimetre"
+        rows.append(f"| `{suffix}` | {kind.title} | {'Y' if kind.y_up else 'Z'} | {unit} |")
+    return with_table(text, "## Formats", ["| suffix | what it holds | up | unit |", "|---|---|---|---|", *rows])
 
 
 def performance_page(text: str) -> str:

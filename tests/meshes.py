@@ -37,7 +37,7 @@ def fast_simplification(vertices, faces, target, tick):
 
 
 def outside(vertices, faces, resolution):
-    from pipeline.mesh.remesh.lattice import outside as run
+    from pipeline.mesh.remesh.interior import outside as run
 
     return run(Mesh(vertices, faces), resolution)
 
@@ -55,7 +55,7 @@ def solid(vertices, faces, resolution):
 
 
 def project(vertices, faces, original_vertices, original_faces, limit=1e6):
-    from pipeline.mesh.remesh.solid import project as run
+    from pipeline.mesh.remesh.project import project as run
 
     return run(Mesh(vertices, faces), Mesh(original_vertices, original_faces), limit).vertices
 

@@ -231,3 +231,44 @@ def test_bench_tables(run, tmp_path):
     assert code == 0 and "## Networks" in out and "| flow | 10 | 1.000 | 2.00 GB |" in out, err
     code, _, err = run("bench-tables", tmp_path / "absent.jsonl")
     assert code == 1 and "cannot be read" in err and "--history" in err
+
+
+def test_bench_settings(run, tmp_path):
+    code, _, err = run("bench", "--device", "cpu", "--memory-limit", 8)
+    assert code == 1 and "for CUDA devices only" in err
+    for option in ("--report", "--history"):
+        code, _, err = run("bench", "--device", "cpu", option, tmp_path / "absent" / "x.json")
+        assert code == 1 and "does not exist" in err
+    code, _, err = run("bench", "--device", "cpu", "--reference", tmp_path)
+    assert code == 1 and "clone of github.com/microsoft/TRELLIS.2" in err
+
+
+def test_bench(run, tmp_path, monkeypatch):
+    """The command with shallow networks on few voxels."""
+    small = small_size()
+    for config in small.models.values():
+        if "num_heads" in config["args"]:
+            config["args"] |= {"num_blocks": 1, "model_channels": 64, "num_heads": 1}
+    monkeypatch.setattr(bench, "_REPEATS", 1)
+    surfaces = ((32, 300, 1), (64, 1200, 2))
+    monkeypatch.setattr(bench, "small_size", lambda: replace(small, surfaces=surfaces, faces=2000, texture_size=64))
+    report = tmp_path / "bench.json"
+    history = tmp_path / "history.jsonl"
+    code, out, err = run("bench", "--device", "cpu", "--report", report, "--history", history)
+    assert code == 0, err
+    numbers = json.loads(report.read_text())
+    assert {row["network"] for row in numbers["networks"]} == {
+        "image encoder",
+        "structure flow, one forward",
+        "structure decoder",
+        "latent flow, one forward",
+        "shape decoder",
+        "texture decoder",
+    }
+    assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
+    assert [row["stage"] for row in numbers["run"]][-1] == "export"
+    assert "| latent flow, one forward | 1,200 tokens |" in out and "from start to end" in out
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
+    assert all(line["machine"] and line["when"] and line["torch"] for line in lines)
+    assert all(line["first_seconds"] > 0 for line in lines if line["kind"] == "network")

@@ -141,7 +141,12 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
         (("--texture-size", "1"), "64-16384"),
         (("--max-tokens", "0"), "at least 1"),
         (("--checkpoint", "no/such/folder"), "neither a folder, nor a safetensors file, nor a Hugging Face"),
-        (("--output", "x.obj"), "must end in .glb, got x.obj"),
+        (("--output", "x.fbx"), "must end in one of .glb, .gltf, .obj, .ply, .stl, .3mf, .usdz; got x.fbx"),
+        (("--output", "x.obj", "--texture-format", "webp"), "--texture-format webp: OBJ with MTL"),
+        (("--output", "x.stl", "--lods", "9", "--lods-in-one-file"), "STL, binary, triangles alone holds one level"),
+        (("--output", "x.ply", "--normal-map"), "normal_map would have no effect: vertex colours take the place"),
+        (("--output", "a.gltf", "--picture", "a_normal.png"), "--picture and a file beside --output both name"),
+        (("--flat-base", "nan"), "A flat base can take 0 to 0.5 of the height, got nan"),
         (("--output", "absent/x.glb"), "The folder absent does not exist; create it"),
         (("--report", "tests"), "tests is a folder; name a file"),
         (("--report", "x.json", "--save-state", "./x.json"), "--save-state and --report both name x.json"),
@@ -440,36 +445,3 @@ def test_usage(run):
     ):
         assert option in out
     assert code == 0 and "--texture-size" in out
-
-
-def test_bench_settings(run, tmp_path):
-    code, _, err = run("bench", "--device", "cpu", "--memory-limit", 8)
-    assert code == 1 and "for CUDA devices only" in err
-    for option in ("--report", "--history"):
-        code, _, err = run("bench", "--device", "cpu", option, tmp_path / "absent" / "x.json")
-        assert code == 1 and "does not exist" in err
-    code, _, err = run("bench", "--device", "cpu", "--reference", tmp_path)
-    assert code == 1 and "clone of github.com/microsoft/TRELLIS.2" in err
-
-
-def test_bench(run, tmp_path):
-    report = tmp_path / "bench.json"
-    history = tmp_path / "history.jsonl"
-    code, out, err = run("bench", "--device", "cpu", "--report", report, "--history", history)
-    assert code == 0, err
-    numbers = json.loads(report.read_text())
-    assert {row["network"] for row in numbers["networks"]} == {
-        "image encoder",
-        "structure flow, one forward",
-        "structure decoder",
-        "latent flow, one forward",
-        "shape decoder",
-        "texture decoder",
-    }
-    assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
-    assert [row["stage"] for row in numbers["run"]][-1] == "export"
-    assert "| latent flow, one forward | 4,800 tokens |" in out and "from start to end" in out
-    lines = [json.loads(line) for line in history.read_text().splitlines()]
-    assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
-    assert all(line["machine"] and line["when"] and line["torch"] for line in lines)
-    assert all(line["first_seconds"] > 0 for line in lines if line["kind"] == "network")

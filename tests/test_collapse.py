@@ -175,6 +175,48 @@ def test_separate_parts_stay_separate():
     assert euler(vertices, faces) == 4 and set(edges(faces).values()) == {2}
 
 
+def test_small_holes_close_before_the_shape_suffers():
+    """A sheet with 100 holes, which would need 500 faces to stay."""
+    vertices, faces = plane(60)
+    middle = ((vertices[faces.long()].mean(1)[:, :2] * 10) % 1 - 0.5).abs().amax(1)
+    vertices, faces = collapse(vertices, faces[middle > 0.2], 100, quiet)
+    assert len(faces) <= 100 and max(edges(faces).values()) == 2
+    assert (normals(vertices, faces)[:, 2] > 0).all() and len(vertices) - len(edges(faces)) + len(faces) > -60
+
+
+def test_tunnels_close_and_rods_are_cut_before_the_shape_suffers():
+    """A slab with 25 tunnels, and two slabs with 25 rods between them: closed, and about as large as before."""
+    for field in (_pierced_slab, _slabs_on_rods):
+        source = bench_shapes.surface_net(field, 64)
+        assert euler(*source) <= 2 - 2 * 24
+        vertices, faces = collapse(*source, 160, quiet)
+        assert len(faces) <= 160 and set(edges(faces).values()) == {2}
+        assert volume(vertices, faces) == pytest.approx(volume(*source), rel=0.15)
+        far = Surface(*source).closest(vertices[faces.long()].mean(1)).distance.max()
+        assert far < 0.1
+
+
+def _pierced_slab(p):
+    slab = torch.maximum(p[:, :2].abs().amax(1) - 0.4, p[:, 2].abs() - 0.1)
+    rods = ((p[:, :2] * 6.25 + 0.5) % 1 - 0.5).norm(dim=1) / 6.25
+    return torch.maximum(slab, 0.03 - rods)
+
+
+def _slabs_on_rods(p):
+    slab = torch.maximum(p[:, :2].abs().amax(1) - 0.4, ((p[:, 2].abs() - 0.3).abs() - 0.08))
+    rods = torch.maximum(((p[:, :2] * 6.25 + 0.5) % 1 - 0.5).norm(dim=1) / 6.25 - 0.025, p[:, :2].abs().amax(1) - 0.4)
+    return torch.minimum(slab, torch.maximum(rods, p[:, 2].abs() - 0.3))
+
+
+def test_specks_go_before_the_shape_suffers():
+    vertices, faces = sphere(10)
+    specks = [vertices * 1e-3 + 0.5 * direction for direction in torch.eye(3)] * 10
+    all_faces = torch.cat([faces + i * len(vertices) for i in range(31)])
+    found, out = collapse(torch.cat([vertices, *specks]), all_faces, 60, quiet)
+    assert len(out) <= 60 and set(edges(out).values()) == {2} and euler(found, out) <= 8
+    assert volume(found, out) == pytest.approx(4 / 3 * math.pi, rel=0.2)
+
+
 def test_twice_the_same():
     first, second = (collapse(*torus(), 500, quiet) for _ in range(2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])

@@ -83,3 +83,20 @@ def test_options_named_in_the_docs_exist():
             elif re.fullmatch(r"[a-z-]+", name):
                 wrong.append(f"{path.name}: no command {name}")
     assert not wrong
+
+
+def test_the_map_of_the_repository_names_what_is_there():
+    """Of CONTRIBUTING: every folder and module of the pipeline is named, and nothing that is gone."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = text.partition("## Layout")[2].split("```")[1].strip().splitlines()
+    named = " ".join(line for line in lines if line.startswith("  "))
+    here = {
+        path.name for path in (ROOT / "pipeline").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    here -= {"__init__.py", *(path.name for path in ROOT.glob("pipeline/bench*.py"))}
+    assert not [name for name in here if f" {name}{'' if name.endswith('.py') else '/'}" not in f" {named}"], (
+        "add it to the map"
+    )
+    first = [line.split()[0].rstrip(",") for line in lines]
+    folder = {True: ROOT / "pipeline", False: ROOT}
+    assert not [name for name, line in zip(first, lines) if not (folder[line.startswith("  ")] / name).exists()]

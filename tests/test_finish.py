@@ -509,22 +509,23 @@ def told(mesh, word):
     return [warning for warning in mesh.facts["warnings"] if word in warning]
 
 
-def test_a_face_count_that_holes_do_not_allow_is_reached_without_some_of_them(pierced):
-    used = runtime()
+@pytest.mark.parametrize("row", ["hybrid", "warp-cpu"])
+def test_a_face_count_that_holes_do_not_allow_is_reached_without_some_of_them(pierced, row):
+    used = Runtime("cpu", Backends(stages.table().operations.values(), {"simplify": row}))
     mesh = stages.process_mesh(used, pierced, 300, max_hole_perimeter=0, shells="surface")
-    facts, (warning,) = mesh.facts, told(mesh, "asked for")
-    assert 250 <= len(mesh.faces) <= 300 and used.backends.used["simplify"] == "fast-simplification"
-    assert warning.startswith("300 faces were asked for; ") and f"to reach {len(mesh.faces)}, and" in warning
+    facts, (warning,) = mesh.facts, told(mesh, "faces are few")
+    assert 250 <= len(mesh.faces) <= 300 and used.backends.used["simplify"] == row
+    assert "188 holes and 0 handles need about 948 of them" in warning and "some of these are gone" in warning
     assert facts["faces_asked"] == 300 and facts["mesh"]["faces"] == len(mesh.faces)
     assert facts["mesh"]["non_manifold_edges"] == facts["mesh"]["inconsistent_edges"] == 0
-    assert mesh.vertices.norm(dim=1).mean() == pytest.approx(0.4, rel=0.05)  # a ball still
+    assert mesh.vertices.norm(dim=1).mean() == pytest.approx(0.4, rel=0.02)  # a ball still
+    assert Surface(mesh.vertices, mesh.faces).closest(pierced.vertices).distance.max() < 0.06
 
 
 def test_a_face_count_that_is_missed_is_said(pierced):
-    """Where the caller chose the backend, it is not replaced."""
-    used = Runtime("cpu", Backends(stages.table().operations.values(), {"simplify": "warp-cpu"}))
-    mesh = stages.process_mesh(used, pierced, 300, max_hole_perimeter=0, shells="surface")
-    assert len(mesh.faces) > 500
+    stuck = Backend("stuck", lambda mesh, target, tick: mesh)
+    table = [*stages.table().operations.values(), Operation("simplify", (stuck,))]
+    mesh = stages.process_mesh(Runtime("cpu", Backends(table)), pierced, 300, max_hole_perimeter=0, shells="surface")
     assert told(mesh, f"300 faces were asked for, {len(mesh.faces):,} were reached: ")
 
 
@@ -536,9 +537,8 @@ def test_few_faces_for_many_handles_are_said(frame, pierced):
 
 
 def test_what_is_closed_is_not_opened_for_a_face_count(frame):
-    """And a level that is as good as the one before is not written."""
+    """It has fewer handles then."""
     mesh = stages.process_mesh(runtime(), frame, 200, shells="solid", resolution=64, lods=(100,))
-    assert mesh.facts["mesh"]["watertight"] and len(mesh.faces) > 200 and mesh.lods == ()
-    assert told(mesh, f"200 faces were asked for, {len(mesh.faces):,} were reached") and told(
-        mesh, "No level of 100 faces"
-    )
+    for level, most in zip(mesh.levels, (200, 100), strict=True):
+        assert level.facts["mesh"]["watertight"] and 0.9 * most < len(level.faces) <= most
+    assert told(mesh, "200 faces are few: 0 holes and 42 handles need about 508 of them")

@@ -22,6 +22,7 @@ HEIGHT = {
     "image": 3,
     "triton_launch": 2,
     "replay": 2,
+    "views": 4,
     "sparse": 3,
     "models": 4,
     "mesh": 4,

@@ -44,7 +44,7 @@ def test_every_node_is_usable(name):
     for key, each in node["inputs"].items():
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
-    assert node["output_node"] == (name in ("T2ExportGLB", "T2ImageToGLB"))
+    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB"))
 
 
 @pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)
@@ -251,6 +251,9 @@ WRONG = [
     ),
     pytest.param("T2RenderMesh", {"frames": 0, "size": None}, "1 to 1000 frames, got 0", marks=needs_warp),
     ("T2SamplerSettings", {"interval_start": 0.9, "interval_end": 0.5}, "Guidance cannot count from 0.9 to 0.5"),
+    ("T2ExportMesh", {"format": "fbx", "size": ""}, "Unknown format 'fbx'; choose one of .glb, .gltf, .obj"),
+    ("T2ExportMesh", {"format": "stl", "size": "80"}, "A size is a number and mm, cm, m or in"),
+    ("T2ExportMesh", {"format": "stl", "size": "height=-3mm"}, "A size must lie in 0.1 mm to 1000 m"),
     ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "faces": 3}, "at least 4 faces, got 3"),
     ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "texture_size": 2}, "texture size must lie in"),
 ]

@@ -17,10 +17,10 @@ from pipeline.errors import EmptyResultError, MeshError, SettingsError
 pytest.importorskip("warp", reason="warp-lang is not installed")
 
 from pipeline.mesh.query.surface import Surface
-from pipeline.mesh.remesh import lattice as lattices
-from pipeline.mesh.remesh import solid as solids
+from pipeline.mesh.remesh import contour, interior
 from pipeline.mesh.remesh.dual_grid import _touched_cells
-from pipeline.mesh.remesh.lattice_kernels import INSIDE, OUTSIDE
+from pipeline.mesh.remesh.lattice_functions import INSIDE, OUTSIDE
+from pipeline.mesh.remesh.project import _normals
 
 
 def tensors(mesh):
@@ -137,7 +137,7 @@ def test_crossed_edges_are_those_of_brute_force():
 def test_flood_is_that_of_a_dense_grid():
     vertices, faces = together(sphere(0.45), sphere(0.3), box((0.1, 0.2, 0.1), (0.44, 0, 0)))
     lattice = outside(vertices, faces[30:], 50)  # with a hole
-    cells, empty = lattices._flood(lattice.grid, lattice.places, lattice.touched, len(lattice.bricks))
+    cells, empty = interior._flood(lattice, lattice.touched)
     found = dense(lattice, cells, empty)
     free = dense(lattice, lattice.touched, torch.zeros_like(empty)) == 0
     label = ndimage.label(free)[0]
@@ -253,14 +253,14 @@ def test_faces_resolved_the_other_way_are_needed(monkeypatch):
     meshes = [random_soup(600, 0.03, seed) for seed in range(2)]
     for mesh in meshes:
         euler_of_manifold(*solid(*mesh, 32)[:2])
-    monkeypatch.setattr(solids, "_resolve", lambda lattice, cells: cells.signs * 64)
+    monkeypatch.setattr(contour, "_resolve", lambda lattice, cells: cells.signs * 64)
     with pytest.raises(AssertionError, match="same way|open edges"):
         for mesh in meshes:
             euler_of_manifold(*solid(*mesh, 32)[:2])
 
 
 def test_loops_use_every_crossed_edge_once():
-    table = solids._loops()
+    table = contour._loops()
     for kind in range(0, 256 * 64, 7):
         signs = kind // 64
         for edge in range(12):
@@ -401,7 +401,7 @@ def test_project_undoes_moves_that_turn_faces():
     goal = together(sphere(0.3, 3, (0.2, 0, 0)), sphere(0.3, 3, (-0.2, 0.1, 0)))
 
     def normals(points):
-        return solids._normals(points, faces)
+        return _normals(points, faces)
 
     free = Surface(*goal).closest(rough).points(*goal)
     assert ((normals(free) * normals(rough)).sum(1) < 0).any()  # there is something to undo

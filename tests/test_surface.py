@@ -110,7 +110,7 @@ def test_kernels_have_names_that_can_be_folders():
     """Warp makes folders of them, and inside ComfyUI a module's own name is the pack's path."""
     from pipeline.mesh.bake import bake_kernels, raster_kernels
     from pipeline.mesh.query import query_kernels
-    from pipeline.mesh.remesh import lattice_kernels
+    from pipeline.mesh.remesh import band_kernels, contour_kernels, crossing_kernels, flood_kernels, winding_kernels
     from pipeline.mesh.simplify import collapse_kernels, link_kernels, quadric_kernels
     from pipeline.mesh.topology import topology_kernels
     from pipeline.mesh.uv import pack_kernels, unwrap_kernels
@@ -120,13 +120,18 @@ def test_kernels_have_names_that_can_be_folders():
 
     files = (
         bake_kernels,
+        band_kernels,
         bricks_kernels,
         collapse_kernels,
+        contour_kernels,
+        crossing_kernels,
+        flood_kernels,
+        winding_kernels,
         topology_kernels,
         pack_kernels,
         raster_kernels,
         render_kernels,
     )
-    for file in (*files, link_kernels, quadric_kernels, query_kernels, lattice_kernels, unwrap_kernels):
+    for file in (*files, link_kernels, quadric_kernels, query_kernels, unwrap_kernels):
         found = {each.module.name for each in vars(file).values() if isinstance(each, wp.Kernel)}
         assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from .. import stages
-from ..export import AlphaMode
+from ..errors import SettingsError
+from ..export import WRITERS, AlphaMode, TrueSize, level_path, writer, written_paths
 from ..runtime import Runtime
 
 
@@ -49,11 +51,60 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         default="opaque",
         help="how viewers treat the alpha channel; default: opaque",
     )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="80mm|height=80mm",
+        help="true size by the longest side, or by the height: mm, cm, m or in; GLB, glTF and USDZ are in metres, the "
+        "others in millimetres, as slicers read them",
+    )
+    parser.add_argument(
+        "--flat-base",
+        type=float,
+        nargs="?",
+        const=0.02,
+        default=0.0,
+        metavar="SHARE",
+        help="flatten the lowest part, this share of the height, to a plane to stand on; without a number 0.02",
+    )
     parser.add_argument("--single-sided", action="store_true", help="let viewers hide back faces")
 
 
-def export_settings(options: argparse.Namespace) -> stages.ExportSettings:
-    """What the options of `add_export` say."""
+def _size(text: str) -> TrueSize:
+    try:
+        return TrueSize.parse(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def add_output(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="OUT.glb",
+        help=f"its suffix chooses the format: {', '.join(WRITERS)}; default: {default}",
+    )
+
+
+def output_paths(options: argparse.Namespace, output: Path) -> list[tuple[str, Path]]:
+    """Every file that writing to `output` may touch, and what it is.
+
+    Raises:
+        SettingsError: the format does not exist, cannot be written here, or cannot hold what was asked for.
+    """
+    found = writer(output)
+    if options.lods_in_one_file and not found.lods:
+        raise SettingsError(f"--lods-in-one-file: {found.title} holds one level a file; leave the option out.")
+    if options.texture_format not in found.image_formats and found.textures:
+        raise SettingsError(f"--texture-format {options.texture_format}: {found.title} cannot hold it; leave it out.")
+    own = 1 if options.lods_in_one_file else 1 + len(options.lods)
+    paths = written_paths(output, options.texture_format, own)
+    names = {output: "--output", **{level_path(output, number): "a level of --lods" for number in range(1, own)}}
+    return [(names.get(path, "a file beside --output"), path) for path in paths]
+
+
+def export_settings(options: argparse.Namespace, output: Path | None = None) -> stages.ExportSettings:
+    """What the options of `add_export` say. A format without textures gets vertex colours: baking would be in vain."""
     return stages.ExportSettings(
         faces=options.faces,
         texture_size=options.texture_size,
@@ -64,8 +115,11 @@ def export_settings(options: argparse.Namespace) -> stages.ExportSettings:
         normal_map=options.normal_map,
         occlusion=options.occlusion,
         lods=tuple(options.lods),
-        vertex_colors=options.vertex_colors,
+        vertex_colors=options.vertex_colors
+        or (output is not None and not options.geometry_only and not writer(output).textures),
         lods_in_one_file=options.lods_in_one_file,
+        size=options.size,
+        flat_base=options.flat_base,
     )
 
 

@@ -10,7 +10,7 @@ from .. import stages
 from ..console import Bars, Written
 from ..export.files import check_outputs
 from ..runtime import Runtime, choose_device
-from .export import add_export, export_settings
+from .export import add_export, add_output, export_settings
 from .export import finish as finished
 from .generate import named_outputs
 from .options import add_backend, add_device, add_report, backend_choices
@@ -21,7 +21,7 @@ HELP = "make a GLB from a saved state, with other settings than before"
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", type=Path, metavar="STATE", help="what --save-state or T2SaveState wrote")
-    parser.add_argument("--output", type=Path, required=True, metavar="OUT.glb")
+    add_output(parser, "the state's name with .glb")
     add_device(parser)
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
@@ -33,8 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Raw mesh and voxels of a state -> GLB; the bytes are those of a run that was not interrupted."""
     start = time.perf_counter()
+    options.output = options.output or options.state.with_suffix(".glb")
     check_outputs(named_outputs(options, options.output), [("state", options.state)])
-    export = export_settings(options)
+    export = export_settings(options, options.output)
     device = choose_device(options.device)
     backends = stages.default_backends(backend_choices(options))
     textured = not options.geometry_only and "voxels" in stages.held_in(options.state)

@@ -11,13 +11,12 @@ from .. import __version__, stages
 from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
-from ..export import level_path
 from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
-from .export import add_export, export_settings, finish
+from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -35,7 +34,7 @@ from .options import (
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 
-HELP = "make a GLB from a picture"
+HELP = "make a GLB, or another 3D file, from a picture"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -52,12 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_seed(parser)
     add_device(parser)
     add_dtype(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="OUT.glb",
-        help="default: the picture's name with .glb, unless only --save-state is asked for",
-    )
+    add_output(parser, "the picture's name with .glb, unless only --save-state is asked for")
     parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
@@ -79,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     output = _outputs(options)
-    export = export_settings(options)
+    export = export_settings(options, output)
     device = choose_device(options.device)
     if options.memory_limit:
         bound(device, options.memory_limit)
@@ -153,7 +147,7 @@ def _write(
 
 
 def _outputs(options: argparse.Namespace) -> Path | None:
-    """The GLB's path, if one is to be written. Every output is checked before any work is done."""
+    """The mesh's path, if one is to be written. Every output is checked before any work is done."""
     output = options.output
     if output is None and options.save_state is None:
         output = Path(Path(options.images[0]).stem + ".glb")
@@ -165,21 +159,17 @@ def _outputs(options: argparse.Namespace) -> Path | None:
 
 
 def named_outputs(options: argparse.Namespace, output: Path | None) -> list[tuple[str, Path]]:
-    """What a command is going to write, as (option, path); options of other commands may lack some of generate's.
+    """What a command is going to write, as (option, path); options of other commands may lack --save-state.
 
     Raises:
         SettingsError: a name does not end as it must, or --picture stands without --output.
     """
-    if output is not None and output.suffix.lower() != ".glb":
-        raise SettingsError(f"The output must end in .glb, got {output.name}.")
     if options.picture is not None:
         if output is None:
             raise SettingsError("--picture shows what --output holds; give both.")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
-    given = vars(options)
-    levels = 0 if output is None or given.get("lods_in_one_file") else len(given.get("lods", ()))
-    outputs = [("--output", output), ("--save-state", given.get("save_state"))]
-    outputs += [("--picture", options.picture), ("--report", options.report)]
-    outputs += [("a level of --lods", level_path(output, number + 1)) for number in range(levels)]
+    files = [] if output is None else output_paths(options, output)
+    outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), ("--picture", options.picture)]
+    outputs += [("--report", options.report), *files[1:]]
     return [(what, Path(path)) for what, path in outputs if path]

@@ -11,11 +11,12 @@ from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, bench_tables, finish, generate, inspect, texture
+from . import bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
 
 COMMANDS = {
     "generate": generate,
     "texture": texture,
+    "refine": refine,
     "finish": finish,
     "inspect": inspect,
     "bench": bench,
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.check = interruption.check
         log = logging.getLogger(__package__.rpartition(".")[0])
         log.handlers[:] = [logging.StreamHandler()]
+        log.getChild("warp.kernel_cache").setLevel(logging.INFO)  # why a first run takes longer
         try:
             code = options.run(options)
             interruption.check()

@@ -27,6 +27,24 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory-limit",
+        type=_gigabytes,
+        metavar="GB",
+        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
+        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    """GB -> bytes."""
+    size = float(text)
+    if not 0 < size < 1e6:  # NaN too
+        raise argparse.ArgumentTypeError("must be a number of GB above 0")
+    return round(size * 1e9)
+
+
 def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
@@ -50,24 +68,6 @@ def add_image_encoder(parser: argparse.ArgumentParser) -> None:
 
 def add_report(parser: argparse.ArgumentParser, what: str = "write the numbers as JSON too") -> None:
     parser.add_argument("--report", type=Path, metavar="OUT.json", help=what)
-
-
-def add_memory_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--memory-limit",
-        type=_gigabytes,
-        metavar="GB",
-        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
-        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
-    )
-
-
-def _gigabytes(text: str) -> int:
-    """GB -> bytes."""
-    size = float(text)
-    if not 0 < size < 1e6:  # NaN too
-        raise argparse.ArgumentTypeError("must be a number of GB above 0")
-    return round(size * 1e9)
 
 
 def add_history(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +133,7 @@ def opened_checkpoint(options: argparse.Namespace) -> Checkpoint:
     """The checkpoint that was asked for, or the bundled one; says which."""
     if options.checkpoint is None:
         print(
-            f"Using the small checkpoint that comes along: {SMALL_IS}. "
+            f"Using the bundled small checkpoint: {SMALL_IS}. "
             f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
     checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)

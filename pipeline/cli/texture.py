@@ -8,12 +8,14 @@ from pathlib import Path
 
 from .. import __version__, stages
 from ..console import Bars, Written
+from ..errors import SettingsError
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
 from ..mesh.io import FORMATS, read_scene
 from ..mesh.io.atlas import UVS
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
+from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
 from ..weights import SMALL_CHECKPOINT, Models
 from .generate import named_outputs
@@ -83,11 +85,19 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_backend(parser)
-    parser.set_defaults(picture=None)
+    parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
 
 
 def check_paths(options: argparse.Namespace) -> None:
-    """That no output overwrites another or what is read."""
+    """That no output overwrites another or what is read.
+
+    Raises:
+        SettingsError: the output is no GLB, the one format that holds a scene's nodes as they are. OutputError.
+    """
+    if options.output.suffix.lower() != ".glb":
+        raise SettingsError(
+            f"The output must end in .glb, which keeps nodes and transforms; got {options.output.name}."
+        )
     inputs = [("mesh", options.mesh), *(("picture", path) for path in options.images)]
     inputs += [("mask", path) for path in options.mask]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
@@ -98,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     check_paths(options)
     stages.check_texture_size(options.texture_size)
+    check_strength(options.strength)
     scene = read_scene(options.mesh, options.up)
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]

@@ -1,6 +1,7 @@
 """Files: a format-neutral scene, and writers by suffix."""
 
 from .files import writing
+from .printing import TrueSize, check_flat_base, for_print
 from .scene import AlphaMode, Geometry, Material, Scene, srgb_to_linear
 from .writers import WRITERS, level_path, write, write_levels, writer, written_paths
 
@@ -10,6 +11,9 @@ __all__ = [
     "Geometry",
     "Material",
     "Scene",
+    "TrueSize",
+    "check_flat_base",
+    "for_print",
     "level_path",
     "srgb_to_linear",
     "write",

@@ -43,6 +43,7 @@ class Format:
     y_up: whether the format's up-axis is Y rather than Z.
     unit: metres of one unit where the size in reality is known.
     image_formats: what `Material.image_format` may be; another one becomes the first.
+    textures: whether a file can hold them; without, vertices have their colours if at all.
     lods: whether a file can hold several levels of detail.
     beside: (stem, image format) -> names of the other files that there may be.
     unavailable_reason: "" or why it cannot be written here.
@@ -55,6 +56,7 @@ class Format:
     unit: float = 1e-3
     image_formats: tuple[str, ...] = ("png",)
     lods: bool = False
+    textures: bool = True
     welded: bool = False
     beside: Callable[[str, str], list[str]] = _nothing
     unavailable_reason: Callable[[], str] = _always

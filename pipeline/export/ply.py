@@ -46,4 +46,4 @@ def read(files: Files) -> Contents:
     return Contents([(np.stack([vertices[name] for name in "xyz"], 1), faces["corners"].astype(np.int64))])
 
 
-FORMAT = Format("PLY, binary, with vertex colours", render, read)
+FORMAT = Format("PLY, binary, with vertex colours", render, read, textures=False)

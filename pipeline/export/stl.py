@@ -37,4 +37,4 @@ def read(files: Files) -> Contents:
     return Contents([(vertices, corner.reshape(-1, 3))])
 
 
-FORMAT = Format("STL, binary, triangles alone", render, read, welded=True)
+FORMAT = Format("STL, binary, triangles alone", render, read, textures=False, welded=True)

@@ -86,4 +86,4 @@ def read(files: Files) -> Contents:
     return Contents([(vertices, np.array(_TRIANGLE.findall(text), np.int64).reshape(-1, 3))])
 
 
-FORMAT = Format("3MF with colours and units", render, read, welded=True)
+FORMAT = Format("3MF with colours and units", render, read, textures=False, welded=True)

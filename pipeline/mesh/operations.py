@@ -41,7 +41,7 @@ def outer_shell(mesh: Mesh, resolution: int) -> tuple[Mesh, dict]:
 
 def solid(mesh: Mesh, resolution: int, tick: Callable[[], None] = lambda: None) -> tuple[Mesh, dict]:
     """remesh.solid, which imports Warp, moved onto the mesh where that is near."""
-    from .remesh.solid import project
+    from .remesh.project import project
     from .remesh.solid import solid as run
 
     closed, report = run(mesh, resolution)

@@ -28,6 +28,7 @@ from .export import export_glb
 from .generate import generate
 from .preview import draw, draw_each
 from .process import process_mesh
+from .refine import refine_mesh, refine_shape, refining_roles
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
 from .structure import sample_structure
@@ -110,6 +111,9 @@ __all__ = [
     "pipeline_type_of",
     "preflight",
     "process_mesh",
+    "refine_mesh",
+    "refine_shape",
+    "refining_roles",
     "sample_shape",
     "sample_structure",
     "sample_texture",

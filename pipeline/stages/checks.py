@@ -10,11 +10,12 @@ import torch
 
 from ..backends import Backends
 from ..errors import BackendError, SettingsError
-from ..mesh import CLEAN, CLOSEST, NEAREST, RASTER, SIMPLIFY, SOLID, UNWRAP
+from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
 from ..render import RENDER, check_picture
 from ..runtime import free_memory
+from ..sparse import TRILINEAR
 from ..spec import MAX_TOKENS, PipelineType
-from ..warp import unavailable_reason
+from ..warp import cores, unavailable_reason
 from ..weights import Checkpoint
 from .types import SHELLS, ExportSettings
 
@@ -43,7 +44,8 @@ def preflight(
     Raises:
         CheckpointError: the checkpoint lacks a network of the pipeline type.
         SettingsError: settings that cannot work, or that contradict each other.
-        BackendError: something that is missing here is needed.
+        BackendError: something that is missing here is needed. Rows that are here are tried in threads while the run
+            goes on (Backends.prepare); what is wrong with them is raised when the next stage begins.
     """
     check_tokens(max_tokens)
     check_finish(export, texture, pictures)
@@ -64,8 +66,14 @@ def check_finish(
     if pictures and (reason := unavailable_reason()):
         raise BackendError(f"Pictures of the result need Warp: {reason}")
     if backends is not None:
-        for op in _operations(export, texture, pictures):
-            backends.check(op, geometry_device(device))
+        where = geometry_device(device)
+        needed = _operations(export, texture, pictures)
+        for op in needed:
+            backends.require(op, where)
+        if needed:
+            # a GPU leaves the cores to the compilers; a CPU samples on all of them
+            helpful = [] if unavailable_reason() else _helpful(export, texture)
+            backends.prepare([*needed, *helpful], where, workers=min(3, cores()) if where.type == "cuda" else 1)
 
 
 def _operations(export: ExportSettings | None, texture: bool, pictures: bool) -> list[str]:
@@ -77,6 +85,12 @@ def _operations(export: ExportSettings | None, texture: bool, pictures: bool) ->
     wanted += [UNWRAP, RASTER, NEAREST] if texture and not export.vertex_colors else []
     wanted += [CLOSEST] if export.normal_map or export.occlusion else []
     return [*wanted, *([RENDER] if pictures else [])]
+
+
+def _helpful(export: ExportSettings, texture: bool) -> list[str]:
+    """Rows that the post-processing will use where they are, whose kernels are worth compiling early."""
+    shells = [OUTER_SHELL] if export.shells == "outer" else []
+    return [*shells, *([TRILINEAR, CLOSEST] if texture else [])]
 
 
 def geometry_device(device: torch.device | str) -> torch.device:

@@ -1,11 +1,12 @@
-"""Export: a mesh, textured, coloured or plain -> GLB files."""
+"""Export: a mesh, textured, coloured or plain -> files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from ..export import Geometry, Material, Scene, write, write_levels
+from ..export import Geometry, Material, Scene, for_print, write, write_levels
+from ..mesh.checks import check_mesh
 from ..mesh.repair.repair import vertex_normals
 from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
@@ -21,16 +22,18 @@ def export_glb(
     extras: dict,
     name: str = "",
 ) -> list[Path]:
-    """Write a mesh, textured, with vertex colours or plain, as GLB; and its levels of detail, each into a file of its
-    own (see export.level_path) or all into the one. Returns the paths.
+    """Write a mesh, textured, with vertex colours or plain, in the format of the path's suffix; and its levels of
+    detail, each into a file of its own (see export.level_path) or all into the one. Returns the paths of the levels;
+    textures and the like lie beside them.
 
-    extras: for asset.extras. name: of nodes, meshes, materials and images; without one the file's.
+    extras: for asset.extras of glTF. name: of nodes, meshes, materials and images; without one the file's.
     """
     with runtime.stage("export", 1, "Ask for fewer faces or a smaller texture."):
         material = Material(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
         )
         if isinstance(result, Mesh):
+            check_mesh(result.vertices, result.faces)
             if result.attrs is not None:
                 columns = result.attrs[:, METALLIC], result.attrs[:, ROUGHNESS]
                 metallic, roughness = (float(steady_sum(column) / len(column)) for column in columns)
@@ -46,7 +49,7 @@ def export_glb(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
-        scene = Scene(tuple(levels), material, extras, name)
+        scene = for_print(Scene(tuple(levels), material, extras, name), settings.size, settings.flat_base)
         if settings.lods_in_one_file:
             paths = write(path, scene)[:1]
         else:

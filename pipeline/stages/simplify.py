@@ -8,7 +8,6 @@ from ..mesh import CLEAN, SIMPLIFY, Mesh
 from ..mesh.repair.clean import AFTER_SIMPLIFYING
 from ..runtime import Runtime
 
-_OTHER_ROW = "fast-simplification"  # of the backend table, which closes holes and handles that edge collapse keeps
 _NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _ROOMY = 1.3  # times the faces that its holes and handles need, below which a shape suffers
 
@@ -42,8 +41,7 @@ def simplify_mesh(runtime: Runtime, mesh: Mesh, target: int, row: str | None) ->
     """At most target faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
 
     mesh: clean; returned as it is where it has no more faces than that.
-    row: of the backend table, if not the first that works. Edge collapse keeps every hole and handle, which need faces;
-    where it gets stuck on them, fast-simplification takes over before it has spent the shape's faces on them.
+    row: of the backend table, if not the first that works.
     """
     if len(mesh.faces) <= target:
         return mesh, []
@@ -52,37 +50,13 @@ def simplify_mesh(runtime: Runtime, mesh: Mesh, target: int, row: str | None) ->
     kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
     advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
     if reached > target:
-        other = _given_up(runtime, mesh, target, 2 * reached)
-        if other is None:
-            return result, [f"{target:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
-        return other, [
-            f"{target:,} faces were asked for; {kept} need {reached:,}. Some of them are gone to reach "
-            f"{len(other.faces):,}, and the shape suffers. {advice}"
-        ]
+        return result, [f"{target:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
     if target < _ROOMY * whole.least_faces:
         return result, [
-            f"{target:,} faces are few: {kept} need about {whole.least_faces:,} of them, so that the shape suffers. "
-            f"{advice}"
+            f"{target:,} faces are few: {kept} need about {whole.least_faces:,} of them, so that some of these are "
+            f"gone and the shape suffers. {advice}"
         ]
     return result, []
-
-
-def _given_up(runtime: Runtime, mesh: Mesh, target: int, enough: int) -> Mesh | None:
-    """At most target faces, with fewer holes and handles than before, or None where that cannot be had without a fault
-    that the mesh has not: fast-simplification goes on from `enough` faces that keep all."""
-    backends = runtime.backends
-    first = backends.used[SIMPLIFY]
-    if SIMPLIFY in backends.choices or first == _OTHER_ROW or _OTHER_ROW not in backends.available(SIMPLIFY):
-        return None
-    if backends.reason(SIMPLIFY, mesh.vertices.device, _OTHER_ROW):
-        return None
-    result = _simplified(runtime, _simplified(runtime, mesh, enough, first), target, _OTHER_ROW)
-    reports = result.report, mesh.report
-    faults = [(each.boundary_edges, each.non_manifold_edges, each.inconsistent_edges) for each in reports]
-    if len(result.faces) <= target and all(after <= before for after, before in zip(*faults)):
-        return result
-    backends.used[SIMPLIFY] = first
-    return None
 
 
 def _simplified(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> Mesh:

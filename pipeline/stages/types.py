@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
-from ..export import AlphaMode
+from ..export import AlphaMode, TrueSize, check_flat_base
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
@@ -244,10 +244,13 @@ class ExportSettings:
     lods: tuple[int, ...] = ()  # face counts of coarser levels, descending
     vertex_colors: bool = False  # in place of textures
     lods_in_one_file: bool = False  # by MSFT_lod, in place of a file for each level
+    size: TrueSize | None = None  # in reality; None: a unit of the world is a metre where the format has units
+    flat_base: float = 0.0  # share of the height below which everything is moved up, to a plane to stand on
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
         check_texture_size(self.texture_size)
+        check_flat_base(self.flat_base)
 
 
 def check_texture_size(size: int) -> None:

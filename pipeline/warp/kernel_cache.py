@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import warp as wp
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 _ROOM = 8 << 20  # bytes that must fit beside what is there; the largest module takes 0.5 MB
 _SEAL = ".trellis2"  # suffix of the file that lists what was compiled, with the digest of each file
 _ABANDONED = 3600.0  # seconds after which a folder in which nothing was compiled is nobody's
-_loading = threading.RLock()
+_moving = threading.Lock()  # the cache to a temporary folder
 
 
 def initialise() -> None:
@@ -46,13 +47,13 @@ def guard(module: wp.Module) -> None:
 
     Its load may then raise BackendError: it can be compiled nowhere.
     """
-    load, loaded = module.load, set()
+    load, loaded, loading = module.load, set(), threading.RLock()  # modules are compiled beside each other
 
     def guarded(device, block_dim: int | None = None, **more):
         key = (str(device), block_dim)
         if key in loaded:
             return load(device, block_dim, **more)
-        with _loading:
+        with loading:
             result = _loaded(module, lambda: load(device, block_dim, **more), *key)
             loaded.add(key)
         return result
@@ -70,7 +71,9 @@ def _loaded(module: wp.Module, load: Callable, device: str, block_dim: int | Non
                 raise
             reason = error
             module.mark_modified()  # else Warp only repeats the error
-    _use_temporary(reason)
+    with _moving:
+        if wp.config.kernel_cache_dir == usual:  # else another thread has met the same trouble
+            _use_temporary(reason)
     try:
         return _checked(module, load, device, block_dim)
     except BaseException as error:
@@ -91,6 +94,7 @@ def _checked(module: wp.Module, load: Callable, device: str, block_dim: int | No
     if seal in _intact(folder):
         return load()
     _clear(folder)
+    _say_once()
     try:
         result = load()
     finally:
@@ -99,6 +103,11 @@ def _checked(module: wp.Module, load: Callable, device: str, block_dim: int | No
     with suppress(OSError):  # without a seal it is compiled again next time
         _write_seal(folder, seal)
     return result
+
+
+@cache
+def _say_once() -> None:
+    log.info("Compiling Warp's kernels, as this machine runs this version for the first time; later runs find them.")
 
 
 def _intact(folder: Path) -> set[Path]:

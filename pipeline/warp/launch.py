@@ -24,7 +24,7 @@ CHUNK = 1 << 16  # most rows of one launch on a CPU, where a launch runs on one 
 FEWEST = 1 << 13  # rows that are worth a thread
 MOST = 1 << 30  # rows of any launch
 
-_LOADING = Lock()
+_STARTING = Lock()
 
 
 def configure(name: str, **options) -> None:
@@ -105,31 +105,45 @@ def box_tree(low: torch.Tensor, high: torch.Tensor) -> Iterator[wp.uint64]:
         wp.synchronize_stream(stream)  # before it goes
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Warp's banner and its lines about modules; other users of Warp in this process keep theirs."""
-    before, wp.config.log_level = wp.config.log_level, wp.LOG_ERROR
-    try:
-        yield
-    finally:
-        wp.config.log_level = before
+class _Quietly:
+    """Without Warp's banner and its lines about modules, whichever threads are inside; other users of Warp in this
+    process keep theirs."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before, wp.config.log_level = wp.config.log_level, wp.LOG_ERROR
+            self._inside += 1
+
+    def __exit__(self, *exception) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                wp.config.log_level = self._before
+
+
+_quietly = _Quietly()
 
 
 @cache
 def _start() -> None:
     """Start Warp when it is first used, not when it is imported."""
-    with _LOADING, _quietly():
+    with _STARTING, _quietly:
         kernel_cache.initialise()
 
 
 @cache
 def load(module: "wp.Module", device: str) -> None:
-    """Compile a module of kernels for a device, once, before threads launch them: two at once must not.
+    """Compile a module of kernels for a device, once, before threads launch them: two at once must not compile the same
+    one, which kernel_cache.guard sees to.
 
     device: Warp's name of it.
     """
     _start()
-    with _LOADING, _quietly():
+    with _quietly:
         wp.load_module(module, device=device)
 
 

@@ -41,8 +41,8 @@ from .places import find, is_folder, present
 _COMFY_FLOWS = ("diffusion_models/trellis_2_bf16.safetensors", "diffusion_models/trellis_2_int8_convrot.safetensors")
 _COMFY_ENCODER = "clip_vision/dino_v3_vit_l.safetensors"
 
-SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "small"  # comes along
-SMALL_IS = "8 M parameters, trained on simple objects made by program (tables, mugs, rockets, ...)"
+SMALL_CHECKPOINT = Path(__file__).resolve().parents[2] / "checkpoints" / "small"  # part of the repository
+SMALL_IS = "8 M parameters, trained on simple, procedurally generated objects (tables, mugs, rockets, ...)"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A lattice round a mesh that knows which of its points lie outside, found by flooding the empty space."""
+"""A lattice round a mesh: the bricks near its faces, the cells that they touch and the edges that they cross."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ from dataclasses import dataclass
 import torch
 
 from ...errors import EmptyResultError, SettingsError
-from ...warp.launch import CHUNK, launch_atomic, launch_parallel
+from ...warp.launch import launch_parallel
 from ..mesh import Mesh
-from . import lattice_kernels as kernels
+from . import band_kernels, crossing_kernels, flood_kernels
 from .resolution import RESOLUTIONS
 
-_BORDER = 2  # bricks of empty space before the mesh
 # The lattice is moved by odd fractions of a cell: modelled parts like to lie on round coordinates.
 _SHIFT = (0.381966, 0.236068, 0.302776)
+_NEAR = 8  # cells up to which bricks near a face are found exactly, which takes the face time
+_LARGEST = 2**31  # 3 edges a lattice point are numbered as int32
 
 
 @dataclass(frozen=True)
-class Lattice:
-    """A cubic lattice round a mesh, stored near the surface only, that knows which of its points lie outside.
-
-    A lattice point is outside if it can be reached from infinity. Empty space is flooded through the faces of cells
-    that no face of the mesh touches, so that holes narrower than a cell let nothing through. Points between touched
-    cells only (in narrow gaps, in thin walls) side with those that they reach along lattice edges that no face crosses,
-    away from open edges of the mesh; if that is nobody, they are inside. Hence a gap of more than one cell between
-    closed surfaces is open, a wall of more than one cell is solid, and enclosed cavities are inside.
-    """
+class Frame:
+    """A cubic lattice round a mesh, of which only bricks of 8 x 8 x 8 points near the surface are stored."""
 
     cell: float  # world units
     origin: torch.Tensor  # [3] float64, position of lattice point (0, 0, 0)
@@ -35,45 +29,83 @@ class Lattice:
     size: tuple[int, int, int]  # bricks along x, y, z
     bricks: torch.Tensor  # [size] int32, slot of a brick, -1 for an empty one
     places: torch.Tensor  # [slots] int32, brick of a slot
-    touched: torch.Tensor  # [slots * 512] uint8, cells that a face touches
-    crossed: torch.Tensor  # [K] int64, crossed lattice edges node * 3 + axis, several rows for several faces
-    depth: torch.Tensor  # [K] float32, where, 0-1
-    face: torch.Tensor  # [K] int32, by which face
-    states: torch.Tensor  # [slots * 512] uint8, of lattice points
-    empty: torch.Tensor  # [size] uint8, of all points of an empty brick
+
+    @property
+    def wide(self) -> crossing_kernels.wp.vec3i:
+        """size as kernels take it."""
+        return crossing_kernels.wp.vec3i(*self.size)
 
     @property
     def grid(self) -> tuple:
         """bricks and size as kernels take them."""
-        return self.bricks, kernels.wp.vec3i(*self.size)
+        return self.bricks, self.wide
 
     @property
     def nodes(self) -> int:
-        return len(self.states)
+        return len(self.places) * 512
 
     def to_world(self, points: torch.Tensor) -> torch.Tensor:
         """Lattice coordinates [N, 3] as float32 world positions."""
         return (points.double() * self.cell + self.origin).float()
 
+    def coordinates(self, nodes: torch.Tensor) -> torch.Tensor:
+        """[N, 3] int32 lattice coordinates of nodes [N] int64."""
+        xyz = torch.empty(len(nodes), 3, dtype=torch.int32, device=nodes.device)
+        launch_parallel(band_kernels.coordinates, len(nodes), self.places, self.wide, nodes, xyz)
+        return xyz
+
+    def look_up(self, xyz: torch.Tensor) -> torch.Tensor:
+        """[N] int64 nodes at lattice coordinates [N, 3] int32; -1 - b in the empty brick b."""
+        nodes = torch.empty(len(xyz), dtype=torch.int64, device=xyz.device)
+        launch_parallel(band_kernels.look_up, len(xyz), *self.grid, xyz, nodes)
+        return nodes
+
+    def around(self, nodes: torch.Tensor, reach: int, missing: torch.Tensor | None = None) -> torch.Tensor:
+        """[nodes] uint8: the lattice points up to `reach` steps along each axis from given ones, but for those in the
+        outermost bricks. missing: [size] uint8, where empty bricks that would hold some are marked."""
+        marks = torch.zeros(self.nodes, dtype=torch.uint8, device=nodes.device)
+        missing = torch.zeros_like(self.bricks, dtype=torch.uint8) if missing is None else missing
+        given = self.places, *self.grid, nodes, reach, marks, missing
+        launch_parallel(band_kernels.mark_around, len(nodes), *given)
+        return marks
+
+    def along(self, segments: torch.Tensor) -> torch.Tensor:
+        """[nodes] uint8: cells through which line segments between vertices [N, 2] run."""
+        marks = torch.zeros(self.nodes, dtype=torch.uint8, device=self.points.device)
+        launch_parallel(crossing_kernels.mark_segments, len(segments), self.points, segments.int(), *self.grid, marks)
+        return marks
+
+
+@dataclass(frozen=True)
+class Lattice(Frame):
+    """A lattice with what faces do in it, and on which side its points lie (see interior.py)."""
+
+    touched: torch.Tensor  # [slots * 512] uint8, cells that a face touches
+    crossed: torch.Tensor  # [K] int64, crossed lattice edges node * 3 + axis, several rows for several faces
+    depth: torch.Tensor  # [K] float32, where, 0-1
+    face: torch.Tensor  # [K] int32, by which face
+    states: torch.Tensor  # [slots * 512] uint8, of lattice points; 0 until they are known
+    empty: torch.Tensor  # [size] uint8, of all points of an empty brick
+
     def ends(self, edges: torch.Tensor) -> torch.Tensor:
         """[N, 2] uint8 states of both ends of lattice edges [N]."""
         result = torch.empty(len(edges), 2, dtype=torch.uint8, device=edges.device)
         launch_parallel(
-            kernels.edge_states, len(edges), self.places, *self.grid, self.states, self.empty, edges, result
+            flood_kernels.edge_states, len(edges), self.places, *self.grid, self.states, self.empty, edges, result
         )
         return result
 
 
-def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
-    """The lattice round a mesh with the states of its points.
+def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
+    """The lattice round a mesh.
 
     Args:
         resolution: cells along the longest side of the bounding box, 8 - 2048.
-        margin: cells round the surface that are stored, at most 14.
+        margin: cells round the surface that are stored.
 
     Raises:
         EmptyResultError: no faces, or all in one point.
-        SettingsError: a resolution out of range or too large for the memory layout.
+        SettingsError: a resolution out of range.
     """
     mesh.require_faces()
     vertices, faces = mesh.vertices, mesh.faces
@@ -87,90 +119,53 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     cell = float((high - low).max()) / resolution
     if cell <= 0:
         raise EmptyResultError("All vertices of the mesh lie in one point: there is no surface to work on.")
-    origin = low - cell * (8 * _BORDER + torch.tensor(_SHIFT, dtype=torch.float64, device=low.device))
+    border = max(2, -(-(margin + 2) // 8))  # bricks of empty space before the mesh
+    origin = low - cell * (8 * border + torch.tensor(_SHIFT, dtype=torch.float64, device=low.device))
     points = ((vertices.double() - origin) / cell).float()
-    size = tuple(int(cells // 8) + 2 * _BORDER + 2 for cells in ((high - low) / cell).tolist())
-    bricks, places = _store_bricks(points, faces, size, margin)
-    if len(places) * 512 * 3 >= 2**31:
-        raise SettingsError(f"The surface fills too many cells at shell resolution {resolution}; choose a smaller one.")
-    grid = bricks, kernels.wp.vec3i(*size)
-    torn = _torn(grid, points, mesh.edges, len(places) * 512)
-    touched, crossed, depth, face = _rasterise(grid, points, faces, len(places))
-    cells, empty = _flood(grid, places, touched, len(bricks))
-    states = torch.empty_like(cells)
-    launch_parallel(kernels.judge_points, len(states), places, *grid, cells, empty, states)
-    _settle(grid, places, states, crossed, torn)
-    return Lattice(cell, origin, points, faces, size, bricks, places, touched, crossed, depth, face, states, empty)
-
-
-def _store_bricks(points, faces, size, margin) -> tuple[torch.Tensor, torch.Tensor]:
-    """bricks [B] int32 and places [slots] int32: stored are those within `margin` cells of a face."""
+    size = tuple(int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
     marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
-    bricks = torch.full(marks.shape, -1, dtype=torch.int32, device=points.device)
-    grid = bricks, kernels.wp.vec3i(*size)
-    launch_parallel(kernels.mark_bricks, len(faces), points, faces, grid[1], float(margin), marks)
+    wide, near = crossing_kernels.wp.vec3i(*size), min(margin, _NEAR)
+    launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, wide, float(near), marks)
+    if margin > near:
+        more = -(-(margin - near) // 8)
+        grown = torch.nn.functional.max_pool3d(marks.reshape(1, *size).float(), 2 * more + 1, 1, more)
+        marks = grown.reshape(-1).to(torch.uint8)
     places = marks.nonzero().squeeze(1)
+    bricks = torch.full(marks.shape, -1, dtype=torch.int32, device=points.device)
     bricks[places] = torch.arange(len(places), dtype=torch.int32, device=points.device)
-    return bricks, places.int()
+    return Frame(cell, origin, points, faces, size, bricks, places.int())
 
 
-def _rasterise(grid, points, faces, slots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """touched, crossed, depth and face of a Lattice."""
+def rasterise(frame: Frame, resolution: int) -> Lattice:
+    """The lattice with all that its faces touch and cross, and no states.
+
+    Raises:
+        SettingsError: too many cells for the memory layout.
+    """
+    if frame.nodes * 3 >= _LARGEST:
+        raise SettingsError(f"The surface fills too many cells at shell resolution {resolution}; choose a smaller one.")
+    points, faces, device = frame.points, frame.faces, frame.points.device
 
     def new(count: int, dtype=torch.int32) -> torch.Tensor:
-        return torch.empty(count, dtype=dtype, device=points.device)
+        return torch.empty(count, dtype=dtype, device=device)
 
     counts = new(len(faces))
-    launch_parallel(
-        kernels.list_bricks, len(faces), points, faces, grid[1], False, counts, new(0, torch.int64), new(0), new(0)
-    )
+    nothing = new(0, torch.int64), new(0), new(0)
+    kernel, given = crossing_kernels.list_bricks, (points, faces, frame.wide)
+    launch_parallel(kernel, len(faces), *given, False, counts, *nothing)
     ends = counts.cumsum(0)
     pairs = new(int(ends[-1])), new(int(ends[-1]))
-    launch_parallel(kernels.list_bricks, len(faces), points, faces, grid[1], True, counts, ends, *pairs)
-    touched = torch.zeros(slots * 512, dtype=torch.uint8, device=points.device)
-    launch_parallel(kernels.touch_cells, len(pairs[0]), points, faces, *pairs, *grid, touched)
+    launch_parallel(kernel, len(faces), *given, True, counts, ends, *pairs)
+    touched = torch.zeros(frame.nodes, dtype=torch.uint8, device=device)
+    given = points, faces, *pairs, *frame.grid
+    launch_parallel(crossing_kernels.touch_cells, len(pairs[0]), *given, touched)
     counts = new(len(pairs[0]))
     nothing = new(0, torch.int64), new(0, torch.int64), new(0, torch.float32), new(0)
-    launch_parallel(kernels.cross_edges, len(counts), points, faces, *pairs, *grid, False, counts, *nothing)
+    launch_parallel(crossing_kernels.cross_edges, len(counts), *given, False, counts, *nothing)
     ends = counts.cumsum(0)
     total = int(ends[-1])
     crossed, depth, face = new(total, torch.int64), new(total, torch.float32), new(total)
-    launch_parallel(
-        kernels.cross_edges, len(counts), points, faces, *pairs, *grid, True, counts, ends, crossed, depth, face
-    )
-    return touched, crossed, depth, face
-
-
-def _flood(grid, places, touched, bricks) -> tuple[torch.Tensor, torch.Tensor]:
-    """States of cells, [slots * 512] uint8 (0 where touched), and of empty bricks, [bricks] uint8."""
-    stored = len(touched)
-    parent = 2 * torch.arange(stored + bricks, dtype=torch.int32, device=touched.device)
-    launch_parallel(kernels.unite_cells, stored, touched, parent, chunk=CHUNK)  # whole bricks
-    launch_atomic(kernels.unite_bricks, 6 * len(places), places, *grid, touched, stored, parent)
-    launch_atomic(kernels.unite_empty_bricks, bricks, *grid, stored, parent)
-    state = torch.empty(len(parent), dtype=torch.uint8, device=touched.device)
-    launch_parallel(kernels.judge_cells, len(parent), parent, stored, touched, state)  # brick 0 lies in the border
-    return state[:stored], state[stored:]
-
-
-def _torn(grid, points, edges, nodes) -> torch.Tensor:
-    """[nodes] uint8: cells that hold an open edge of the mesh."""
-    segments = torch.stack(edges.ends(edges.border()), 1).int()
-    torn = torch.zeros(nodes, dtype=torch.uint8, device=points.device)
-    launch_parallel(kernels.mark_segments, len(segments), points, segments, *grid, torn)
-    return torn
-
-
-def _settle(grid, places, states, crossed, torn) -> None:
-    """Give the lattice points without a state that of the settled points most of their group's passable edges lead to;
-    where they lead nowhere, inside."""
-    blocked = torch.zeros(len(states) * 3, dtype=torch.uint8, device=states.device)
-    blocked[crossed] = 1
-    parent = 2 * torch.arange(len(states), dtype=torch.int32, device=states.device)
-    launch_atomic(kernels.unite_points, len(states), places, *grid, blocked, torn, states, parent)
-    root = torch.empty_like(parent)
-    launch_parallel(kernels.find_roots, len(states), parent, root)
-    balance = parent.zero_()
-    launch_atomic(kernels.count_contacts, len(states), places, *grid, blocked, torn, states, root, balance)
-    open_ = (states == 0).nonzero().squeeze(1)
-    states[open_] = torch.where(balance[root[open_].long()] > 0, kernels.OUTSIDE, kernels.INSIDE).to(torch.uint8)
+    launch_parallel(crossing_kernels.cross_edges, len(counts), *given, True, counts, ends, crossed, depth, face)
+    states = torch.zeros_like(touched)
+    empty = torch.zeros(len(frame.bricks), dtype=torch.uint8, device=device)
+    return Lattice(**vars(frame), touched=touched, crossed=crossed, depth=depth, face=face, states=states, empty=empty)

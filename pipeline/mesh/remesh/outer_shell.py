@@ -8,8 +8,10 @@ from ...warp.launch import launch_parallel
 from ..mesh import Mesh
 from ..repair.repair import compact
 from ..topology.half_edges import HalfEdges
-from . import lattice_kernels as kernels
-from .lattice import Lattice, outside
+from . import flood_kernels
+from .interior import outside
+from .lattice import Lattice
+from .lattice_functions import OUTSIDE
 
 _BLOCK = 4  # cells along a side of the blocks in which views of a patch are counted
 
@@ -86,7 +88,7 @@ def _seen_patches(lattice: Lattice, owner: torch.Tensor, crossings: torch.Tensor
 
 def first_crossings(lattice: Lattice) -> torch.Tensor:
     """[K] bool: crossings that an outside end of their lattice edge sees, that is, no other lies between."""
-    outer = lattice.ends(lattice.crossed) == kernels.OUTSIDE
+    outer = lattice.ends(lattice.crossed) == OUTSIDE
     edge, order = lattice.crossed.int().sort()
     again = edge[1:] == edge[:-1]
     shared = torch.zeros(len(edge), dtype=torch.bool, device=edge.device)  # of an edge with other crossings
@@ -109,6 +111,8 @@ def _beside_outside(lattice: Lattice, patch: torch.Tensor, asked: torch.Tensor) 
     face = asked[patch].nonzero().squeeze(1)
     corners = lattice.points[lattice.faces[face].reshape(-1).long()]  # [3 N, 3]
     found = torch.empty(len(corners), dtype=torch.uint8, device=patch.device)
-    launch_parallel(kernels.beside_outside, len(found), corners, *lattice.grid, lattice.states, lattice.empty, found)
+    launch_parallel(
+        flood_kernels.beside_outside, len(found), corners, *lattice.grid, lattice.states, lattice.empty, found
+    )
     beside = patch[face[(found.reshape(-1, 3) > 0).any(1)]]
     return torch.zeros_like(asked).index_fill_(0, beside, True)

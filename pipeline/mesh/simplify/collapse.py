@@ -80,11 +80,13 @@ def collapse(
 ) -> Mesh:
     """Quadric edge collapse to `target` faces, or to as few as an error bound allows.
 
-    Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on open borders) in rounds: all edges are
+    Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on boundary edges) in rounds: all edges are
     priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
-    (their faces are disjoint, so each may be judged alone), until the count is met. Open borders and sharp edges stay,
-    by their planes; no face turns over or becomes a sliver; the link condition keeps genus, parts, holes, and adds no
-    non-manifold edge or repeated face. Faces that repeat a vertex are dropped first. Deterministic on one machine.
+    (their faces are disjoint, so each may be judged alone), until the count is met. Boundaries and sharp edges stay, by
+    their planes; no face turns over or becomes a sliver as long as anything else can be collapsed. Topology has its
+    price, too: a hole, a handle or a component goes where it costs no more than what else could go (see
+    link_kernels.classify), and each such step leaves the surface manifold and consistently oriented where it was, and
+    closed where it was closed. Faces that repeat a vertex are dropped first. Deterministic on one machine.
 
     Args:
         mesh: of any scale; need not be manifold.
@@ -94,8 +96,9 @@ def collapse(
 
     Returns:
         the mesh, float32 and int32, without unused vertices, on the input's device. It has `target` faces or one less
-        (a few less where non-manifold edges go), but more where nothing more can be collapsed without one of the faults
-        above: a closed part keeps at least four faces. A target of at least the mesh's faces returns the mesh itself.
+        (a few less where non-manifold edges or components go), but more where nothing more can be collapsed: the last
+        component stays, a closed one with at least four faces. A target of at least the mesh's faces
+        returns the mesh itself.
 
     Raises:
         SettingsError: a target below 1, or a max_error that is not above 0.

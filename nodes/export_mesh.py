@@ -1,0 +1,137 @@
+"""Export in any format of the table of writers, for other programs and for printing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.errors import SettingsError
+from ..pipeline.export import WRITERS, AlphaMode, TrueSize, writer
+from .finish import _facts, _graph, filename_prefix_input
+from .host import output
+from .host.progress import Progress
+from .host.report import told
+from .host.run import explained, run
+from .sockets import CATEGORY, AnyFile, Mesh, TexturedMesh, advanced, aliases, node_schema
+
+
+class ExportMesh(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2ExportMesh",
+            display_name="TRELLIS.2 Export Mesh",
+            category=CATEGORY,
+            **aliases("save obj, save stl, 3d print, 3mf, ply, usdz, gltf"),
+            description="Writes a mesh into ComfyUI's output folder in the format of your choice: with textures, with "
+            "vertex colours, or for printing in its true size.",
+            inputs=[
+                io.MultiType.Input(
+                    "mesh", types=[Mesh, TexturedMesh], tooltip="A mesh, or a textured one from TRELLIS.2 Bake Texture."
+                ),
+                filename_prefix_input(),
+                io.Combo.Input(
+                    "format",
+                    options=[suffix.removeprefix(".") for suffix in WRITERS],
+                    default="obj",
+                    tooltip="glb, gltf, obj and usdz hold textures; ply and 3mf vertex colours; stl triangles alone. "
+                    "3mf and stl are for printing. usdz needs usd-core.",
+                ),
+                io.String.Input(
+                    "size",
+                    default="",
+                    tooltip="True size by the longest side, for example 80mm, 8cm or 3in, or by the height: "
+                    "height=80mm. Empty: none.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "flat_base",
+                        default=0.0,
+                        min=0.0,
+                        max=0.5,
+                        step=0.01,
+                        tooltip="Flatten the lowest part, this share of the height, to a plane to stand on; 0.02 for "
+                        "printing.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "alpha_mode",
+                        options=[mode.name.lower() for mode in AlphaMode],
+                        default="opaque",
+                        tooltip="How viewers treat alpha: ignore it, cut at one half, or blend.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
+                    )
+                ),
+            ],
+            outputs=[
+                AnyFile.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+                io.String.Output(display_name="path", tooltip="The file below ComfyUI's output folder."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, filename_prefix: str | None = None, format: str | None = None, size: str | None = None
+    ) -> bool | str:
+        # None: linked, and not known yet; with a % the prefix may be another name in the end
+        known = filename_prefix is not None and "%" not in filename_prefix
+        if known and (reason := output.why_not(filename_prefix)):
+            return reason
+        return explained(_check, format, size)
+
+    @classmethod
+    def execute(
+        cls,
+        mesh: stages.Mesh | stages.TexturedMesh,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        format: str = "obj",
+        size: str = "",
+        flat_base: float = 0.0,
+        alpha_mode: str = "opaque",
+        double_sided: bool = True,
+    ) -> io.NodeOutput:
+        _check(format, size)
+        path, relative = output.new_file(filename_prefix, f".{format}", cls.hidden)
+        settings = stages.ExportSettings(
+            alpha_mode=AlphaMode[alpha_mode.upper()],
+            double_sided=double_sided,
+            size=TrueSize.parse(size) if size.strip() else None,
+            flat_base=flat_base,
+        )
+        # named without the counter: the same graph gives the same bytes
+        name = Path(output.filled(filename_prefix, cls.hidden)).name
+        facts = {**_facts(mesh), **_graph(cls.hidden)}
+        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
+        subfolder = Path(relative).parent.as_posix()
+        subfolder = "" if subfolder == "." else subfolder
+        shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
+        text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told(mesh)}"
+        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown, "text": [text]})
+
+
+def _check(format: str | None, size: str | None) -> None:
+    if format is not None:
+        if f".{format}" not in WRITERS:
+            raise SettingsError(f"Unknown format {format!r}; choose one of {', '.join(WRITERS)}.")
+        writer(Path(f"x.{format}"))
+    if size is not None and size.strip():
+        TrueSize.parse(size)
+
+
+def _file_3d(path: Path):
+    """ComfyUI's value for 3D files; hosts before 2026 have none and get the path."""
+    try:
+        from comfy_api.latest import Types
+
+        return Types.File3D(str(path))
+    except (ImportError, AttributeError):
+        return str(path)

@@ -1,0 +1,109 @@
+"""For printing: the true size of an object, and a base on which it stands."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import OutputError, SettingsError
+from .scene import Geometry, Scene
+
+_UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "in": 0.0254}
+_SIZE = re.compile(r"(?:(longest|height)=)?([-+.\deE]+|nan|inf)\s*(mm|cm|m|in)", re.IGNORECASE)
+SIZES = (1e-4, 1e3)  # metres: what a nozzle can lay down, and what float32 can place to 0.1 mm
+MOST_CUT = 0.5  # of the height, that a flat base may take
+
+
+@dataclass(frozen=True)
+class TrueSize:
+    """How large an object is in reality: its longest side, or its height, in metres."""
+
+    metres: float
+    along: str = "longest"  # or "height"
+
+    def __post_init__(self) -> None:
+        least, most = SIZES
+        if not least <= self.metres <= most:  # NaN too
+            raise SettingsError(
+                f"A size must lie in {least * 1e3:g} mm to {most:g} m, got {self.metres * 1e3:g} mm. Give it as "
+                "80mm or height=80mm."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> TrueSize:
+        """Read "80mm", "height=8cm" or "longest=3.5in".
+
+        Raises:
+            SettingsError: it is something else.
+        """
+        match = _SIZE.fullmatch(text.strip())
+        try:
+            number = float(match[2]) if match else math.nan
+        except ValueError:
+            match = None
+        if match is None:
+            raise SettingsError(
+                f"A size is a number and mm, cm, m or in, for example 80mm or height=80mm; got {text!r}."
+            )
+        return cls(number * _UNITS[match[3].lower()], (match[1] or "longest").lower())
+
+    def metres_a_unit(self, level: Geometry) -> float:
+        """How long a unit of a mesh's vertices is if the mesh has this size.
+
+        Raises:
+            OutputError: it has no extent in that direction.
+        """
+        level.require_writable()
+        sides = np.ptp(np.asarray(level.vertices, np.float64)[np.unique(level.faces)], axis=0)
+        side = sides[2] if self.along == "height" else sides.max()
+        if not side > 0:
+            raise OutputError(
+                f"The mesh has no {'height' if self.along == 'height' else 'extent'} that could be scaled to "
+                f"{self.metres * 1e3:g} mm."
+            )
+        return self.metres / side
+
+
+def check_flat_base(share: float) -> None:
+    """Raises SettingsError unless a share of the height can be cut off."""
+    if not 0 <= share <= MOST_CUT:  # NaN too
+        raise SettingsError(f"A flat base can take 0 to {MOST_CUT:g} of the height, got {share:g}.")
+
+
+def for_print(scene: Scene, size: TrueSize | None, flat_base: float) -> Scene:
+    """A scene (Z up) with a true size and, where flat_base is a share above 0 of its height, a base."""
+    first = scene.levels[0]
+    if flat_base and len(first.faces):
+        heights = np.asarray(first.vertices)[np.unique(first.faces), 2].astype(np.float64)
+        base = float(heights.min() + flat_base * np.ptp(heights))
+        scene = replace(scene, levels=tuple(flattened(level, base) for level in scene.levels))
+    if size is not None:
+        scene = replace(scene, metres=size.metres_a_unit(scene.levels[0]))
+    return scene
+
+
+def flattened(level: Geometry, base: float) -> Geometry:
+    """Whatever lies below a height, moved up to it: a closed mesh stays closed, and UVs stay as they are.
+
+    Faces two corners of which fall together are dropped; their edges fall together, too, so that no hole opens.
+    """
+    vertices = np.array(level.vertices)
+    below = vertices[:, 2] < base
+    vertices[below, 2] = base
+    normals = np.array(level.normals)
+    normals[below] = (0, 0, -1)
+    tangents = level.tangents
+    if tangents is not None:
+        tangents = np.array(tangents)
+        tangents[below, 2] = 0  # in the plane of the base, as its normal is upright
+        length = np.linalg.norm(tangents[below, :3], axis=1, keepdims=True)
+        flat = np.divide(tangents[below, :3], length, out=np.zeros_like(tangents[below, :3]), where=length > 0)
+        flat[length[:, 0] == 0] = (1, 0, 0)
+        tangents[below, :3] = flat
+    moved = replace(level, vertices=vertices, normals=normals, tangents=tangents)
+    _, place = moved.welded()
+    corners = place[level.faces]
+    return replace(moved, faces=level.faces[(corners != np.roll(corners, 1, axis=1)).all(1)])

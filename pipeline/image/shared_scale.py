@@ -1,0 +1,116 @@
+"""Pictures of named views on one scale: the object is as tall in all of them, and as wide in front and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..errors import ImageError
+
+_TELL = 0.02  # share by which a view must be larger or smaller before it is worth a line
+_BORDER = 0.02  # share of the picture's border that an object may cover before it counts as cut off
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """pictures: square RGBA, all of one size. scales: factor of each. remarks: what does not agree, in words."""
+
+    pictures: tuple[Image.Image, ...]
+    scales: tuple[float, ...]
+    remarks: tuple[str, ...]
+
+
+def to_one_scale(cuts: Sequence[Image.Image], azimuths: Sequence[float], names: Sequence[str]) -> Scaled:
+    """Cut-outs of level views, scaled so that extents which two of them share agree as well as they can.
+
+    All views share the height; views from opposite sides (azimuths 180 degrees apart) share the width. The scales are
+    the least squares solution in the logarithms of the extents, with mean 1 over the views.
+
+    Args:
+        cuts: RGBA, N of them, any size.
+        azimuths: degrees, of each.
+        names: of each, for the remarks.
+
+    Raises:
+        ImageError: a cut-out is empty.
+    """
+    extents = np.array([_extent(cut, name) for cut, name in zip(cuts, names)], dtype=np.float64)  # [N, 2] width, height
+    logs = np.log(extents)
+    equations, values, told = _equations(logs, azimuths, names)
+    if equations:
+        shifts = np.linalg.lstsq(np.array([*equations, np.ones(len(cuts))]), np.array([*values, 0.0]), rcond=None)[0]
+    else:
+        shifts = np.zeros(len(cuts))
+    scales = np.exp(shifts)
+    remarks = [remark for tell in told if (remark := tell(shifts))]
+    remarks += [remark for cut, name in zip(cuts, names) if (remark := _cut_off(cut, name))]
+    side = math.ceil((extents * scales[:, None]).max())
+    pictures = tuple(_placed(cut, scale, side) for cut, scale in zip(cuts, scales))
+    return Scaled(pictures, tuple(scales.tolist()), tuple(remarks))
+
+
+def _equations(logs: np.ndarray, azimuths: Sequence[float], names: Sequence[str]):
+    """Rows s_i - s_j = log extent_j - log extent_i over pairs of views that share it, and what to say of each."""
+    equations, values, told = [], [], []
+    for i in range(len(logs)):
+        for j in range(i):
+            opposite = abs((azimuths[i] - azimuths[j]) % 360 - 180) < 1
+            for axis, word in ((1, "taller"), (0, "wider")):
+                if axis == 0 and not opposite:
+                    continue
+                row = np.zeros(len(logs))
+                row[i], row[j] = 1, -1
+                value = logs[j, axis] - logs[i, axis]
+                equations.append(row)
+                values.append(value)
+                told.append(_teller(i, j, value, word, names))
+    return equations, values, told
+
+
+def _teller(i: int, j: int, value: float, word: str, names: Sequence[str]):
+    def tell(shifts: np.ndarray) -> str:
+        more = math.exp((shifts[i] - shifts[j]) - value) - 1
+        if abs(more) < _TELL:
+            return ""
+        first, second = (i, j) if more > 0 else (j, i)
+        return f"{names[first]} is {100 * (math.exp(abs(math.log1p(more))) - 1):.0f} % {word} than {names[second]}"
+
+    return tell
+
+
+def _extent(cut: Image.Image, name: str) -> tuple[int, int]:
+    box = _box(cut)
+    if box is None:
+        raise ImageError(f"The picture of the view {name} is empty: no pixel is opaque.")
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _box(cut: Image.Image) -> tuple[int, int, int, int] | None:
+    return cut.getchannel("A").point(lambda a: 255 * (a > 204)).getbbox()  # 80 %, as in the crop of one picture
+
+
+def _cut_off(cut: Image.Image, name: str) -> str:
+    alpha = np.asarray(cut.getchannel("A")) > 204
+    shares = {"top": alpha[0], "bottom": alpha[-1], "left edge": alpha[:, 0], "right edge": alpha[:, -1]}
+    box = _box(cut)
+    if box is None or (box[2] - box[0] == cut.width or box[3] - box[1] == cut.height):
+        return ""  # cropped to the object already: whether it was cut off cannot be told
+    touched = [word for word, border in shares.items() if border.mean() > _BORDER]
+    return f"{name} touches the picture's {' and '.join(touched)}: the object may be cut off" if touched else ""
+
+
+def _placed(cut: Image.Image, scale: float, side: int) -> Image.Image:
+    """The object at a scale, in the middle of a square."""
+    box = _box(cut)
+    assert box is not None
+    piece = cut.crop(box)
+    size = (max(1, round(piece.width * scale)), max(1, round(piece.height * scale)))
+    if size != piece.size:
+        piece = piece.resize(size, Image.Resampling.LANCZOS)
+    square = Image.new("RGBA", (side, side))
+    square.paste(piece, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square

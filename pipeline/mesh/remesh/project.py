@@ -1,0 +1,56 @@
+"""Moving the vertices of a mesh onto another one."""
+
+from __future__ import annotations
+
+import torch
+
+from ...errors import SettingsError
+from ..mesh import Mesh
+from ..query.surface import Surface
+
+_CHUNK = 1 << 21  # faces looked at together
+_FAR = 1e6
+
+
+def project(mesh: Mesh, original: Mesh, limit: float = _FAR) -> Mesh:
+    """Move vertices towards the closest points of the original mesh, without turning a face by a right angle or more.
+
+    Moves that would turn a face are halved until they do not, and undone after four times.
+
+    Args:
+        limit: world units; vertices farther than this from the original stay.
+
+    Returns:
+        the mesh with float32 vertices.
+
+    Raises:
+        EmptyResultError: one of the meshes has no faces. SettingsError: a negative limit.
+    """
+    if not limit >= 0:
+        raise SettingsError(f"The limit is {limit}; choose 0 or more.")
+    mesh.require_faces()
+    original.require_faces()
+    faces, start = mesh.faces, mesh.vertices.float()
+    used = faces.long().unique()
+    hits = Surface(original.vertices, original.faces).closest(start[used], min(limit, _FAR))
+    goal = hits.points(original.vertices.float(), original.faces)
+    move = torch.zeros_like(start)
+    move[used] = torch.where((hits.face >= 0)[:, None], goal - start[used], 0.0)
+    share = torch.ones(len(start), 1, device=start.device)
+    while True:
+        result = start + share * move
+        held = torch.zeros_like(share[:, 0], dtype=torch.bool)
+        for chunk in faces.split(_CHUNK):
+            before = _normals(start, chunk)
+            turned = ((_normals(result, chunk) * before).sum(1) <= 0) & (before != 0).any(1)
+            held[chunk[turned].reshape(-1).long()] = True
+        held &= share[:, 0] > 0
+        if not bool(held.any()):
+            return Mesh.known(result, faces)
+        share[held] = torch.where(share[held] > 1 / 12, share[held] / 2, 0.0)
+
+
+def _normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """[F, 3] float64 normals, twice the area long."""
+    a, b, c = (vertices[corner.long()].double() for corner in faces.unbind(1))
+    return torch.linalg.cross(b - a, c - a)

@@ -1,0 +1,193 @@
+"""Strategies that make one velocity of several views': functions of callables, a row each.
+
+Names as in ReconViaGen v0.5 (github.com/GAP-LAB-CUHK-SZ/ReconViaGen), which has the first six; `primary` takes the
+first view alone and `visibility` is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from ..errors import SettingsError
+from ..sampling import Spread, Velocity, data_from_velocity, guided, times, velocity_from_data
+from ..spec import SamplerSettings
+
+# The time by which the difference of the velocities is divided does not go below this: ReconViaGen's t + 1e-3 makes
+# one view win everything in the last steps, and neighbouring voxels then follow different views.
+_LOWEST_TEMPERATURE = 0.15
+_LARGEST_RATIO = 2.0  # of a rescaled x_0's spread, in fixed_guidance_rescale
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a strategy mixes.
+
+    velocities: of each of N views; x is [T, C] (packed) or [B, C, ...] (dense), channels second.
+    nothing: velocity without a condition.
+    weights: [N, T, 1] (or broadcastable to N velocities) shares that do not change with time, or None: equal shares.
+    """
+
+    velocities: tuple[Velocity, ...]
+    nothing: Velocity
+    settings: SamplerSettings
+    spread: Spread
+    weights: torch.Tensor | None = None
+
+    def guide(self, conditional: Velocity) -> Velocity:
+        return guided(conditional, self.nothing, self.settings, self.spread)
+
+
+def mixed(strategy: str, views: Views) -> Velocity:
+    """The velocity of several views, guidance and rescale included.
+
+    Raises:
+        SettingsError: no strategy of that name, or no view.
+    """
+    if strategy not in STRATEGIES:
+        raise SettingsError(f"No strategy is called {strategy!r}; there are {', '.join(STRATEGIES)}.")
+    if not views.velocities:
+        raise SettingsError("Mixing views needs at least one.")
+    if len(views.velocities) == 1:
+        return views.guide(views.velocities[0])
+    return STRATEGIES[strategy](replace(views, nothing=_remembered(views.nothing)))
+
+
+def primary(views: Views) -> Velocity:
+    """The first view alone; costs what one view costs."""
+    return views.guide(views.velocities[0])
+
+
+def sequential(views: Views) -> Velocity:
+    """One view a step in turn: "stochastic" of TRELLIS's run_multi_image; costs what one view costs."""
+    starts = times(views.settings.steps, views.settings.rescale_t)
+
+    def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
+        step = sum(start > t + 1e-9 for start in starts)
+        return views.velocities[step % len(views.velocities)](x, t)
+
+    return views.guide(conditional)
+
+
+def average(views: Views) -> Velocity:
+    """Guidance and rescale for each view, then the mean. Euler steps are linear: their mean is the mean's step."""
+    each = [views.guide(velocity) for velocity in views.velocities]
+    return lambda x, t: torch.stack([velocity(x, t) for velocity in each]).mean(0)
+
+
+def average_right(views: Views) -> Velocity:
+    """The mean of the velocities, then guidance and rescale once (MultiDiffusion, arXiv 2302.08113)."""
+
+    def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
+        total = views.velocities[0](x, t)
+        for velocity in views.velocities[1:]:
+            total = total + velocity(x, t)
+        return total / len(views.velocities)
+
+    return views.guide(conditional)
+
+
+def weighted_average(views: Views) -> Velocity:
+    """Views that differ from the mean count less: softmax of -||v_i - mean|| at each voxel."""
+
+    def share(found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
+        return _softmax(-_lengths(found - found.mean(0)))
+
+    return views.guide(partial(_weighted, views.velocities, share))
+
+
+def adaptive_guidance_weight(views: Views) -> Velocity:
+    """Views that say more than no view at all count more: softmax of ||v_i - v_0|| / t at each voxel.
+
+    The length is divided by its mean over voxels and views, and t is kept above a floor, which ReconViaGen does not.
+    """
+    return views.guide(partial(_weighted, views.velocities, partial(_adaptive, views)))
+
+
+def fixed_guidance_rescale(views: Views) -> Velocity:
+    """Product of experts: guidance of strength / N for each view, each rescaled, summed without counting v_0 twice."""
+    settings, count = views.settings, len(views.velocities)
+    low, high = settings.interval
+
+    def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
+        strength = settings.guidance if low <= t <= high else 1.0
+        nothing = views.nothing(x, t)
+        total = (1 - count) * nothing
+        for one in views.velocities:
+            seen = one(x, t)
+            v = nothing + strength / count * (seen - nothing)
+            if settings.rescale > 0 and strength != 1:
+                x_0 = data_from_velocity(x, t, v, settings.sigma_min)
+                wanted = views.spread(data_from_velocity(x, t, seen, settings.sigma_min))
+                ratio = (wanted / views.spread(x_0)).clamp(max=_LARGEST_RATIO)
+                rescaled = settings.rescale * (x_0 * ratio) + (1 - settings.rescale) * x_0
+                v = velocity_from_data(x, t, rescaled, settings.sigma_min)
+            total = total + v
+        return total
+
+    return velocity
+
+
+def visibility(views: Views) -> Velocity:
+    """Shares by what each view sees (views.visibility.view_weights) times the adaptive ones; guidance once."""
+    if views.weights is None:
+        return adaptive_guidance_weight(views)
+    seen = views.weights
+
+    def share(found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
+        both = seen * _adaptive(views, found, x, t)
+        return both / both.sum(0)
+
+    return views.guide(partial(_weighted, views.velocities, share))
+
+
+def _weighted(
+    velocities: Sequence[Velocity],
+    share: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
+    x: torch.Tensor,
+    t: float,
+) -> torch.Tensor:
+    found = torch.stack([velocity(x, t) for velocity in velocities])  # [N, T, C]
+    return (share(found, x, t).to(found.dtype) * found).sum(0)
+
+
+def _adaptive(views: Views, found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
+    """Shares [N, T, 1] by how far each view's velocity is from the unconditional one."""
+    lengths = _lengths(found - views.nothing(x, t))
+    return _softmax(lengths / (lengths.mean().clamp(min=1e-12) * max(t, _LOWEST_TEMPERATURE)))
+
+
+def _lengths(found: torch.Tensor) -> torch.Tensor:
+    """Norm over channels: [N, T, C] -> [N, T, 1]; dense [N, B, C, ...] -> [N, B, 1, ...]."""
+    return found.float().norm(dim=2, keepdim=True)
+
+
+def _softmax(logits: torch.Tensor) -> torch.Tensor:
+    return logits.softmax(0)
+
+
+def _remembered(velocity: Velocity) -> Velocity:
+    """A velocity that is not computed again for the x and t that it was just asked for."""
+    kept: list[tuple[torch.Tensor, float, torch.Tensor]] = []
+
+    def remembered(x: torch.Tensor, t: float) -> torch.Tensor:
+        if not (kept and kept[0][0] is x and kept[0][1] == t):
+            kept[:] = [(x, t, velocity(x, t).clone())]  # a replayed network returns the same memory every time
+        return kept[0][2]
+
+    return remembered
+
+
+STRATEGIES: dict[str, Callable[[Views], Velocity]] = {
+    "primary": primary,
+    "sequential": sequential,
+    "average": average,
+    "average_right": average_right,
+    "weighted_average": weighted_average,
+    "adaptive_guidance_weight": adaptive_guidance_weight,
+    "fixed_guidance_rescale": fixed_guidance_rescale,
+    "visibility": visibility,
+}

@@ -1,0 +1,187 @@
+"""Several views: the rig, what each sees, how velocities are mixed, silhouettes and scales."""
+
+import logging
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from pipeline.errors import SettingsError
+from pipeline.image.shared_scale import to_one_scale
+from pipeline.render import Camera
+from pipeline.sampling import euler, packed_spread
+from pipeline.sparse import Voxels
+from pipeline.spec import SamplerSettings
+from pipeline.views import STRATEGIES, View, mixed, named_views, parse_view, view_weights
+from pipeline.views.hull import carve
+from pipeline.views.mixing import Views
+
+SIDE = 32
+
+
+def ball(radius=12.0, centre=(16, 16, 16)):
+    """The surface voxels of a ball."""
+    grid = torch.stack(torch.meshgrid(*(torch.arange(SIDE),) * 3, indexing="ij"), -1).reshape(-1, 3)
+    distance = (grid + 0.5 - torch.tensor(centre, dtype=torch.float32)).norm(dim=1)
+    return grid[(distance < radius) & (distance > radius - 1.5)]
+
+
+def test_names_and_angles():
+    assert parse_view("Left") == View(90) and parse_view("-90").name == "right" and parse_view("45,20") == View(45, 20)
+    assert View(405).azimuth == 45 and View(30, 10).name == "30,10"
+    for bad in ("behind", "1,2,3", "", "nan", "0,91"):
+        with pytest.raises(SettingsError):
+            parse_view(bad)
+    with pytest.raises(SettingsError, match="2 pictures need as many views"):
+        named_views(["front"], 2)
+    with pytest.raises(SettingsError, match="the same view"):
+        named_views(["left", "90"], 2)
+
+
+@pytest.mark.parametrize("view", [View(0), View(90), View(33, 20), View(270, -40)])
+def test_the_rig_is_the_renderers(view):
+    torch.testing.assert_close(view.axes(), torch.from_numpy(Camera(view.azimuth, view.elevation).axes()))
+
+
+def test_left_is_the_objects_own_left():
+    """+X, which the front view has on its right."""
+    assert View(90).axes()[2].tolist() == pytest.approx([1, 0, 0])
+    assert View(0).axes()[0].tolist() == pytest.approx([1, 0, 0])
+
+
+def test_each_side_of_a_ball_belongs_to_the_view_that_sees_it():
+    voxels = Voxels.single(ball())
+    weights = view_weights(voxels, SIDE, [View(0), View(90), View(180), View(270)])
+    assert weights.shape == (4, len(voxels), 1)
+    torch.testing.assert_close(weights.sum(0), torch.ones(len(voxels), 1))
+    for view, axis, sign in ((0, 1, -1), (1, 0, 1), (2, 1, 1), (3, 0, -1)):
+        cap = sign * (voxels.xyz[:, axis] + 0.5 - 16) > 10
+        assert cap.sum() > 20 and weights[view, cap].min() > 0.7 and weights[view, cap].mean() > 0.9
+
+
+def test_what_stands_in_front_hides_what_is_behind():
+    """A wall before a ball: the front view sees the wall, not the ball; so the ball's front is the left view's."""
+    wall = torch.stack(torch.meshgrid(torch.arange(SIDE), torch.arange(1), torch.arange(SIDE), indexing="ij"), -1)
+    both = torch.cat([wall.reshape(-1, 3), ball(8.0, (16, 18, 16))])
+    voxels = Voxels.single(both)
+    weights = view_weights(voxels, SIDE, [View(0), View(90)])
+    front = torch.zeros(len(both), dtype=torch.bool)
+    front[SIDE * SIDE :] = (both[SIDE * SIDE :, 1] < 16) & (both[SIDE * SIDE :, 0] > 18)
+    assert front.sum() > 20 and weights[1, front].mean() > 0.9
+    assert weights[0, : SIDE * SIDE].mean() > 0.9
+
+
+def velocities(count, generator):
+    targets = torch.randn(count, 50, 8, generator=generator, dtype=torch.float64)
+    return targets, tuple((lambda x, t, target=target: (x - target) / t) for target in targets)
+
+
+def run(strategy, each, nothing=lambda x, t: x / t, weights=None, **settings):
+    settings = SamplerSettings(steps=6, sigma_min=0.0, **{"guidance": 3.0, "rescale": 0.5} | settings)
+    noise = torch.randn(50, 8, dtype=torch.float64)
+    views = Views(each, nothing, settings, packed_spread((50,)), weights)
+    *_, last = euler(mixed(strategy, views), noise, settings)
+    return last.x
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_views_that_agree_give_what_one_gives(strategy):
+    torch.manual_seed(3)
+    _, each = velocities(1, torch.Generator().manual_seed(1))
+    settings = {"guidance": 1.0, "rescale": 0.0} if strategy == "fixed_guidance_rescale" else {}
+    torch.manual_seed(4)
+    one = run(strategy, each, **settings)
+    torch.manual_seed(4)
+    torch.testing.assert_close(run(strategy, each * 3, **settings), one)
+
+
+@pytest.mark.parametrize("strategy", ["average", "average_right", "fixed_guidance_rescale"])
+def test_equal_shares_without_guidance_reach_the_mean(strategy):
+    targets, each = velocities(3, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(run(strategy, each, guidance=1.0, rescale=0.0), targets.mean(0))
+
+
+def test_the_primary_view_is_the_first():
+    targets, each = velocities(3, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(run("primary", each, guidance=1.0), targets[0])
+
+
+def test_views_take_turns():
+    asked = []
+    each = tuple((lambda x, t, view=view: asked.append(view) or x / t) for view in range(3))
+    run("sequential", each)
+    assert asked == [0, 1, 2, 0, 1, 2]
+
+
+def test_an_outlier_counts_less():
+    target = torch.randn(50, 8, dtype=torch.float64)
+    each = tuple((lambda x, t, off=off: (x - target - off) / t) for off in (0.0, 0.0, 20.0))
+    error = {name: (run(name, each, guidance=1.0) - target).abs().mean() for name in ("average", "weighted_average")}
+    assert error["weighted_average"] < 0.2 * error["average"]
+
+
+def test_a_view_that_says_nothing_counts_less():
+    target = torch.randn(50, 8, dtype=torch.float64) + 4
+    each = (lambda x, t: (x - target) / t, lambda x, t: x / t)  # the second is the unconditional one
+    error = {n: (run(n, each, guidance=1.0) - target).abs().mean() for n in ("average", "adaptive_guidance_weight")}
+    assert error["adaptive_guidance_weight"] < 0.5 * error["average"]
+
+
+def test_every_voxel_follows_the_view_that_sees_it():
+    targets, each = velocities(2, torch.Generator().manual_seed(2))
+    weights = torch.zeros(2, 50, 1)
+    weights[0, :25], weights[1, 25:] = 1, 1
+    found = run("visibility", each, weights=weights, guidance=1.0)
+    torch.testing.assert_close(found, torch.cat([targets[0, :25], targets[1, 25:]]))
+
+
+def test_the_unconditional_velocity_is_computed_once_a_step():
+    asked = []
+    run("average", velocities(3, torch.Generator())[1], nothing=lambda x, t: asked.append(t) or x / t)
+    assert len(asked) == 6
+
+
+def silhouette(width, height, size=128):
+    picture = Image.new("L", (size, size))
+    x, y = (size - width) // 2, (size - height) // 2
+    ImageDraw.Draw(picture).rectangle([x, y, x + width - 1, y + height - 1], fill=255)
+    return torch.tensor(list(picture.tobytes()), dtype=torch.float32).reshape(size, size) / 255
+
+
+def test_silhouettes_carve_what_sticks_out():
+    """A box 24 x 24 x 16 whose pictures say 16 wide from the front and from behind: 4 voxels go on either side."""
+    grid = torch.stack(torch.meshgrid(torch.arange(24), torch.arange(24), torch.arange(16), indexing="ij"), -1)
+    voxels = Voxels.single(grid.reshape(-1, 3))
+    found = carve(voxels, [View(0), View(180)], [silhouette(64, 64), silhouette(64, 64)])
+    assert found.xyz[:, 0].min() in (2, 3, 4) and found.xyz[:, 0].max() in (19, 20, 21)
+    assert (found.xyz[:, 1].min(), found.xyz[:, 1].max()) == (0, 23)
+
+
+def test_silhouettes_of_something_else_carve_nothing(caplog):
+    caplog.set_level(logging.WARNING)
+    voxels = Voxels.single(ball())
+    kept = carve(voxels, [View(0), View(180)], [silhouette(8, 100), silhouette(8, 100)])
+    assert len(kept) == len(voxels) and "Nothing was carved" in caplog.text
+
+
+def cut(width, height, size=200):
+    picture = Image.new("RGBA", (size, size))
+    x, y = (size - width) // 2, (size - height) // 2
+    ImageDraw.Draw(picture).rectangle([x, y, x + width - 1, y + height - 1], fill=(200, 30, 30, 255))
+    return picture
+
+
+def test_views_come_to_one_scale():
+    """The left picture is taken from nearer: after scaling it is as tall as the front."""
+    found = to_one_scale([cut(80, 60), cut(60, 120)], [0, 90], ["front", "left"])
+    boxes = [picture.getchannel("A").getbbox() for picture in found.pictures]
+    heights = [box[3] - box[1] for box in boxes]
+    assert abs(heights[0] - heights[1]) <= 1 and not found.remarks
+    assert found.pictures[0].size == found.pictures[1].size
+    assert (boxes[0][2] - boxes[0][0]) / heights[0] == pytest.approx(80 / 60, rel=0.03)
+
+
+def test_what_does_not_agree_is_said():
+    found = to_one_scale([cut(80, 60), cut(80, 66)], [0, 180], ["front", "back"])
+    assert any("back is" in remark and "taller than front" in remark for remark in found.remarks)
+    assert any("front is" in remark and "wider than back" in remark for remark in found.remarks)
