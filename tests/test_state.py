@@ -208,7 +208,7 @@ def test_finish_gives_the_bytes_of_the_one_go_run(run, root, tmp_path):
     facts = json.loads(report.read_text())
     assert facts["faces"] <= 500 and facts["seed"] == 42 and facts["checkpoint"] == "small"
     code, _, err = run("finish", state, "--output", state)
-    assert code == 1 and "must end in .glb" in err
+    assert code == 1 and "must end in one of .glb" in err
     code, _, err = run("finish", whole, "--output", again)
     assert code == 1 and "cannot be read as a state file" in err
 
