@@ -1,23 +1,15 @@
-"""The only room that knows ComfyUI: thin V3 nodes over pipeline.stages, one file a group of stages."""
+"""The only room that knows ComfyUI: thin V3 nodes over pipeline.stages, a file for each stage.
+
+A class with a schema in any of these files is a node; sockets.py has the types of what travels between them.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 OLDEST_COMFYUI = (0, 3, 64)
-
-# Every node, in the order of a graph: module -> classes.
-_NODES = {
-    "loading": ("LoadModels",),
-    "picture": ("PrepareImage", "EncodeImage"),
-    "sample": ("SamplerSettingsNode", "SampleStructure", "SampleShape", "SampleTexture"),
-    "decode": ("DecodeShape", "DecodeTexture"),
-    "finish": ("ProcessMesh", "BakeTexture", "ColorVertices", "RenderMesh", "ExportGLB"),
-    "export_mesh": ("ExportMesh",),
-    "simple": ("ImageToGLB", "GatherFiles"),
-    "convert": ("MeshToCore", "MeshFromCore", "VoxelsToCore"),
-}
 
 
 def load():
@@ -49,8 +41,14 @@ def load():
 
 
 def node_classes() -> list[type]:
-    """The classes of all nodes."""
-    return [getattr(import_module(f".{module}", __name__), name) for module, names in _NODES.items() for name in names]
+    """The classes of all nodes: those that a module of this folder defines with a schema of their own."""
+    modules = (import_module(f".{name}", __name__) for name in sorted(found.name for found in iter_modules(__path__)))
+    return [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if getattr(value, "__module__", "") == module.__name__ and "define_schema" in vars(value)
+    ]
 
 
 def check_version() -> None:

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import EmptyResultError, SettingsError
 from ..pipeline.export import srgb_to_linear
-from .finish import maps
+from .bake import maps
 from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels, aliases, node_schema
 
 _FINEST = 128  # cells along a side of a dense grid

@@ -9,11 +9,9 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.export import WRITERS, AlphaMode, TrueSize, writer
-from .finish import _facts, _graph, filename_prefix_input
 from .host import output
-from .host.progress import Progress
-from .host.report import told
-from .host.run import explained, run
+from .host.run import explained
+from .host.saving import filename_prefix_input, save, why_not
 from .sockets import CATEGORY, AnyFile, Mesh, TexturedMesh, advanced, aliases, node_schema
 
 
@@ -82,11 +80,7 @@ class ExportMesh(io.ComfyNode):
     def validate_inputs(
         cls, filename_prefix: str | None = None, format: str | None = None, size: str | None = None
     ) -> bool | str:
-        # None: linked, and not known yet; with a % the prefix may be another name in the end
-        known = filename_prefix is not None and "%" not in filename_prefix
-        if known and (reason := output.why_not(filename_prefix)):
-            return reason
-        return explained(_check, format, size)
+        return why_not(filename_prefix) or explained(_check, format, size)
 
     @classmethod
     def execute(
@@ -100,22 +94,13 @@ class ExportMesh(io.ComfyNode):
         double_sided: bool = True,
     ) -> io.NodeOutput:
         _check(format, size)
-        path, relative = output.new_file(filename_prefix, f".{format}", cls.hidden)
         settings = stages.ExportSettings(
             alpha_mode=AlphaMode[alpha_mode.upper()],
             double_sided=double_sided,
             size=TrueSize.parse(size) if size.strip() else None,
             flat_base=flat_base,
         )
-        # named without the counter: the same graph gives the same bytes
-        name = Path(output.filled(filename_prefix, cls.hidden)).name
-        facts = {**_facts(mesh), **_graph(cls.hidden)}
-        written = run(stages.export_glb, None, Progress(), mesh, path=path, settings=settings, extras=facts, name=name)
-        subfolder = Path(relative).parent.as_posix()
-        subfolder = "" if subfolder == "." else subfolder
-        shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
-        text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told(mesh)}"
-        return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown, "text": [text]})
+        return save(mesh, filename_prefix, f".{format}", settings, cls.hidden)
 
 
 def _check(format: str | None, size: str | None) -> None:
@@ -125,13 +110,3 @@ def _check(format: str | None, size: str | None) -> None:
         writer(Path(f"x.{format}"))
     if size is not None and size.strip():
         TrueSize.parse(size)
-
-
-def _file_3d(path: Path):
-    """ComfyUI's value for 3D files; hosts before 2026 have none and get the path."""
-    try:
-        from comfy_api.latest import Types
-
-        return Types.File3D(str(path))
-    except (ImportError, AttributeError):
-        return str(path)

@@ -22,6 +22,21 @@ Subdivision = io.Custom("T2_SUBDIVISION")  # stages.Subdivisions
 Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
 TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
 
+# Their colours in the editor, far from each other and from those of ComfyUI's own types: two sockets of one colour look
+# as if they fit. web/js/trellis2.js has them from here (python tests/generate_texts.py).
+COLORS = {
+    "T2_MODELS": "#7e6bd6",
+    "T2_CONDITION": "#c6a700",
+    "T2_SAMPLER": "#a1887f",
+    "T2_STRUCTURE": "#78909c",
+    "T2_SHAPE": "#4dd0e1",
+    "T2_TEXTURE": "#f06292",
+    "T2_SUBDIVISION": "#aed581",
+    "T2_MESH": "#26a69a",
+    "T2_VOXELS": "#ff7b3a",
+    "T2_TEXTURED_MESH": "#ba68c8",
+}
+
 # ComfyUI's types for 3D files; hosts before 2026 lack the classes, and the socket carries the path there.
 AnyFile = getattr(io, "File3DAny", None) or io.Custom("FILE_3D")
 GLB = getattr(io, "File3DGLB", None) or io.Custom("FILE_3D_GLB")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
+from types import MappingProxyType
 
 import torch
 
@@ -96,8 +97,8 @@ class Backends:
 
     def __init__(self, operations: Iterable[Operation], choices: Mapping[str, str] | None = None) -> None:
         """`choices` maps an operation to the row it must use; without one the first usable row is taken."""
-        self.operations = {operation.name: operation for operation in operations}
-        self.choices = dict(choices or {})
+        self.operations: Mapping[str, Operation] = {operation.name: operation for operation in operations}
+        self.choices: Mapping[str, str] = dict(choices or {})
         self.used: dict[str, str] = {}  # op -> name of the row that ran last
         self._found: list[BackendError] = []
         self._verdicts: dict[tuple[str, str, str], str] = {}  # (op, row, device type) -> what _verdict says
@@ -222,6 +223,22 @@ class Backends:
         if key not in self._verdicts:  # a network asks some hundred times a pass, and operations are dear to hash
             self._verdicts[key] = _verdict(replace(self.operations[op], rows=()), row, device.type)
         return self._verdicts[key]
+
+
+class References(Backends):
+    """The reference of every operation, and no record of what ran: nothing in it changes, so that it can be a default
+    argument."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        super().__init__(operations)
+        self.operations, self.choices = MappingProxyType(self.operations), MappingProxyType(self.choices)
+        self.used = MappingProxyType({})  # type: ignore[assignment]  # so that a record would fail
+
+    def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
+        """The reference. Raises BackendError for an operation without one, and if another row is named."""
+        if name not in (None, PLAIN):
+            raise BackendError(f"Only the references of a table are here, not {name!r} of {op!r}.")
+        return self._row(op, PLAIN).function
 
 
 def _unavailable(row: Backend, device: torch.device) -> str:

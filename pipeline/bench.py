@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -122,16 +123,11 @@ def _compared(
     runtime: Runtime, models: RandomModels, case: Case, config: dict, reference: Reference | None
 ) -> list[dict]:
     """Measure a network, and the reference implementation of it beside; print the row and return what was measured."""
-    ours = _measure(
-        runtime,
-        case,
-        lambda: call(models.get(case.role, runtime.device, runtime.dtype), _inputs(case), runtime),
-        keep=reference is not None,
-    )
+    network = partial(models.get, case.role, runtime.device, runtime.dtype)
+    network()  # is made before it is measured
+    ours = _measure(runtime, case, lambda: call(network(), _inputs(case), runtime), keep=reference is not None)
     row, made = f"| {case.name} | {case.size} | {ours.cells()} |", [_line(case, "ours", ours)]
-    model = models.get(case.role, runtime.device, runtime.dtype)
-    weights = {key: value.cpu() for key, value in model.state_dict().items()} if reference else {}
-    del model
+    weights = {key: value.cpu() for key, value in network().state_dict().items()} if reference else {}
     models.release()  # each has the device for itself
     if reference:
         theirs = None
@@ -216,5 +212,5 @@ def _whole_run(runtime: Runtime, size: Size) -> str:
     mesh = stages.process_mesh(runtime, mesh, size.faces)
     textured = stages.bake_texture(runtime, mesh, voxels, size.texture_size)
     with tempfile.TemporaryDirectory() as folder:
-        stages.export_glb(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
+        stages.export_mesh(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
     return what

@@ -166,7 +166,7 @@ def _whole(runtime: Runtime, raw: stages.Mesh, voxels: stages.PBRVoxels, faces: 
     textured = _bake(runtime, _process(runtime, raw, faces), voxels, 2048, raw)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bench.glb")
-        stages.export_glb(runtime, textured, path, stages.ExportSettings(image_format=image_format), textured.facts)
+        stages.export_mesh(runtime, textured, path, stages.ExportSettings(image_format=image_format), textured.facts)
         return path.stat().st_size
 
 

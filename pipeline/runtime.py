@@ -117,6 +117,7 @@ class Runtime:
         start = time.perf_counter()
         model = models.get(role, self.device, self.dtype)
         self._loading += time.perf_counter() - start
+        models.read_ahead(role)
         try:
             yield model
         finally:

@@ -1,8 +1,9 @@
 """Writes every text that is derived from the nodes' schemas and the command line's parser.
 
 `python tests/generate_texts.py` writes tests/interface.json, locales/en/nodeDefs.json, the tables of the help pages in
-web/docs (the Chinese ones take their words from locales/zh/nodeDefs.json), those of docs/options.md, and those of
-docs/performance.md from benchmarks/history.jsonl. What stands around a table is written by hand and stays.
+web/docs (the Chinese ones take their words from locales/zh/nodeDefs.json), the colours of sockets in
+web/js/trellis2.js, the tables of docs/options.md, and those of docs/performance.md from benchmarks/history.jsonl. What
+stands around a table is written by hand and stays.
 tests/test_texts.py fails while a file differs from this.
 """
 
@@ -68,7 +69,7 @@ WORDS = {
 
 def generated() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    interface = {node.define_schema().node_id: declared(node) for node in stubbed_nodes()}
+    interface = _known_first({node.define_schema().node_id: declared(node) for node in stubbed_nodes()})
     english = {node_id: promised(node) for node_id, node in interface.items()}
     chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
     files = {
@@ -79,6 +80,8 @@ def generated() -> dict[Path, str]:
         for node_id, node in interface.items():
             path = page(language, node_id)
             files[path] = help_page(path, node, texts.get(node_id, english[node_id]), WORDS[language])
+    path = ROOT / "web" / "js" / "trellis2.js"
+    files[path] = with_colors(path.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "options.md"
     files[path] = options_page(path.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "output.md"
@@ -86,6 +89,20 @@ def generated() -> dict[Path, str]:
     path = ROOT / "docs" / "performance.md"
     files[path] = performance_page(path.read_text(encoding="utf-8"))
     return files
+
+
+def _known_first(interface: dict[str, dict]) -> dict[str, dict]:
+    """In the order of interface.json as it is, new nodes last: moving a class to another file changes no text."""
+    known = list(json.loads((ROOT / "tests" / "interface.json").read_text(encoding="utf-8")))
+    return {node_id: interface[node_id] for node_id in sorted(interface, key=(*known, *interface).index)}
+
+
+def with_colors(script: str) -> str:
+    """The editor's script with the colours of nodes/sockets.py."""
+    colors = import_module(f"{PACK}.nodes.sockets").COLORS
+    before, start, rest = script.partition("const COLORS = {\n")
+    lines = "".join(f'    {name}: "{color}",\n' for name, color in colors.items())
+    return f"{before}{start}{lines}}};{rest.partition('};')[2]}"
 
 
 def page(language: str, node_id: str) -> Path:

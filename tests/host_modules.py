@@ -118,6 +118,10 @@ def minimum_inference_memory():
     return 1 << 30
 
 
+def extra_reserved_memory():
+    return 400 << 20
+
+
 def free_memory(memory_required, device, keep_loaded=()):
     calls.append(("free_memory", memory_required))
 
@@ -146,12 +150,6 @@ def soft_empty_cache(force=False):
 
 
 # --- comfy.ops, comfy.model_patcher, comfy.ldm.modules.attention
-
-
-class CastWeightBiasOp:
-    comfy_cast_weights = False
-    weight_function = ()
-    bias_function = ()
 
 
 def cast_bias_weight(s, input=None, dtype=None, device=None, bias_dtype=None, offloadable=False):
@@ -347,10 +345,10 @@ MODULES = [
         *("InterruptProcessingException", "interrupt_current_processing", "throw_exception_if_processing_interrupted"),
         *("get_torch_device", "get_torch_device_name", "intermediate_device", "unet_offload_device", "free_memory"),
         *("get_free_memory", "get_total_memory", "minimum_inference_memory", "load_models_gpu", "unload_all_models"),
-        "soft_empty_cache",
+        *("soft_empty_cache", "extra_reserved_memory"),
     ),
     module("comfy.model_patcher", "ModelPatcher"),
-    module("comfy.ops", "CastWeightBiasOp", "cast_bias_weight", "uncast_bias_weight"),
+    module("comfy.ops", "cast_bias_weight", "uncast_bias_weight"),
     module("comfy.utils", "ProgressBar"),
     module("comfy_execution.graph", "DynamicPrompt"),
     module("comfy_execution.graph_utils", "GraphBuilder"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from meshes import needs_warp
 
-from pipeline.backends import Backend, Backends, Operation
+from pipeline.backends import Backend, Backends, Operation, References
 from pipeline.errors import BackendError
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
@@ -51,6 +51,19 @@ def test_a_wrong_answer_disables_a_row_with_one_line(caplog, wrong, problem):
     assert problem in caplog.text
     with pytest.raises(BackendError, match="'fast' of 'double' cannot be used on cpu"):
         backends.pick("double", name="fast")
+
+
+def test_the_references_alone_hold_no_state():
+    """What a default argument is must not be changed by who uses it."""
+    references = References([Operation("double", (Backend("fast", lambda x: x + x),), twin=double)])
+    before = {name: dict(value) for name, value in vars(references).items()}
+    assert references.pick("double") is references.pick("double", "cuda", "torch") is double
+    with pytest.raises(BackendError, match="not 'fast' of 'double'"):
+        references.pick("double", name="fast")
+    assert {name: dict(value) for name, value in vars(references).items()} == before
+    for table in (references.used, references.choices, references.operations):
+        with pytest.raises(TypeError):
+            table["double"] = "fast"
 
 
 def test_a_kernel_that_fails_is_disabled():

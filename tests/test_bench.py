@@ -219,7 +219,7 @@ def test_what_is_measured_says_where_and_when():
 
 def test_the_history_of_the_repository_says_where_each_number_is_from():
     lines = bench_history.read(bench_history.HISTORY)
-    assert lines and all(line["machine"] and line["torch"] and line["seconds"] for line in lines)
+    assert lines and all(line["machine"] and line["torch"] and "seconds" in line for line in lines)
     document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     printed = bench_history.markdown(lines)
     assert [row for row in printed.splitlines() if row.startswith("|") and row not in document] == []

@@ -1,5 +1,8 @@
 """README and docs/: links lead somewhere, anchors exist, nothing stands alone, commands are those that exist."""
 
+import ast
+import inspect
+import json
 import re
 import shlex
 
@@ -55,6 +58,15 @@ def test_every_page_of_docs_is_linked_from_the_readme():
     assert {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} <= set(links)
 
 
+def test_every_node_and_every_template_is_in_the_lists(root):
+    text = (root / "docs" / "nodes.md").read_text(encoding="utf-8")
+    graphs = {path.stem for path in root.glob("workflows/*.json")}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == graphs
+    assert set(re.findall(r"T2\w+", text)) == set(
+        json.loads((root / "tests" / "interface.json").read_text(encoding="utf-8"))
+    )
+
+
 def test_files_named_by_help_pages_and_messages_exist():
     """`docs/x.md` outside of a link: help pages are read in the editor, where a relative link leads nowhere."""
     sources = [*ROOT.glob("web/docs/**/*.md"), *ROOT.glob("nodes/**/*.py"), *ROOT.glob("pipeline/**/*.py")]
@@ -100,3 +112,21 @@ def test_the_map_of_the_repository_names_what_is_there():
     first = [line.split()[0].rstrip(",") for line in lines]
     folder = {True: ROOT / "pipeline", False: ROOT}
     assert not [name for name, line in zip(first, lines) if not (folder[line.startswith("  ")] / name).exists()]
+
+
+def test_the_example_of_the_library_fits_its_functions():
+    """Every import exists and every call of an imported function binds; without running it, which takes a while."""
+    text = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    tree = ast.parse(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1))
+    names = {}
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), "library.md", "exec"), names)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    bound = 0
+    for call in calls:
+        called = ast.unparse(call.func)
+        if called.partition(".")[0] in names and isinstance(call.func, (ast.Name, ast.Attribute)):
+            signature = inspect.signature(eval(called, names))
+            signature.bind(*call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
+            bound += 1
+    assert bound >= 10

@@ -143,7 +143,7 @@ def test_maps_of_the_original_reach_the_file(damaged, tmp_path, validate):
     assert textured.normal_map.shape == (128, 128, 3) and textured.occlusion.shape == (128, 128)
     assert textured.occlusion.min() > 0.9  # nothing stands beside a ball
     path = tmp_path / "ball.glb"
-    stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    stages.export_mesh(used, textured, path, stages.ExportSettings(), textured.facts)
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     data = path.read_bytes()
@@ -182,7 +182,7 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         assert level["mesh"]["watertight"] and level["mesh"]["euler"] == 2 and not level["warnings"]
     textured = stages.bake_texture(used, mesh, voxels, 512, original=raw, normal_map=True)
     path = tmp_path / "ball.glb"
-    assert stages.export_glb(used, textured, path, stages.ExportSettings(lods_in_one_file=True), textured.facts) == [
+    assert stages.export_mesh(used, textured, path, stages.ExportSettings(lods_in_one_file=True), textured.facts) == [
         path
     ]
     issues = validate(path)["issues"]
@@ -206,7 +206,7 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
         sizes.append(covered.sum())
     assert taken.max() == 1  # no texel of two levels
     assert 3 < sizes[0] / sizes[1] < 5.5 and 3 < sizes[1] / sizes[2] < 6
-    paths = stages.export_glb(used, textured, path, stages.ExportSettings(), textured.facts)
+    paths = stages.export_mesh(used, textured, path, stages.ExportSettings(), textured.facts)
     assert [each.name for each in paths] == ["ball.glb", "ball_LOD1.glb", "ball_LOD2.glb"]
     for each, level in zip(paths, textured.levels):
         document, arrays = contents(each)
@@ -240,7 +240,7 @@ def test_vertex_colours_reach_the_file(damaged, tmp_path, validate):
     mesh = stages.process_mesh(used, raw, 2000, max_hole_perimeter=0.2, resolution=64, lods=[500])
     coloured = stages.color_vertices(used, mesh, voxels, raw)
     path = tmp_path / "ball.glb"
-    stages.export_glb(used, coloured, path, stages.ExportSettings(lods_in_one_file=True), coloured.facts)
+    stages.export_mesh(used, coloured, path, stages.ExportSettings(lods_in_one_file=True), coloured.facts)
     issues = validate(path)["issues"]
     assert issues["numErrors"] == issues["numWarnings"] == 0, issues
     document, arrays = contents(path)

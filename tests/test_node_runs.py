@@ -136,10 +136,8 @@ def test_a_node_that_expands_gives_the_file_and_moves_one_bar(host):
     (file,), (relative,) = ran.values["2"]
     assert relative == "whole/it_00001_.glb" and file.get_source() == str(host.base / "output" / relative)
     parts = {part: ran.dynprompt.get_node(part)["class_type"] for part in ran.dynprompt.ephemeral_parents}
-    assert set(parts.values()) == set(host.nodes) - {
-        *("T2ImageToGLB", "T2SamplerSettings", "T2ColorVertices", "T2RenderMesh", "T2MeshToCore", "T2MeshFromCore"),
-        "T2VoxelsToCore",
-    }
+    shares = sys.modules[f"{PACK}.nodes.image_to_glb"]._SHARES
+    assert set(parts.values()) == {*shares, "T2GatherFiles"} and sum(shares.values()) == 100
     whole = [value for node, value, _, _ in ran.messages if node == "2"]
     assert whole == sorted(whole) and whole[0] == 0 and whole[-1] == 1000 and len(set(whole)) > 20
     written = facts(host.base / "output" / relative)
@@ -178,6 +176,9 @@ def test_layers_that_do_not_fit_are_cast_and_give_the_same_bits(host, made):
     finally:
         host_modules.small_card(1.0)
     assert torch.equal(cast.sparse.feats, again.sparse.feats)
+    layers = [layer for patcher in made["models"]._patchers.values() for layer in patcher.model.modules()]
+    bases = {base.__module__ for layer in layers for base in type(layer).__mro__}
+    assert not [module for module in bases if ".nodes." in module]  # their classes are the library's own
     assert sum(name == "uncast_bias_weight" for name, _ in host_modules.calls) > 20
     sizes = {role: patcher.model_size() for role, patcher in made["models"]._patchers.items()}
     (role,) = [role for role in loaded if loaded[role] < 0.9 * sizes[role]]
@@ -223,7 +224,7 @@ def test_models_ask_for_the_memory_of_their_work(host, made):
 def test_load_models_says_what_it_opened(host, caplog):
     caplog.set_level(logging.INFO)
     (models,) = host.call("T2LoadModels")
-    assert "Using the small checkpoint" in caplog.text and models.checkpoint.name == "small"
+    assert "Using the bundled small checkpoint" in caplog.text and models.checkpoint.name == "small"
     node = host.nodes["T2LoadModels"]
     assert node.fingerprint_inputs() == node.fingerprint_inputs(SMALL) and node.fingerprint_inputs(None) == ""
     assert "no checkpoint 'nowhere'" in node.validate_inputs("nowhere") and node.validate_inputs(None) is True

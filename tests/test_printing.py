@@ -118,7 +118,7 @@ def test_a_size_reaches_the_file(tmp_path, suffix):
     """From the stage on, right to 0.01 mm; the height is along the format's up-axis."""
     path = tmp_path / f"x{suffix}"
     settings = stages.ExportSettings(size=TrueSize.parse("height=80mm"), flat_base=0.1)
-    paths = stages.export_glb(Runtime("cpu", stages.table()), bad.ball(), path, settings, {})
+    paths = stages.export_mesh(Runtime("cpu", stages.table()), bad.ball(), path, settings, {})
     files = {each.name: each.read_bytes() for each in [*paths, *(each for each in tmp_path.iterdir() if each != path)]}
     ((vertices, faces),) = WRITERS[suffix].read(files).levels
     up = 1 if WRITERS[suffix].y_up else 2
@@ -153,7 +153,7 @@ USABLE = {
 
 @pytest.mark.parametrize("name", USABLE)
 def test_odd_meshes_are_written(tmp_path, suffix, name):
-    paths = stages.export_glb(
+    paths = stages.export_mesh(
         Runtime("cpu", stages.table()), USABLE[name](), tmp_path / f"x{suffix}", stages.ExportSettings(), {}
     )
     assert paths == [tmp_path / f"x{suffix}"] and paths[0].stat().st_size > 80
@@ -161,10 +161,10 @@ def test_odd_meshes_are_written(tmp_path, suffix, name):
 
 @pytest.mark.parametrize("name", bad.UNUSABLE)
 def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, suffix, name):
-    raw = bad.UNUSABLE[name][0]()
     settings = stages.ExportSettings(size=TrueSize(0.08), flat_base=0.1)
     try:
-        stages.export_glb(Runtime("cpu", stages.table()), raw, tmp_path / f"x{suffix}", settings, {})
+        raw = bad.UNUSABLE[name][0]()
+        stages.export_mesh(Runtime("cpu", stages.table()), raw, tmp_path / f"x{suffix}", settings, {})
     except PipelineError as error:
         assert not list(tmp_path.iterdir()) and str(error)
     else:  # nothing but area is missing, which some formats allow

@@ -126,8 +126,8 @@ def test_kitchen_agrees():
     pytest.importorskip("comfy_kitchen")
     from comfy_kitchen.tensor import TensorWiseINT8Layout
 
-    from pipeline.models.layers import PLAIN
-    from pipeline.models.operations import PACKED_LINEAR
+    from pipeline.backends import Backends
+    from pipeline.models.operations import OPERATIONS, PACKED_LINEAR
 
     weight, scale = Int8(256).pack(torch.randn(96, 512))
     parameters = TensorWiseINT8Layout.Params(
@@ -137,8 +137,9 @@ def test_kitchen_agrees():
     ours = Int8(256).unpack(weight, scale, torch.float32)
     assert (theirs - ours).abs().max() <= 2e-6 * ours.abs().max()
     x = torch.randn(7, 512)
-    exact = PLAIN.pick(PACKED_LINEAR, CPU, "torch")(x, weight, scale, None, 256)
-    theirs = PLAIN.pick(PACKED_LINEAR, CPU, "comfy_kitchen")(x, weight, scale, None, 256)
+    table = Backends(OPERATIONS)
+    exact = table.pick(PACKED_LINEAR, CPU, "torch")(x, weight, scale, None, 256)
+    theirs = table.pick(PACKED_LINEAR, CPU, "comfy_kitchen")(x, weight, scale, None, 256)
     assert 0 < (theirs - exact).norm() / exact.norm() < 0.03
 
 

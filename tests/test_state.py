@@ -12,6 +12,7 @@ from pipeline import stages
 from pipeline.errors import SettingsError, StateError
 from pipeline.sparse import SparseTensor, Voxels, subdivide
 from pipeline.stages import Condition, Latent, Mesh, Origin, PBRVoxels, State, Structure, Subdivisions
+from pipeline.views import NAMED_MIXING, View
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +36,9 @@ def whole() -> State:
     mesh = Mesh(torch.rand(4, 3, generator=random), torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32))
     tokens = {1: torch.randn(2, 5, 6, generator=random), 2: torch.randn(2, 9, 6, generator=random)}
     return State(
-        condition=Condition(tokens, ORIGIN),
+        condition=Condition(
+            tokens, ORIGIN, (View(0), View(90, 10)), (torch.rand(3, 4), torch.rand(2, 2)), NAMED_MIXING
+        ),
         structure=Structure(torch.rand(4, 4, 4, generator=random) < 0.3, stream(1), ORIGIN),
         shape=Latent(latent, 16, stream(2), ORIGIN),
         texture=Latent(latent.replace(torch.randn(3, 4, generator=random)), 16, stream(3), ORIGIN),
@@ -51,6 +54,8 @@ def same(one, other):
     if isinstance(one, Condition):
         assert one.tokens.keys() == other.tokens.keys()
         assert all(torch.equal(one.tokens[scale], other.tokens[scale]) for scale in one.tokens)
+        assert one.views == other.views and one.mixing == other.mixing
+        assert all(torch.equal(*pair) for pair in zip(one.masks, other.masks, strict=True))
     elif isinstance(one, Structure):
         assert torch.equal(one.occupied, other.occupied) and torch.equal(one.random, other.random)
     elif isinstance(one, Subdivisions):
@@ -164,6 +169,11 @@ def test_hostile_tensors_are_refused(rewritten, tensors, said):
         ({"values": {"shape": {"resolution": 16, "random": "AAAA"}}}, "random stream"),
         ({"values": {"shape": {"resolution": 16, "random": "\u00e9"}}}, "random stream"),
         ({"values": {"condition": {"scales": [10**30]}}}, "image scales"),
+        (
+            {"values": {"condition": {"scales": [1], "views": [{"azimuth": "x", "elevation": 0}]}}},
+            "views cannot be used",
+        ),
+        ({"values": {"condition": {"scales": [1], "masks": 10**9}}}, "the number of masks"),
         ({"values": [1]}, "does not say what it holds"),
     ],
 )

@@ -103,6 +103,13 @@ def test_tips_of_a_chinese_page_are_chinese(interface):
         assert not [line for line in lines if line.startswith("- ") and not CHINESE.search(line)], node_id
 
 
+def test_bold_text_ends_where_it_should(interface):
+    """Markdown does not close ** between punctuation and a letter, which Chinese has without a blank between."""
+    for node_id in interface:
+        text = page("zh", node_id).read_text(encoding="utf-8")
+        assert not re.search(r"[\u3000-\u303f\uff00-\uffef]\*\*[\u4e00-\u9fff]", text), node_id
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_page_describes_what_has_no_tooltip(language, interface):
     """Inputs whose tooltip is made at run time have a row by hand."""

@@ -12,7 +12,17 @@ from pipeline.render import Camera
 from pipeline.sampling import euler, packed_spread
 from pipeline.sparse import Voxels
 from pipeline.spec import SamplerSettings
-from pipeline.views import STRATEGIES, View, mixed, named_views, parse_view, view_weights
+from pipeline.views import (
+    STRATEGIES,
+    Mixing,
+    PosedPictures,
+    View,
+    mixed,
+    named_views,
+    parse_view,
+    posed,
+    view_weights,
+)
 from pipeline.views.hull import carve
 from pipeline.views.mixing import Views
 
@@ -185,3 +195,22 @@ def test_what_does_not_agree_is_said():
     found = to_one_scale([cut(80, 60), cut(80, 66)], [0, 180], ["front", "back"])
     assert any("back is" in remark and "taller than front" in remark for remark in found.remarks)
     assert any("front is" in remark and "wider than back" in remark for remark in found.remarks)
+
+
+def test_what_does_not_go_together_is_refused():
+
+    with pytest.raises(SettingsError, match="1 pictures need as many views"):
+        named_views(["front", "left"], 1)
+    with pytest.raises(SettingsError, match="No strategy"):
+        Mixing(shape="best")
+    with pytest.raises(SettingsError, match="Carving needs"):
+        PosedPictures((cut(8, 8),), mixing=Mixing(carve=True))
+
+
+def test_pictures_of_views_are_compared(caplog):
+    caplog.set_level(logging.WARNING)
+    half = cut(80, 60)
+    ImageDraw.Draw(half).rectangle([60, 70, 99, 129], fill=(0, 0, 255, 255))
+    found = posed([half, half, half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)], [View(0), View(90), View(180)])
+    assert "front and left are the same picture" in found.remarks
+    assert any("back is front mirrored" in remark for remark in found.remarks) and "same picture" in caplog.text

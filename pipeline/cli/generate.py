@@ -27,9 +27,10 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_views,
     backend_choices,
     opened_checkpoint,
-    pictures,
+    posed_pictures,
 )
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -56,6 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
+    add_views(parser)
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -91,9 +93,13 @@ def run(options: argparse.Namespace) -> int:
         backends=backends,
         device=device,
     )
-    images = pictures(options)
-    if len(images) > 1:
-        print(f"{len(images)} pictures, taken for {len(images)} views of one object. Objects want a run each.")
+    images = posed_pictures(options)
+    count = len(images.pictures)
+    if count > 1 and not images.views:
+        print(
+            f"{count} pictures, taken for {count} views of one object. Objects want a run each. If you know where the "
+            "pictures were taken from, say so with --views."
+        )
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
@@ -102,6 +108,11 @@ def run(options: argparse.Namespace) -> int:
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
         settings = _settings(options, checkpoint, chosen, made)
+        if count > 1:
+            settings["views"] = [view.name for view in images.views] or count
+            settings["view_mixing"] = asdict(images.mixing)
+        if images.remarks:
+            settings["remarks"] = list(images.remarks)
         settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()

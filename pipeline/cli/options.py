@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from ..errors import SettingsError
-from ..image import DEFAULT_MODEL, KINDS, background_remover, prepare, read_mask, read_picture
+from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, prepare, read_mask, read_picture
+from ..views import NAMED_MIXING as NAMED
+from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -116,8 +121,43 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def pictures(options: argparse.Namespace) -> list:
-    """The prepared pictures of `images`."""
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Directions of the pictures, and what is done with several."""
+    group = parser.add_argument_group("several views", "how pictures of one object work together")
+    group.add_argument(
+        "--views",
+        nargs="+",
+        default=[],
+        metavar="VIEW",
+        help="where each picture was taken from: front, left (the object's own left), back, right, an azimuth such as "
+        "45 or azimuth and elevation such as 45,20; the first is the primary view. Level ones are brought to one scale",
+    )
+    for stage in ("structure", "shape", "texture"):
+        group.add_argument(
+            f"--{stage}-views",
+            choices=tuple(STRATEGIES),
+            help=f"{stage}: how the views are mixed; default: {getattr(NAMED, stage)} with --views, "
+            f"{getattr(UNNAMED, stage)} without",
+        )
+    group.add_argument(
+        "--carve", action="store_true", help="cut the structure by the pictures' silhouettes; needs --views"
+    )
+
+
+def posed_pictures(options: argparse.Namespace) -> PosedPictures:
+    """The prepared pictures of `images` with their directions, and how they are mixed."""
+    given = {stage: getattr(options, f"{stage}_views") for stage in ("structure", "shape", "texture")}
+    mixing = replace(
+        NAMED if options.views else UNNAMED, **{k: v for k, v in given.items() if v is not None}, carve=options.carve
+    )
+    if not options.views:
+        return PosedPictures(tuple(pictures(options)), mixing=mixing)
+    views = named_views(options.views, len(options.images))
+    return posed(pictures(options, cut_out), views, mixing)
+
+
+def pictures(options: argparse.Namespace, cut: Callable[..., Image.Image] = prepare) -> list[Image.Image]:
+    """The pictures of `images`, prepared. cut: image.prepare or image.cut_out."""
     if options.mask and len(options.mask) != len(options.images):
         raise SettingsError(f"{len(options.mask)} masks for {len(options.images)} pictures; give one for each or none.")
     remover = background_remover(options.background, options.background_model)
@@ -125,7 +165,7 @@ def pictures(options: argparse.Namespace) -> list:
     for number, path in enumerate(options.images):
         image = read_picture(path)
         mask = read_mask(options.mask[number], image) if options.mask else None
-        prepared.append(prepare(image, mask, remover, reduce_first=options.reduce_first))
+        prepared.append(cut(image, mask, remover, reduce_first=options.reduce_first))
     return prepared
 
 

@@ -16,7 +16,7 @@ from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
 from ..weights import Models
 from .export import add_export, export_settings, finish
-from .options import DTYPES, backend_choices, opened_checkpoint, pictures
+from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 from .texture import add_mesh_and_pictures, check_paths
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     roles = stages.refining_roles(chosen, texture)
     checkpoint.require_models(roles, "Refining a mesh")
-    images = pictures(options)
+    images = posed_pictures(options)
     models.fetch(roles)
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, dtype, bars)

@@ -34,7 +34,7 @@ def write_result(
     # sorted, as those of a state are: a run that is opened again must give the same bytes
     told = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
     with written.or_not():
-        written.paths += stages.export_glb(runtime, result, output, export, told)
+        written.paths += stages.export_mesh(runtime, result, output, export, told)
     write_picture(options, runtime, result, export, written)
 
 

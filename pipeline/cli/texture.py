@@ -28,9 +28,10 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_views,
     backend_choices,
     opened_checkpoint,
-    pictures,
+    posed_pictures,
 )
 from .results import report_result
 
@@ -84,6 +85,7 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_dtype(parser)
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
+    add_views(parser)
     add_backend(parser)
     parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
 
@@ -119,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     roles = stages.texturing_roles(chosen, options.strength < 1 or bool(options.keep))
     checkpoint.require_models(roles, "Texturing a mesh")
-    images = pictures(options)
+    images = posed_pictures(options)
     models.fetch(roles)
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, dtype, bars)

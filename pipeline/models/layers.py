@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import sparse
-from ..backends import Backends
+from ..backends import Backends, References
 from ..sparse import CHILD_CONV, SUBMANIFOLD_CONV, SparseTensor, Subdivision
 from .operations import LAYER_NORM, NORM_LINEAR, OPERATIONS, RESIDUAL_MLP
 
-_OPERATIONS = (*sparse.OPERATIONS, *OPERATIONS)
-PLAIN = Backends(_OPERATIONS, {op.name: "torch" for op in _OPERATIONS})  # what a model uses if nothing is handed down
+PLAIN = References((*sparse.OPERATIONS, *OPERATIONS))  # what a model uses if nothing is handed down
 
 
 class LayerNorm(nn.LayerNorm):
@@ -58,11 +57,11 @@ class SparseConv3d(nn.Module):
 def weights_of(layer: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a layer on a device, for operations that take those of several layers at once.
 
-    A host that keeps weights elsewhere gives its layers a method `fetch_weights`; layers whose weights are packed
-    have a method `unpack`.
+    A host that keeps weights elsewhere gives its layers `fetch_weights(layer, device)` as an attribute; layers whose
+    weights are packed have a method `unpack`.
     """
     fetch, unpack = getattr(layer, "fetch_weights", None), getattr(layer, "unpack", None)
-    weight, bias = (layer.weight, layer.bias) if fetch is None else fetch(device)
+    weight, bias = (layer.weight, layer.bias) if fetch is None else fetch(layer, device)
     return weight if unpack is None else unpack(weight), bias
 
 

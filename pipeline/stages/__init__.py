@@ -23,12 +23,12 @@ from .checks import (
 from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
-from .encode_mesh import Encoded, encode_mesh, encode_texture, texture_resolution
-from .export import export_glb
+from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
+from .export import export_mesh
 from .generate import generate
 from .preview import draw, draw_each
 from .process import process_mesh
-from .refine import refine_mesh, refine_shape, refining_roles
+from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
 from .structure import sample_structure
@@ -104,9 +104,10 @@ __all__ = [
     "encode_images",
     "encode_mesh",
     "encode_texture",
-    "export_glb",
+    "export_mesh",
     "generate",
     "held_in",
+    "in_unit_cube",
     "open_state",
     "pipeline_type_of",
     "preflight",
@@ -114,10 +115,12 @@ __all__ = [
     "refine_mesh",
     "refine_shape",
     "refining_roles",
+    "resample_shape",
     "sample_shape",
     "sample_structure",
     "sample_texture",
     "scene_mesh",
+    "shape_resolution",
     "table",
     "texture_resolution",
     "texture_scene",

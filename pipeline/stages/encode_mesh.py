@@ -12,6 +12,7 @@ import torch
 
 from ..errors import EmptyResultError, MeshError
 from ..mesh.checks import check_mesh
+from ..mesh.io.scene import SIDE
 from ..mesh.remesh.dual_grid import DualGrid, mesh_to_dual_grid
 from ..runtime import Runtime
 from ..sparse import SparseTensor, Voxels, space_to_channel
@@ -95,6 +96,23 @@ def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: L
         raise MeshError("The materials lie on other voxels than the shape. Take both of the same encoded mesh.")
     origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.told)
     return Latent(SparseTensor(latent, mean.feats), voxels.resolution, shape.random, origin)
+
+
+def in_unit_cube(mesh: Mesh) -> Mesh:
+    """A mesh of any size and place, centred and scaled so that its longest side fills the cube but for 1e-5; its UVs
+    and colours stay. Raises MeshError if it has no extent that can be told."""
+    mesh.require_faces()
+    low, high = mesh.vertices[mesh.faces.long().unique()].double().aminmax(dim=0)
+    longest = float((high - low).max())
+    if not 1e-12 <= longest <= 1e12:
+        raise MeshError(f"The mesh is {longest:.3g} units large; 1e-12 to 1e+12 can be worked on. Scale it first.")
+    moved = (mesh.vertices.double() - (low + high) / 2) * (SIDE / longest)
+    return Mesh.known(moved.float(), mesh.faces, attrs=mesh.attrs, uvs=mesh.uvs)
+
+
+def shape_resolution(models: Models, pipeline_type: PipelineType) -> int:
+    """Fine voxels along a side of what a pipeline type's finest shape flow works on."""
+    return grid_size(models, pipeline_type.shape[-1]) * voxels_per_token(models)
 
 
 def texture_resolution(models: Models, pipeline_type: PipelineType) -> int:

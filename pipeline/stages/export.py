@@ -1,4 +1,4 @@
-"""Export: a mesh, textured, coloured or plain -> files."""
+"""Export: a mesh, textured, coloured or plain -> files of any format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..export import Geometry, Material, Scene, for_print, write, write_levels
-from ..mesh.checks import check_mesh
 from ..mesh.repair.repair import vertex_normals
 from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
@@ -14,7 +13,7 @@ from .quantise import to_bytes
 from .types import ALPHA, METALLIC, ROUGHNESS, ExportSettings, Mesh, TexturedMesh, Unwrapped
 
 
-def export_glb(
+def export_mesh(
     runtime: Runtime,
     result: Mesh | TexturedMesh,
     path: Path,
@@ -33,7 +32,6 @@ def export_glb(
             alpha_mode=settings.alpha_mode, double_sided=settings.double_sided, image_format=settings.image_format
         )
         if isinstance(result, Mesh):
-            check_mesh(result.vertices, result.faces)
             if result.attrs is not None:
                 columns = result.attrs[:, METALLIC], result.attrs[:, ROUGHNESS]
                 metallic, roughness = (float(steady_sum(column) / len(column)) for column in columns)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..runtime import Runtime
 from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, PipelineType, Samplers
+from ..views import PosedPictures
 from ..weights import Models
 from .checks import preflight
 from .decode import decode_shape, decode_texture
@@ -22,20 +23,21 @@ from .types import Generation
 def generate(
     runtime: Runtime,
     models: Models,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image] | PosedPictures,
     pipeline_type: PipelineType,
     seed: int,
     texture: bool = True,
     max_tokens: int = MAX_TOKENS,
     samplers: Samplers = CHECKPOINTS_OWN,
 ) -> Generation:
-    """From prepared pictures (views of one object) to the raw mesh and its PBR voxels.
+    """From prepared pictures (views of one object, whose directions may be known) to the raw mesh and its PBR voxels.
 
     Args:
         texture: False stops after the shape: no texture latent, no voxels.
         samplers: the checkpoint's where not given.
     """
     preflight(models.checkpoint, pipeline_type, texture=texture, max_tokens=max_tokens)
+    models.expect(pipeline_type.roles(texture))
     condition = encode_images(runtime, models, images, pipeline_type.image_scales(texture))
     structure = sample_structure(runtime, models, condition, seed, samplers.structure)
     shape = sample_shape(runtime, models, condition, structure, pipeline_type, samplers.shape, max_tokens)

@@ -8,13 +8,14 @@ import torch
 
 from ..runtime import Runtime
 from ..sampling import check_strength
-from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, SHAPE_DECODER, SHAPE_ENCODER, PipelineType, Samplers
+from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, SHAPE_DECODER, SHAPE_ENCODER, PipelineType, Samplers, SamplerSettings
 from ..weights import Models
 from .checks import check_tokens
 from .decode import decode_shape, decode_texture
 from .encode_mesh import encode_mesh
 from .latents import grid_size, voxels_per_token
-from .provenance import check_condition, made_with, recipe
+from .provenance import check_condition, check_latent, made_with, recipe
+from .sampler import mix_of
 from .shape import sample_shape_pass
 from .texture import sample_texture
 from .types import Condition, Generation, Latent, LatentStart, Mesh
@@ -51,25 +52,50 @@ def refine_shape(
     check_strength(strength)
     one_pass = pipeline_type.shape[-1]
     check_condition(models, condition, [(one_pass.model, one_pass.image_scale)])
-    settings = samplers.shape or models.spec.shape_sampler
     grid, smallest = grid_size(models, one_pass), models.config(one_pass.model)["args"]["resolution"]
     while True:
         encoded = encode_mesh(runtime, models, mesh, grid * voxels_per_token(models), seed)
         if len(encoded.shape.sparse.voxels) < max_tokens or grid <= smallest:
             break
         grid = max(smallest, grid - _STEP)
-    own = encoded.shape
+    return resample_shape(runtime, models, condition, encoded.shape, pipeline_type, strength, samplers.shape)
+
+
+def resample_shape(
+    runtime: Runtime,
+    models: Models,
+    condition: Condition,
+    shape: Latent,
+    pipeline_type: PipelineType,
+    strength: float,
+    settings: SamplerSettings | None = None,
+) -> Latent:
+    """A shape latent sampled anew on its own voxels by the finest flow of a pipeline type.
+
+    Args:
+        strength: as refine_shape. settings: the checkpoint's if not given.
+
+    Raises:
+        SettingsError: condition or latent are another checkpoint's; the strength is not in 0-1.
+    """
+    check_strength(strength)
+    check_latent(models, shape, SHAPE_DECODER)
+    one_pass = pipeline_type.shape[-1]
+    check_condition(models, condition, [(one_pass.model, one_pass.image_scale)])
     if strength == 0:
-        return own
+        return shape
+    settings = settings or models.spec.shape_sampler
     random = torch.Generator()
-    random.set_state(own.random)
+    random.set_state(shape.random)
+    voxels = shape.sparse.voxels
+    mix = mix_of(condition, condition.mixing.shape, voxels, shape.resolution // voxels_per_token(models))
     sparse = sample_shape_pass(
-        *(runtime, models, f"shape {own.resolution}", condition, one_pass, own.sparse.voxels, random, settings),
-        LatentStart(own, strength) if strength < 1 else None,
+        *(runtime, models, f"shape {shape.resolution}", condition, one_pass, voxels, random, settings, mix),
+        LatentStart(shape, strength) if strength < 1 else None,
     )
-    made = recipe(models.fingerprint(one_pass.model), own.origin.recipe, condition.origin.recipe, strength, settings)
-    told = f"{own.origin.told}, refined by {strength:g}, seed {seed}"
-    return Latent(sparse, own.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, told))
+    made = recipe(models.fingerprint(one_pass.model), shape.origin.recipe, condition.origin.recipe, strength, settings)
+    told = f"{shape.origin.told}, refined by {strength:g}"
+    return Latent(sparse, shape.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, told))
 
 
 def refine_mesh(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,20 +11,54 @@ import torch
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
 from ..runtime import Runtime
-from ..sampling import Spread, Start, guided, packed_spread, solver
+from ..sampling import Spread, Start, packed_spread, solver
 from ..sparse import SparseTensor, Voxels
 from ..spec import SamplerSettings
+from ..views import mixed, view_weights
+from ..views.mixing import Views
+from .types import Condition
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How one sampler mixes views: a strategy and, for `visibility`, each view's share at each voxel [N, T, 1]."""
+
+    strategy: str
+    weights: torch.Tensor | None = None
+
+
+MEAN = Mix("average_right")
+
+
+def mix_of(condition: Condition, strategy: str, voxels: Voxels, resolution: int) -> Mix:
+    """The mix of a stage on voxels of a grid of `resolution` a side."""
+    if strategy != "visibility" or len(condition.views) < 2:
+        return Mix(strategy)
+    return Mix(strategy, view_weights(voxels, resolution, condition.views))
 
 
 def sample_packed(
-    runtime, stage, flow, tokens, voxels: Voxels, noise, settings, concat=None, start: Start | None = None
+    runtime: Runtime,
+    stage: str,
+    flow: FlowTransformer,
+    tokens: torch.Tensor,
+    voxels: Voxels,
+    noise: torch.Tensor,
+    settings: SamplerSettings,
+    concat: torch.Tensor | None = None,
+    mix: Mix = MEAN,
+    start: Start | None = None,
 ) -> torch.Tensor:
+    """Run a sampler of packed features. tokens: [views, L, C]; noise: [T, C]; concat: [T, C'] that the network sees."""
+
     def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
         return flow(SparseTensor(voxels, x), t, context, concat, runtime.backends)
 
     spread = packed_spread(voxels.lengths)
     return run_sampler(
-        runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0), start
+        *(runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0)),
+        mix=mix,
+        start=start,
     )
 
 
@@ -37,30 +72,27 @@ def run_sampler(
     settings: SamplerSettings,
     spread: Spread,
     preview: Callable[[torch.Tensor], object] = lambda x_0: x_0,
+    mix: Mix = MEAN,
     start: Start | None = None,
 ) -> torch.Tensor:
-    """Run a sampler. Several views: each step takes the mean of their velocities (MultiDiffusion, arXiv 2302.08113)."""
+    """Run a sampler; several views are mixed by a strategy."""
+    if mix.strategy == "primary":
+        tokens = tokens[:1]
     contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
     contexts.append(flow.zero_context(runtime.device))
-    *views, nothing = (partial(velocity, context=context) for context in contexts)
+    calls = [partial(velocity, context=context) for context in contexts]
     if runtime.replays(flow, noise.numel() // noise.shape[1]):
-        *views, nothing = map(Replayed, (*views, nothing))
+        calls = [Replayed(call) for call in calls]
 
-    def at(t: float) -> torch.Tensor:
-        return torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device)
+    def at_time(call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, t: float) -> torch.Tensor:
+        return call(x, torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device))
 
-    def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
-        total = views[0](x, at(t))
-        for view in views[1:]:
-            total = total + view(x, at(t))
-        return total / len(views) if len(views) > 1 else total
-
-    def unconditional(x: torch.Tensor, t: float) -> torch.Tensor:
-        return nothing(x, at(t))
-
+    *views, nothing = (partial(at_time, call) for call in calls)
+    weights = None if mix.weights is None else mix.weights.to(runtime.device)
+    mixing = Views(tuple(views), nothing, settings, spread, weights)
     if start is not None and start.strength == 0:
         return start.data
-    steps = solver(settings.solver)(guided(conditional, unconditional, settings, spread), noise, settings, start)
+    steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings, start)
     for done, sample in enumerate(steps, 1):
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
     runtime.check_finite(f"{stage} latent", sample.x)

@@ -12,7 +12,7 @@ from ..weights import Models
 from .checks import check_tokens
 from .latents import denormalise, grid_size, normalised_start, subdivision_levels, voxels_per_token
 from .provenance import check_condition, check_structure, made_with, recipe
-from .sampler import sample_packed
+from .sampler import Mix, mix_of, sample_packed
 from .types import LOWER, Condition, Latent, LatentStart, Origin, Structure
 
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
@@ -52,7 +52,8 @@ def sample_shape(
         else:
             voxels, grid = finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
         stage = "shape" if number == 0 else f"shape {grid * voxels_per_token(models)}"
-        latent = sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings)
+        mix = mix_of(condition, condition.mixing.shape, voxels, grid)
+        latent = sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings, mix)
         resolution = grid * voxels_per_token(models)
     return Latent(latent, resolution, random.get_state(), origin)
 
@@ -70,7 +71,16 @@ def _shape_origin(
 
 
 def sample_shape_pass(
-    runtime, models, stage, condition, one_pass: Pass, voxels, random, settings, start: LatentStart | None = None
+    runtime,
+    models,
+    stage,
+    condition,
+    one_pass: Pass,
+    voxels,
+    random,
+    settings,
+    mix: Mix,
+    start: LatentStart | None = None,
 ) -> SparseTensor:
     """The shape latent on given voxels, denormalised; from noise, or from a start on the same voxels."""
     seen = condition.count(one_pass.image_scale)
@@ -79,10 +89,9 @@ def sample_shape_pass(
         runtime.use(models, one_pass.model, len(voxels), seen) as flow,
     ):
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
-        normalised = sample_packed(
-            *(runtime, stage, flow, condition.tokens[one_pass.image_scale], voxels, noise, settings),
-            start=normalised_start(start, voxels, models.spec.shape_normalisation),
-        )
+        tokens = condition.tokens[one_pass.image_scale]
+        begin = normalised_start(start, voxels, models.spec.shape_normalisation)
+        normalised = sample_packed(runtime, stage, flow, tokens, voxels, noise, settings, mix=mix, start=begin)
         return SparseTensor(voxels, denormalise(normalised, models.spec.shape_normalisation))
 
 

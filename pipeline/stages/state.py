@@ -9,21 +9,26 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 
-from ..errors import SettingsError, StateError
+from ..errors import CheckpointError, SettingsError, StateError
 from ..export.state import StateFile, save_state
+from ..schema import flag, number, record, text
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..spec import PIPELINE_TYPES
+from ..views import UNNAMED, Mixing, View
 from .types import UNKNOWN, Condition, Generation, Latent, Mesh, Origin, PBRVoxels, Structure, Subdivisions
 
 VALUES = ("condition", "structure", "shape", "texture", "subdivisions", "mesh", "voxels")  # in the order of a run
 _SCALES = range(1, 9)  # image scales that a condition may hold
 _LEVELS = range(16)  # of a subdivision
 _LARGEST_GRID = 1 << 13
+_VIEWS = 64  # pictures of a condition
+_VIEW = record({"azimuth": number(-1e6, 1e6), "elevation": number(-90, 90)})
+_MIXING = record({**dict.fromkeys(("structure", "shape", "texture"), text(64)), "carve": flag})
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,13 @@ def _shared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _write_condition(value: Condition, tensors: dict) -> dict:
     tensors |= {f"condition.{scale}": tokens.float() for scale, tokens in value.tokens.items()}
-    return {"scales": sorted(value.tokens), "origin": vars(value.origin)}
+    tensors |= {f"condition.mask.{place}": mask.float() for place, mask in enumerate(value.masks)}
+    facts = {"scales": sorted(value.tokens), "origin": vars(value.origin), "masks": len(value.masks)}
+    return {
+        **facts,
+        "views": [{key: float(angle) for key, angle in asdict(view).items()} for view in value.views],
+        "mixing": asdict(value.mixing),
+    }
 
 
 def _write_structure(value: Structure, tensors: dict) -> dict:
@@ -147,8 +158,8 @@ def _write_latent(name: str):
 
 def _write_subdivisions(value: Subdivisions, tensors: dict) -> dict:
     tensors["subdivision.coords"] = value[0].parents.coords
-    for number, level in enumerate(value):
-        tensors[f"subdivision.{number}.slots"] = level.slots
+    for place, level in enumerate(value):
+        tensors[f"subdivision.{place}.slots"] = level.slots
     return {"levels": len(value), "origin": vars(value.origin)}
 
 
@@ -184,7 +195,16 @@ def _read_condition(file: StateFile, facts: Mapping) -> Condition:
     if not isinstance(scales, list) or not scales or not all(scale in _SCALES for scale in scales):
         raise StateError(f"{file.path}: the condition's image scales are {str(scales)[:60]}. Write the state again.")
     tokens = {scale: file.read(f"condition.{scale}", torch.float32, (None, None, None)) for scale in scales}
-    return Condition(tokens, _origin(file, facts))
+    count = file.check_number("the number of masks", facts.get("masks", 0), 0, _VIEWS)
+    masks = tuple(file.read(f"condition.mask.{place}", torch.float32, (None, None)) for place in range(count))
+    try:
+        views = tuple(View(**_VIEW(each, "view")) for each in facts.get("views", []))
+        mixing = Mixing(**_MIXING(facts["mixing"], "mixing")) if "mixing" in facts else UNNAMED
+    except (CheckpointError, SettingsError, TypeError) as error:
+        raise StateError(
+            f"{file.path}: the condition's views cannot be used: {error} Write the state again."
+        ) from error
+    return Condition(tokens, _origin(file, facts), views, masks, mixing)
 
 
 def _read_structure(file: StateFile, facts: Mapping) -> Structure:
@@ -209,15 +229,15 @@ def _read_latent(name: str):
 def _read_subdivisions(file: StateFile, facts: Mapping) -> Subdivisions:
     count = file.check_number("the number of subdivisions", facts.get("levels"), 1, len(_LEVELS))
     parents, levels = file.read_voxels("subdivision.coords", _LARGEST_GRID), []
-    for number in range(count):
-        slots = file.read(f"subdivision.{number}.slots", torch.int64, (None,))
+    for place in range(count):
+        slots = file.read(f"subdivision.{place}.slots", torch.int64, (None,))
         if len(slots) and (slots.min() < 0 or slots.max() >= 8 * len(parents)):
             raise StateError(
-                f"{file.path}: subdivision {number} names children {int(slots.min())} to {int(slots.max())} of "
+                f"{file.path}: subdivision {place} names children {int(slots.min())} to {int(slots.max())} of "
                 f"{len(parents):,} voxels. Write the state again."
             )
         if len(slots.unique()) != len(slots):
-            raise StateError(f"{file.path}: subdivision {number} names a child twice. Write the state again.")
+            raise StateError(f"{file.path}: subdivision {place} names a child twice. Write the state again.")
         levels.append(_divided(parents, slots))
         parents = levels[-1].children
     return Subdivisions(tuple(levels), _origin(file, facts))

@@ -8,10 +8,12 @@ from ..errors import EmptyResultError
 from ..models.flow import Context
 from ..runtime import Runtime
 from ..sampling import dense_spread
+from ..sparse import Voxels
 from ..spec import STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings
+from ..views import carve
 from ..weights import Models
 from .provenance import check_condition, made_with, recipe
-from .sampler import run_sampler
+from .sampler import Mix, run_sampler
 from .types import Condition, Structure
 
 
@@ -39,7 +41,17 @@ def sample_structure(
             "The structure is empty: no voxel is occupied. Try another seed, and check that the picture shows the "
             "whole object on a transparent background."
         )
+    if condition.mixing.carve:
+        occupied = _carved(occupied, condition)
     return Structure(occupied, random.get_state(), made_with(models, STRUCTURE_DECODER, made, f"seed {seed}"))
+
+
+def _carved(occupied: torch.Tensor, condition: Condition) -> torch.Tensor:
+    """[R, R, R] bool without the voxels that the pictures show to be outside."""
+    left = carve(Voxels.single(occupied.nonzero()), condition.views, condition.masks)
+    kept = torch.zeros_like(occupied)
+    kept[tuple(left.xyz.long().unbind(1))] = True
+    return kept
 
 
 def _structure_latent(runtime, models, condition: Condition, random: torch.Generator, settings) -> torch.Tensor:
@@ -50,4 +62,7 @@ def _structure_latent(runtime, models, condition: Condition, random: torch.Gener
         def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
             return flow(x, t, context, runtime.backends)
 
-        return run_sampler(runtime, "structure", flow, velocity, condition.tokens[1], noise, settings, dense_spread)
+        mix = Mix(condition.mixing.structure)  # which voxels a view sees is not known yet
+        return run_sampler(
+            runtime, "structure", flow, velocity, condition.tokens[1], noise, settings, dense_spread, mix=mix
+        )

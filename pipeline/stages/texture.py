@@ -7,9 +7,9 @@ import torch
 from ..runtime import Runtime
 from ..spec import SHAPE_DECODER, TEXTURE_DECODER, PipelineType, SamplerSettings
 from ..weights import Models
-from .latents import denormalise, normalise, normalised_start
+from .latents import denormalise, normalise, normalised_start, voxels_per_token
 from .provenance import check_condition, check_latent, made_with
-from .sampler import sample_packed
+from .sampler import mix_of, sample_packed
 from .types import LOWER, Condition, Latent, LatentStart
 
 
@@ -50,6 +50,7 @@ def sample_texture(
         tokens = condition.tokens[pipeline_type.texture.image_scale]
         voxels = shape.sparse.voxels
         begin = normalised_start(start, voxels, models.spec.texture_normalisation)
-        normalised = sample_packed(runtime, "texture", flow, tokens, voxels, noise, settings, shape_feats, begin)
+        mix = mix_of(condition, condition.mixing.texture, voxels, shape.resolution // voxels_per_token(models))
+        normalised = sample_packed(runtime, "texture", flow, tokens, voxels, noise, settings, shape_feats, mix, begin)
         feats = denormalise(normalised, models.spec.texture_normalisation)
     return Latent(shape.sparse.replace(feats), shape.resolution, random.get_state(), origin)

@@ -14,6 +14,7 @@ from ..export import AlphaMode, TrueSize, check_flat_base
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
+from ..views import UNNAMED, Mixing, View
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
@@ -50,10 +51,17 @@ UNKNOWN = Origin()
 
 @dataclass(frozen=True)
 class Condition:
-    """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros."""
+    """Image tokens by image scale: {1: [views, L, C], 2: [views, L', C]}. The negative condition is all zeros.
+
+    views: the direction of each picture, empty where not known. masks: [H, W] cut-out of each, for carving. mixing: how
+        the stages mix the views.
+    """
 
     tokens: dict[int, torch.Tensor]
     origin: Origin = UNKNOWN
+    views: tuple[View, ...] = ()
+    masks: tuple[torch.Tensor, ...] = ()
+    mixing: Mixing = UNNAMED
 
     def count(self, scale: int) -> int:
         """Tokens at an image scale, all views together. Raises SettingsError if there are none."""

@@ -1,7 +1,25 @@
 """Several pictures of one object: where they were taken from, and how much each counts where."""
 
+from .hull import carve
 from .mixing import STRATEGIES, mixed
+from .pictures import posed
 from .rig import NAMED, View, named_views, parse_view
+from .settings import NAMED as NAMED_MIXING
+from .settings import UNNAMED, Mixing, PosedPictures
 from .visibility import view_weights
 
-__all__ = ["NAMED", "STRATEGIES", "View", "mixed", "named_views", "parse_view", "view_weights"]
+__all__ = [
+    "NAMED",
+    "NAMED_MIXING",
+    "STRATEGIES",
+    "UNNAMED",
+    "Mixing",
+    "PosedPictures",
+    "View",
+    "carve",
+    "mixed",
+    "named_views",
+    "parse_view",
+    "posed",
+    "view_weights",
+]

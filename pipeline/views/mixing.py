@@ -28,7 +28,7 @@ class Views:
 
     velocities: of each of N views; x is [T, C] (packed) or [B, C, ...] (dense), channels second.
     nothing: velocity without a condition.
-    weights: [N, T, 1] (or broadcastable to N velocities) shares that do not change with time, or None: equal shares.
+    weights: [N, T, 1] shares of each view at each voxel that do not change with time, for `visibility`, or None.
     """
 
     velocities: tuple[Velocity, ...]

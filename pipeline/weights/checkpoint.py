@@ -117,6 +117,7 @@ class Models:
         self._files: dict[str, ModelFiles] = {}
         self._verified: set[str] = set()
         self._loaded: dict[str, tuple[nn.Module, tuple]] = {}
+        self._expected: list[str] = []
 
     @property
     def spec(self) -> CheckpointSpec:
@@ -158,6 +159,17 @@ class Models:
             self.release(role)
             self._loaded[role] = (self._files[role].load(self._build, device, dtype), want)
         return self._loaded[role][0]
+
+    def expect(self, roles: Iterable[str]) -> None:
+        """Say which models a run will use, in about their order; `read_ahead` then knows the next one."""
+        self._expected = list(roles)
+
+    def read_ahead(self, role: str) -> None:
+        """A model is in use: read the weights of the next expected one, if it is not loaded, in a thread."""
+        if role in self._expected:
+            self._expected.remove(role)
+            if self._expected and (following := self._expected[0]) not in self._loaded and following in self._files:
+                self._files[following].read_ahead()
 
     def release(self, role: str | None = None) -> None:
         """Forget one model, or all of them."""

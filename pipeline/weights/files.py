@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError
+from .ahead import read_ahead
 from .contents import Contents, open_tensors, read_contents
 
 # Buffers that some checkpoints carry although they follow from the configuration, and an image
@@ -122,6 +124,12 @@ class ModelFiles:
                     state[key] = tensors.stored(stored)
         module.load_state_dict(state, assign=True)
         return module.to(device).requires_grad_(False).eval()
+
+    def read_ahead(self) -> threading.Thread | None:
+        """Have its part of the file read into the system's cache, in a thread, if memory allows; see ahead.py."""
+        header = self.contents.header
+        spans = [span for key, span in header.spans.items() if key.startswith(self.prefix)]
+        return read_ahead(self.path, min(begin for begin, _ in spans), max(end for _, end in spans)) if spans else None
 
     def _empty(self, build: Build, dtype: torch.dtype | None, packings: Mapping | None = None) -> nn.Module:
         try:

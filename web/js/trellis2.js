@@ -1,7 +1,7 @@
 // Gives each socket type of the pack a colour of its own.
 import { app } from "../../../scripts/app.js";
 
-// Far from each other and from those of ComfyUI's own types: two sockets of one colour look as if they fit.
+// Generated from nodes/sockets.py by `python tests/generate_texts.py`.
 const COLORS = {
     T2_MODELS: "#7e6bd6",
     T2_CONDITION: "#c6a700",

@@ -13,9 +13,9 @@ from ..pipeline.errors import CheckpointError, SettingsError
 from ..pipeline.spec import PipelineType
 from ..pipeline.weights import Checkpoint
 from . import node_classes
-from .finish import filename_prefix_input
 from .host import folders, output
 from .host.run import explained
+from .host.saving import filename_prefix_input
 from .loading import checkpoint_input
 from .picture import MASK_TOOLTIP, mask_marks_input
 from .sample import seed_input

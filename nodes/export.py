@@ -1,0 +1,84 @@
+"""T2ExportGLB: a mesh into a file of ComfyUI's output folder."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.export import AlphaMode
+from .host import output
+from .host.saving import filename_prefix_input, save, why_not
+from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, advanced, aliases, node_schema
+
+
+class ExportGLB(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2ExportGLB",
+            display_name="TRELLIS.2 Export GLB",
+            category=CATEGORY,
+            **aliases("save glb, save mesh, gltf, export 3d, write mesh"),
+            description="Writes a GLB into ComfyUI's output folder. The graph travels inside it unless ComfyUI was "
+            "started with --disable-metadata.",
+            inputs=[
+                io.MultiType.Input(
+                    "mesh", types=[Mesh, TexturedMesh], tooltip="A mesh, or a textured one from TRELLIS.2 Bake Texture."
+                ),
+                filename_prefix_input(),
+                io.Combo.Input(
+                    "texture_format",
+                    options=["png", "webp"],
+                    default="png",
+                    tooltip="png is read everywhere; webp is smaller, and some viewers lack it.",
+                ),
+                io.Combo.Input(
+                    "alpha_mode",
+                    options=[mode.name.lower() for mode in AlphaMode],
+                    default="opaque",
+                    tooltip="How viewers treat alpha: ignore it, cut at one half, or blend.",
+                ),
+                io.Boolean.Input(
+                    "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "lods_in_one_file",
+                        default=False,
+                        optional=True,
+                        tooltip="Levels of detail in the one GLB (MSFT_lod) in place of a file each. Programs that do "
+                        "not know the extension, such as Blender, may show all of them at once.",
+                    )
+                ),
+            ],
+            outputs=[
+                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+                io.String.Output(
+                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return why_not(filename_prefix) or True
+
+    @classmethod
+    def execute(
+        cls,
+        mesh: stages.Mesh | stages.TexturedMesh,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        texture_format: str = "png",
+        alpha_mode: str = "opaque",
+        double_sided: bool = True,
+        lods_in_one_file: bool = False,
+    ) -> io.NodeOutput:
+        settings = stages.ExportSettings(
+            alpha_mode=AlphaMode[alpha_mode.upper()],
+            double_sided=double_sided,
+            image_format=texture_format,
+            lods_in_one_file=lods_in_one_file,
+        )
+        return save(mesh, filename_prefix, ".glb", settings, cls.hidden)

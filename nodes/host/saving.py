@@ -1,0 +1,81 @@
+"""Mesh files in the output folder: named, written with the graph inside, shown on the node and among the assets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from comfy.cli_args import args
+from comfy_api.latest import io
+
+from ...pipeline import stages
+from . import output
+from .progress import Progress
+from .report import told
+from .run import run
+
+
+def filename_prefix_input() -> io.Input:
+    """Where a file is written."""
+    return io.String.Input(
+        "filename_prefix",
+        default=output.DEFAULT_PREFIX,
+        tooltip="Folder and start of the file's name below ComfyUI's output folder; a number is appended.",
+    )
+
+
+def why_not(filename_prefix: str | None) -> str:
+    """What is wrong with the widget's value, or "". None: linked, and not known yet; with a % it may be another name in
+    the end."""
+    known = filename_prefix is not None and "%" not in filename_prefix
+    return output.why_not(filename_prefix) if known else ""
+
+
+def save(
+    mesh: stages.Mesh | stages.TexturedMesh, prefix: str, suffix: str, settings: stages.ExportSettings, hidden
+) -> io.NodeOutput:
+    """Write a mesh into a new file; the outputs of the node: ComfyUI's value for it, and the path.
+
+    Args:
+        prefix, hidden: as for output.new_file. suffix: of a writer, with its dot.
+    """
+    path, relative = output.new_file(prefix, suffix, hidden)
+    # named without the counter: the same graph gives the same bytes
+    name = Path(output.filled(prefix, hidden)).name
+    extras = {**_facts(mesh), **_graph(hidden)}
+    written = run(stages.export_mesh, None, Progress(), mesh, path=path, settings=settings, extras=extras, name=name)
+    subfolder = Path(relative).parent.as_posix()
+    subfolder = "" if subfolder == "." else subfolder
+    # the mesh itself last, as clients of the queue fetch the last file
+    shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
+    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told(mesh)}"
+    return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown, "text": [text]})
+
+
+def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
+    """What the file says of itself."""
+    plain = mesh.levels[0].mesh if isinstance(mesh, stages.TexturedMesh) else mesh
+    return {"vertices": len(plain.vertices), "faces": len(plain.faces), **mesh.facts}
+
+
+def _graph(hidden) -> dict:
+    """The graph, as ComfyUI's own save nodes keep it."""
+    if args.disable_metadata:
+        return {}
+    # is_changed is a note of the executor's cache, there or not depending on how ComfyUI was started
+    prompt = {
+        node: {key: value for key, value in entry.items() if key != "is_changed"}
+        for node, entry in (hidden.prompt or {}).items()
+    }
+    found = {"prompt": prompt or None, **(hidden.extra_pnginfo or {})}
+    return {key: json.dumps(value) for key, value in found.items() if value is not None}
+
+
+def _file_3d(path: Path):
+    """ComfyUI's value for 3D files; hosts before 2026 have none and get the path."""
+    try:
+        from comfy_api.latest import Types
+
+        return Types.File3D(str(path), file_format=path.suffix.removeprefix("."))
+    except (ImportError, AttributeError):
+        return str(path)

@@ -1,0 +1,133 @@
+"""T2ProcessMesh: the raw mesh, repaired, with the shells asked for, simplified."""
+
+from __future__ import annotations
+
+import json
+
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.errors import SettingsError
+from .host.progress import Progress
+from .host.report import told
+from .host.run import explained, run
+from .sockets import CATEGORY, Mesh, advanced, aliases, node_schema
+
+
+class ProcessMesh(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2ProcessMesh",
+            display_name="TRELLIS.2 Process Mesh",
+            category=CATEGORY,
+            **aliases(
+                "simplify, decimate, remesh, fill holes, repair mesh, watertight, clean mesh, lod, "
+                "low poly, retopology, mesh report"
+            ),
+            description="Repairs the mesh, removes inner shells or makes one closed surface, simplifies to a number of "
+            "faces and turns all faces outward.",
+            inputs=[
+                Mesh.Input("mesh", tooltip="From TRELLIS.2 Decode Shape."),
+                faces_input(),
+                io.Float.Input(
+                    "hole_perimeter",
+                    default=0.03,
+                    min=0.0,
+                    max=4.0,
+                    step=0.01,
+                    tooltip="Holes up to this length round their edge are filled; the object fits into a cube of "
+                    "side 1. Longer ones in shapes of less than 512 voxels, as theirs are larger. 0 fills nothing.",
+                ),
+                shells_input(),
+                advanced(
+                    io.Int.Input(
+                        "shell_resolution",
+                        default=512,
+                        min=64,
+                        max=1024,
+                        step=64,
+                        tooltip="Cells along the longest side in which outer and solid see: gaps narrower than a cell "
+                        "count as closed, and solid has this much detail, but no more than the shape has voxels.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "lods",
+                        default="",
+                        tooltip="Triangles of coarser levels of detail, for example 100000, 20000, 5000. They share "
+                        "the textures; Export GLB writes a file for each. Empty: none.",
+                    )
+                ),
+            ],
+            outputs=[
+                Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
+                io.String.Output(
+                    display_name="report", tooltip="What was repaired and what the mesh is like now, as JSON."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, faces=None, shells=None, lods=None) -> bool | str:
+        # what comes through a link is None here
+        return explained(_check_processing, faces, shells, lods)
+
+    @classmethod
+    def execute(
+        cls,
+        mesh: stages.Mesh,
+        faces: int = 500_000,
+        hole_perimeter: float = 0.03,
+        shells: str = "outer",
+        shell_resolution: int = 512,
+        lods: str = "",
+    ) -> io.NodeOutput:
+        result = run(
+            *(stages.process_mesh, None, Progress(), mesh),
+            target_faces=faces,
+            max_hole_perimeter=hole_perimeter,
+            shells=shells,
+            resolution=shell_resolution,
+            lods=_counts(lods),
+        )
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
+
+
+def _check_processing(faces: int | None, shells: str | None, lods: str | None) -> None:
+    levels = _counts(lods or "")
+    stages.check_levels([max(levels, default=4) + 1 if faces is None else faces, *levels])
+    stages.check_shells(shells or stages.SHELLS[0])
+
+
+def _counts(text: str) -> list[int]:
+    """Numbers between commas or spaces."""
+    try:
+        return [int(each) for each in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise SettingsError(
+            f"lods must be numbers of triangles between commas, for example 100000, 20000; got {text!r}."
+        ) from error
+
+
+def shells_input() -> io.Input:
+    """What becomes of inner shells and open sheets."""
+    return io.Combo.Input(
+        "shells",
+        options=list(stages.SHELLS),
+        default="outer",
+        tooltip="surface keeps everything, open sheets and inner shells too; outer drops what cannot be reached from "
+        "outside; solid makes one closed surface, for printing and physics.",
+    )
+
+
+def faces_input() -> io.Input:
+    """The face count to simplify to."""
+    return io.Int.Input(
+        "faces",
+        default=500_000,
+        min=stages.MIN_FACES,
+        max=20_000_000,
+        step=1000,
+        tooltip="Maximum number of triangles: 500,000 for close views, 20,000 for games.",
+    )

@@ -1,0 +1,62 @@
+"""What is done with several views in each stage, and what pictures of views are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from ..errors import SettingsError
+from .mixing import STRATEGIES
+from .rig import View
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """The strategy (a name of STRATEGIES) of each stage; carve: cut the structure by the pictures' silhouettes.
+
+    Raises:
+        SettingsError: there is no such strategy.
+    """
+
+    structure: str = "average_right"
+    shape: str = "average_right"
+    texture: str = "average_right"
+    carve: bool = False
+
+    def __post_init__(self) -> None:
+        for stage in (self.structure, self.shape, self.texture):
+            if stage not in STRATEGIES:
+                raise SettingsError(f"No strategy is called {stage!r}; there are {', '.join(STRATEGIES)}.")
+
+
+UNNAMED = Mixing()  # views without directions: the mean of their velocities in every stage
+# Views with directions. The released networks know no camera: each view by itself is taken for a front, so that the
+# structure has to follow one of them; once it stands, the other views can only say what they see of it.
+NAMED = Mixing(structure="primary", shape="visibility", texture="primary")
+
+
+@dataclass(frozen=True)
+class PosedPictures:
+    """Prepared pictures of one object and where they were taken from.
+
+    pictures: square RGB, the object on black; the first one is the primary view.
+    views: of each; empty where they are not known.
+    masks: [H, W] float 0-1 of each, for carving; may be empty.
+    remarks: what does not fit together, in words.
+    """
+
+    pictures: tuple[Image.Image, ...]
+    views: tuple[View, ...] = ()
+    masks: tuple[torch.Tensor, ...] = ()
+    mixing: Mixing = UNNAMED
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.pictures:
+            raise SettingsError("There is no picture.")
+        if self.views and len(self.views) != len(self.pictures):
+            raise SettingsError(f"{len(self.pictures)} pictures have {len(self.views)} views.")
+        if self.mixing.carve and not (self.views and len(self.masks) == len(self.pictures)):
+            raise SettingsError("Carving needs the direction and the cut-out of every picture.")
