@@ -44,7 +44,7 @@ def test_every_node_is_usable(name):
     for key, each in node["inputs"].items():
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
-    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB"))
+    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2SaveState"))
 
 
 @pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)
