@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import platform
@@ -229,7 +230,12 @@ def rembg_packages(machine: Machine) -> tuple[str, ...]:
 
 def missing(machine: Machine, *packages: str) -> tuple[str, ...]:
     """Those that are not installed: one that is there but broken would only be "already satisfied"."""
-    return tuple(package for package in packages if re.match(r"[\w-]+", package)[0] not in machine.installed)
+    return tuple(package for package in packages if _name(package) not in machine.installed)
+
+
+def _name(requirement: str) -> str:
+    """The package that a line of requirements asks for."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 _GPU = Need(lambda machine: bool(machine.gpus), "needs a GPU that torch can use")
@@ -403,7 +409,7 @@ def required_rows(machine: Machine) -> tuple[Row, ...]:
         line = line.split("#")[0].strip()
         if not line:
             continue
-        name = re.match(r"[\w.-]+", line)[0]
+        name = _name(line)
         version = machine.installed.get(canonical(name), "")
         if Requirement is None:
             state, reason = (USABLE, "version not checked, as pip is missing") if version else (ABSENT, "")
@@ -529,13 +535,14 @@ def pip_error(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     installable = [option for option in OPTIONS if _SOURCE_ONLY not in option.wheels]
     names = [option.name for option in installable]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--install", nargs="+", default=[], choices=[*names, "all"], metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     parser.epilog = f"NAME is {', '.join(names)}, or all for everything that fits this machine."
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a console that lacks a letter of a path is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a letter of a path is no reason to fail
+            stream.reconfigure(errors="replace")
 
     report = make_report()
     log = sys.stderr if options.json else sys.stdout

@@ -23,7 +23,7 @@ def load():
 
     from .host import copies
 
-    package = __package__.rpartition(".")[0]
+    package = __name__.rpartition(".")[0]
     classes = [] if copies.in_use(package, Path(__file__).parents[1]) else node_classes()
     if classes:  # nothing of a second copy is imported, and it registers nothing
         from .host import folders, health, pictures

@@ -34,7 +34,7 @@ class BakeTexture(io.ComfyNode):
                         default=4,
                         min=0,
                         max=64,
-                        tooltip="Pixels between the islands of the texture, so that they do not bleed into each "
+                        tooltip="Pixels between the charts of the texture, so that they do not bleed into each "
                         "other from afar.",
                     )
                 ),

@@ -37,7 +37,7 @@ class MeshToCore(io.ComfyNode):
 
     @classmethod
     def execute(cls, mesh: stages.Mesh | stages.TexturedMesh) -> io.NodeOutput:
-        plain, more = mesh, {}
+        more = {}
         if isinstance(mesh, stages.TexturedMesh):
             first = mesh.levels[0]
             plain = first.mesh
@@ -47,9 +47,11 @@ class MeshToCore(io.ComfyNode):
             if first.tangents is not None:
                 tangents = torch.cat([_y_up(first.tangents[:, :3]), first.tangents[:, 3:]], 1)
                 more |= {"normal_map": normal_map, "tangents": tangents[None]}
-        elif mesh.attrs is not None:
-            srgb = mesh.attrs[None, :, stages.BASE_COLOR].cpu().numpy()
-            more = {"vertex_colors": torch.from_numpy(srgb_to_linear(srgb)).float()}
+        else:
+            plain = mesh
+            if mesh.attrs is not None:
+                srgb = mesh.attrs[None, :, stages.BASE_COLOR].cpu().numpy()
+                more = {"vertex_colors": torch.from_numpy(srgb_to_linear(srgb)).float()}
         arrays = _y_up(plain.vertices)[None], plain.faces.long()[None]
         try:
             return io.NodeOutput(_core_type("MESH")(*arrays, **more))
@@ -125,7 +127,8 @@ class _Coordinates(torch.Tensor):
     iterates over `data` [B, D, H, W].
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # results are plain tensors
+    # results are plain tensors; torch declares another signature than its own function has
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     resolution: int
 
     def __iter__(self):

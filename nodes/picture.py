@@ -8,11 +8,12 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.image import DEFAULT_MODEL, KINDS, background_remover, cut_out, on_black
 from ..pipeline.spec import PIPELINE_TYPES
+from ..pipeline.views import PosedPictures
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.run import run
-from .sockets import CATEGORY, Condition, advanced, aliases, models_input, node_schema
+from .sockets import CATEGORY, Condition, Views, advanced, aliases, models_input, node_schema
 
 MASK_TOOLTIP = (
     "Cuts the object out, in place of the picture's own transparency: the mask of Load Image, of ComfyUI's Remove "
@@ -122,19 +123,23 @@ class EncodeImage(io.ComfyNode):
             description="Shows prepared pictures to the image encoder, at both sizes that the samplers know.",
             inputs=[
                 models_input(),
-                io.Image.Input(
+                io.MultiType.Input(
                     "image",
+                    types=[io.Image, Views],
                     tooltip="From TRELLIS.2 Prepare Image; a batch is several views of one object, a list is an object "
-                    "each.",
+                    "each. Or views with directions, from TRELLIS.2 Views.",
                 ),
             ],
             outputs=[Condition.Output(display_name="condition", tooltip="What the samplers see of the picture.")],
         )
 
     @classmethod
-    def execute(cls, models: ManagedModels, image: torch.Tensor) -> io.NodeOutput:
+    def execute(cls, models: ManagedModels, image: torch.Tensor | PosedPictures) -> io.NodeOutput:
         scales = sorted({scale for pipeline_type in PIPELINE_TYPES.values() for scale in pipeline_type.image_scales()})
-        views = [picture.convert("RGB") for picture in pictures.to_pil(image)]
+        views = image
+        if not isinstance(views, PosedPictures):
+            views = PosedPictures(tuple(picture.convert("RGB") for picture in pictures.to_pil(image)))
         condition = run(stages.encode_images, models, Progress(), views, scales)
-        said = {"text": [f"{len(views)} views of one object"]} if len(views) > 1 else None
+        count = len(views.pictures)
+        said = {"text": [f"{count} views of one object"]} if count > 1 else None
         return io.NodeOutput(condition, ui=said)

@@ -36,6 +36,13 @@ class Backend:
     suits: Callable[..., bool] | None = None  # of a call's arguments: False leaves the call to the rows behind it
 
     @property
+    def run(self) -> Callable:
+        """Its function. Raises BackendError where there is none, whose reason nobody has asked for."""
+        if self.function is None:
+            raise BackendError(f"Backend {self.name!r} has no function: {self.reason}")
+        return self.function
+
+    @property
     def reason(self) -> str:
         """Why it cannot run here, "" if it can."""
         return self.absent() if callable(self.absent) else self.absent
@@ -127,13 +134,13 @@ class Backends:
         if row.suits is not None and name is None:
             return partial(self._run_what_suits, op, device)
         self.used[op] = row.name
-        return row.function
+        return row.run
 
     def _run_what_suits(self, op: str, device: torch.device, *arguments):
         """The first usable row that suits the arguments."""
         row = next(row for row in self._usable(op, device) if row.suits is None or row.suits(*arguments))
         self.used[op] = row.name
-        return row.function(*arguments)
+        return row.run(*arguments)
 
     def _usable(self, op: str, device: torch.device) -> Iterator[Backend]:
         return (row for row in self.operations[op].rows if not self._problem(op, row, device))
@@ -145,10 +152,17 @@ class Backends:
     def require(self, op: str, device: torch.device | str = "cpu") -> None:
         """Raises BackendError if nothing here is meant to run an operation; no row is tried, which takes no time."""
         device = torch.device(device)
-        rows = [row for row in self.operations[op].rows if self.choices.get(op, row.name) == row.name]
-        problems = {row.name: _unavailable(row, device) for row in rows}
+        problems = self._absences(op, device)
         if "" not in problems.values():
             raise self._nothing(op, device, problems)
+
+    def offers(self, op: str, device: torch.device | str = "cpu") -> bool:
+        """Whether a row here is meant to run an operation, without trying it."""
+        return "" in self._absences(op, torch.device(device)).values()
+
+    def _absences(self, op: str, device: torch.device) -> dict[str, str]:
+        rows = [row for row in self.operations[op].rows if self.choices.get(op, row.name) == row.name]
+        return {row.name: _unavailable(row, device) for row in rows}
 
     def prepare(self, ops: Iterable[str], device: torch.device | str = "cpu", workers: int = 1) -> None:
         """Try the rows that will run these operations in threads, which compiles their kernels, while other work goes
@@ -232,7 +246,8 @@ class References(Backends):
     def __init__(self, operations: Iterable[Operation]) -> None:
         super().__init__(operations)
         self.operations, self.choices = MappingProxyType(self.operations), MappingProxyType(self.choices)
-        self.used = MappingProxyType({})  # type: ignore[assignment]  # so that a record would fail
+        # so that a record would fail
+        self.used, self._verdicts, self._found = MappingProxyType({}), MappingProxyType({}), ()  # type: ignore[assignment]
 
     def pick(self, op: str, device: torch.device | str = "cpu", name: str | None = None) -> Callable:
         """The reference. Raises BackendError for an operation without one, and if another row is named."""
@@ -267,7 +282,7 @@ def _tried(operation: Operation, row: Backend, device: str) -> str:
         problem = _compared(operation, row, torch.device(device))
     except (RuntimeError, BackendError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
         problem = f"it failed: {error}".splitlines()[0]
-    if problem and threading.main_thread().is_alive():  # a process that ends takes its threads' pools away
+    if problem and "interpreter shutdown" not in problem:  # a process that ends takes its threads' pools away
         log.warning("Backend %s of %s is disabled on %s: %s", row.name, operation.name, device, problem)
     return problem
 
@@ -275,13 +290,12 @@ def _tried(operation: Operation, row: Backend, device: str) -> str:
 def _compared(operation: Operation, row: Backend, device: torch.device) -> str:
     if operation.check is not None:
         with torch.no_grad():
-            return operation.check(row.function, device)
-    if operation.example is None or row.function is operation.twin:
+            return operation.check(row.run, device)
+    example, twin = operation.example, operation.twin
+    if example is None or twin is None or row.function is twin:
         return ""
     with torch.no_grad():  # each its own example: some work in place
-        expected, found = (
-            _tensors(function(*operation.example(device))) for function in (operation.twin, row.function)
-        )
+        expected, found = (_tensors(function(*example(device))) for function in (twin, row.run))
     for right, answer in zip(expected, found):
         limit = operation.tolerance * right.abs().max().item()
         error = (answer - right).abs().max().item() if answer.shape == right.shape else float("inf")

@@ -104,7 +104,8 @@ class Bars:
             self.close()
             self._stage = step.stage
             self._bar = tqdm(total=step.total, desc=step.stage, disable=None, leave=True, file=sys.stderr)
-        self._bar.update(step.step - self._bar.n)
+        if self._bar is not None:
+            self._bar.update(step.step - self._bar.n)
 
     def __exit__(self, *exception) -> None:
         self.close()

@@ -38,6 +38,8 @@ class Int8:
         Sums of up to `group` int8 values are whole numbers, which fp16 products with an fp32 accumulator give to
         5e-4 of their size; so a GPU rotates in fp16 and only the result is rounded to dtype.
         """
+        if scale is None:
+            raise TypeError("int8 weights have a factor for each row.")
         scale = scale.to(weight.device)
         if not self.group:
             return (weight.float() * scale).to(dtype)

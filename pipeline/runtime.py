@@ -106,10 +106,8 @@ class Runtime:
         self.on_step(Step(stage, step, total, preview))
 
     @contextmanager
-    def use(
-        self, models, role: str, tokens: int, condition: int = 0, voxels: int | None = None
-    ) -> Iterator[torch.nn.Module]:
-        """A model of weights.Models on the device, for the length of the block.
+    def use(self, models, role: str, tokens: int, condition: int = 0, voxels: int | None = None) -> Iterator[Any]:
+        """A model of weights.Models on the device, of whichever class the role has, for the length of the block.
 
         tokens, condition and voxels say how much it will work on (see models.working_bytes); a host that shares the
         device with other models overrides this method and needs them.

@@ -58,11 +58,12 @@ class SamplerSettings:
         """Read one `*_sampler` entry of pipeline.json ({"name", "args", "params"}), which is checked already."""
         name, params = sampler["name"], sampler.get("params", {})
         guided = name != "FlowEulerSampler"
+        start, end = params.get("guidance_interval", (0.0, 1.0))
         return cls(
             steps=int(params.get("steps", 50)),
             guidance=float(params.get("guidance_strength", 3.0)) if guided else 1.0,
             rescale=float(params.get("guidance_rescale", 0.0)),
-            interval=tuple(map(float, params.get("guidance_interval", (0.0, 1.0)))),
+            interval=(float(start), float(end)),
             rescale_t=float(params.get("rescale_t", 1.0)),
             sigma_min=float(sampler.get("args", {}).get("sigma_min", 1e-5)),
         )
@@ -119,8 +120,8 @@ class Pass:
 class PipelineType:
     """The passes that make the shape latent, coarse to fine, and the texture pass.
 
-    One choice with several spellings: `pipeline_type` in pipeline.json and in a file's metadata, --type on the command
-    line, the input `resolution` of the nodes.
+    One choice with several spellings: `pipeline_type` in pipeline.json and in a file's metadata, --pipeline-type or
+    --type on the command line, the input `resolution` of the nodes.
     """
 
     name: str
@@ -158,8 +159,6 @@ PIPELINE_TYPES: dict[str, PipelineType] = {
     )
 }
 
-
-Route, ROUTES, route = PipelineType, PIPELINE_TYPES, PipelineType.named  # until every caller has the new names
 
 _SAMPLER = record(
     {"name": one_of("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")},

@@ -61,4 +61,4 @@ def project(vertices, faces, original_vertices, original_faces, limit=1e6):
 
 
 def original(vertices, faces):
-    return bake.Original(Mesh(vertices, faces))
+    return bake.SourceMesh(Mesh(vertices, faces))

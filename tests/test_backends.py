@@ -12,7 +12,7 @@ from pipeline.backends import Backend, Backends, Operation, References
 from pipeline.errors import BackendError
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
-from pipeline.mesh.bake.bake import Original
+from pipeline.mesh.bake.bake import SourceMesh
 from pipeline.render import OPERATIONS as RENDER_OPERATIONS
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
 
@@ -142,8 +142,8 @@ def overlapping(vertices, faces, *more):
     return faces.long().reshape(-1), torch.arange(3 * len(faces)).reshape(-1, 3), uvs, {}
 
 
-class Elsewhere(Original):
-    def snap(self, points, limit):
+class Elsewhere(SourceMesh):
+    def closest_point(self, points, limit):
         return points, None, None
 
 

@@ -271,7 +271,7 @@ def linear(points):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_constant_field_stays_constant(way):
     values = torch.tensor([0.25, 0.5, 0.75, 0.1, 0.9, 1.0])
-    for options in ({}, {"original": original_of(*tensors(BALL))}):
+    for options in ({}, {"source": original_of(*tensors(BALL))}):
         maps, _ = baked(lambda p: values.expand(len(p), 6), way, **options)
         assert maps.covered.any() and not maps.covered.all() and maps.far == 0
         assert np.abs(maps.attrs - values.numpy()).max() <= (0 if way == "warp" else 5e-7)
@@ -279,7 +279,7 @@ def test_a_constant_field_stays_constant(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_linear_field_stays_linear(way):
-    for options in ({}, {"original": original_of(*tensors(BALL))}):
+    for options in ({}, {"source": original_of(*tensors(BALL))}):
         maps, points = baked(linear, way, **options)
         assert np.abs(maps.attrs[maps.covered] - linear(points).numpy()).max() < 1e-5
 
@@ -290,11 +290,11 @@ def test_projection_looks_up_on_the_original():
     fine = original_of(*tensors(FINE))
     maps, _ = baked(linear, "warp", coarse)
     assert maps.far > 0.9 * maps.covered.sum()
-    maps, points = baked(linear, "warp", coarse, original=fine, limit=0.15)
+    maps, points = baked(linear, "warp", coarse, source=fine, limit=0.15)
     assert maps.far == 0
     expected = linear(F.normalize(points, dim=1) * 0.4).numpy()
     assert np.abs(maps.attrs[maps.covered] - expected).max() < 1.5 / 255  # fine is a polyhedron too
-    near = baked(linear, "warp", coarse, original=fine, limit=0.01)[0]
+    near = baked(linear, "warp", coarse, source=fine, limit=0.01)[0]
     assert near.far > 0.9 * near.covered.sum()  # nothing within the limit: looked up where it is
 
 
@@ -466,9 +466,9 @@ def test_a_closed_box_is_dark_inside_and_open_outside():
     outward = torch.empty_like(vertices)
     outward[faces.long()] = F.normalize(torch.linalg.cross(b - a, c - a), dim=1)[:, None].expand(-1, 3, 3)
     box = original_of(*tensors(trimesh.creation.box((0.6, 0.6, 0.6))))
-    assert occlusion(vertices, faces, uvs, outward, box, reach=2.0).min() == 1
-    assert occlusion(vertices, faces, uvs, -outward, box, reach=2.0).max() == 0
-    middle = occlusion(*plane(side=0.1), UP, box, reach=0.1, limit=0.01)
+    assert occlusion(vertices, faces, uvs, outward, box, max_distance=2.0).min() == 1
+    assert occlusion(vertices, faces, uvs, -outward, box, max_distance=2.0).max() == 0
+    middle = occlusion(*plane(side=0.1), UP, box, max_distance=0.1, limit=0.01)
     assert (middle == 1).all()  # nothing within reach
 
 
@@ -479,13 +479,13 @@ def test_occlusion_beside_a_wall():
     wall = torch.tensor([[near, -50.0, 0], [near, 50, 0], [near, 50, height], [near, -50, height]])
     vertices = torch.cat([torch.tensor([[-90.0, -90, 0], [90, -90, 0], [0, 90, 0]]), wall])
     original = original_of(vertices, torch.tensor([[0, 1, 2], [3, 4, 5], [3, 5, 6]]))
-    found = occlusion(*floor, UP, original, size=64, rays=256, reach=1e3, lift=1e-4)
+    found = occlusion(*floor, UP, original, size=64, rays=256, max_distance=1e3, ray_bias=1e-4)
     distance = (torch.arange(64) + 0.5) / 64 * 0.2
     expected = 1 - (1 - distance / (distance**2 + height**2).sqrt()) / 2
     assert (found.mean(0) - expected).abs().max() < 5e-3
     assert (found - expected).abs().max() < 0.06 and (found - expected).std() < 0.015
-    again = occlusion(*floor, UP, original, size=64, rays=256, reach=1e3, lift=1e-4)
-    other = occlusion(*floor, UP, original, size=64, rays=256, reach=1e3, lift=1e-4, seed=1)
+    again = occlusion(*floor, UP, original, size=64, rays=256, max_distance=1e3, ray_bias=1e-4)
+    other = occlusion(*floor, UP, original, size=64, rays=256, max_distance=1e3, ray_bias=1e-4, seed=1)
     assert torch.equal(found, again) and not torch.equal(found, other)
     with pytest.raises(SettingsError, match="at least 1 ray"):
         occlusion(*floor, UP, original, rays=0)

@@ -58,6 +58,11 @@ def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
     assert json.loads(settings["resolution"]) == int(facts["resolution"])
 
 
+@pytest.mark.parametrize("option", ["--type", "--pipeline-type"])
+def test_the_pipeline_type_has_two_spellings(option):
+    assert parser().parse_args(["generate", "a.png", option, "1024_cascade"]).type == "1024_cascade"
+
+
 @needs_warp
 def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     """The README's first command, with every output."""

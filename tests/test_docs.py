@@ -9,6 +9,8 @@ import shlex
 import pytest
 from generate_texts import ROOT, commands
 
+from pipeline.views.mixing import STRATEGIES
+
 PAGES = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "training/*.md", "checkpoints/*/*.md", "web/docs/**/*.md", "tests/golden/*.md")
@@ -65,6 +67,11 @@ def test_every_node_and_every_template_is_in_the_lists(root):
     assert set(re.findall(r"T2\w+", text)) == set(
         json.loads((root / "tests" / "interface.json").read_text(encoding="utf-8"))
     )
+
+
+def test_every_strategy_of_views_is_described(root):
+    described = re.findall(r"^\| `(\w+)` \|", (root / "docs" / "views.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert described == list(STRATEGIES)
 
 
 def test_files_named_by_help_pages_and_messages_exist():

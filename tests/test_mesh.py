@@ -13,6 +13,7 @@ from pipeline.mesh.operations import clean_by_kernels, clean_in_torch
 from pipeline.mesh.remesh import own_resolution
 from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings, clean
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets
+from pipeline.render import Subject
 from pipeline.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -107,3 +108,25 @@ def test_examples_are_what_they_say():
     assert cube(CPU).report.volume == pytest.approx(1) and ball(CPU).report.volume == pytest.approx(4.1, abs=0.1)
     assert len(ball(CPU).faces) == 528 and ball(CPU).report.euler == cube(CPU).report.euler == 2
     assert check_clean(lambda given, settings: clean(given, settings), CPU) == ""
+
+
+def test_a_mesh_of_the_stages_keeps_what_is_known_of_its_topology():
+    """One value: another field is no other mesh; on another device its report is the same."""
+    one = ball(CPU)
+    mesh = stages.Mesh(one.vertices, one.faces, resolution=8)
+    edges, report = mesh.edges, mesh.report
+    level = mesh.replace(uvs=torch.zeros(len(one.vertices), 2), lods=(mesh,))
+    assert level.edges is edges and level.report is report and level.resolution == 8 and mesh.uvs is None
+    moved = level.to("meta")
+    assert moved.report is report and "edges" not in vars(moved) and moved.levels[1].faces.device.type == "meta"
+    assert moved.uvs.device.type == "meta" and moved.resolution == 8
+    assert "edges" not in vars(level.surface("cpu")) and level.to("cpu").edges is edges
+
+
+@pytest.mark.parametrize("kind", [stages.Mesh, Subject])
+def test_whatever_is_a_mesh_is_checked_when_it_is_made(kind):
+    one = ball(CPU)
+    with pytest.raises(MeshError, match="name vertices"):
+        kind(one.vertices[:5], one.faces)
+    with pytest.raises(MeshError, match="NaN or infinite"):
+        kind(one.vertices * float("nan"), one.faces)

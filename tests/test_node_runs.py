@@ -261,6 +261,29 @@ def test_encode_sees_every_view(host, made):
     assert type(condition) is type(one) and condition is not one
 
 
+def test_views_with_directions_reach_the_samplers(host, made):
+    image = torch.zeros(1, 64, 64, 3)
+    image[:, 16:48, 20:44, 0] = 0.8
+    mask = (image[..., 0] > 0).float()
+    views, shown = host.call(
+        "T2Views",
+        front=image,
+        front_mask=mask,
+        left=image,
+        left_mask=mask,
+        mask_marks="object",
+        texture_views="average",
+    )
+    assert [view.name for view in views.views] == ["front", "left"] and shown.shape[0] == 2
+    assert "front and left are the same picture" in views.remarks
+    (condition,) = host.call("T2EncodeImage", models=made["models"], image=views)
+    assert condition.views == views.views and condition.mixing.texture == "average" and len(condition.masks) == 2
+    with pytest.raises(Exception, match="No view is connected"):
+        host.call("T2Views")
+    with pytest.raises(Exception, match="holds 0 pictures"):
+        host.call("T2Views", front=image, other_views="45")
+
+
 # --- meshes
 
 

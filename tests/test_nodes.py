@@ -35,6 +35,17 @@ def test_the_schemas_are_as_promised():
     assert {node.define_schema().node_id: declared(node) for node in stubbed_nodes()} == INTERFACE
 
 
+def test_a_class_with_a_schema_in_a_file_of_its_own_is_a_node(tmp_path, monkeypatch):
+    known = stubbed_nodes()
+    nodes = sys.modules[f"{pack().__name__}.nodes"]
+    text = "class Later:\n    @classmethod\n    def define_schema(cls):\n        pass\n\n\nclass Helper:\n    pass\n"
+    (tmp_path / "later.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(nodes, "__path__", [*nodes.__path__, str(tmp_path)])
+    later = [each for each in nodes.node_classes() if each not in known]
+    monkeypatch.delitem(sys.modules, f"{nodes.__name__}.later")
+    assert [each.__name__ for each in later] == ["Later"]
+
+
 @pytest.mark.parametrize("name", INTERFACE)
 def test_every_node_is_usable(name):
     node = INTERFACE[name]
@@ -44,7 +55,9 @@ def test_every_node_is_usable(name):
     for key, each in node["inputs"].items():
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
-    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2SaveState"))
+    assert node["output_node"] == (
+        name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2MeshReport", "T2SaveState")
+    )
 
 
 @pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)
@@ -254,6 +267,8 @@ WRONG = [
     ("T2ExportMesh", {"format": "fbx", "size": ""}, "Unknown format 'fbx'; choose one of .glb, .gltf, .obj"),
     ("T2ExportMesh", {"format": "stl", "size": "80"}, "A size is a number and mm, cm, m or in"),
     ("T2ExportMesh", {"format": "stl", "size": "height=-3mm"}, "A size must lie in 0.1 mm to 1000 m"),
+    ("T2MeshReport", {"size": "0mm", "density": 1.24}, "A size must lie in 0.1 mm to 1000 m"),
+    ("T2MeshReport", {"size": "", "density": 99.0}, "A density must lie in 0.001 to 30 g/cm3"),
     ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "faces": 3}, "at least 4 faces, got 3"),
     ("T2ImageToGLB", {"checkpoint": "small (comes with the pack)", "texture_size": 2}, "texture size must lie in"),
 ]

@@ -77,6 +77,16 @@ def test_what_is_found_meanwhile_stops_the_run_at_its_next_stage(caplog):
     assert caplog.text.count("is disabled on cpu") == 1
 
 
+def test_a_process_that_ends_meanwhile_is_no_fault_of_the_row(caplog):
+    def ended(x):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    backends = table(ended)
+    backends.prepare(["double"])
+    settled()
+    assert not caplog.messages
+
+
 def test_what_can_replace_it_does():
     backends = table(lambda x: 3 * x)
     backends.prepare(["double"])
@@ -93,3 +103,4 @@ def test_what_is_not_here_is_said_at_once():
     with pytest.raises(BackendError, match="it runs on cuda only"):
         backends.require("half")
     backends.require("half", "cuda")
+    assert backends.offers("half", "cuda") and not backends.offers("double")

@@ -102,7 +102,7 @@ def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
     hits = original.closest(centres)
     assert torch.equal(hits.face, row) and (hits.points(vertices, faces) - centres).abs().max() < 1e-6
     assert torch.equal(original.rays(centres * 3, -centres / centres.norm(dim=1, keepdim=True)).face, row)
-    assert torch.equal(original.snap(centres * 1.01)[1].long(), row) and torch.equal(faces, before)
+    assert torch.equal(original.closest_point(centres * 1.01)[1].long(), row) and torch.equal(faces, before)
     assert (original.closest(centres * 3, 0.1).face == -1).all()
 
 

@@ -14,7 +14,7 @@ from pipeline.warp import unavailable_reason
 wp = pytest.importorskip("warp")
 
 from pipeline.warp import launch as launcher  # noqa: E402
-from pipeline.warp.union_find import peek_root, unite  # noqa: E402
+from pipeline.warp.union_find_kernels import peek_root, unite  # noqa: E402
 
 
 @wp.kernel

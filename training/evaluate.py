@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.topology.half_edges import components
 from pipeline.models import build
+from pipeline.models.sparse_unet import FlexiDualGridVaeDecoder
 from pipeline.render import Camera, Subject, render
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor
@@ -130,7 +132,8 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
         chamfer(result, real) / diagonal,
         float(is_sound(result, real)),
     )
-    stills = (np.asarray(image.resize((_SIDE, _SIDE))), *(_on_grey(s.picture(camera, "pbr")) for s in (result, real)))
+    drawn, wanted = (_on_grey(each.picture(camera, "pbr")) for each in (result, real))
+    stills = np.asarray(image.resize((_SIDE, _SIDE))), drawn, wanted
     return Row(number, one.names[0], measures, stills)
 
 
@@ -177,7 +180,7 @@ class _Autoencoders:
         grids = truth.dual_grids(one, self.design.resolution)
         occupied = truth.occupancy(grids.voxels, self.design.resolution, self.design.structure)
         decoded = self.decoders[STRUCTURE_DECODER](self.structure(occupied.float())[0]) > 0
-        decoder = self.decoders[SHAPE_DECODER]
+        decoder = cast(FlexiDualGridVaeDecoder, self.decoders[SHAPE_DECODER])
         raw, subdivisions = decoder(self.shape(grids.voxels, grids.offsets, grids.crossed)[0])
         offsets, crossed, split = decoder.dual_grid(raw.feats)
         mesh = dual_grid_to_mesh(raw.voxels, offsets, crossed, self.design.resolution, split)
@@ -279,8 +282,8 @@ def table(rows: Sequence[Row]) -> list[dict]:
 
 def contact_sheet(rows: Sequence[Row], columns: int = 4) -> Image.Image:
     """Picture, result and truth of every object side by side, the worst silhouettes first."""
-    shown = sorted((row for row in rows if row.shown), key=lambda row: row.measures.silhouette_iou)
-    strips = [np.concatenate(row.shown, 1) for row in shown]
+    worst = sorted(rows, key=lambda row: row.measures.silhouette_iou)
+    strips = [np.concatenate(row.shown, 1) for row in worst if row.shown]
     blank = np.zeros((_SIDE, 3 * _SIDE, 3), np.uint8)
     strips += [blank] * (-len(strips) % columns or (columns if not strips else 0))
     lines = [np.concatenate(strips[first : first + columns], 1) for first in range(0, len(strips), columns)]

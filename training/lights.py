@@ -5,7 +5,7 @@ The formulae are those of pipeline/render/render_kernels.py, where their sources
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -38,8 +38,9 @@ class Lights:
     def studio(self, row: int) -> Studio:
         """One of them for pipeline.render."""
 
-        def numbers(values: torch.Tensor) -> tuple[float, ...]:
-            return tuple(values[row].tolist())
+        def numbers(values: torch.Tensor) -> tuple[float, float, float]:
+            red, green, blue = values[row].tolist()
+            return red, green, blue
 
         boxes = zip(self.angles[row].tolist(), self.radiance[row].tolist())
         return Studio(
@@ -75,7 +76,7 @@ def sample_lights(count: int, random: torch.Generator, device: torch.device | st
     axes = camera_axes(angles[:, :, 0], angles[:, :, 1])
     empty = torch.zeros(count, 18, 3)
     lights = Lights(zenith, nadir, axes, angles, radiance, empty).to(device)
-    return Lights(*(getattr(lights, each.name) for each in fields(Lights)[:-1]), _harmonics(lights))
+    return replace(lights, harmonics=_harmonics(lights))
 
 
 def camera_axes(azimuth: torch.Tensor, elevation: torch.Tensor) -> torch.Tensor:

@@ -7,14 +7,15 @@ here the truth is exact, so the fields themselves are compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pipeline.backends import Backends
-from pipeline.models.flow import FlowTransformer, SparseStructureFlowModel
-from pipeline.models.sparse_unet import SparseResBlockC2S3d, SparseUnetVaeDecoder
+from pipeline.models.flow import FlowTransformer
+from pipeline.models.sparse_unet import FlexiDualGridVaeDecoder, SparseResBlockC2S3d, SparseUnetVaeDecoder
 from pipeline.sparse import SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
 
 from .networks import reparameterise
@@ -115,7 +116,7 @@ def decode(
     h = latent.replace(decoder.from_latent(latent.feats))
     asked = []
     for level, blocks in enumerate(decoder.blocks):
-        for block in blocks:
+        for block in cast(nn.ModuleList, blocks):
             if isinstance(block, SparseResBlockC2S3d):
                 made = truth[level]
                 if block.to_subdiv is not None:
@@ -138,7 +139,7 @@ def children(subdivision: Subdivision, voxels: Voxels) -> torch.Tensor:
 
 def shape_vae(
     encoder: nn.Module,
-    decoder: nn.Module,
+    decoder: FlexiDualGridVaeDecoder,
     grids,
     objects,
     random: torch.Generator,
@@ -238,7 +239,7 @@ def diagonals(raw: torch.Tensor, grids, objects) -> torch.Tensor:
 
 def texture_vae(
     encoder: nn.Module,
-    decoder: nn.Module,
+    decoder: SparseUnetVaeDecoder,
     grids,
     random: torch.Generator,
     backends: Backends,
@@ -292,7 +293,8 @@ def picture(
     }
     axes = (1, 2, 3, 4)
     iou = (both.sum(axes) / either.sum(axes).clamp_min(1)).mean()
-    return {"loss": sum(getattr(config, f"picture_{name}") * term for name, term in terms.items()), **terms, "iou": iou}
+    weighed = [getattr(config, f"picture_{name}") * term for name, term in terms.items()]
+    return {"loss": torch.stack(weighed).sum(), **terms, "iou": iou}
 
 
 def flow(
@@ -315,15 +317,16 @@ def flow(
     kept = torch.rand(batch, 1, 1, generator=random, device=device) >= config.dropout
     context = network.context(tokens * kept)
     t = torch.sigmoid(torch.randn(batch, generator=random, device=device) * config.time_std + config.time_mean)
-    dense = isinstance(network, SparseStructureFlowModel)
-    data = x_0 if dense else x_0.feats
-    noise = torch.randn(data.shape, generator=random, device=device)
-    at = t.reshape(-1, 1, 1, 1, 1) if dense else t[x_0.voxels.coords[:, 0].long(), None]
-    x_t = (1 - at) * data + (config.sigma_min + (1 - config.sigma_min) * at) * noise
-    if dense:
-        velocity = network(x_t, 1000 * t, context, backends)
+    if isinstance(x_0, SparseTensor):
+        data, at = x_0.feats, t[x_0.voxels.coords[:, 0].long(), None]
     else:
+        data, at = x_0, t.reshape(-1, 1, 1, 1, 1)
+    noise = torch.randn(data.shape, generator=random, device=device)
+    x_t = (1 - at) * data + (config.sigma_min + (1 - config.sigma_min) * at) * noise
+    if isinstance(x_0, SparseTensor):
         velocity = network(x_0.replace(x_t), 1000 * t, context, told, backends)
+    else:
+        velocity = network(x_t, 1000 * t, context, backends)
     error = (velocity.float() - ((1 - config.sigma_min) * noise - data)).square()
     with torch.no_grad():  # how well the data are known at the start, where the condition alone tells
         early = (at > 0.9).expand_as(error)

@@ -14,10 +14,10 @@ from pipeline.models.flow import FlowTransformer
 from pipeline.models.layers import SparseConv3d
 from pipeline.models.sparse_unet import (
     SparseConvNeXtBlock3d,
+    SparseEncoder,
     SparseResBlockC2S3d,
     SparseResBlockS2C3d,
     SparseUnetVaeDecoder,
-    SparseUnetVaeEncoder,
 )
 from pipeline.models.structure_vae import ChannelNorm, ResBlock3d
 from pipeline.spec import (
@@ -222,11 +222,9 @@ def initialise(module: nn.Module) -> None:
         _initialise_flow(module)
     for block in module.modules():
         if isinstance(block, SparseConvNeXtBlock3d):
-            nn.init.zeros_(block.mlp[-1].weight)
-            nn.init.zeros_(block.mlp[-1].bias)
+            _zero(block.mlp[-1])
         elif isinstance(block, ResBlock3d):
-            nn.init.zeros_(block.conv2.weight)
-            nn.init.zeros_(block.conv2.bias)
+            _zero(block.conv2)
         elif isinstance(block, SparseConv3d):
             # a surface voxel has about a third of its 27 neighbours
             nn.init.normal_(block.weight, std=1 / math.sqrt(9 * block.weight.shape[-1]))
@@ -234,9 +232,9 @@ def initialise(module: nn.Module) -> None:
     for block in module.modules():
         if isinstance(block, (SparseResBlockC2S3d, SparseResBlockS2C3d)):
             _pass_through(block)
-            if getattr(block, "to_subdiv", None) is not None:
+            if isinstance(block, SparseResBlockC2S3d) and block.to_subdiv is not None:
                 nn.init.constant_(block.to_subdiv.bias, _RARE)
-        elif isinstance(block, SparseUnetVaeEncoder):
+        elif isinstance(block, SparseEncoder):
             _almost_certain(block.to_latent)
             if block.straight is not None:
                 _mostly_straight(block)
@@ -278,8 +276,14 @@ def _almost_certain(to_latent: nn.Linear) -> None:
     to_latent.bias[half:] = _CERTAIN
 
 
+def _zero(layer: nn.Module) -> None:
+    """Weight and bias."""
+    for parameter in layer.parameters(recurse=False):
+        nn.init.zeros_(parameter)
+
+
 @torch.no_grad()
-def _mostly_straight(encoder: SparseUnetVaeEncoder) -> None:
+def _mostly_straight(encoder: SparseEncoder) -> None:
     """Begin with a mean that is the mean material, and little of what comes through the blocks."""
     encoder.to_latent.weight[: len(encoder.straight.weight)] *= 0.1
     encoder.straight.weight.copy_(2 * torch.eye(*encoder.straight.weight.shape))
@@ -304,13 +308,13 @@ def _initialise_flow(flow: FlowTransformer) -> None:
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (5 * width)))
             nn.init.zeros_(layer.bias)
     for block in flow.blocks:
-        for layer in (block.self_attn.to_out, block.cross_attn.to_out, block.mlp.mlp[2]):
-            nn.init.normal_(layer.weight, std=1 / math.sqrt(5 * count * width))
+        for name in ("self_attn.to_out", "cross_attn.to_out", "mlp.mlp.2"):
+            nn.init.normal_(block.get_parameter(f"{name}.weight"), std=1 / math.sqrt(5 * count * width))
     nn.init.normal_(flow.input_layer.weight, std=1 / math.sqrt(flow.in_channels))
-    for layer in (flow.t_embedder.mlp[0], flow.t_embedder.mlp[2]):
-        nn.init.normal_(layer.weight, std=0.02)
-    for layer in (flow.adaLN_modulation[-1], flow.out_layer):
-        nn.init.zeros_(layer.weight)
+    for name in ("t_embedder.mlp.0", "t_embedder.mlp.2"):
+        nn.init.normal_(flow.get_parameter(f"{name}.weight"), std=0.02)
+    for name in ("adaLN_modulation.1", "out_layer"):
+        nn.init.zeros_(flow.get_parameter(f"{name}.weight"))
 
 
 class StructureEncoder(nn.Module):

@@ -85,9 +85,9 @@ class _Gathered(torch.autograd.Function):
         return _product(feats, neighbours, weight.reshape(len(weight), -1).t(), bias)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         feats, weight, neighbours = ctx.saved_tensors
-        grad = grad.contiguous()
+        grad = grads[0].contiguous()
         need_feats, need_weight = ctx.needs_input_grad[:2]
         # i is k of j where j is 26 - k of i: the gradient is a convolution with the turned kernel
         turned = weight.flatten(1, 3).flip(1).permute(1, 0, 2).flatten(0, 1)  # [27 Co, Ci]
@@ -95,9 +95,10 @@ class _Gathered(torch.autograd.Function):
         to_weight = None
         if need_weight:
             zero = _with_zero(feats)
-            to_weight = sum(
-                rows.t() @ _rows(zero, table) for rows, table in zip(grad.split(_ROWS), neighbours.split(_ROWS))
-            ).reshape(weight.shape)
+            to_weight = weight.new_zeros(len(weight), weight[0].numel())
+            for rows, table in zip(grad.split(_ROWS), neighbours.split(_ROWS)):
+                to_weight += rows.t() @ _rows(zero, table)
+            to_weight = to_weight.reshape(weight.shape)
         return to_feats, to_weight, grad.sum(0) if ctx.with_bias else None, None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def read_glb(path: Path) -> Subject:
     """A textured GLB as a viewer sees it, turned back to the world frame."""
     import trimesh  # of the tests' requirements; the training does without
 
-    (mesh,) = trimesh.load(path, process=False).geometry.values()
+    scene: Any = trimesh.load(path, process=False)
+    (mesh,) = scene.geometry.values()
     material = mesh.visual.material
     base, packed = (np.asarray(each) for each in (material.baseColorTexture, material.metallicRoughnessTexture))
     alpha = base[..., 3:] if base.shape[2] == 4 else np.full_like(base[..., :1], 255)

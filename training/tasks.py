@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pipeline.backends import Backends
-from pipeline.models.flow import Block
-from pipeline.models.sparse_unet import SparseConvNeXtBlock3d, SparseResBlockC2S3d, SparseResBlockS2C3d
+from pipeline.models.flow import Block, FlowTransformer
+from pipeline.models.sparse_unet import (
+    FlexiDualGridVaeDecoder,
+    SparseConvNeXtBlock3d,
+    SparseResBlockC2S3d,
+    SparseResBlockS2C3d,
+    SparseUnetVaeDecoder,
+)
 from pipeline.models.structure_vae import ResBlock3d, UpsampleBlock3d
 from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels
 from pipeline.spec import (
@@ -228,8 +235,8 @@ class ShapeVAE(_SparseVAE):
         return self.modules["encoder"](grids.voxels, grids.offsets, grids.crossed, self.backends)
 
     def losses(self, batch, random):
-        pair = self.modules["encoder"], self.modules["decoder"]
-        return losses.shape_vae(*pair, batch.grids, batch.objects, random, self.backends)
+        decoder = cast(FlexiDualGridVaeDecoder, self.modules["decoder"])
+        return losses.shape_vae(self.modules["encoder"], decoder, batch.grids, batch.objects, random, self.backends)
 
 
 class TextureVAE(_SparseVAE):
@@ -248,7 +255,8 @@ class TextureVAE(_SparseVAE):
         return self.modules["encoder"](SparseTensor(grids.voxels, 2 * grids.pbr - 1), self.backends)
 
     def losses(self, batch, random):
-        return losses.texture_vae(self.modules["encoder"], self.modules["decoder"], batch.grids, random, self.backends)
+        decoder = cast(SparseUnetVaeDecoder, self.modules["decoder"])
+        return losses.texture_vae(self.modules["encoder"], decoder, batch.grids, random, self.backends)
 
 
 @dataclass(frozen=True)
@@ -345,7 +353,7 @@ class StructureFlow(_Flow):
 
     def losses(self, batch, random):
         tokens, latent = batch
-        return losses.flow(self.modules["flow"], latent, tokens, random, self.backends)
+        return losses.flow(cast(FlowTransformer, self.modules["flow"]), latent, tokens, random, self.backends)
 
 
 class _LatentFlow(_Flow):
@@ -372,7 +380,7 @@ class _LatentFlow(_Flow):
 
     def losses(self, batch, random):
         tokens, latent, told = batch
-        return losses.flow(self.modules["flow"], latent, tokens, random, self.backends, told)
+        return losses.flow(cast(FlowTransformer, self.modules["flow"]), latent, tokens, random, self.backends, told)
 
 
 class ShapeFlow(_LatentFlow):

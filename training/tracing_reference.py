@@ -20,7 +20,7 @@ def march(objects: Objects, owner, eyes, rays, start: torch.Tensor, end: torch.T
     t, alive = start.clone(), (start < end).nonzero()[:, 0]
     for first in range(0, STEPS, _AT_ONCE):
         own, eye, ray, at, last = owner[alive], eyes[alive], rays[alive], t[alive], end[alive]
-        found = torch.zeros_like(alive, dtype=torch.bool)
+        found, part = torch.zeros_like(alive, dtype=torch.bool), torch.zeros_like(alive)
         for step in range(_AT_ONCE):
             distance, part = objects.distance_at(eye + ray * at[:, None], own)
             distance = distance.abs()

@@ -6,7 +6,7 @@ import csv
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,10 +146,10 @@ class _Run:
         """The learning rate's share of its highest: rising with the steps, falling with the share of the run."""
         return min(1.0, (step + 1) / self.plan.warmup, (1 - self.progress) / _FALLING)
 
-    def _average(self, averages: list[torch.Tensor], weights: list[torch.Tensor], count: torch.Tensor | int) -> None:
+    def _average(self, averages: Sequence, weights: Sequence, count: torch.Tensor | int) -> None:
         """Moving average over fewer steps while there have been few."""
         keep = min(self.plan.average, (int(count) + 1) / (int(count) + 10))
-        torch._foreach_lerp_(averages, weights, 1 - keep)
+        torch.ops.aten._foreach_lerp_.Scalar(list(averages), list(weights), 1 - keep)
 
     def cycle(self, progress: Callable[[], float], log: _Log) -> None:
         number = self.seed * 1_000_003 + self.cycles
@@ -169,7 +169,7 @@ class _Run:
         self.schedule.step()
         self.average.update_parameters(self.task.modules)
         self.steps += 1
-        log.add(terms, self.steps, self.seconds, rate)
+        log.add(terms, self.steps, self.seconds, float(rate))
 
     def restore(self, path: Path) -> None:
         state = torch.load(path, map_location=self.task.device, weights_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -11,11 +12,14 @@ log = logging.getLogger(__name__)
 _MARK = "T2LoadModels"  # a node that every version of the pack has
 
 
+def _mappings() -> dict[str, type]:
+    """ComfyUI's table of nodes, in its own module `nodes`."""
+    return import_module("nodes").NODE_CLASS_MAPPINGS
+
+
 def registered(node_id: str, package: str) -> type | None:
     """Who else in ComfyUI has a node id; None if nobody or the package itself does."""
-    import nodes  # ComfyUI's
-
-    found = nodes.NODE_CLASS_MAPPINGS.get(node_id)
+    found = _mappings().get(node_id)
     return None if found is None or found.__module__.startswith(f"{package}.") else found
 
 
@@ -40,9 +44,7 @@ def in_use(package: str, here: Path) -> bool:
 
 def free_ids(classes: list[type], package: str) -> list[type]:
     """The classes whose node ids no other pack has; the others are named in the log."""
-    import nodes  # ComfyUI's
-
-    if not any(name.startswith("T2") for name in nodes.NODE_CLASS_MAPPINGS):
+    if not any(name.startswith("T2") for name in _mappings()):
         return classes
     free = {each: registered(each.GET_SCHEMA().node_id, package) is None for each in classes}
     taken = [each.GET_SCHEMA().node_id for each in classes if not free[each]]

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import comfy.model_management as management
 import comfy.model_patcher
@@ -76,7 +77,7 @@ class HostRuntime(Runtime):
     @contextmanager
     def use(
         self, models: ManagedModels, role: str, tokens: int, condition: int = 0, voxels: int | None = None
-    ) -> Iterator[nn.Module]:
+    ) -> Iterator[Any]:
         start = time.perf_counter()
         patchers = [models.patcher(each) for each in (role, *self._beside.get(role, ()))]
         model = patchers[0].model

@@ -79,7 +79,7 @@ def masks_to_pil(mask: torch.Tensor, images: list[Image.Image], marks: str) -> l
     grey = [Image.fromarray(_bytes(one)) for one in mask] * (len(images) // len(mask))
     grey = [fitted(one, image) for one, image in zip(grey, images)]
     if marks == "object":
-        return grey
+        return [*grey]
     marked = [(one, image) for one, image in zip(grey, images) if not marks_nothing(one)]
     if marks == "automatic" and marked and not white_is_background(*zip(*marked)):
         return [None if marks_nothing(one) else one for one in grey]
@@ -120,10 +120,10 @@ def draw_voxels(coords: torch.Tensor, resolution: int, colors: torch.Tensor | No
     if colors is None:
         depth = centres @ _VIEW[2]
         shade = 0.35 + 0.6 * (depth - depth.min()) / max(float(np.ptp(depth)), 1e-6) if len(depth) else depth
-        colors = np.repeat(shade[:, None], 3, 1)
+        shown = np.repeat(shade[:, None], 3, 1)
     else:
-        colors = colors.float().clamp(0, 1).cpu().numpy()
-    return _splat(centres, colors, size)
+        shown = colors.float().clamp(0, 1).cpu().numpy()
+    return _splat(centres, shown, size)
 
 
 def _scale() -> float:

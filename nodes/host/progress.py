@@ -107,7 +107,7 @@ def _tell(text: str, node: str) -> None:
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
-    if text and getattr(server, "client_id", None) is not None:
+    if text and server is not None and getattr(server, "client_id", None) is not None:
         server.send_progress_text(text, node, server.client_id)
 
 
@@ -135,5 +135,6 @@ def _asked_for_by_the_editor() -> str | None:
     from server import PromptServer
 
     queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
-    running = queue.get_current_queue_volatile()[0] if hasattr(queue, "get_current_queue_volatile") else []
+    look = getattr(queue, "get_current_queue_volatile", None)
+    running = look()[0] if look else []
     return next((item[3].get("preview_method") for item in running), None)

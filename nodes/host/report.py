@@ -18,19 +18,18 @@ _REPAIRS = {
 
 def told(mesh: stages.Mesh | stages.TexturedMesh) -> str:
     """Counts, repairs, textures and warnings, a line each."""
-    textured = isinstance(mesh, stages.TexturedMesh)
-    plain, facts = mesh.levels[0].mesh if textured else mesh, mesh.facts
+    plain, *coarser = [level.mesh for level in mesh.levels] if isinstance(mesh, stages.TexturedMesh) else mesh.levels
+    facts = mesh.facts
     lines = [f"{len(plain.faces):,} faces, {len(plain.vertices):,} vertices"]
     if measured := facts.get("mesh"):
         lines[0] += f", {measured['components']:,} components, {'' if measured['watertight'] else 'not '}watertight"
-    coarser = mesh.levels[1:] if textured else mesh.lods
     if coarser:
-        counts = [len((level.mesh if textured else level).faces) for level in coarser]
+        counts = [len(level.faces) for level in coarser]
         lines.append("Levels of detail: " + ", ".join(f"{count:,}" for count in counts) + " faces")
     repairs = facts.get("cleaned", {})
     if done := [f"{repairs[name]:,} {words}" for name, words in _REPAIRS.items() if repairs.get(name)]:
         lines.append("Repairs: " + ", ".join(done))
-    if textured:
+    if isinstance(mesh, stages.TexturedMesh):
         charts = f", {facts['charts']:,} charts" if "charts" in facts else ""
         lines.append(f"Textures of {len(mesh.maps)} pixels{charts}")
     return "\n".join([*lines, *(f"! {warning}" for warning in facts.get("warnings", ()))])

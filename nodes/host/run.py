@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import comfy.model_management as management
 
@@ -17,6 +18,9 @@ from .progress import Progress
 
 log = logging.getLogger(__name__)
 
+_Result = TypeVar("_Result")
+_Value = TypeVar("_Value")
+
 
 @cache
 def default_backends() -> Backends:
@@ -25,8 +29,13 @@ def default_backends() -> Backends:
 
 
 def run(
-    stage: Callable, models: ManagedModels | None, progress: Progress, *inputs, beside=MappingProxyType({}), **more
-):
+    stage: Callable[..., _Result],
+    models: ManagedModels | None,
+    progress: Progress,
+    *inputs,
+    beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    **more,
+) -> _Result:
     """Call a stage of the pipeline with inputs, which may be values of sockets, and more keyword arguments.
 
     Values that can move go to the device first; results come back to where ComfyUI keeps them. If the device
@@ -36,7 +45,7 @@ def run(
     runtime = HostRuntime(models.backends if models else default_backends(), progress, beside)
     arguments = (runtime, models) if models else (runtime,)
 
-    def call():
+    def call() -> _Result:
         here = [_moved(value, runtime.device) for value in inputs]
         result = _moved(stage(*arguments, *here, **more), management.intermediate_device())
         for record in runtime.records:
@@ -64,8 +73,9 @@ def explained(check: Callable, *arguments, **more) -> bool | str:
     return True
 
 
-def _moved(value, device):
+def _moved(value: _Value, device) -> _Value:
     """A value on a device; tuples and lists item by item."""
+    found: Any = value
     if isinstance(value, (tuple, list)):
-        return type(value)(_moved(item, device) for item in value)
-    return value.to(device) if hasattr(value, "to") else value
+        return type(found)(_moved(item, device) for item in value)
+    return found.to(device) if hasattr(found, "to") else found

@@ -109,6 +109,7 @@ class _Scanner:
         bundles: dict[str, dict[str, frozenset[str]]] = {kind: {} for kind in _WANTED}
         # what is called like ours comes first, for the case that not everything can be read
         for kind, name, path in sorted(files, key=lambda file: "trellis" not in file[1].lower()):
+            key: tuple = (str(path),)
             try:
                 stat = path.stat()
                 key = (str(path), stat.st_size, stat.st_mtime_ns)

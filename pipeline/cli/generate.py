@@ -47,7 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        "--type", metavar="{" + ",".join(PIPELINE_TYPES) + "}", help="resolution and cascade; default: the checkpoint's"
+        *("--type", "--pipeline-type"),
+        metavar="{" + ",".join(PIPELINE_TYPES) + "}",
+        help="resolution and cascade; default: the checkpoint's",
     )
     add_seed(parser)
     add_device(parser)

@@ -1,24 +1,41 @@
-"""The command `inspect`."""
+"""The command `inspect`: a checkpoint, or a mesh file."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
+from ..export.read import is_mesh_file
 from ..models import build
+from ..stages.inspection import PLA, inspect_file
 from ..weights import open_checkpoint, survey
 from .options import add_image_encoder
 
-HELP = "what a checkpoint is, and what it is complete for"
+HELP = "what a checkpoint is, and what it is complete for; or what a mesh file is like, and whether it prints"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder, file or Hugging Face repository")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT_OR_MESH",
+        help="folder, file or Hugging Face repository; or a mesh file (of other programs with trimesh installed)",
+    )
     add_image_encoder(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON: types, roles, missing, notes")
+    parser.add_argument(
+        "--density", type=float, default=PLA, metavar="G_CM3", help=f"for a mesh's weight; default: {PLA}, PLA"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: types, roles, missing, notes; of a mesh, its report"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    found = survey(open_checkpoint(options.checkpoint, options.image_encoder), build)
-    print(json.dumps(found.as_json(), indent=1) if options.json else found.text())
+    path = Path(options.checkpoint)
+    if is_mesh_file(path):
+        found = inspect_file(path, options.density)
+        print(json.dumps(found.as_dict(), indent=1) if options.json else found.text())
+        return 0
+    known = survey(open_checkpoint(options.checkpoint, options.image_encoder), build)
+    print(json.dumps(known.as_json(), indent=1) if options.json else known.text())
     return 0

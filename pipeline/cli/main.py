@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     with patient_console(), interruptible() as interruption:
         options = parser().parse_args(arguments)
         options.check = interruption.check
-        log = logging.getLogger(__package__.rpartition(".")[0])
+        log = logging.getLogger(__name__.rpartition(".cli")[0])
         log.handlers[:] = [logging.StreamHandler()]
         log.getChild("warp.kernel_cache").setLevel(logging.INFO)  # why a first run takes longer
         try:

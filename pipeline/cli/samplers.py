@@ -24,10 +24,10 @@ def add_samplers(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampler settings", "each in place of the checkpoint's own for that stage")
     for stage in STAGES:
         for option, (field, metavar, kind, what) in _FIELDS.items():
-            more = {"nargs": len(metavar)} if isinstance(metavar, tuple) else {}
+            nargs = len(metavar) if isinstance(metavar, tuple) else None
             help = f"{stage}: {what}"
             group.add_argument(
-                f"--{stage}-{option}", dest=_name(stage, field), type=kind, metavar=metavar, help=help, **more
+                f"--{stage}-{option}", dest=_name(stage, field), type=kind, metavar=metavar, help=help, nargs=nargs
             )
     group.add_argument(
         "--solver",

@@ -20,6 +20,7 @@ def check_writable(path: Path) -> Path:
     Raises:
         OutputError: it could not be created there.
     """
+    target, folder, kind = path, path.parent, stat.S_IFREG
     try:
         target = Path(os.path.realpath(path))
         folder = target.parent if path.is_symlink() else path.parent
@@ -27,7 +28,7 @@ def check_writable(path: Path) -> Path:
             raise OutputError(f"The folder {folder} does not exist; create it or choose another output.")
         kind = target.stat().st_mode
     except FileNotFoundError:
-        kind = stat.S_IFREG
+        pass
     except (OSError, ValueError) as error:  # a name that is too long, links that lead in a circle, a zero byte
         raise OutputError(f"{path} cannot be written: {_reason(error)}. Choose another output.") from error
     if stat.S_ISDIR(kind):

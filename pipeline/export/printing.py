@@ -50,14 +50,13 @@ class TrueSize:
             )
         return cls(number * _UNITS[match[3].lower()], (match[1] or "longest").lower())
 
-    def metres_a_unit(self, level: Geometry) -> float:
-        """How long a unit of a mesh's vertices is if the mesh has this size.
+    def metres_a_unit(self, vertices: np.ndarray, faces: np.ndarray) -> float:
+        """How long a unit of vertices [V, 3], Z up, is if the faces [F, 3], at least one, have this size.
 
         Raises:
             OutputError: it has no extent in that direction.
         """
-        level.require_writable()
-        sides = np.ptp(np.asarray(level.vertices, np.float64)[np.unique(level.faces)], axis=0)
+        sides = np.ptp(np.asarray(vertices, np.float64)[np.unique(faces)], axis=0)
         side = sides[2] if self.along == "height" else sides.max()
         if not side > 0:
             raise OutputError(
@@ -76,12 +75,16 @@ def check_flat_base(share: float) -> None:
 def for_print(scene: Scene, size: TrueSize | None, flat_base: float) -> Scene:
     """A scene (Z up) with a true size and, where flat_base is a share above 0 of its height, a base."""
     first = scene.levels[0]
-    if flat_base and len(first.faces):
+    if size is None and not flat_base:
+        return scene
+    first.require_writable()
+    if flat_base:
         heights = np.asarray(first.vertices)[np.unique(first.faces), 2].astype(np.float64)
         base = float(heights.min() + flat_base * np.ptp(heights))
         scene = replace(scene, levels=tuple(flattened(level, base) for level in scene.levels))
     if size is not None:
-        scene = replace(scene, metres=size.metres_a_unit(scene.levels[0]))
+        scene.levels[0].require_writable()  # the base may have taken all faces
+        scene = replace(scene, metres=size.metres_a_unit(scene.levels[0].vertices, scene.levels[0].faces))
     return scene
 
 

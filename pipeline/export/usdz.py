@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import OutputError
 from .formats import Contents, Files, Format
 from .scene import Geometry, Material, Scene, srgb_to_linear
 
@@ -125,13 +126,16 @@ def _material(stage, material: Material, images: list[str], coloured: bool):
 
 
 def read(files: Files) -> Contents:
-    from pxr import Usd, UsdGeom
+    from pxr import Tf, Usd, UsdGeom
 
     (data,) = files.values()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "scene.usdz")
         path.write_bytes(data)
-        stage = Usd.Stage.Open(str(path))
+        try:
+            stage = Usd.Stage.Open(str(path))
+        except Tf.ErrorException as error:
+            raise OutputError("USD cannot open this USDZ") from error
         mesh = UsdGeom.Mesh(stage.GetPrimAtPath("/Object/Mesh"))
         vertices = np.array(mesh.GetPointsAttr().Get(), np.float64)
         faces = np.array(mesh.GetFaceVertexIndicesAttr().Get(), np.int64).reshape(-1, 3)

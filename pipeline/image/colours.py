@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -79,7 +80,8 @@ def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | N
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() != _SPACES[mode]:
+        known: Any = source.profile  # of littleCMS; declared as a file by Pillow
+        if known.xcolor_space.strip() != _SPACES[mode]:
             return None
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ImportError):  # damaged, or a Pillow without LittleCMS

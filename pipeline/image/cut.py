@@ -73,7 +73,7 @@ def cut_out(
     if mask is None and not has_transparency(image):
         if max(image.size) < _LEAST:
             raise ImageError(f"The picture is only {image.width} x {image.height} pixels. Use a larger picture.")
-        if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
+        if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
             log.warning("The picture's alpha leaves nearly everything, which is no cut-out; it is not used.")
         image = _removed(image.convert("RGB"), remove_background or background_remover("plain"))
         if "remark" in image.info:

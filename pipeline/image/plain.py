@@ -81,7 +81,7 @@ def _checked_outline(
     if shadow > 0.05:
         notes.append(f"{shadow:.0%} of what differs from it was taken for a soft shadow")
     contrast = ndimage.maximum_filter(np.linalg.norm(colours - surface, axis=2), 7)
-    outline = foreground & ~ndimage.binary_erosion(foreground)
+    outline = foreground & ~_eroded(foreground, 1)
     weak = (contrast[outline] < 3 * quiet).mean()
     if weak > _VAGUE:
         raise ImageError(f"{weak:.0%} of what would be the object's outline hardly differs from the background")
@@ -106,13 +106,14 @@ def _surface_of_border(colours: np.ndarray, ring: np.ndarray) -> tuple[np.ndarra
     y, x = powers = _powers(ring.shape, 2)
     design, samples = y[rows] * x[columns], colours[rows, columns]
     distance = np.linalg.norm(samples - np.median(samples, 0), axis=1)
+    weights = np.zeros((design.shape[1], samples.shape[1]))
     for _ in range(15):
         root = np.sqrt(1 / np.maximum(distance, 1))[:, None]
         weights = np.linalg.lstsq(design * root, samples * root, rcond=None)[0]
         distance = np.linalg.norm(samples - design @ weights, axis=1)
     surface = _surface(powers, weights)
     noise = float(np.median(distance))
-    drift = ndimage.uniform_filter(colours - surface, (7, 7, 0))[ring]  # what is left when noise is averaged out
+    drift = _blurred(colours - surface, 7)[ring]  # what is left when noise is averaged out
     _check_border(ring, ring & (np.linalg.norm(colours - surface, axis=2) < max(_QUIET, 3 * noise)))
     strays = float(np.median(np.linalg.norm(drift, axis=1)))
     if noise > _NOISE or strays > _DRIFT:
@@ -156,11 +157,28 @@ def _fitted(colours: np.ndarray, where: np.ndarray, degree: int) -> np.ndarray:
     return _surface(powers, np.linalg.lstsq(y[rows] * x[columns], colours[rows, columns], rcond=None)[0])
 
 
+def _blurred(values: np.ndarray, side: int) -> np.ndarray:
+    """Means over squares of pixels, channel by channel, of [H, W, C]."""
+    return np.asarray(ndimage.uniform_filter(values, (side, side, 0)))  # type: ignore[arg-type] # sizes by axis are fine
+
+
+def _labelled(mask: np.ndarray, corners: bool = False) -> tuple[np.ndarray, int]:
+    """Regions of a mask [H, W], numbered from 1, and how many; corners: pixels that touch in one are together, too."""
+    regions = np.empty(mask.shape, np.int32)
+    count = ndimage.label(mask, np.ones((3, 3)) if corners else None, output=regions)
+    assert isinstance(count, int)
+    return regions, count
+
+
+def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
+    return np.asarray(ndimage.binary_erosion(mask, iterations=pixels), dtype=bool)
+
+
 def _background(difference: np.ndarray, noise: float) -> np.ndarray:
     """Which pixels are background, from the difference [H, W, 3] to its colour."""
     quiet = max(_QUIET, 3 * noise)
     alone = np.linalg.norm(difference, axis=2)
-    together = np.linalg.norm(ndimage.uniform_filter(difference, (3, 3, 0)), axis=2)  # noise cancels, objects do not
+    together = np.linalg.norm(_blurred(difference, 3), axis=2)  # noise cancels, objects do not
     ringing = _RINGING * ndimage.maximum_filter(alone, 2 * _BLOCK + 1)
     like = (together < np.maximum(quiet, ringing)) & (alone < np.maximum(max(_LOUD, 6 * noise), ringing))
     outside = _reached(like)
@@ -169,7 +187,7 @@ def _background(difference: np.ndarray, noise: float) -> np.ndarray:
 
 def _enclosed(difference: np.ndarray, inside: np.ndarray, noise: float) -> np.ndarray:
     """Of the enclosed regions those that have the very colour of the background, as what is seen through a handle."""
-    regions, count = ndimage.label(inside)
+    regions, count = _labelled(inside)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)
     same = np.zeros(count + 1, bool)
     for number in np.nonzero(sizes >= max(16, _SPECK * inside.size))[0]:
@@ -183,7 +201,7 @@ def _enclosed(difference: np.ndarray, inside: np.ndarray, noise: float) -> np.nd
 
 def _reached(like: np.ndarray) -> np.ndarray:
     """The pixels that hang together with the picture's border."""
-    regions, count = ndimage.label(like)
+    regions, count = _labelled(like)
     reached = np.zeros(count + 1, bool)
     reached[np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))] = True
     reached[0] = False
@@ -191,7 +209,7 @@ def _reached(like: np.ndarray) -> np.ndarray:
 
 
 def _without_specks(background: np.ndarray) -> np.ndarray:
-    spots, count = ndimage.label(~background, np.ones((3, 3)))
+    spots, count = _labelled(~background, corners=True)
     sizes = np.bincount(spots.ravel(), minlength=count + 1)
     small = sizes < max(4, _SPECK * background.size, _PART * sizes[1:].max(initial=0))
     small[0] = False
@@ -200,7 +218,7 @@ def _without_specks(background: np.ndarray) -> np.ndarray:
 
 def _without_shadow(background: np.ndarray, colours: np.ndarray, surface: np.ndarray, noise: float) -> np.ndarray:
     """The background with soft shadows on it: the same colour, darker, with no edge between it and the background."""
-    smooth = ndimage.uniform_filter(colours, (3, 3, 0))
+    smooth = _blurred(colours, 3)
     light = (smooth * surface).sum(2) / np.maximum((surface**2).sum(2), 1)
     tint = np.linalg.norm(smooth - light[..., None] * surface, axis=2)
     darker = (tint < max(_QUIET, 3 * noise)) & (light > _DARKEST) & (light < 1)
@@ -215,8 +233,11 @@ def _without_shadow(background: np.ndarray, colours: np.ndarray, surface: np.nda
 def _matte(colours: np.ndarray, surface: np.ndarray, foreground: np.ndarray, quiet: float) -> Image.Image:
     """The soft cut-out along the border of a hard one."""
     distance = np.linalg.norm(colours - surface, axis=2)
-    core = ndimage.binary_erosion(foreground, iterations=_BAND)
-    far, (rows, columns) = ndimage.distance_transform_edt(~core, return_indices=True)
+    core = _eroded(foreground, _BAND)
+    nearest = np.empty((2, *core.shape), np.int32)
+    far = np.empty(core.shape)
+    ndimage.distance_transform_edt(~core, return_indices=True, distances=far, indices=nearest)
+    rows, columns = nearest
     thin = far > 2 * _BAND + 1  # no core near by: wires and spokes
     full = np.where(thin, ndimage.maximum_filter(distance, 2 * _BAND + 1), distance[rows, columns])
     full = np.maximum(full, 2 * quiet)

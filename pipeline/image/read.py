@@ -175,11 +175,11 @@ def _converted(image: Image.Image) -> Image.Image:
     if factor == 1:
         return convert(image)
     height = factor * max(1, _STRIP // image.width // factor)
-    whole = None
+    whole = Image.new("1", (0, 0))
     for top in range(0, image.height, height):
         box = (0, top, image.width, min(top + height, image.height))
         strip = convert(image.crop(box)).reduce(factor)
-        if whole is None:
+        if top == 0:
             whole = Image.new(strip.mode, (strip.width, math.ceil(image.height / factor)))
         whole.paste(strip, (0, top // factor))
     return whole

@@ -118,7 +118,7 @@ def check_closest(function: Callable, device: torch.device) -> str:
     mesh = function(cube(device))
     points = torch.tensor([[1.0, 0.2, 0.1], [0.4, 0.1, 0.0], [0.7, 0.9, 0.1]], device=device)
     right = points.new_tensor([[0.5, 0.2, 0.1], [0.5, 0.1, 0.0], [0.5, 0.5, 0.1]])
-    found = (mesh.closest(points).points(mesh.vertices, mesh.faces), mesh.snap(points, 2.0)[0])
+    found = (mesh.closest(points).points(mesh.vertices, mesh.faces), mesh.closest_point(points, 2.0)[0])
     off = max((each - right).abs().max().item() for each in found)
     rays = mesh.rays(points[:1], points.new_tensor([[-1.0, 0.0, 0.0]])).distance.item()
     poles = points.new_tensor([[1.0, 0.0, 0.0]] * 2)

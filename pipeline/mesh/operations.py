@@ -9,7 +9,7 @@ import torch
 from ..backends import Backend, Operation
 from ..warp import missing, unavailable_reason
 from . import examples
-from .bake.bake import Original
+from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
@@ -93,5 +93,5 @@ OPERATIONS = (
     ),
     Operation(RASTER, (_warp(rasterise_warp),), twin=rasterise, example=examples.overlapping_triangles, tolerance=1e-6),
     Operation(NEAREST, (_warp(nearest_covered_warp),), twin=nearest_covered, example=examples.two_texels),
-    Operation(CLOSEST, (_warp(Original),), check=examples.check_closest),
+    Operation(CLOSEST, (_warp(SourceMesh),), check=examples.check_closest),
 )

@@ -72,6 +72,11 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def _point(vertex: torch.Tensor) -> tuple[float, float, float]:
+    x, y, z = vertex.tolist()
+    return x, y, z
+
+
 def measure(vertices: torch.Tensor, edges: HalfEdges, sheets: Sheets) -> MeshReport:
     """Count what MeshReport says, on the mesh's device; `Mesh.report` keeps it.
 
@@ -89,7 +94,7 @@ def measure(vertices: torch.Tensor, edges: HalfEdges, sheets: Sheets) -> MeshRep
     area, volume = (float(total) for total in face_measures(vertices, faces, one, 1, edges.kernels))
     bounds = None
     if len(vertices):
-        bounds = tuple(tuple(corner.tolist()) for corner in (vertices.amin(0), vertices.amax(0)))
+        bounds = (_point(vertices.amin(0)), _point(vertices.amax(0)))
     return MeshReport(
         vertices=len(vertices),
         faces=len(faces),
@@ -115,4 +120,4 @@ def _components(edges: HalfEdges, sheets: Sheets) -> int:
 
 def _loops(edges: HalfEdges, border: torch.Tensor) -> int:
     ends = torch.unique(torch.stack(edges.ends(border)), return_inverse=True)
-    return components(*ends[1], len(ends[0]))[1]
+    return components(ends[1][0], ends[1][1], len(ends[0]))[1]

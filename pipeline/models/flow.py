@@ -7,7 +7,9 @@ queries and keys, and cross-attention to image tokens (TRELLIS.2, arXiv 2512.146
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +41,12 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, channels: int, frequencies: int = 256) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
-        self.half = frequencies // 2
+        self.frequencies = frequencies
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        steps = torch.arange(self.half, dtype=torch.float32, device=t.device)
-        angles = t.float()[:, None] * torch.exp(-math.log(10000) * steps / self.half)
+        half = self.frequencies // 2
+        steps = torch.arange(half, dtype=torch.float32, device=t.device)
+        angles = t.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
         return self.mlp(torch.cat([angles.cos(), angles.sin()], 1))
 
 
@@ -83,7 +86,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, phases, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
         q, k, v = self.to_qkv(x, backends).unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
-        gammas = (None, None) if self.q_rms_norm is None else (self.q_rms_norm.gamma, self.k_rms_norm.gamma)
+        gammas = [None if norm is None else norm.gamma for norm in (self.q_rms_norm, self.k_rms_norm)]
         q, k = backends.pick(QK_ROTARY, x.device)(q, k, *gammas, *phases)
         return self.to_out(backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths).flatten(1), backends)
 
@@ -119,8 +122,8 @@ class CrossAttention(nn.Module):
 class LinearGELU(nn.Linear):
     """A linear layer and the activation behind it, which a backend may do at once."""
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return backends.pick(LINEAR_GELU, x.device)(x, self.weight, self.bias)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(LINEAR_GELU, input.device)(input, self.weight, self.bias)
 
 
 class FeedForward(nn.Module):
@@ -211,15 +214,18 @@ class FlowTransformer(nn.Module):
         self.out_layer = nn.Linear(model_channels, out_channels)
         to_torso_dtype(self.blocks, dtype)
 
+    def _cross(self) -> Iterator[CrossAttention]:
+        return (cast(Block, block).cross_attn for block in self.blocks)
+
     def context(self, cond: torch.Tensor) -> Context:
         """Keys and values of a condition [B, L, Cc] for every block; all the same length L."""
         cond = cond.to(self.dtype)
         lengths = (cond.shape[1],) * cond.shape[0]
-        return Context(tuple(block.cross_attn.keys_values(cond) for block in self.blocks), lengths)
+        return Context(tuple(each.keys_values(cond) for each in self._cross()), lengths)
 
     def zero_context(self, device: torch.device | str) -> Context:
         """The context of the all-zero condition, whatever its length."""
-        return Context(tuple(block.cross_attn.constant(device) for block in self.blocks), None)
+        return Context(tuple(each.constant(device) for each in self._cross()), None)
 
     def tokens(self, x, t, context: Context, xyz, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
         """Velocity of packed tokens.

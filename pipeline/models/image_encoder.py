@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import nn
@@ -110,6 +111,6 @@ class DinoV3FeatureExtractor(nn.Module):
         """pixels: [B, 3, H, W] normalised fp32, H and W multiples of patch_size -> [B, 1 + registers + patches, C]."""
         h = self.embeddings(pixels)
         phases = self.rope_embeddings(pixels)
-        for layer in self.layer:
+        for layer in cast(nn.ModuleList, self.layer):
             h = layer(h, position_embeddings=phases)
         return final_norm(h)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +23,16 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__(channels, eps=1e-6, elementwise_affine=affine)
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN, silu: bool = False) -> torch.Tensor:
-        """x [T, C]; with silu that activation behind the norm."""
-        return backends.pick(LAYER_NORM, x.device)(x, self.weight, self.bias, silu)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN, silu: bool = False) -> torch.Tensor:
+        """input [T, C]; with silu that activation behind the norm."""
+        return backends.pick(LAYER_NORM, input.device)(input, self.weight, self.bias, silu)
 
 
 class Linear(nn.Linear):
     """A linear layer that is handed the table of operations, which its packed form uses (see packed.py)."""
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return super().forward(x)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return super().forward(input)
 
 
 class SparseConv3d(nn.Module):
@@ -54,7 +55,15 @@ class SparseConv3d(nn.Module):
         return SparseTensor(subdivision.children, conv(x.feats, subdivision, self.weight, self.bias))
 
 
-def weights_of(layer: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+class _Weighted(Protocol):
+    @property
+    def weight(self) -> torch.Tensor: ...
+
+    @property
+    def bias(self) -> torch.Tensor: ...
+
+
+def weights_of(layer: _Weighted, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a layer on a device, for operations that take those of several layers at once.
 
     A host that keeps weights elsewhere gives its layers `fetch_weights(layer, device)` as an attribute; layers whose
@@ -74,7 +83,7 @@ class ResidualMLP(nn.ModuleList):
 
     def forward(self, x: torch.Tensor, h: torch.Tensor, norm: LayerNorm, backends: Backends) -> torch.Tensor:
         """x + mlp(norm(h))."""
-        layers = (norm, self[0], self[2])
+        layers = (norm, cast(Linear, self[0]), cast(Linear, self[2]))
         tensors = [tensor for layer in layers for tensor in weights_of(layer, x.device)]
         return backends.pick(RESIDUAL_MLP, x.device)(x, h, *tensors)
 
@@ -82,8 +91,8 @@ class ResidualMLP(nn.ModuleList):
 class NormLinear(nn.Linear):
     """The last layer norm, without affine part, and a linear layer; both in the layer's own dtype."""
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return backends.pick(NORM_LINEAR, x.device)(x, self.weight, self.bias)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(NORM_LINEAR, input.device)(input, self.weight, self.bias)
 
 
 def to_torso_dtype(module: nn.Module, dtype: torch.dtype) -> None:

@@ -38,7 +38,7 @@ def working_bytes(
         whole = model.dtype.itemsize * model.output_layer.in_features * _HELD * voxels + _CONVOLUTION
         return whole if available is None else min(whole, max(0, available))
     if isinstance(model, SparseStructureDecoder):
-        return 24 * model.out_layer[-1].in_channels * tokens * model.upscale**3
+        return 24 * model.last_channels * tokens * model.upscale**3
     if isinstance(model, DinoV3FeatureExtractor):
         return 64 * model.norm.normalized_shape[0] * tokens
     raise TypeError(f"Nothing is known of the memory that {type(model).__name__} takes.")

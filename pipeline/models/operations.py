@@ -35,11 +35,11 @@ def by_rows(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> to
     blocks = zip(*(tensor.split(size) for tensor in tensors))
     if torch.is_grad_enabled():
         return torch.cat([function(*block) for block in blocks])
-    out = None
-    for number, block in enumerate(blocks):
+    rows = function(*next(blocks))
+    out = rows.new_empty(count, *rows.shape[1:])
+    out[:size] = rows
+    for number, block in enumerate(blocks, 1):
         rows = function(*block)
-        if out is None:
-            out = rows.new_empty(count, *rows.shape[1:])
         out[number * size : number * size + len(rows)] = rows
     return out
 
@@ -112,7 +112,9 @@ def qk_rotary(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys [T, H, D] normalised per head (gammas [H, D], or None for no norm) and turned as by `rotate`."""
     if q_gamma is not None:
-        q, k = head_norm(q, q_gamma), head_norm(k, k_gamma)
+        q = head_norm(q, q_gamma)
+    if k_gamma is not None:
+        k = head_norm(k, k_gamma)
     return rotate(q, cos, sin), rotate(k, cos, sin)
 
 
@@ -172,7 +174,7 @@ def _cublaslt_linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     """As linear_gelu, the activation in the product's epilogue."""
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return linear_gelu(x, weight, bias)
-    return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+    return torch.ops.aten._addmm_activation(bias, x, weight.t(), use_gelu=True)
 
 
 def _epilogue() -> Backend:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..backends import Backends
-from ..packing import Packing
+from ..packing import Int8, Packing
 from .flow import LinearGELU
 from .layers import PLAIN, Linear
 from .operations import LINEAR_GELU, PACKED_LINEAR
@@ -21,6 +21,8 @@ class PackedLinear(nn.Linear):
     `weight` is the stored tensor, so that a host moves what is small; `weight_scale` [out, 1] fp32 are the factors of
     its rows, None for formats that have none.
     """
+
+    weight_scale: torch.Tensor | None
 
     def __init__(self, layer: nn.Linear, packing: Packing) -> None:
         """layer: the one that it replaces, on any device, for its sizes and its dtype."""
@@ -38,19 +40,19 @@ class PackedLinear(nn.Linear):
         """A stored weight -> [out, in] in the layer's dtype."""
         return self.packing.unpack(weight, self.weight_scale, self.dtype)
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        if not self.packing.scaled:
-            return F.linear(x, self.unpack(self.weight), self.bias)
-        linear = backends.pick(PACKED_LINEAR, x.device)
-        scale = self.weight_scale.to(x.device)
-        return linear(x, self.weight, scale, self.bias, self.packing.group)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        if not isinstance(self.packing, Int8) or self.weight_scale is None:
+            return F.linear(input, self.unpack(self.weight), self.bias)
+        linear = backends.pick(PACKED_LINEAR, input.device)
+        scale = self.weight_scale.to(input.device)
+        return linear(input, self.weight, scale, self.bias, self.packing.group)
 
 
 class PackedLinearGELU(PackedLinear):
     """As LinearGELU."""
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return backends.pick(LINEAR_GELU, x.device)(x, self.unpack(self.weight), self.bias)
+    def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
+        return backends.pick(LINEAR_GELU, input.device)(input, self.unpack(self.weight), self.bias)
 
 
 _PACKED = {Linear: PackedLinear, LinearGELU: PackedLinearGELU}
@@ -61,7 +63,7 @@ def pack(model: nn.Module, packings: Mapping[str, Packing]) -> nn.Module:
     reads their weights unpacks them."""
     for name, packing in packings.items():
         layer = model.get_submodule(name)
-        if type(layer) in _PACKED and packing.fits(tuple(layer.weight.shape)):
+        if isinstance(layer, nn.Linear) and type(layer) in _PACKED and packing.fits(tuple(layer.weight.shape)):
             home, _, own = name.rpartition(".")
             setattr(model.get_submodule(home), own, _PACKED[type(layer)](layer, packing))
     return model

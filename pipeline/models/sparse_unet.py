@@ -6,8 +6,9 @@ children. The shape decoder predicts which children exist, the texture decoder i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,8 @@ class SparseResBlockC2S3d(nn.Module):
 
     def predict(self, x: SparseTensor) -> Subdivision:
         """The children this block wants: those with a logit above 0."""
+        if self.to_subdiv is None:
+            raise TypeError("This network predicts no subdivisions; hand it those of the shape.")
         logits = self.to_subdiv(x.feats)
         return subdivide(x.voxels, logits > 0, logits)
 
@@ -80,6 +83,11 @@ class SparseResBlockS2C3d(nn.Module):
         return h.replace(h.feats + skip)
 
 
+def _levels(blocks: nn.ModuleList) -> Iterator[nn.ModuleList]:
+    """The blocks of each level."""
+    return (cast(nn.ModuleList, each) for each in blocks)
+
+
 class SparseUnetVaeDecoder(nn.Module):
     """Latent voxels -> fields on voxels 2^levels times finer. Torso in its dtype, first and last layer fp32."""
 
@@ -98,7 +106,7 @@ class SparseUnetVaeDecoder(nn.Module):
         self.from_latent = nn.Linear(latent_channels, model_channels[0])
         self.blocks = nn.ModuleList()
         for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
-            blocks = [SparseConvNeXtBlock3d(width) for _ in range(count)]
+            blocks: list[nn.Module] = [SparseConvNeXtBlock3d(width) for _ in range(count)]
             if level < self.levels:
                 blocks.append(SparseResBlockC2S3d(width, model_channels[level + 1], pred_subdiv))
             self.blocks.append(nn.ModuleList(blocks))
@@ -128,7 +136,7 @@ class SparseUnetVaeDecoder(nn.Module):
         h, used = self._enter(x), []
         for level in range(self.levels):
             h = self._through_blocks(h, level, backends, budget)
-            subdivision = self.blocks[level][-1].predict(h) if subdivisions is None else subdivisions[level]
+            subdivision = self._up(level).predict(h) if subdivisions is None else subdivisions[level]
             used.append(subdivision)
             h = self._through_up(h, subdivision, level, backends, budget)
             on_level(level + 1)
@@ -148,21 +156,30 @@ class SparseUnetVaeDecoder(nn.Module):
     ) -> Voxels:
         """The voxels after that many predicted subdivisions; other arguments as for forward."""
         h = self._enter(x)
+        finest = h.voxels
         for level in range(levels):
             h = self._through_blocks(h, level, backends, budget)
-            subdivision = self.blocks[level][-1].predict(h)
+            subdivision = self._up(level).predict(h)
+            finest = subdivision.children
             if level + 1 < levels:
                 h = self._through_up(h, subdivision, level, backends, budget)
             on_level(level + 1)
         h.voxels.release()
-        return subdivision.children if levels else h.voxels
+        return finest
+
+    def _level(self, number: int) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.blocks[number])
+
+    def _up(self, level: int) -> SparseResBlockC2S3d:
+        """The block of a level that makes the children."""
+        return cast(SparseResBlockC2S3d, self._level(level)[-1])
 
     def _enter(self, x: SparseTensor) -> SparseTensor:
         return x.replace(self.from_latent(x.feats).to(self.dtype))
 
     def _through_blocks(self, h: SparseTensor, level: int, backends: Backends, budget: Budget) -> SparseTensor:
         """The blocks of a level that keep its voxels."""
-        blocks = [block for block in self.blocks[level] if isinstance(block, SparseConvNeXtBlock3d)]
+        blocks = [block for block in self._level(level) if isinstance(block, SparseConvNeXtBlock3d)]
 
         def call(h: SparseTensor) -> SparseTensor:
             for block in blocks:
@@ -180,8 +197,8 @@ class SparseUnetVaeDecoder(nn.Module):
     ) -> SparseTensor:
         """To the children; the finest ones go on through the blocks of their level and the output layer, so that tiles
         need not put together the widest tensor of all."""
-        up, finest = self.blocks[level][-1], level + 1 == self.levels
-        behind = list(self.blocks[-1]) if finest else []
+        up, finest = self._up(level), level + 1 == self.levels
+        behind = list(self._level(-1)) if finest else []
 
         def call(h: SparseTensor, subdivision: Subdivision) -> SparseTensor:
             h = up(h, subdivision, backends)
@@ -221,7 +238,7 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
         return offset, raw[:, 3:6] > 0, F.softplus(raw[:, 6:7])
 
 
-class SparseUnetVaeEncoder(nn.Module):
+class SparseEncoder(nn.Module):
     """Fields on voxels -> latent on voxels 2^levels times coarser, sorted by (sample, x, y, z).
 
     straight: add to the latent's mean a linear map of the mean field of each latent voxel's voxels, past the blocks.
@@ -244,7 +261,7 @@ class SparseUnetVaeEncoder(nn.Module):
         self.input_layer = nn.Linear(in_channels, model_channels[0])
         self.blocks = nn.ModuleList()
         for level, (width, count) in enumerate(zip(model_channels, num_blocks)):
-            blocks = [SparseConvNeXtBlock3d(width) for _ in range(count)]
+            blocks: list[nn.Module] = [SparseConvNeXtBlock3d(width) for _ in range(count)]
             if level < levels:
                 blocks.append(SparseResBlockS2C3d(width, model_channels[level + 1]))
             self.blocks.append(nn.ModuleList(blocks))
@@ -257,10 +274,10 @@ class SparseUnetVaeEncoder(nn.Module):
         """Halvings of the grid."""
         return len(self.blocks) - 1
 
-    def forward(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
+    def encode(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
         """feats [T, C_in] fp32 -> the posterior's mean and its log variance on the coarse voxels, each [T', C] fp32."""
         h = x.replace(self.input_layer(x.feats).to(self.dtype))
-        for blocks in self.blocks:
+        for blocks in _levels(self.blocks):
             for block in blocks:
                 h = block(h, backends)
         mean, log_variance = self.to_latent(final_norm(h.feats.to(x.feats.dtype))).chunk(2, 1)
@@ -277,7 +294,13 @@ def _cell_means(x: SparseTensor, cells: Voxels, levels: int) -> torch.Tensor:
     return total / torch.bincount(row, minlength=len(cells))[:, None]
 
 
-class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
+class SparseUnetVaeEncoder(SparseEncoder):
+    """Texture encoder: material voxels -> texture latent."""
+
+    forward = SparseEncoder.encode
+
+
+class FlexiDualGridVaeEncoder(SparseEncoder):
     """Shape encoder: dual grid -> shape latent."""
 
     def __init__(self, **args) -> None:
@@ -286,7 +309,7 @@ class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
     def forward(
         self, voxels: Voxels, offsets: torch.Tensor, crossed: torch.Tensor, backends: Backends = PLAIN
     ) -> tuple[SparseTensor, torch.Tensor]:
-        """Encode a dual grid; returns as the base class.
+        """Encode a dual grid; returns as `encode`.
 
         Args:
             voxels: T voxels.
@@ -294,4 +317,4 @@ class FlexiDualGridVaeEncoder(SparseUnetVaeEncoder):
             crossed: [T, 3] bool, whether the surface crosses the voxel's edge along x, y, z.
         """
         feats = torch.cat([offsets - 0.5, crossed.to(offsets.dtype) - 0.5], 1)
-        return super().forward(SparseTensor(voxels, feats), backends)
+        return self.encode(SparseTensor(voxels, feats), backends)

@@ -12,8 +12,8 @@ from .layers import to_torso_dtype
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over dim 1 of [B, C, ...] in fp32, result in the input's dtype; eps 1e-5."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.movedim(1, -1).float()).to(x.dtype).movedim(-1, 1)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.movedim(1, -1).float()).to(input.dtype).movedim(-1, 1)
 
 
 class ResBlock3d(nn.Module):
@@ -62,6 +62,7 @@ class SparseStructureDecoder(nn.Module):
             self.blocks.extend(ResBlock3d(width) for _ in range(num_res_blocks))
             if level + 1 < len(channels):
                 self.blocks.append(UpsampleBlock3d(width, channels[level + 1]))
+        self.last_channels = channels[-1]
         head = nn.Conv3d(channels[-1], out_channels, 3, padding=1)
         self.out_layer = nn.Sequential(ChannelNorm(channels[-1]), nn.SiLU(), head)
         to_torso_dtype(self.middle_block, dtype)

@@ -291,7 +291,7 @@ class _Scene:
         self._faces = subject.faces.detach().to(self._device, torch.int32).contiguous()
         self._shape = self._make_shape(subject)
         given = subject.normals is not None
-        normals = self._on_device(subject.normals) if given else self._smooth_normals()
+        normals = self._smooth_normals() if subject.normals is None else self._on_device(subject.normals)
         self._shape.normals, self._shape.crease = launch.array(normals), -2.0 if given else _CREASE
 
     def _place(self, vertices: torch.Tensor) -> None:
@@ -372,6 +372,7 @@ class _Scene:
             return shape
         shape.alpha = ALPHA_MODES.index(subject.alpha_mode)
         if subject.maps is None:
+            assert subject.colours is not None  # see check_subject
             colours = self._on_device(subject.colours)
             if colours.shape[1] == 3:
                 rest = torch.tensor([0.0, 0.7, 1.0], device=self._device)
@@ -379,6 +380,7 @@ class _Scene:
             shape.source, shape.colours = kernels.COLOURS, self._table(colours)
             return shape
         shape.source = kernels.MAPS
+        assert subject.uvs is not None
         shape.uvs = self._launch.array(self._on_device(subject.uvs), wp.vec2)
         shape.map_side = len(subject.maps)
         maps = torch.from_numpy(np.ascontiguousarray(subject.maps)).to(self._device)
@@ -451,7 +453,7 @@ class _Scene:
         studio.zenith, studio.nadir = wp.vec3(*given.zenith), wp.vec3(*given.nadir)
         studio.horizon, studio.edge = given.horizon, given.edge
 
-        def table(rows: list, dtype):
+        def table(rows: list | np.ndarray, dtype):
             return self._launch.array(torch.tensor(np.array(rows), dtype=torch.float32).to(self._device), dtype)
 
         studio.axes = table([box.axes() for box in given.boxes], wp.mat33)

@@ -156,8 +156,8 @@ def attention(
     """
     if len(set(q_lengths)) == 1 and len(set(k_lengths)) == 1:  # equal samples make one dense batch
         batch = len(q_lengths)
-        dense = (x.unflatten(0, (batch, -1)).transpose(1, 2) for x in (q, k, v))  # [B, H, L, D]
-        return F.scaled_dot_product_attention(*dense).transpose(1, 2).flatten(0, 1)
+        q, k, v = (x.unflatten(0, (batch, -1)).transpose(1, 2) for x in (q, k, v))  # [B, H, L, D]
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
     samples = zip(q.split(q_lengths), k.split(k_lengths), v.split(k_lengths))
     return torch.cat([attention(*one, (len(one[0]),), (len(one[1]),)) for one in samples])
 
@@ -183,7 +183,7 @@ def trilinear(feats: torch.Tensor, voxels: Voxels, points: torch.Tensor) -> torc
         corner = p.floor()
         frac = p - corner
         base = F.pad(corner.clamp(-2, COORD_LIMIT).to(torch.int32), (1, 0))  # far outside is as absent as just outside
-        value, total = 0, 0
+        value, total = p.new_zeros(len(p), channels), p.new_zeros(len(p))
         for dx in (0, 1):
             for dy in (0, 1):
                 columns = voxels.find_columns(base + base.new_tensor([0, dx, dy, 0]), 2)

@@ -26,6 +26,7 @@ from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
 from .generate import generate
+from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
@@ -66,6 +67,7 @@ __all__ = [
     "METALLIC",
     "MIN_FACES",
     "PICTURE_BUDGET",
+    "PLA",
     "ROUGHNESS",
     "SHELLS",
     "TEXTURE_SIZES",
@@ -73,6 +75,7 @@ __all__ = [
     "Encoded",
     "ExportSettings",
     "Generation",
+    "Inspection",
     "Latent",
     "LatentStart",
     "Mesh",
@@ -86,6 +89,7 @@ __all__ = [
     "Unwrapped",
     "bake_scene",
     "bake_texture",
+    "check_density",
     "check_export",
     "check_finish",
     "check_frames",
@@ -108,6 +112,8 @@ __all__ = [
     "generate",
     "held_in",
     "in_unit_cube",
+    "inspect_file",
+    "inspect_mesh",
     "open_state",
     "pipeline_type_of",
     "preflight",

@@ -78,18 +78,18 @@ def bake_texture(
         runtime.step("bake", 0, 3)
         at = vertices, faces
         values, far = bake_voxels(
-            *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), original=full if original else None
+            *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), source=full if original else None
         )
         translucent = int((values[:, ALPHA] < 0.9).count_nonzero()) / len(values)
         maps = texels.image(to_uint8(values)).cpu().numpy()
         done = 1
         runtime.step("bake", done, 3)
-        if normal_map:
+        if normal_map and full:
             tangents = vertex_tangents(*at, uvs, normals)
             relief = to_bytes(bake_normals(texels, *at, normals, tangents, full))
         done = 2
         runtime.step("bake", done, 3)
-        if occlusion:
+        if occlusion and full:
             side = min(size, _OCCLUSION_SIDE)
             coarse = texels if side == size else Texels.of(uvs, faces, side, rasterise, nearest)
             shade = bake_occlusion(coarse, *at, normals, full, rays=_OCCLUSION_RAYS)

@@ -72,7 +72,7 @@ def check_finish(
             backends.require(op, where)
         if needed:
             # a GPU leaves the cores to the compilers; a CPU samples on all of them
-            helpful = [] if unavailable_reason() else _helpful(export, texture)
+            helpful = [] if export is None or unavailable_reason() else _helpful(export, texture)
             backends.prepare([*needed, *helpful], where, workers=min(3, cores()) if where.type == "cuda" else 1)
 
 

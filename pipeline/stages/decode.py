@@ -17,8 +17,9 @@ from .types import LOWER, Latent, Mesh, Origin, PBRVoxels, Subdivisions
 
 log = logging.getLogger(__name__)
 
-_USUAL_GROWTH = 3.5, 4.4  # of the last level of a shape: 4.0 on usual surfaces, 4.52 in a run that ran away
-_MANY = 100_000  # voxels from which on growth tells something
+# Voxels after the last subdivision for each one before it: 4 on a surface, 4.52 measured on one in several layers.
+_USUAL_GROWTH = 3.5, 4.4
+_MIN_VOXELS = 100_000  # before the last subdivision; in fewer, edges and tips of the shape count too much
 
 
 def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh, Subdivisions]:
@@ -58,7 +59,7 @@ def growth_warning(coarse: int, fine: int) -> str:
     Args:
         coarse, fine: voxels before and after the last subdivision; below 100,000 edges and tips count too much.
     """
-    if coarse < _MANY or _USUAL_GROWTH[0] <= fine / coarse <= _USUAL_GROWTH[1]:
+    if coarse < _MIN_VOXELS or _USUAL_GROWTH[0] <= fine / coarse <= _USUAL_GROWTH[1]:
         return ""
     return (
         f"The last level of the shape grew {fine / coarse:.2f}-fold, where 4.0 is usual: the surface is torn or has "

@@ -45,5 +45,5 @@ def generate(
         sample_texture(runtime, models, condition, shape, pipeline_type, samplers.texture) if texture else None
     )
     mesh, subdivisions = decode_shape(runtime, models, shape)
-    voxels = decode_texture(runtime, models, texture_latent, subdivisions) if texture else None
+    voxels = decode_texture(runtime, models, texture_latent, subdivisions) if texture_latent else None
     return Generation(structure.voxels(grid_size(models, pipeline_type.shape[0])), shape, mesh, texture_latent, voxels)

@@ -74,7 +74,7 @@ def process_mesh(
         levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed)
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"]]
-        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and not runtime.backends.reason(SOLID, device):
+        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}
         if rest:
@@ -95,7 +95,7 @@ def _clean(runtime: Runtime, mesh: Mesh, device: torch.device, max_hole_perimete
 def _reported(runtime: Runtime, level: geometry.Mesh, goal: int, shell: geometry.Mesh, origin: Origin) -> Mesh:
     """A level on the CPU, with its facts; shell: the mesh before it was simplified."""
     runtime.step("process mesh", 3, 4)
-    changes = {} if level is shell else level.changes
+    changes = level.changes if isinstance(level, Cleaned) and level is not shell else {}
     facts = {"faces_asked": goal, "cleaned_again": changes, "mesh": level.report.as_dict()}
     facts["warnings"] = level.report.warnings()
     return Mesh.known(level.vertices.cpu(), level.faces.cpu(), facts=facts, origin=origin, report=level.report)

@@ -18,6 +18,8 @@ from ..views import mixed, view_weights
 from ..views.mixing import Views
 from .types import Condition
 
+_Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -80,11 +82,11 @@ def run_sampler(
         tokens = tokens[:1]
     contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
     contexts.append(flow.zero_context(runtime.device))
-    calls = [partial(velocity, context=context) for context in contexts]
+    calls: list[_Velocity] = [_with(velocity, context) for context in contexts]
     if runtime.replays(flow, noise.numel() // noise.shape[1]):
         calls = [Replayed(call) for call in calls]
 
-    def at_time(call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, t: float) -> torch.Tensor:
+    def at_time(call: _Velocity, x: torch.Tensor, t: float) -> torch.Tensor:
         return call(x, torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device))
 
     *views, nothing = (partial(at_time, call) for call in calls)
@@ -92,8 +94,14 @@ def run_sampler(
     mixing = Views(tuple(views), nothing, settings, spread, weights)
     if start is not None and start.strength == 0:
         return start.data
+    x = noise
     steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings, start)
     for done, sample in enumerate(steps, 1):
+        x = sample.x
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
-    runtime.check_finite(f"{stage} latent", sample.x)
-    return sample.x
+    runtime.check_finite(f"{stage} latent", x)
+    return x
+
+
+def _with(velocity: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor], context: Context) -> _Velocity:
+    return lambda x, t: velocity(x, t, context)

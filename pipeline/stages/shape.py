@@ -55,6 +55,7 @@ def sample_shape(
         mix = mix_of(condition, condition.mixing.shape, voxels, grid)
         latent = sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings, mix)
         resolution = grid * voxels_per_token(models)
+    assert latent is not None  # every pipeline type has a pass
     return Latent(latent, resolution, random.get_state(), origin)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..mesh import CLOSEST
-from ..mesh.bake.bake import Original
+from ..mesh.bake.bake import LIMIT, SourceMesh
 from ..runtime import Runtime
 from .types import Mesh
 
@@ -23,18 +23,20 @@ def source_mesh(
     return InterruptibleSource(runtime.backends.pick(CLOSEST, device)(mesh.surface(device)), tick)
 
 
-class InterruptibleSource:
-    """As mesh.bake.bake.Original; tick is called before every block."""
+class InterruptibleSource(SourceMesh):
+    """A source mesh with a tick that is called before every block of its queries."""
 
-    def __init__(self, original: Original, tick: Callable[[], None]) -> None:
-        self._original, self._tick = original, tick
-        self.normals_at = original.normals_at
+    def __init__(self, source: SourceMesh, tick: Callable[[], None]) -> None:
+        vars(self).update(vars(source))  # its tree of faces, which is dear to make
+        self._tick = tick
 
-    def snap(self, points: torch.Tensor, *limit: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def closest_point(
+        self, points: torch.Tensor, limit: float = LIMIT
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         parts = []
         for block in points.split(_POINTS):
             self._tick()
-            parts.append(self._original.snap(block, *limit))
+            parts.append(super().closest_point(block, limit))
         place, face, weights = (torch.cat(column) for column in zip(*parts))
         return place, face, weights
 
@@ -45,5 +47,5 @@ class InterruptibleSource:
         parts = []
         for number, (at, pole) in enumerate(zip(points.split(_POINTS), normals.split(_POINTS))):
             self._tick()
-            parts.append(self._original.open_share(at, pole, rays, limit, seed + number))
+            parts.append(super().open_share(at, pole, rays, limit, seed + number))
         return torch.cat(parts)

@@ -22,7 +22,7 @@ def sample_texture(
     settings: SamplerSettings | None = None,
     start: LatentStart | None = None,
 ) -> Latent:
-    """Sample the texture latent on the shape's voxels, told the shape latent.
+    """Sample the texture latent on the shape's voxels, conditioned on the shape latent.
 
     Args:
         settings: the checkpoint's if not given.

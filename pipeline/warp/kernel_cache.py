@@ -58,11 +58,11 @@ def guard(module: wp.Module) -> None:
             loaded.add(key)
         return result
 
-    module.load = guarded
+    setattr(module, "load", guarded)  # noqa: B010 - another signature, which callers by position and name both suit
 
 
 def _loaded(module: wp.Module, load: Callable, device: str, block_dim: int | None):
-    usual = wp.config.kernel_cache_dir
+    usual, reason = str(wp.config.kernel_cache_dir), None
     for _ in range(2):  # again, as another process may be at work in the same place
         try:
             return _checked(module, load, device, block_dim)
@@ -89,7 +89,7 @@ def _is_trouble(error: BaseException) -> bool:
 
 def _checked(module: wp.Module, load: Callable, device: str, block_dim: int | None):
     """Load a module from the cache if it lies there as it was written, else compile it."""
-    folder = Path(wp.config.kernel_cache_dir, module.get_module_identifier(block_dim))
+    folder = Path(str(wp.config.kernel_cache_dir), module.get_module_identifier(block_dim))
     seal = folder / (device.replace(":", "-") + _SEAL)
     if seal in _intact(folder):
         return load()
@@ -148,7 +148,7 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _use_temporary(reason: BaseException) -> None:
+def _use_temporary(reason: BaseException | None) -> None:
     """Compile into a temporary folder from now on."""
     usual = wp.config.kernel_cache_dir or "in the home folder"
     try:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Lock
+from typing import TypeAlias
 
 import torch
 import warp as wp
@@ -26,6 +27,9 @@ MOST = 1 << 30  # rows of any launch
 
 _STARTING = Lock()
 
+# What wp.kernel makes of a function is a Kernel; for a type checker it is still the function.
+Kernel: TypeAlias = wp.Kernel | Callable[..., None]
+
 
 def configure(name: str, **options) -> None:
     """Set the options of a file's kernels, before them. name: the file's __name__.
@@ -38,7 +42,7 @@ def configure(name: str, **options) -> None:
     kernel_cache.guard(module)
 
 
-def launch_parallel(kernel: wp.Kernel, count: int, *arguments, chunk: int = 0, first: int = 0) -> None:
+def launch_parallel(kernel: Kernel, count: int, *arguments, chunk: int = 0, first: int = 0) -> None:
     """Launch a kernel over `count` rows that do not disturb each other: whole on a GPU, in chunks from a pool of
     threads on a CPU.
 
@@ -49,14 +53,14 @@ def launch_parallel(kernel: wp.Kernel, count: int, *arguments, chunk: int = 0, f
     _share(kernel, rows, [given] * cores(), _device(arguments), chunk or _even(count))
 
 
-def launch_atomic(kernel: wp.Kernel, count: int, *arguments) -> None:
+def launch_atomic(kernel: Kernel, count: int, *arguments) -> None:
     """Launch a kernel over `count` rows that write to each other's places: through atomics on a GPU; on a CPU, where
     Warp's are none, one after the other."""
     _share(kernel, range(count), [_given(kernel, arguments, 1)], _device(arguments), MOST)
 
 
 def launch_per_worker(
-    kernel: wp.Kernel, count: int, arguments: Callable[[int], Sequence], workers: int, chunk: int = CHUNK
+    kernel: Kernel, count: int, arguments: Callable[[int], Sequence], workers: int, chunk: int = CHUNK
 ) -> None:
     """Launch a kernel over `count` rows, shared by workers that each have arguments of their own, such as a buffer.
 
@@ -67,9 +71,9 @@ def launch_per_worker(
     _share(kernel, range(count), [_given(kernel, given, 1) for given in each], _device(each[0]), chunk)
 
 
-def launch_single_thread(kernel: wp.Kernel, *arguments) -> None:
+def launch_single_thread(kernel: Kernel, *arguments) -> None:
     """Launch a kernel on a CPU once, in the thread that calls."""
-    load(kernel.module, "cpu")
+    load(_kernel(kernel).module, "cpu")
     wp.launch(kernel, 1, _given(kernel, arguments, 0), device="cpu")
 
 
@@ -89,7 +93,7 @@ def array(tensor: torch.Tensor, dtype=None) -> wp.array:
 def face_tree(vertices: torch.Tensor, faces: torch.Tensor) -> wp.Mesh:
     """A mesh and the bounding volume tree of its faces. vertices: [V, 3] float32. faces: [F, 3] int32."""
     points, corners = array(vertices), array(faces.reshape(-1))
-    with wp.ScopedStream(_stream(points.device)):
+    with wp.ScopedStream(_stream(_device([points]))):
         return wp.Mesh(points, corners)  # which keeps the arrays alive, as these the tensors
 
 
@@ -97,7 +101,7 @@ def face_tree(vertices: torch.Tensor, faces: torch.Tensor) -> wp.Mesh:
 def box_tree(low: torch.Tensor, high: torch.Tensor) -> Iterator[wp.uint64]:
     """The number, for kernels, of a bounding volume tree of boxes [N, 3], which lives as long as the block."""
     corners = array(low), array(high)
-    stream = _stream(corners[0].device)
+    stream = _stream(_device(corners))
     with wp.ScopedStream(stream):
         tree = wp.Bvh(*corners)
     yield tree.id
@@ -153,11 +157,11 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="trellis2")
 
 
-def _share(kernel: wp.Kernel, rows: range, given: list[list], device: "wp.Device", chunk: int) -> None:
+def _share(kernel: Kernel, rows: range, given: list[list], device: "wp.Device", chunk: int) -> None:
     """given: each worker's arguments, of which a GPU takes the first."""
     if len(rows) == 0:
         return
-    load(kernel.module, str(device))
+    load(_kernel(kernel).module, str(device))
     if not device.is_cpu:
         stream = _stream(device)
         for start in rows[::MOST]:
@@ -192,15 +196,22 @@ def _share(kernel: wp.Kernel, rows: range, given: list[list], device: "wp.Device
         each.result()
 
 
+def _kernel(given: Kernel) -> wp.Kernel:
+    if not isinstance(given, wp.Kernel):
+        raise TypeError(f"{given} is no kernel; expected a function that wp.kernel decorates.")
+    return given
+
+
 def _even(count: int) -> int:
     """Rows of a launch on a CPU: a few for each core, multiples of FEWEST."""
     return min(max(-(-count // (4 * cores() * FEWEST)), 1) * FEWEST, CHUNK)
 
 
-def _given(kernel: wp.Kernel, arguments: Sequence, first: int) -> list:
+def _given(given: Kernel, arguments: Sequence, first: int) -> list:
     """The arguments of a kernel from its parameter number `first` on, tensors as bare descriptors of arrays: made ten
     times as fast as Warp's own arrays."""
     _start()
+    kernel = _kernel(given)
     parameters = kernel.adj.args[first:]
     if len(parameters) != len(arguments):
         raise TypeError(
@@ -226,7 +237,7 @@ def _device(arguments: Sequence) -> "wp.Device":
     for each in arguments:
         if isinstance(each, torch.Tensor):
             return wp.device_from_torch(each.device)
-        if isinstance(each, wp.array):
+        if isinstance(each, wp.array) and each.device is not None:
             return each.device
     raise TypeError("None of the kernel's arguments is a tensor.")
 

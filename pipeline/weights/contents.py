@@ -118,7 +118,10 @@ def _quantised(path: Path, header: Header) -> tuple[dict[str, Packing], dict[str
                     known[text] = parse(path, text)
                 layer = key.removesuffix(_FORMAT)
                 answer = _packing(layer, known[text], header)
-                (refused if isinstance(answer, str) else packings)[layer + _WEIGHT] = answer
+                if isinstance(answer, str):
+                    refused[layer + _WEIGHT] = answer
+                else:
+                    packings[layer + _WEIGHT] = answer
     for key, dtype in header.dtypes.items():
         if dtype not in _PLAIN and key not in packings and key not in refused and not key.endswith(_PARTS):
             scaled = any(key.removesuffix(_WEIGHT) + part in header.shapes for part in (".scale_weight", _SCALE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -44,7 +45,7 @@ def encoder_of(name: str, on_download=None) -> ModelFiles:
     if is_repo_id(name):
 
         def file(inside: str) -> Path:
-            return fetch(name, inside, on_download and (lambda here, size: on_download(inside, here, size)))
+            return fetch(name, inside, partial(on_download, inside) if on_download else None)
 
         return ModelFiles({"name": ENCODER, "args": read_json(file("config.json"))}, file("model.safetensors"))
     raise CheckpointError(

@@ -84,10 +84,12 @@ def read_header(path: Path) -> Header:
             numbers = (*shape, begin, end)
             sound = isinstance(dtype, str) and len(shape) <= _LARGEST_RANK
             sound = sound and all(type(each) is int and 0 <= each < _LARGEST for each in numbers)
-        except (KeyError, TypeError, ValueError):
-            sound = False
-        if not sound or (dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin)):
-            raise CheckpointError(f"{path} is damaged: its entry {key[:100]!r} makes no sense. {deleted(path)}.")
+            if not sound or (dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin)):
+                raise ValueError
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is damaged: its entry {key[:100]!r} makes no sense. {deleted(path)}."
+            ) from error
         spans[key] = first + begin, first + end
         dtypes[key], shapes[key] = dtype, shape
     reached = first

@@ -40,10 +40,8 @@ def fetch(repo: str, filename: str, on_bytes: OnBytes | None = None) -> Path:
         counting["tqdm_class"] = _counting_bar(on_bytes)
     # transport errors have no common base across huggingface_hub 0.x (requests) and 1.x-2.x (httpx), but each
     # version's HTTP error derives from its library's; its native downloader raises RuntimeError
-    expected = (
-        *(OSError, RuntimeError, errors.HFValidationError, errors.EntryNotFoundError),
-        *errors.HfHubHTTPError.__bases__,
-    )
+    library = tuple(each for each in errors.HfHubHTTPError.__bases__ if issubclass(each, BaseException))
+    expected = (OSError, RuntimeError, errors.HFValidationError, errors.EntryNotFoundError, *library)
     try:
         return Path(hf_hub_download(repo, filename, **counting))
     except expected as error:

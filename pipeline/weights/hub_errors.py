@@ -107,7 +107,8 @@ def _status(error: BaseException) -> int | None:
 
 def _disk(error: BaseException) -> str | None:
     """The cure of a failed write; a connection's error, which has no file, is none."""
-    name = errno.errorcode.get(getattr(error, "errno", None), "")
+    number = getattr(error, "errno", None)
+    name = errno.errorcode.get(number, "") if isinstance(number, int) else ""
     return _DISK.get(name) if name in ("ENOSPC", "EDQUOT") or getattr(error, "filename", None) else None
 
 

@@ -195,7 +195,7 @@ def from_released(home: Folder | Repository) -> tuple[CheckpointSpec, Sources]:
         sources = {role: home.model(role, value) for role, value in RELEASED_FILES.items() if role != IMAGE_ENCODER}
         sources[IMAGE_ENCODER] = encoder_source(RELEASED_FILES[IMAGE_ENCODER], home)
         return RELEASED, {**_mesh_encoders(home), **sources}
-    args = read_json(home.file(DESCRIPTION)).get("args")
+    args = read_json(home.file(DESCRIPTION)).get("args") or {}
     spec = CheckpointSpec.from_json(args)
     models = _NAMED(args, f"{DESCRIPTION}: args")["models"]
     sources: Sources = {role: home.model(role, _inside(value, role)) for role, value in models.items()}

@@ -23,7 +23,7 @@ _TENSORS = (".safetensors", ".sft")
 _NETWORKS = tuple(value.rpartition("/")[2] for role, value in RELEASED_FILES.items() if role != IMAGE_ENCODER)
 _ALONE = frozenset({IMAGE_ENCODER})  # what is found beside the networks in every layout
 
-OnProblem = Callable[[Path, str], None]
+OnProblem = Callable[[Path, str], object]
 
 
 def walk(base: Path, on_problem: OnProblem = lambda path, why: None, deepest: int = _DEEPEST) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
@@ -20,13 +20,13 @@ from ..mesh import Mesh
 from ..query.surface import Surface
 from .raster import nearest_covered
 
-LIMIT = 0.05  # world units; how far from the processed mesh its original is looked for
+LIMIT = 0.05  # world units; how far from the processed mesh its source is looked for
 _TILE = 16  # texels
 _ROWS = 1 << 19  # texels whose temporaries (about 200 bytes each) are held at once
 _BLOCK = 1 << 23  # points looked up in the voxels at once (about 80 bytes each)
 
 
-class Original(Surface):
+class SourceMesh(Surface):
     """The mesh to bake from, usually the raw one, ready for queries.
 
     Its faces need no common winding. Raises EmptyResultError if it has none.
@@ -37,7 +37,9 @@ class Original(Surface):
         super().__init__(mesh.vertices, mesh.faces)
         self.vertices, self.faces = mesh.vertices, mesh.faces
 
-    def snap(self, points: torch.Tensor, limit: float = LIMIT) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def closest_point(
+        self, points: torch.Tensor, limit: float = LIMIT
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The nearest points of the surface within `limit` world units; fastest where neighbours in the list are near.
 
         Args:
@@ -47,18 +49,18 @@ class Original(Surface):
             positions [N, 3], the point itself where nothing is near; face [N] int32, -1 there; barycentric weights
             [N, 3], 0 there.
         """
-        from .bake_kernels import snap_point
+        from .bake_kernels import closest_on_mesh
 
         points = points.float().contiguous()
         snapped, weights = torch.empty_like(points), torch.empty_like(points)
         face = torch.empty(len(points), dtype=torch.int32, device=points.device)
         found = snapped, face, weights
-        self._launch.launch_parallel(snap_point, len(points), self._mesh.id, points, limit, *found)
+        self._launch.launch_parallel(closest_on_mesh, len(points), self._mesh.id, points, limit, *found)
         return snapped, self._named(face), weights
 
     def normals_at(self, face: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
-        """[N, 3] unit normals of faces [N] that snap found, turned to the side of `towards` [N, 3]; `towards` itself
-        where nothing was found or the face has no area."""
+        """[N, 3] unit normals of faces [N] that closest_point found, turned to the side of `towards` [N, 3]; `towards`
+        itself where nothing was found or the face has no area."""
         corners = self.faces[face.clamp_min(0).long()].long()
         a, b, c = self.vertices[corners].double().unbind(1)  # fp64: faces may be tiny
         normal = torch.linalg.cross(b - a, c - a)
@@ -161,18 +163,18 @@ def bake_voxels(
     attrs: torch.Tensor,
     resolution: int,
     trilinear: Callable,
-    original: Original | None = None,
+    source: SourceMesh | None = None,
     limit: float = LIMIT,
 ) -> tuple[torch.Tensor, int]:
-    """Texel -> point on the mesh -> nearest point of the original -> trilinear look-up in the voxels.
+    """Texel -> point on the mesh -> nearest point of the source -> trilinear look-up in the voxels.
 
     Args:
         vertices: [V, 3] world frame; faces: [F, 3], those of the texels.
         voxels, attrs: PBR voxels [T] and their values [T, 6] in 0-1, on the mesh's device.
         resolution: voxels along a side of the world cube.
         trilinear: the backend to use.
-        original: the mesh that the voxels belong to; without it texels are looked up where they are.
-        limit: how far from a texel's point the original is looked for, world units; beyond it stays where it is.
+        source: the mesh that the voxels belong to; without it texels are looked up where they are.
+        limit: how far from a texel's point the source is looked for, world units; beyond it stays where it is.
 
     Returns:
         [N, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha) for texels.image, and how many of them had
@@ -185,7 +187,7 @@ def bake_voxels(
         SettingsError: voxels and values are not equally many.
     """
     check_mesh(vertices, faces)
-    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, original, limit)
+    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, source, limit)
 
 
 def sample_voxels(
@@ -194,7 +196,7 @@ def sample_voxels(
     attrs: torch.Tensor,
     resolution: int,
     trilinear: Callable,
-    original: Original | None = None,
+    source: SourceMesh | None = None,
     limit: float = LIMIT,
 ) -> tuple[torch.Tensor, int]:
     """PBR attributes at points [N, 3] of the world, such as vertices that are to have colours.
@@ -207,7 +209,7 @@ def sample_voxels(
     _check_voxels(voxels, attrs)
     values, far = torch.empty(len(points), attrs.shape[1], device=points.device), 0
     for block in _slices(len(points), _BLOCK):
-        at = points[block] if original is None else original.snap(points[block], limit)[0]
+        at = points[block] if source is None else source.closest_point(points[block], limit)[0]
         at = (at + 0.5) * resolution  # voxel units
         found = trilinear(attrs, voxels, at)
         values[block] = found[:, :-1].clamp(0, 1)
@@ -225,13 +227,13 @@ def bake_normals(
     faces: torch.Tensor,
     normals: torch.Tensor,
     tangents: torch.Tensor,
-    original: Original,
+    source: SourceMesh,
     limit: float = LIMIT,
 ) -> torch.Tensor:
-    """The original's normals as a tangent-space normal map of glTF: green points up in the texture, towards v = 0.
+    """The source mesh's normals as a tangent-space normal map of glTF: green points up in the texture, towards v = 0.
 
     The frame of a texel is what a viewer makes of the exported mesh: N and T interpolated and normalised,
-    B = cross(N, T) * w. Texels farther than `limit` world units from the original are flat.
+    B = cross(N, T) * w. Texels farther than `limit` world units from the source are flat.
 
     Args:
         vertices, normals: [V, 3] of the unwrapped mesh, world frame; faces: [F, 3].
@@ -246,8 +248,8 @@ def bake_normals(
         tangent = texels.at(tangents, faces, part)
         t = F.normalize(tangent[:, :3], dim=1)
         b = torch.linalg.cross(n, t) * torch.where(tangent[:, 3:] < 0, -1.0, 1.0)
-        face = original.snap(texels.at(vertices, faces, part), limit)[1]
-        normal = original.normals_at(face, n)
+        face = source.closest_point(texels.at(vertices, faces, part), limit)[1]
+        normal = source.normals_at(face, n)
         # the solution of x t + y b + z n = normal; t need not be quite square to n
         rows = (torch.linalg.cross(b, n), torch.linalg.cross(n, t), torch.linalg.cross(t, b))
         local = torch.stack([(normal * row).sum(1) for row in rows], 1) * (t * rows[0]).sum(1, keepdim=True).sign()
@@ -260,22 +262,22 @@ def bake_occlusion(
     vertices: torch.Tensor,
     faces: torch.Tensor,
     normals: torch.Tensor,
-    original: Original,
+    source: SourceMesh,
     rays: int = 64,
-    reach: float = 0.1,
-    lift: float = 1e-3,
+    max_distance: float = 0.1,
+    ray_bias: float = 1e-3,
     limit: float = LIMIT,
     seed: int = 0,
 ) -> torch.Tensor:
-    """Ambient occlusion: the share of the sky over each texel that the original leaves free.
+    """Ambient occlusion: the share of the sky over each texel that the source leaves free.
 
-    Rays start on the original and are drawn with the cosine to its faces' normals.
+    Rays start on the source and are drawn with the cosine to its faces' normals.
 
     Args:
         vertices, normals: [V, 3] of the unwrapped mesh, world frame; faces: [F, 3].
         rays: for each texel; 64 leave an error of about 0.03.
-        reach: world units beyond which nothing occludes. lift: what rays start above the surface.
-        limit: how far from a texel's point the original is looked for; beyond it rays start at the texel's own point.
+        max_distance: world units beyond which nothing occludes. ray_bias: what rays start above the surface.
+        limit: how far from a texel's point the source is looked for; beyond it rays start at the texel's own point.
 
     Returns:
         [S, S] float32, 1 where nothing occludes; margins filled. The same for the same seed.
@@ -285,10 +287,10 @@ def bake_occlusion(
     points, poles = (torch.empty(len(texels), 3, device=vertices.device) for _ in range(2))
     for part in texels.parts():
         n = F.normalize(texels.at(normals, faces, part), dim=1)
-        at, face, _ = original.snap(texels.at(vertices, faces, part), limit)
-        pole = original.normals_at(face, n)
-        points[part], poles[part] = at + lift * pole, pole
-    share = original.open_share(points, poles, rays, reach, seed)
+        at, face, _ = source.closest_point(texels.at(vertices, faces, part), limit)
+        pole = source.normals_at(face, n)
+        points[part], poles[part] = at + ray_bias * pole, pole
+    share = source.open_share(points, poles, rays, max_distance, seed)
     return texels.image(share[:, None])[:, :, 0]
 
 
@@ -339,7 +341,7 @@ def _nearest_voxel(points: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
     """[N] int64 row of the voxel whose centre is nearest to each point [N, 3], in voxel units."""
     centres = xyz.float() + 0.5
     if unavailable_reason():
-        tree = cKDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
+        tree = KDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
         return torch.from_numpy(tree.query(points.cpu().numpy(), workers=-1)[1]).to(points.device)
     row = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
     return Surface(centres, row[:, None].expand(-1, 3)).closest(points).face  # triangles shrunk to points

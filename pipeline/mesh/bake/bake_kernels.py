@@ -9,7 +9,7 @@ configure(__name__)
 
 
 @wp.kernel
-def snap_point(
+def closest_on_mesh(
     start: wp.int32,
     mesh: wp.uint64,
     points: wp.array[wp.vec3],

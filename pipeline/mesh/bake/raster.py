@@ -5,6 +5,7 @@ A texel (row r, column c) has its centre at u = (c + 0.5) / size, v = (r + 0.5) 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
@@ -63,5 +64,7 @@ def nearest_covered(covered: torch.Tensor) -> torch.Tensor:
     Returns:
         [S * S] int32; its own index for a covered texel.
     """
-    rows, columns = distance_transform_edt(~covered.cpu().numpy(), return_distances=False, return_indices=True)
+    nearest = np.empty((2, *covered.shape), np.int32)
+    distance_transform_edt(~covered.cpu().numpy(), return_distances=False, return_indices=True, indices=nearest)
+    rows, columns = nearest
     return torch.from_numpy((rows * len(covered) + columns).reshape(-1)).to(covered.device)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ class _Running:
     @classmethod
     def start(cls, job: str, arrays: dict[str, np.ndarray], tie: _Tie, pool: ThreadPoolExecutor) -> _Running:
         process = tie.start([sys.executable, str(_WORKER), job])
-        log = pool.submit(lambda: [*deque(process.stderr, 20)])
+        log = pool.submit(_last_lines, process)
         pool.submit(_send, process, arrays)
         return cls(process, pool.submit(_receive, process), log)
 
@@ -76,13 +77,20 @@ class _Running:
         raise BackendError(f"The job {job!r} ended with code {code}: {last}.")
 
 
+def _last_lines(process: subprocess.Popen) -> list[bytes]:
+    assert process.stderr is not None  # all three are pipes, see _Tie.start
+    return [*deque(process.stderr, 20)]
+
+
 def _send(process: subprocess.Popen, arrays: dict[str, np.ndarray]) -> None:
+    assert process.stdin is not None
     with suppress(OSError), process.stdin:  # what ended early says why in its log
         write_arrays(process.stdin, arrays)
 
 
 def _receive(process: subprocess.Popen) -> dict[str, np.ndarray] | None:
     """What a process returns, or None if it failed; waits for its end."""
+    assert process.stdout is not None
     try:
         with process.stdout:
             found = read_arrays(process.stdout)
@@ -97,23 +105,23 @@ class _Tie:
     """
 
     def __enter__(self) -> _Tie:
-        self._job = _job_object() if os.name == "nt" else None
-        self._pipe = () if os.name == "nt" else os.pipe()
+        self._job = _job_object() if sys.platform == "win32" else None
+        self._pipe = () if sys.platform == "win32" else os.pipe()
         self._processes: list[subprocess.Popen] = []
         return self
 
     def start(self, command: list[str]) -> subprocess.Popen:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        if os.name == "nt":
-            process = subprocess.Popen(command, **pipes)
+        start = partial(subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if sys.platform == "win32":
+            process = start(command)
             self._processes.append(process)
             _kernel32().AssignProcessToJobObject(self._job, int(process._handle))
             return process
         end = self._pipe[0]  # a session of its own: end_with_parent kills its process group, and Ctrl-C is for us
-        return subprocess.Popen([*command, str(end)], pass_fds=(end,), start_new_session=True, **pipes)
+        return start([*command, str(end)], pass_fds=(end,), start_new_session=True)
 
     def __exit__(self, *exception) -> None:
-        if os.name == "nt":
+        if sys.platform == "win32":
             _kernel32().CloseHandle(self._job)
         for process in self._processes:
             process.kill()
@@ -123,6 +131,7 @@ class _Tie:
 
 def _kernel32():
     """Windows' functions, with the types of what they take and return."""
+    assert sys.platform == "win32"
     import ctypes
     from ctypes import wintypes
 

@@ -56,7 +56,7 @@ def simplify(vertices, faces, target):
                 break
             points, faces = fast_simplification.simplify(
                 points, faces.astype(np.int32), target_count=target, agg=aggressiveness, preserve_border=keep_border
-            )
+            )[:2]
             if keep_border and before - len(faces) < 0.1 * (before - target):
                 break
     return {"vertices": (points * size + low).astype(np.float32), "faces": faces.astype(np.int32)}
@@ -77,7 +77,7 @@ def simplify_parts(vertices, faces, vertex_ends, face_ends, targets, cut, low, s
                 break
             points, corners = fast_simplification.simplify(
                 points, corners.astype(np.int32), target_count=int(target), agg=aggressiveness, preserve_border=True
-            )
+            )[:2]
         number = _found_again(points, corners, given, np.flatnonzero(cut[start:end]))
         complete &= number is not None
         found.append((points * size + low, corners, number if complete else np.full(len(points), -1)))
@@ -136,7 +136,7 @@ def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
         "faces": np.concatenate(new_faces).astype(np.int32),
         "uvs": np.concatenate(uvs).astype(np.float32),
         "charts": np.int64(atlas.chart_count),
-        "utilisation": np.float64(atlas.utilization if np.isscalar(atlas.utilization) else atlas.get_utilization(0)),
+        "utilisation": np.float64(atlas.get_utilization(0)),
     }
 
 
@@ -161,13 +161,13 @@ def write_arrays(file, arrays):
     header = json.dumps([[name, array.dtype.str, array.shape] for name, array in arrays.items()]).encode()
     file.write(struct.pack("<Q", len(header)) + header)
     for array in arrays.values():
-        file.write(memoryview(array.reshape(-1).view(np.uint8)))
+        file.write(array.reshape(-1).view(np.uint8).data)
     file.flush()
 
 
 def read_arrays(file):
     """What write_arrays wrote. Raises EOFError if it ends early."""
-    (length,) = struct.unpack("<Q", _read(file, np.empty(8, np.uint8)))
+    (length,) = struct.unpack("<Q", _read(file, np.empty(8, np.uint8)).tobytes())
     header = json.loads(_read(file, np.empty(length, np.uint8)).tobytes())
     return {name: _read(file, np.empty(shape, dtype)) for name, dtype, shape in header}
 

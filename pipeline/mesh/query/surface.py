@@ -57,10 +57,10 @@ class Surface:
 
     def _query(self, kernel, *rows: torch.Tensor, limit: float) -> Hits:
         count, device = len(rows[0]), rows[0].device
-        rows = [each.float().contiguous() for each in rows]
+        given = [each.float().contiguous() for each in rows]
         face = torch.empty(count, dtype=torch.int32, device=device)
         weights, distance = torch.empty(count, 3, device=device), torch.empty(count, device=device)
-        self._launch.launch_parallel(kernel, count, self._mesh.id, *rows, limit, face, weights, distance)
+        self._launch.launch_parallel(kernel, count, self._mesh.id, *given, limit, face, weights, distance)
         return Hits(self._named(face).long(), weights, distance)
 
     def _named(self, face: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@
 import warp as wp
 
 from ...warp.launch import configure
-from ...warp.union_find import peek_root, unite
+from ...warp.union_find_kernels import peek_root, unite
 from .lattice_functions import IS_INSIDE, IS_OUTSIDE, SET, UNSET, node_at, place_of, state_at
 
 configure(__name__, max_unroll=1)

@@ -122,7 +122,8 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
     border = max(2, -(-(margin + 2) // 8))  # bricks of empty space before the mesh
     origin = low - cell * (8 * border + torch.tensor(_SHIFT, dtype=torch.float64, device=low.device))
     points = ((vertices.double() - origin) / cell).float()
-    size = tuple(int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
+    x, y, z = (int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
+    size = (x, y, z)
     marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
     wide, near = crossing_kernels.wp.vec3i(*size), min(margin, _NEAR)
     launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, wide, float(near), marks)

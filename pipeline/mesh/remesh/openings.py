@@ -45,7 +45,7 @@ def find_openings(mesh: Mesh) -> Openings:
     area = face_measures(mesh.vertices, mesh.faces, sheet, count, mesh.edges.kernels)[0]
     start, end = mesh.edges.ends(border)
     number = torch.unique(torch.stack([start, end]), return_inverse=True)[1]
-    vertex_loop, loops = components(*number, int(number.max()) + 1 if len(border) else 0)
+    vertex_loop, loops = components(number[0], number[1], int(number.max()) + 1 if len(border) else 0)
     loop = vertex_loop[number[0]].long()
     p, q = mesh.vertices.double()[start.long()], mesh.vertices.double()[end.long()]
     middle = p.new_zeros(loops, 3).index_add_(0, loop, p) / torch.bincount(loop, minlength=loops)[:, None]

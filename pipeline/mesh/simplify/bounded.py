@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ...errors import SettingsError
 from ...warp import unavailable_reason
@@ -83,7 +83,7 @@ def _farthest_by_centres(points: np.ndarray, mesh: Mesh) -> float:
     """The largest distance to the nearest of the faces whose centres are nearest, which is no less than the true one.
     points: [N, 3]."""
     corners = mesh.vertices.cpu().double().numpy()[mesh.faces.cpu().long().numpy()]  # [F, 3, 3]
-    tree, largest = cKDTree(corners.mean(1)), 0.0
+    tree, largest = KDTree(corners.mean(1)), 0.0
     count = min(_NEAREST, len(corners))
     for start in range(0, len(points), 1 << 16):
         some = points[start : start + (1 << 16)]

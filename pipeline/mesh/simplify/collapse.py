@@ -249,6 +249,7 @@ class _Reduction:
         rank = cut.cumsum(0, dtype=torch.int32)
         first, copies = len(self._points), int(rank[-1])
         self._points = torch.cat([self._points, self._points.new_zeros(copies, 3)])
+        assert self._quadrics is not None
         self._quadrics = torch.cat([self._quadrics, self._quadrics.new_zeros(copies, 10)])
         own = torch.arange(first, first + copies, dtype=torch.int32, device=self._device)
         self._heir = torch.cat([self._heir, own])

@@ -43,7 +43,7 @@ def fast_simplification(mesh: Mesh, target: int, tick: Callable[[], None], max_e
 def _to_count(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
     vertices, faces = mesh.vertices.cpu().float().numpy(), mesh.faces.cpu().int().numpy()
     vertices, faces = reduce_in_parts(vertices, faces, target, tick)
-    result = run_job("simplify", tick, vertices=vertices, faces=faces, target=np.int64(target))
+    result = run_job("simplify", tick, vertices=vertices, faces=faces, target=np.array(target))
     return Mesh.known(torch.from_numpy(result["vertices"]), torch.from_numpy(result["faces"]), kernels=mesh.kernels)
 
 

@@ -97,7 +97,7 @@ def _job(pieces: list, targets: list[int], low: np.ndarray, size: float) -> dict
         "face_ends": np.cumsum([len(each) for each in corners]),
         "targets": np.array(targets),
         "low": low,
-        "size": np.float64(size),
+        "size": np.array(size),
     }
 
 

@@ -21,11 +21,13 @@ def chunks(faces: torch.Tensor) -> Iterator[slice]:
 
 def corners(axes: torch.Tensor, faces: torch.Tensor) -> tuple[Columns, Columns, Columns]:
     """The first, second and third corners of faces [N, 3]. axes: [3, V] contiguous, the vertices' x, y and z."""
-    return tuple(tuple(axis.index_select(0, corner) for axis in axes) for corner in faces.T.contiguous())
+    x, y, z = axes
+    a, b, c = ((x.index_select(0, i), y.index_select(0, i), z.index_select(0, i)) for i in faces.T.contiguous())
+    return a, b, c
 
 
 def difference(a: Columns, b: Columns) -> Columns:
-    return tuple(p - q for p, q in zip(a, b))
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
 
 
 def dot(a: Columns, b: Columns) -> torch.Tensor:
@@ -33,4 +35,5 @@ def dot(a: Columns, b: Columns) -> torch.Tensor:
 
 
 def cross(a: Columns, b: Columns) -> Columns:
-    return tuple((a[i] * b[j]).addcmul_(a[j], b[i], value=-1) for i, j in ((1, 2), (2, 0), (0, 1)))
+    x, y, z = ((a[i] * b[j]).addcmul_(a[j], b[i], value=-1) for i, j in ((1, 2), (2, 0), (0, 1)))
+    return x, y, z

@@ -88,14 +88,14 @@ def by_corners(faces: torch.Tensor, kernels: bool | None = None) -> tuple[torch.
         again[1:] = ~again[1:]
         return order, again
     from ...warp import launch
-    from . import topology_kernels as kernels
+    from .topology_kernels import lowest_corners, sort_faces
 
     faces = faces.to(torch.int32).contiguous().reshape(-1)
     low = torch.empty(len(faces) // 3, dtype=torch.int32, device=faces.device)
     again = torch.zeros(len(low), dtype=torch.uint8, device=faces.device)
-    launch.launch_parallel(kernels.lowest_corners, len(low), faces, low)
+    launch.launch_parallel(lowest_corners, len(low), faces, low)
     order, first = grouped(low, count, True)
-    launch.launch_parallel(kernels.sort_faces, count, faces, first, order, again)
+    launch.launch_parallel(sort_faces, count, faces, first, order, again)
     return order, again.bool()
 
 

@@ -145,17 +145,19 @@ def match(vertices: torch.Tensor, edges: HalfEdges) -> tuple[Topology, torch.Ten
         turn = _align(around, forward, sheet, loose, volume) & sheets.orientable
         pairs = _pairs(around, forward ^ turn[sheet], loose)
         twin[pairs[:, 0]], twin[pairs[:, 1]] = pairs[:, 1].int(), pairs[:, 0].int()
-        joined, total = components(*label[pairs // 3].unbind(1), count)
+        ends = label[pairs // 3]
+        joined, total = components(ends[:, 0], ends[:, 1], count)
     else:
         joined, total = torch.arange(count, device=faces.device), count
     one_sided = torch.zeros(total, dtype=torch.bool, device=faces.device)
     one_sided[joined[~sheets.orientable]] = True
-    sums = [
+    area, volume = (
         torch.zeros(total, dtype=torch.float64, device=faces.device).index_add_(0, joined, each)
         for each in (area, torch.where(turn, -volume, volume))
-    ]
+    )
+    component = joined.index_select(0, label)
     topology = Topology(
-        faces, twin, joined.index_select(0, label), one_sided, *sums, edges.crowded, edges.crowded_edges, edges.kernels
+        faces, twin, component, one_sided, area, volume, edges.crowded, edges.crowded_edges, edges.kernels
     )
     return topology, sheets.flip ^ turn.index_select(0, label)
 
@@ -375,7 +377,8 @@ def _split_fans(topology: Topology, count: int) -> tuple[torch.Tensor, torch.Ten
         there = twin[half[at]].long()
         there = torch.where(start[there] == start[corner[at]], there, following(there))  # the corner at this vertex
         links.append(torch.stack([at, number[there].long()]))
-    fan, fans = components(*torch.cat(links, 1), len(corner))
+    one, other = torch.cat(links, 1)
+    fan, fans = components(one, other, len(corner))
     vertex = torch.empty(fans, dtype=torch.int64, device=start.device)
     vertex[fan] = start[corner].long()
     lowest = torch.full((count,), fans, device=start.device).scatter_reduce_(

@@ -23,8 +23,12 @@ def source_side(
     Returns:
         [N] bool.
     """
-    device, count = source.device, len(source)
-    tail, head, capacity, source, sink = (each.cpu().numpy() for each in (tail, head, capacity, source, sink))
+    inside = _cut(*(each.cpu().numpy() for each in (tail, head, capacity, source, sink)))
+    return torch.from_numpy(inside).to(source.device)
+
+
+def _cut(tail: np.ndarray, head: np.ndarray, capacity: np.ndarray, source: np.ndarray, sink: np.ndarray) -> np.ndarray:
+    count = len(source)
     first, last = count, count + 1
     both = np.minimum(source, sink)  # is paid in any case
     source, sink = source - both, sink - both
@@ -39,4 +43,4 @@ def source_side(
     rest.eliminate_zeros()
     inside = np.zeros(count + 2, bool)
     inside[breadth_first_order(rest, first, return_predecessors=False)] = True
-    return torch.from_numpy(inside[:count]).to(device)
+    return inside[:count]

@@ -7,7 +7,7 @@ Half-edge h = 3 f + k leads from corner k of face f to the next one; faces are f
 import warp as wp
 
 from ...warp.launch import configure
-from ...warp.union_find import peek_root, unite
+from ...warp.union_find_kernels import peek_root, unite
 
 configure(__name__, max_unroll=1)
 

@@ -166,7 +166,8 @@ def split(
     pairs = number[dual.pairs]
     pairs = pairs[(pairs >= 0).all(1)]
     group = chart * 2 + side
-    new = components(*pairs[group[pairs[:, 0]] == group[pairs[:, 1]]].unbind(1), len(face))[0]
+    pairs = pairs[group[pairs[:, 0]] == group[pairs[:, 1]]]
+    new = components(pairs[:, 0], pairs[:, 1], len(face))[0]
     result = torch.full_like(labels, -1)
     result[face] = new
     return result

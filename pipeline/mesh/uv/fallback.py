@@ -34,13 +34,13 @@ def xatlas(
         tick,
         vertices=vertices.cpu().numpy(),
         faces=faces.cpu().numpy(),
-        resolution=np.int64(size),
-        padding=np.int64(padding),
-        chunk=np.int64(chunk_faces),
+        resolution=np.array(size),
+        padding=np.array(padding),
+        chunk=np.array(chunk_faces),
     )
     facts = {"charts": int(result["charts"]), "utilisation": float(result["utilisation"])}
-    arrays = (torch.from_numpy(result[name]) for name in ("source", "faces", "uvs"))
-    return (*arrays, facts)
+    source, faces, uvs = (torch.from_numpy(result[name]) for name in ("source", "faces", "uvs"))
+    return source, faces, uvs, facts
 
 
 def triangle_by_triangle(

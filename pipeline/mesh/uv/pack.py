@@ -187,7 +187,8 @@ class _Atlas:
         """Of the charts' area, what found a place and what did not; the rest has not been tried."""
         tried = self._order[: self._tried].long()
         lost = self._found[tried, 2] < 0
-        return tuple((self._areas[tried[each]].sum() / self._areas.sum()).item() for each in (~lost, lost))
+        placed, left = (float(self._areas[tried[each]].sum() / self._areas.sum()) for each in (~lost, lost))
+        return placed, left
 
     @property
     def hopeful(self) -> bool:

@@ -84,6 +84,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], config: UnwrapConfig) -> tuple:
     labels, corners = _lay_flat(mesh, merge(mesh.dual, tick, config.charts), size, 0, tick, config.charts)
+    charts, left = 0, 0
     for attempt in range(_HALVINGS + _REPACKS):
         charts = int(labels.max()) + 1
         pieces = cut(mesh.faces, labels, len(mesh.vertices), charts)
@@ -96,19 +97,18 @@ def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], conf
         twice = _overlapping(uvs, pieces.faces, size)
         bad[labels[twice]] = True
         if not bad.any():  # charts are checked before they are packed, so this is the rule
-            break
+            covered = signed_areas(uvs.double(), pieces.faces).abs().sum().item()
+            facts = {"charts": charts, "utilisation": covered, "stretch": _stretch(mesh.rest, uvs, pieces.faces)}
+            return pieces.source, pieces.faces, uvs, facts
+        left = int(bad.sum())
         smaller = split(mesh.dual, labels, charts, bad, twice, config.charts)
         smaller, moved = _lay_flat(mesh, smaller, size, min(attempt, _HALVINGS), tick, config.charts)
         again = smaller >= 0
         corners[again] = moved[again]
         labels = torch.where(again, charts + smaller, labels).unique(return_inverse=True)[1]
-    else:
-        raise SettingsError(
-            f"{int(bad.sum())} of {charts:,} charts still overlap in a texture of {size} pixels: ask for another size."
-        )
-    covered = signed_areas(uvs.double(), pieces.faces).abs().sum().item()
-    facts = {"charts": charts, "utilisation": covered, "stretch": _stretch(mesh.rest, uvs, pieces.faces)}
-    return pieces.source, pieces.faces, uvs, facts
+    raise SettingsError(
+        f"{left} of {charts:,} charts still overlap in a texture of {size} pixels: ask for another size."
+    )
 
 
 @dataclass(frozen=True)
