@@ -13,7 +13,7 @@ from pipeline.errors import MeshError
 from pipeline.export.scene_textures import textured_document
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import Frame, Gltf, read_scene
-from pipeline.mesh.io.atlas import groups_of, has_uvs
+from pipeline.mesh.io.atlas import groups_of, has_uvs, unwrapped_group
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 from pipeline.stages import PBRVoxels, bake_scene, default_backends
@@ -136,9 +136,41 @@ def test_missing_and_repeating_uvs_are_named(scene, tmp_path):
         groups_of(repeating, [0], rasterise)
 
 
+def test_faces_between_the_texels_have_one_colour(tmp_path):
+    builder = Builder()
+    vertices, uvs, faces = cube()
+    builder.node("dense", mesh=builder.mesh("dense", (vertices, 0.5 + (uvs - 0.5) * 3e-3, faces, None)))
+    scene = read_scene(builder.save(tmp_path / "x.glb"))
+    runtime = Runtime("cpu", default_backends())
+    made = bake_scene(runtime, scene, scene.frame(), by_position(), groups_of(scene, [0], rasterise), 64)
+    (warning,) = made.facts["warnings"]
+    assert "UVs of dense cover no texel" in warning and len(np.unique(made.groups[0].maps.reshape(-1, 6), axis=0)) == 1
+
+
 def test_two_meshes_in_one_place_of_a_material_get_a_texture_each(scene):
     groups = groups_of(scene, [0, 1, 4], rasterise)  # seat, left leg, knob: all of wood, all with the same UVs
     assert [len(group.pieces) for group in groups] == [1, 1, 1]
+
+
+def test_new_uvs_of_a_mesh_whose_faces_share_no_vertex(tmp_path):
+    """STL files have three vertices of their own for each face; the atlas knows which faces meet all the same."""
+    trimesh.creation.icosphere(subdivisions=3).export(tmp_path / "ball.stl")
+    scene = read_scene(tmp_path / "ball.stl")
+    part = scene.parts[0]
+    assert len(part.vertices) == 3 * len(part.faces)
+    seen = []
+
+    def unwrap(vertices, faces):
+        seen.append((vertices, faces))
+        turned = vertices[:, :2] + 0.5
+        return torch.arange(len(vertices)), faces, turned
+
+    (piece,) = unwrapped_group(scene, scene.frame(), [0], unwrap).pieces
+    vertices, faces = seen[0]
+    assert len(vertices) == 642 and len(faces) == 1280
+    placed = scene.frame().inward(part.placed())
+    assert np.array_equal(piece.source[piece.faces], part.faces)  # each corner has its own vertex
+    assert np.allclose(piece.uvs, placed[piece.source][:, :2] + 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "stl"])

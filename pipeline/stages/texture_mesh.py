@@ -9,10 +9,10 @@ from functools import partial
 import torch
 
 from .. import sparse
-from ..errors import SettingsError
+from ..errors import EmptyResultError, SettingsError
 from ..export.scene_textures import BakedGroup
 from ..mesh import NEAREST, RASTER, UNWRAP
-from ..mesh.bake.bake import Texels, bake_voxels
+from ..mesh.bake.bake import Texels, bake_voxels, sample_voxels
 from ..mesh.io import Frame, Scene
 from ..mesh.io.atlas import UVS, Group, groups_of, has_uvs, unwrapped_group
 from ..mesh.topology.steady import steady_sum
@@ -104,17 +104,26 @@ def bake_scene(
     with runtime.stage("bake", len(groups), "Ask for a smaller texture."):
         for number, group in enumerate(groups, 1):
             vertices, faces, uvs = (each.to(device) for each in group.geometry(scene, frame))
-            texels = Texels.of(uvs, faces, size, rasterise, nearest)
-            place = vertices, faces, grid.voxels, grid.feats, voxels.resolution, trilinear
-            values, alone = bake_voxels(texels, *place)
-            far += alone
-            if share := _overlap(uvs, faces, texels):
-                names = sorted({scene.parts[piece.part].name for piece in group.pieces})
+            names = ", ".join(sorted({scene.parts[piece.part].name for piece in group.pieces}))[:200]
+            place = grid.voxels, grid.feats, voxels.resolution, trilinear
+            try:
+                texels = Texels.of(uvs, faces, size, rasterise, nearest)
+            except EmptyResultError:
+                one, alone = sample_voxels(vertices[faces[:1]].mean(1), *place)
+                image = to_uint8(one).expand(size, size, -1)
                 warnings.append(
-                    f"The UVs of {', '.join(names)[:200]} overlap: faces of {share:.1f} times the covered area. One "
-                    "place of the texture is several of the mesh; --uvs new gives each its own."
+                    f"UVs of {names} cover no texel: these faces have one colour. --uvs new gives them room."
                 )
-            baked.append(BakedGroup(group, texels.image(to_uint8(values)).cpu().numpy()))
+            else:
+                values, alone = bake_voxels(texels, vertices, faces, *place)
+                image = texels.image(to_uint8(values))
+                if share := _overlap(uvs, faces, texels):
+                    warnings.append(
+                        f"The UVs of {names} overlap: faces of {share:.1f} times the covered area. One place of the "
+                        "texture is several of the mesh; --uvs new gives each its own."
+                    )
+            far += alone
+            baked.append(BakedGroup(group, image.cpu().numpy()))
             runtime.step("bake", number, len(groups))
     facts = {"textures": len(baked), "texture_size": size, "texels_far": far, "warnings": warnings}
     facts |= {"parts": len(scene.parts), "faces": sum(len(part.faces) for part in scene.parts)}

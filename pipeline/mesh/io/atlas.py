@@ -18,7 +18,7 @@ UVS = ("keep", "fill", "new")  # keep all; make new ones where there are none; m
 _EDGE = 1e-4  # how far over a tile's border a corner may lie
 _COARSE = 256  # texels along a side in which overlaps of parts are looked for
 _SHARED = 0.02  # of a part's texels that another part of the same texture may have, too
-_FLAT = 1e-12  # area of all faces in UV space below which they are no UVs
+_FLAT = 2e-6  # doubled area of all faces in UV space below which they are no UVs: a texel of a large texture
 
 
 @dataclass(frozen=True)
@@ -116,22 +116,27 @@ def has_uvs(part: Part) -> bool:
 
 
 def unwrapped_group(scene: Scene, frame: Frame, parts: list[int], unwrap: Callable) -> Group:
-    """One new atlas of some parts. unwrap: (vertices, faces) -> (source, faces, uvs), see mesh.uv."""
-    vertices, faces, starts, count = [], [], [], 0
-    for number in parts:
-        part = scene.parts[number]
-        vertices.append(frame.inward(part.placed()).astype(np.float32))
-        faces.append(part.faces + count)
-        starts.append(count)
-        count += len(part.vertices)
-    joined = torch.from_numpy(np.concatenate(vertices)), torch.from_numpy(np.concatenate(faces)).int()
-    source, made, uvs = (each.cpu().numpy() for each in unwrap(*joined))
+    """One new atlas of some parts.
+
+    Vertices in one place are one vertex for the unwrapper, as many files have three of their own for each face.
+
+    Args:
+        unwrap: (vertices [V, 3] fp32, faces [F, 3] int32) -> (source, faces, uvs), see mesh.uv.
+    """
+    placed = [frame.inward(scene.parts[number].placed()).astype(np.float32) for number in parts]
+    # a part is welded for itself: parts that touch stay apart
+    welded = [np.unique(each, axis=0, return_inverse=True) for each in placed]
+    starts = np.cumsum([0, *(len(places) for places, _ in welded)])
+    faces = [place.reshape(-1)[scene.parts[number].faces] for number, (_, place) in zip(parts, welded)]
+    joined = np.concatenate([places for places, _ in welded])
+    together = np.concatenate([each + start for each, start in zip(faces, starts)])
+    _, made, uvs = unwrap(torch.from_numpy(joined), torch.from_numpy(together).int())
+    made, uvs = made.cpu().numpy().astype(np.int64), uvs.cpu().numpy()
     group, first = Group(None), 0
-    for number, start in zip(parts, starts):
-        own = made[first : first + len(scene.parts[number].faces)]
+    for number in parts:
+        own = scene.parts[number].faces
+        corners = np.stack([own.reshape(-1), made[first : first + len(own)].reshape(-1)], 1)
         first += len(own)
-        used, renamed = np.unique(own, return_inverse=True)
-        group.pieces.append(
-            Piece(number, renamed.reshape(-1, 3).astype(np.int64), uvs[used], source=source[used] - start)
-        )
+        pairs, renamed = np.unique(corners, axis=0, return_inverse=True)
+        group.pieces.append(Piece(number, renamed.reshape(-1, 3), uvs[pairs[:, 1]], source=pairs[:, 0]))
     return group
