@@ -175,7 +175,7 @@ class ImageToGLB(io.ComfyNode):
         structure = add("T2SampleStructure", **sees, seed=seed)
         shape = add("T2SampleShape", **sees, structure=structure.out(0), resolution=resolution)
         decoded = add("T2DecodeShape", models=models, shape=shape.out(0))
-        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces)
+        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces, shells=export.shells)
         if texture:
             latent = add("T2SampleTexture", **sees, shape=shape.out(0))
             voxels = add("T2DecodeTexture", models=models, texture=latent.out(0), subdivision=decoded.out(1))
@@ -221,7 +221,7 @@ class GatherFiles(io.ComfyNode):
 def _export(preset: str, faces: int, texture_size: int) -> stages.ExportSettings:
     """What the node says, or where it says 0 the preset. Raises SettingsError."""
     _, preset_faces, preset_size = PRESETS[preset]
-    return stages.ExportSettings(faces=faces or preset_faces, texture_size=texture_size or preset_size)
+    return stages.ExportSettings(faces=faces or preset_faces, texture_size=texture_size or preset_size, shells="auto")
 
 
 def _behind(link: list, prompt) -> Checkpoint | None:

@@ -59,6 +59,28 @@ class ProcessMesh(io.ComfyNode):
                         "the textures; Export GLB writes a file for each. Empty: none.",
                     )
                 ),
+                advanced(
+                    io.Float.Input(
+                        "wall",
+                        default=0.0,
+                        min=0.0,
+                        max=0.5,
+                        step=0.005,
+                        optional=True,
+                        tooltip="How thick solid makes open sheets at least; the object fits into a cube of side 1. 0 "
+                        "leaves it at two cells.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "max_error",
+                        default="",
+                        optional=True,
+                        tooltip="How far simplifying may move the surface where that allows fewer triangles, for "
+                        "example 0.002 (the object fits into a cube of side 1) or 0.5vox (voxels of the shape). Empty: "
+                        "as far as faces asks, and where auto chose solid, as long as the mesh looks the same.",
+                    )
+                ),
             ],
             outputs=[
                 Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
@@ -69,9 +91,9 @@ class ProcessMesh(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, faces=None, shells=None, lods=None) -> bool | str:
+    def validate_inputs(cls, faces=None, shells=None, lods=None, wall=None, max_error=None) -> bool | str:
         # what comes through a link is None here
-        return explained(_check_processing, faces, shells, lods)
+        return explained(_check_processing, faces, shells, lods, wall, max_error)
 
     @classmethod
     def execute(
@@ -82,6 +104,8 @@ class ProcessMesh(io.ComfyNode):
         shells: str = "outer",
         shell_resolution: int = 512,
         lods: str = "",
+        wall: float = 0.0,
+        max_error: str = "",
     ) -> io.NodeOutput:
         result = run(
             *(stages.process_mesh, None, Progress(), mesh),
@@ -90,14 +114,23 @@ class ProcessMesh(io.ComfyNode):
             shells=shells,
             resolution=shell_resolution,
             lods=_counts(lods),
+            wall=wall,
+            max_error=_length(max_error),
         )
         return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
 
 
-def _check_processing(faces: int | None, shells: str | None, lods: str | None) -> None:
+def _check_processing(
+    faces: int | None, shells: str | None, lods: str | None, wall: float | None, max_error: str | None
+) -> None:
     levels = _counts(lods or "")
     stages.check_levels([max(levels, default=4) + 1 if faces is None else faces, *levels])
-    stages.check_shells(shells or stages.SHELLS[0])
+    stages.check_shells(shells or stages.SHELLS[0], (wall or 0.0) if shells else 0.0)
+    _length(max_error or "")
+
+
+def _length(text: str) -> stages.Length | None:
+    return stages.Length.parse(text) if text.strip() else None
 
 
 def _counts(text: str) -> list[int]:
@@ -117,7 +150,8 @@ def shells_input() -> io.Input:
         options=list(stages.SHELLS),
         default="outer",
         tooltip="surface keeps everything, open sheets and inner shells too; outer drops what cannot be reached from "
-        "outside; solid makes one closed surface, for printing and physics.",
+        "outside; solid makes one closed surface, for printing and physics; auto is solid where a mesh with holes is "
+        "meant to be closed, else outer.",
     )
 
 

@@ -253,7 +253,7 @@ class References(Backends):
         """The reference. Raises BackendError for an operation without one, and if another row is named."""
         if name not in (None, PLAIN):
             raise BackendError(f"Only the references of a table are here, not {name!r} of {op!r}.")
-        return self._row(op, PLAIN).function
+        return self._row(op, PLAIN).run
 
 
 def _unavailable(row: Backend, device: torch.device) -> str:

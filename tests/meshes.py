@@ -48,10 +48,10 @@ def outer_shell(vertices, faces, resolution):
     return _tensors(*run(Mesh(vertices, faces), resolution))
 
 
-def solid(vertices, faces, resolution):
+def solid(vertices, faces, resolution, wall=0.0):
     from pipeline.mesh.remesh.solid import solid as run
 
-    return _tensors(*run(Mesh(vertices, faces), resolution))
+    return _tensors(*run(Mesh(vertices, faces), resolution, wall))
 
 
 def project(vertices, faces, original_vertices, original_faces, limit=1e6):

@@ -17,6 +17,8 @@ from meshes import needs_warp
 from PIL import Image
 
 import pipeline
+from pipeline.export import WRITERS
+from pipeline.stages import inspect_file
 from pipeline.warp import unavailable_reason
 
 SMALL = "small (comes with the pack)"
@@ -299,6 +301,26 @@ def test_vertex_colours_take_the_place_of_a_texture(host, made):
     assert mesh.attrs.shape == (len(mesh.vertices), 6) and mesh.attrs.std() > 0.01 and made["mesh"].attrs is None
     (core,) = host.call("T2MeshToCore", mesh=mesh)
     assert core.vertex_colors.shape == (1, len(mesh.vertices), 3) and core.texture is None
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in WRITERS if not WRITERS[suffix].unavailable_reason()])
+def test_a_mesh_is_exported_in_every_format(host, made, suffix):
+    """The node's file, its size in millimetres, and what other nodes are told."""
+    name = suffix.removeprefix(".")
+    for kind in ("mesh", "textured"):
+        file, relative = host.call(
+            "T2ExportMesh", mesh=made[kind], filename_prefix=f"formats/{name}_{kind}", format=name, size="height=80mm"
+        )
+        path = host.base / "output" / relative
+        assert path.suffix == suffix and file.get_source() == str(path) and file.format == name
+        assert inspect_file(path).as_dict()["size_mm"][2] == pytest.approx(80, abs=0.01)
+
+
+def test_the_mesh_report_is_that_of_the_mesh(host, made):
+    for kind in ("mesh", "textured"):
+        (report,) = host.call("T2MeshReport", mesh=made[kind], size="80mm", density=2.0)
+        assert "80 " in report and " mm (Z up)" in report and "overhangs" in report
+        assert f"{len(made['mesh'].faces):,} faces" in report
 
 
 def test_a_mesh_goes_to_comfyui_and_back(host, made):

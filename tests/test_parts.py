@@ -151,3 +151,11 @@ def test_arrays_of_every_shape_arrive():
     found = run_job("simplify", **job)
     assert found["faces"].shape == (0, 3) and found["vertices"].shape == (4, 3)
     assert (found["vertices"].dtype, found["faces"].dtype) == (np.float32, np.int32)
+
+
+def test_pairs_of_opposite_faces_go_and_repeated_ones_stay():
+    from pipeline.mesh.simplify.fast_simplification import _without_flaps
+
+    faces = torch.tensor([[0, 1, 2], [3, 4, 5], [2, 1, 0], [4, 5, 3], [6, 7, 8]], dtype=torch.int32)
+    assert _without_flaps(faces, False).tolist() == [[3, 4, 5], [4, 5, 3], [6, 7, 8]]
+    assert torch.equal(_without_flaps(faces[3:], False), faces[3:])

@@ -111,7 +111,7 @@ def test_kernels_have_names_that_can_be_folders():
     from pipeline.mesh.bake import bake_kernels, raster_kernels
     from pipeline.mesh.query import query_kernels
     from pipeline.mesh.remesh import band_kernels, contour_kernels, crossing_kernels, flood_kernels, winding_kernels
-    from pipeline.mesh.simplify import collapse_kernels, link_kernels, quadric_kernels
+    from pipeline.mesh.simplify import collapse_kernels, flip_kernels, link_kernels, quadric_kernels
     from pipeline.mesh.topology import topology_kernels
     from pipeline.mesh.uv import pack_kernels, unwrap_kernels
     from pipeline.render import render_kernels
@@ -132,6 +132,6 @@ def test_kernels_have_names_that_can_be_folders():
         raster_kernels,
         render_kernels,
     )
-    for file in (*files, link_kernels, quadric_kernels, query_kernels, unwrap_kernels):
+    for file in (*files, flip_kernels, link_kernels, quadric_kernels, query_kernels, unwrap_kernels):
         found = {each.module.name for each in vars(file).values() if isinstance(each, wp.Kernel)}
         assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

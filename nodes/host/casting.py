@@ -25,8 +25,8 @@ def make_castable(model: nn.Module) -> nn.Module:
         if names and names <= {"weight", "bias"} and layer._parameters.get("weight") is not None:
             layer._parameters.setdefault("bias", None)
             # what the manager looks for, as comfy.ops.CastWeightBiasOp has it
-            layer.comfy_cast_weights, layer.weight_function, layer.bias_function = False, [], []
-            layer.fetch_weights = fetch_weights
+            vars(layer).update(comfy_cast_weights=False, weight_function=[], bias_function=[])
+            vars(layer).update(fetch_weights=fetch_weights)
             here = _Here()
             layer.register_forward_pre_hook(here.bring)
             layer.register_forward_hook(here.give_back, always_call=True)
@@ -43,7 +43,7 @@ def fetch_weights(layer: nn.Module, device: torch.device) -> tuple[torch.Tensor,
     the memory for the next layer."""
     _stop_if_cancelled()
     if not _is_elsewhere(layer):
-        return layer.weight, layer.bias
+        return layer.get_parameter("weight"), layer._parameters["bias"]
     with _cast_weights(layer, device) as (weight, bias):
         return weight.clone(), None if bias is None else bias.clone()
 
@@ -76,8 +76,8 @@ def _is_elsewhere(layer: nn.Module) -> bool:
 @contextmanager
 def _cast_weights(layer: nn.Module, device: torch.device) -> Iterator[tuple]:
     """Weight and bias on the device; handed back afterwards where the host streams them in (since late 2025)."""
-    bias = layer._parameters["bias"]
-    dtypes = {"dtype": layer._parameters["weight"].dtype, "bias_dtype": None if bias is None else bias.dtype}
+    weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
+    dtypes = {"dtype": weight.dtype, "bias_dtype": None if bias is None else bias.dtype}
     if not hasattr(comfy.ops, "uncast_bias_weight"):
         yield comfy.ops.cast_bias_weight(layer, device=device, **dtypes)
         return

@@ -27,8 +27,9 @@ def filename_prefix_input() -> io.Input:
 def why_not(filename_prefix: str | None) -> str:
     """What is wrong with the widget's value, or "". None: linked, and not known yet; with a % it may be another name in
     the end."""
-    known = filename_prefix is not None and "%" not in filename_prefix
-    return output.why_not(filename_prefix) if known else ""
+    if filename_prefix is None or "%" in filename_prefix:
+        return ""
+    return output.why_not(filename_prefix)
 
 
 def save(

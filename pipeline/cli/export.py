@@ -18,9 +18,24 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shells",
         choices=stages.SHELLS,
-        default="outer",
+        default="auto",
         help="surface: keep inner shells and open sheets; outer: drop what cannot be reached from outside; "
-        "solid: remesh to one closed surface; default: outer",
+        "solid: remesh to one closed surface; auto: solid where a mesh with holes is meant to be closed, else outer; "
+        "default: auto",
+    )
+    parser.add_argument(
+        "--wall",
+        type=float,
+        default=0.0,
+        metavar="D",
+        help="with solid, how thick open sheets become at least, in output units; default: two cells",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=_length,
+        metavar="D",
+        help="how far simplifying may move the surface, in output units (0.002) or voxels (0.5vox), where that allows "
+        "fewer faces; default: as far as --faces asks, and where auto makes it solid, as long as it looks the same",
     )
     parser.add_argument(
         "--lods",
@@ -118,16 +133,32 @@ def export_settings(options: argparse.Namespace, output: Path | None = None) -> 
         vertex_colors=options.vertex_colors
         or (output is not None and not options.geometry_only and not writer(output).textures),
         lods_in_one_file=options.lods_in_one_file,
+        wall=options.wall,
+        max_error=options.max_error,
         size=options.size,
         flat_base=options.flat_base,
     )
+
+
+def _length(text: str) -> stages.Length:
+    """For argparse, which names the option beside what is wrong with it."""
+    try:
+        return stages.Length.parse(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def finish(
     runtime: Runtime, raw: stages.Mesh, voxels: stages.PBRVoxels | None, export: stages.ExportSettings
 ) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
     """The processed mesh, textured or coloured if there are voxels, and what there is to say about it."""
-    mesh = stages.process_mesh(runtime, raw, export.faces, shells=export.shells, lods=export.lods)
+    mesh = stages.process_mesh(
+        *(runtime, raw, export.faces),
+        shells=export.shells,
+        lods=export.lods,
+        wall=export.wall,
+        max_error=export.max_error,
+    )
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if voxels is not None and export.vertex_colors:
         mesh = stages.color_vertices(runtime, mesh, voxels, raw)

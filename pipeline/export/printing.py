@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,11 +40,11 @@ class TrueSize:
             SettingsError: it is something else.
         """
         match = _SIZE.fullmatch(text.strip())
-        try:
-            number = float(match[2]) if match else math.nan
-        except ValueError:
-            match = None
-        if match is None:
+        number = None
+        if match is not None:
+            with suppress(ValueError):
+                number = float(match[2])
+        if match is None or number is None:
             raise SettingsError(
                 f"A size is a number and mm, cm, m or in, for example 80mm or height=80mm; got {text!r}."
             )

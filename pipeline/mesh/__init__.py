@@ -1,7 +1,7 @@
 """Meshes: dual grid, cleaning, shells, simplification, unwrapping, baking. World frame, Z up, -0.5 .. 0.5."""
 
 from .mesh import Mesh
-from .operations import CLEAN, CLOSEST, NEAREST, OPERATIONS, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
+from .operations import CLEAN, CLOSEST, NEAREST, OPERATIONS, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
 
 __all__ = [
     "CLEAN",
@@ -13,5 +13,6 @@ __all__ = [
     "SIMPLIFY",
     "SOLID",
     "UNWRAP",
+    "WINDING",
     "Mesh",
 ]

@@ -62,6 +62,13 @@ def two_texels(device: torch.device) -> tuple:
     return (covered,)
 
 
+def points_round_an_open_ball(device: torch.device) -> tuple:
+    """A ball without its lower part, and points of a grid in and round it."""
+    mesh = ball(device)
+    axis = torch.linspace(-1.3, 1.3, 9, device=device)
+    return mesh.vertices, mesh.faces[:400], torch.cartesian_prod(axis, axis, axis)
+
+
 def check_clean(function: Callable, device: torch.device) -> str:
     """Two cubes that touch in an edge, every third face turned, one repeated, one without area, corners unwelded."""
     one = cube(device)

@@ -13,12 +13,14 @@ from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
+from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify.collapse import collapse
 from .simplify.fast_simplification import fast_simplification, hybrid
 from .uv.fallback import triangle_by_triangle, xatlas
 
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
+WINDING = "winding"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
 
@@ -39,12 +41,12 @@ def outer_shell(mesh: Mesh, resolution: int) -> tuple[Mesh, dict]:
     return run(mesh, resolution)
 
 
-def solid(mesh: Mesh, resolution: int, tick: Callable[[], None] = lambda: None) -> tuple[Mesh, dict]:
+def solid(mesh: Mesh, resolution: int, tick: Callable[[], None] = lambda: None, wall: float = 0.0) -> tuple[Mesh, dict]:
     """remesh.solid, which imports Warp, moved onto the mesh where that is near."""
     from .remesh.project import project
     from .remesh.solid import solid as run
 
-    closed, report = run(mesh, resolution)
+    closed, report = run(mesh, resolution, wall)
     tick()
     return project(closed, mesh, limit=0.5 * report["cell"]), report
 
@@ -75,6 +77,13 @@ OPERATIONS = (
     Operation(CLEAN, (_warp(clean_by_kernels, ("cpu",)), Backend("torch", clean_in_torch)), check=examples.check_clean),
     Operation(OUTER_SHELL, (_warp(outer_shell),), check=examples.check_outer_shell),
     Operation(SOLID, (_warp(solid),), check=examples.check_solid),
+    Operation(
+        WINDING,
+        (_warp(winding_numbers_by_tree),),
+        twin=winding_numbers,
+        example=examples.points_round_an_open_ball,
+        tolerance=0.05,
+    ),
     Operation(
         SIMPLIFY,
         (

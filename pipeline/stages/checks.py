@@ -6,11 +6,13 @@ same functions, for those who call it alone.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ..backends import Backends
 from ..errors import BackendError, SettingsError
-from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP
+from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
 from ..render import RENDER, check_picture
 from ..runtime import free_memory
 from ..sparse import TRILINEAR
@@ -89,7 +91,7 @@ def _operations(export: ExportSettings | None, texture: bool, pictures: bool) ->
 
 def _helpful(export: ExportSettings, texture: bool) -> list[str]:
     """Rows that the post-processing will use where they are, whose kernels are worth compiling early."""
-    shells = [OUTER_SHELL] if export.shells == "outer" else []
+    shells = {"outer": [OUTER_SHELL], "auto": [WINDING, SOLID]}.get(export.shells, [])
     return [*shells, *([TRILINEAR, CLOSEST] if texture else [])]
 
 
@@ -101,7 +103,7 @@ def geometry_device(device: torch.device | str) -> torch.device:
 
 def check_export(export: ExportSettings, texture: bool = True) -> None:
     """Raises as preflight. texture: whether there will be colours."""
-    check_shells(export.shells)
+    check_shells(export.shells, export.wall)
     unused = [name for name in ("normal_map", "occlusion") if getattr(export, name)]
     if unused and (export.vertex_colors or not texture):
         why = "vertex colours take the place of textures" if export.vertex_colors else "there is no texture"
@@ -111,12 +113,17 @@ def check_export(export: ExportSettings, texture: bool = True) -> None:
     check_maps(export.normal_map, export.occlusion)
 
 
-def check_shells(shells: str) -> None:
-    """Raises SettingsError for an unknown name, BackendError for "solid" without Warp."""
+def check_shells(shells: str, wall: float = 0.0) -> None:
+    """Raises SettingsError for an unknown name or a wall that is none or of no use, BackendError for "solid" without
+    Warp."""
     if shells not in SHELLS:
         raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
     if shells == "solid" and (reason := unavailable_reason()):
         raise BackendError(f"A solid mesh needs Warp: {reason}")
+    if not 0 <= wall < math.inf:
+        raise SettingsError(f"The wall is {wall:g} thick; choose a thickness of 0 or more.")
+    if wall and shells in ("surface", "outer"):
+        raise SettingsError(f'A wall would have no effect with shells "{shells}": choose "solid", or leave it out.')
 
 
 def check_maps(normal_map: bool, occlusion: bool) -> None:

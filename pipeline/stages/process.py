@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from .. import mesh as geometry
 from ..errors import EmptyResultError
-from ..mesh import CLEAN, OUTER_SHELL, SOLID
-from ..mesh.remesh import RESOLUTIONS, own_resolution
+from ..mesh import CLEAN, SOLID
 from ..mesh.repair.clean import Cleaned, CleanSettings
 from ..runtime import Runtime
 from .checks import check_shells, geometry_device
+from .shells import choose_shells, make_shells, same_look
 from .simplify import simplify_levels
-from .types import LOWER, Mesh, Origin, check_levels
+from .types import LOWER, Length, Mesh, Origin, check_levels
 
-_LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
 
@@ -29,6 +28,8 @@ def process_mesh(
     shells: str = "outer",
     resolution: int = 512,
     lods: Sequence[int] = (),
+    wall: float = 0.0,
+    max_error: Length | None = None,
 ) -> Mesh:
     """Raw mesh -> cleaned, shells as asked, at most target_faces faces, cleaned again; on the CPU. Colours and UVs that
     it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
@@ -38,18 +39,25 @@ def process_mesh(
             coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
         shells: "surface" keeps every face that is not broken, open sheets and inner shells too; "outer" drops what
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
-            closed manifold surface and snaps it to the raw one.
+            closed manifold surface, holes closed, and snaps it to the raw one; "auto" is "solid" where the mesh has
+            holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
             "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
             its faces are, or 128 cells.
         lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
             from the one before are left out.
+        wall: world units; how thick "solid" makes open sheets at least.
+        max_error: how far simplifying may move the surface, if that allows fewer faces than target_faces. None: as far
+            as target_faces ask; and where "auto" makes the raw mesh of a grid solid, until a thousandth of it would
+            move by a quarter of a voxel, down to 20,000 faces.
 
     Raises:
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
-        SettingsError: unknown shells, fewer than 4 faces, or levels that do not descend.
+        SettingsError: unknown shells, a wall that has no effect or is thicker than half of the mesh, a max_error in
+            voxels for a mesh without, fewer than 4 faces, or levels that do not descend.
     """
-    check_shells(shells)
+    check_shells(shells, wall)
+    bound = max_error.units(mesh.resolution) if max_error else 0.0
     check_levels([target_faces, *lods])
     if len(mesh.faces) == 0:
         raise EmptyResultError(
@@ -60,21 +68,22 @@ def process_mesh(
     with runtime.stage("process mesh", 4, LOWER):
         shell = cleaned = _clean(runtime, mesh, device, max_hole_perimeter)
         facts: dict = {"cleaned": cleaned.changes}
-        warnings = []
-        if shells == "outer" and (reason := runtime.backends.reason(OUTER_SHELL, device)):
-            warnings, shells = [f"Inner shells stay: {reason}"], "surface"
+        made, why, warnings = choose_shells(runtime, cleaned, shells)
+        lean = shells == "auto" and made == "solid" and mesh.resolution and max_error is None
+        look = same_look(mesh.resolution) if lean else None
         runtime.step("process mesh", 1, 4)
-        if shells != "surface":
-            tick = partial(runtime.step, "process mesh", 1, 4)  # so that a callback can interrupt
-            shell, facts["shells"] = _shells(runtime, cleaned, shells, resolution, mesh.resolution, tick)
+        tick = partial(runtime.step, "process mesh", 1, 4)  # so that a callback can interrupt
+        shell, found = make_shells(runtime, cleaned, made, resolution, mesh.resolution, wall, tick)
+        facts |= {"shells": why | found} if why or found else {}
         del cleaned
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
-        closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if shells == "solid" else None
-        levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed)
+        closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if made == "solid" else None
+        levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
+        facts |= {"max_error": bound} if bound else {}
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"]]
-        if first.facts["mesh"]["boundary_edges"] and shells != "solid" and runtime.backends.offers(SOLID, device):
+        if first.facts["mesh"]["boundary_edges"] and made != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}
         if rest:
@@ -106,15 +115,3 @@ def _clean_settings(max_hole_perimeter: float, resolution: int) -> CleanSettings
     coarser = max(1.0, _FINE / resolution) if resolution else 1.0
     share = CleanSettings.min_area_share * coarser**2
     return CleanSettings(max_hole_perimeter=max_hole_perimeter * coarser, min_area_share=share)
-
-
-def _shells(
-    runtime: Runtime, mesh: geometry.Mesh, shells: str, resolution: int, grid: int, tick: Callable[[], None]
-) -> tuple[geometry.Mesh, dict]:
-    """As process_mesh says; grid: voxels along a side of the world cube, 0 if there is none."""
-    device = mesh.vertices.device
-    if shells == "outer":
-        return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
-    longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
-    own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
-    return runtime.backends.pick(SOLID, device)(mesh, min(resolution, own), tick)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -19,7 +20,7 @@ from ..views import UNNAMED, Mixing, View
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
 LOWER = "Choose a lower type, or fewer max tokens."  # what to try where memory does not suffice
-SHELLS = ("surface", "outer", "solid")  # what process_mesh can make of inner and open surfaces
+SHELLS = ("surface", "outer", "solid", "auto")  # what process_mesh can make of inner and open surfaces
 # Pixels along a side of a baked texture, of the command line and of the nodes too. In less than 64 the charts of a
 # generated object hardly ever find a place; more than MAX_SIZE no step can do (and few viewers can show).
 TEXTURE_SIZES = (64, MAX_SIZE)
@@ -237,6 +238,41 @@ class TexturedMesh:
     occlusion: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Length:
+    """A length above 0: in world units, or in voxels of the grid of which a mesh is the raw one."""
+
+    value: float
+    in_voxels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < math.inf:
+            raise SettingsError(f"A length of {self.value:g} is not possible; choose a number above 0.")
+
+    @classmethod
+    def parse(cls, text: str) -> Length:
+        """Of "0.002" or "0.5vox". Raises SettingsError."""
+        number, voxels, rest = text.strip().partition("vox")
+        try:
+            if rest:
+                raise ValueError
+            return cls(float(number), bool(voxels))
+        except ValueError:
+            raise SettingsError(
+                f"{text!r} is no length; give a number of output units such as 0.002, or of voxels such as 0.5vox."
+            ) from None
+
+    def units(self, resolution: int) -> float:
+        """In world units. resolution: voxels along a side of the grid; 0 if there is none.
+
+        Raises:
+            SettingsError: voxels are asked for, and there is no grid.
+        """
+        if self.in_voxels and not resolution:
+            raise SettingsError(f"The mesh has no voxels to count {self.value:g}vox in; give it in output units.")
+        return self.value / resolution if self.in_voxels else self.value
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """How a raw mesh becomes a file."""
@@ -252,6 +288,8 @@ class ExportSettings:
     lods: tuple[int, ...] = ()  # face counts of coarser levels, descending
     vertex_colors: bool = False  # in place of textures
     lods_in_one_file: bool = False  # by MSFT_lod, in place of a file for each level
+    wall: float = 0.0  # world units: how thick open sheets become at least if shells are solid
+    max_error: Length | None = None  # how far simplifying may move the surface; fewer faces where it allows that
     size: TrueSize | None = None  # in reality; None: a unit of the world is a metre where the format has units
     flat_base: float = 0.0  # share of the height below which everything is moved up, to a plane to stand on
 

@@ -11,20 +11,21 @@ from .lattice import Lattice
 from .lattice_functions import INSIDE, OUTSIDE
 
 _UNIT = 1000  # capacity of a lattice edge: cutting it costs the area of a cell's side, as integers
-# Of an edge that a face crosses, wound as the cut: low, so that the boundary runs along the surface where there is one,
-# but not free, so that it takes the shorter way among several sheets.
-_ON_SURFACE = 20
+# Of a point behind a face that is not inside, and of one before it that is not outside (the flux of the surface's
+# normals through the boundary, Kolmogorov & Boykov 2005): as much as a lid there would cost.
+_FACING = 1000
 # Of a point that is cut to the wrong side of winding number 0.5, times how far off it is: a cell's side for a point on
 # the surface of an unharmed body.
-_TRUST = 2000
+_TRUST = 500
 
 
 def part_by_cut(lattice: Lattice, number: torch.Tensor, undecided: torch.Tensor) -> None:
     """Write INSIDE or OUTSIDE for undecided lattice points into the lattice's states.
 
     The cut of least cost, by maximum flow (Boykov & Kolmogorov 2003 for surfaces): lattice edges cut cost their area
-    where no face crosses them, next to nothing where one does that faces the outside, and points against their winding
-    number. So lids are small, and the boundary keeps to the surface where there is one.
+    where no face crosses them, nothing where one does that faces the outside; points cost what is against their
+    winding number, and against the faces on their edges. So lids are small, and the boundary keeps to the surface where
+    there is one.
 
     Args:
         lattice: with the states of all points but the undecided. number: [nodes] float32 winding numbers.
@@ -38,12 +39,12 @@ def part_by_cut(lattice: Lattice, number: torch.Tensor, undecided: torch.Tensor)
     row_of[nodes] = torch.arange(count, dtype=torch.int32, device=states.device)
     beside = torch.empty(count, 6, dtype=torch.int64, device=states.device)
     launch_parallel(band_kernels.neighbours, count, lattice.places, *lattice.grid, nodes, beside)
-    outgoing, incoming = _capacities(lattice, nodes, beside)
+    outgoing, incoming, facing = _capacities(lattice, nodes, beside)
     stored = beside.clamp_min(0)
     other = torch.where(beside >= 0, row_of[stored], -1)  # [N, 6]
     known = torch.where(beside >= 0, states[stored], lattice.empty[(-1 - beside).clamp_min(0)])
     inner, outer = (other < 0) & (known == INSIDE), (other < 0) & (known != INSIDE)
-    pull = ((number[nodes] - 0.5) * _TRUST).round().int()
+    pull = ((number[nodes] - 0.5) * _TRUST).round().int() + facing
     source = (incoming * inner).sum(1) + pull.clamp_min(0)
     sink = (outgoing * outer).sum(1) + (-pull).clamp_min(0)
     mine, way = (other >= 0).nonzero().unbind(1)
@@ -52,8 +53,11 @@ def part_by_cut(lattice: Lattice, number: torch.Tensor, undecided: torch.Tensor)
     states[nodes] = torch.where(inside, INSIDE, OUTSIDE).to(torch.uint8)
 
 
-def _capacities(lattice: Lattice, nodes: torch.Tensor, beside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N, 6] int32 twice: cost of cutting each lattice edge with the point inside, and with its neighbour inside."""
+def _capacities(
+    lattice: Lattice, nodes: torch.Tensor, beside: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """[N, 6] int32 twice: cost of cutting each lattice edge with the point inside, and with its neighbour inside. [N]
+    int32: by how much faces on its edges want the point inside."""
     at = torch.stack([nodes, nodes, nodes], 1)
     low = torch.stack([at, beside[:, 1::2]], 2).reshape(-1, 6)  # the lower end of each edge; +x -x +y -y +z -z
     edge = low * 3 + torch.arange(6, device=nodes.device) // 2
@@ -69,7 +73,10 @@ def _capacities(lattice: Lattice, nodes: torch.Tensor, beside: torch.Tensor) -> 
     place = torch.searchsorted(wanted, edge)
     up, down = up[place], down[place]
     # an edge crossed both ways runs through two sheets, and its ends are on the same side of both
-    rising = torch.where(up & ~down, _ON_SURFACE, _UNIT)  # the lower end inside
-    falling = torch.where(down & ~up, _ON_SURFACE, _UNIT)
+    rises, falls = up & ~down, down & ~up
+    rising = torch.where(rises, 0, _UNIT)  # the lower end inside
+    falling = torch.where(falls, 0, _UNIT)
     upward = torch.arange(6, device=nodes.device) % 2 == 0  # the point is the lower end
-    return torch.where(upward, rising, falling).int(), torch.where(upward, falling, rising).int()
+    behind = torch.where(upward, rises, falls).int() - torch.where(upward, falls, rises).int()
+    outgoing, incoming = torch.where(upward, rising, falling), torch.where(upward, falling, rising)
+    return outgoing.int(), incoming.int(), _FACING * behind.sum(1, dtype=torch.int32)

@@ -15,10 +15,11 @@ import torch
 from ...warp.launch import CHUNK, launch_atomic, launch_parallel
 from ..mesh import Mesh
 from . import flood_kernels
+from .band import Band, find_band
 from .cut import part_by_cut
 from .lattice import Frame, Lattice, frame_of, rasterise
 from .lattice_functions import CUT, INSIDE, OUTSIDE
-from .openings import Band, find_band, find_openings
+from .openings import find_openings
 
 _SAMPLES = 8  # points at which a region of free cells is asked for its winding number
 _INVERTED = -0.75  # winding number below which a point is inside a body that is wound inward
@@ -45,7 +46,7 @@ def enclosed(mesh: Mesh, resolution: int, margin: int) -> tuple[Lattice, dict]:
     Args and errors: as frame_of() and rasterise(). The mesh is wound consistently where it has holes.
 
     Returns:
-        the lattice and {"holes" (boundary loops to be closed), "undecided" (lattice points that were cut)}.
+        the lattice and {"undecided" (lattice points that were cut)}.
     """
     border = mesh.edges.border()
     if len(border) == 0:

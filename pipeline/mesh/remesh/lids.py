@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import splu
 
 
 def smooth_lids(points: torch.Tensor, faces: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
-    """Vertices with the free ones where each is the mean of those beside it: the flattest lids on what stays.
+    """Vertices with the free ones moved so that the surface bends as little as it can.
+
+    Least squares of the uniform Laplacians of free vertices and of those beside them (Botsch & Kobbelt 2004): a lid
+    goes on as the surface round it bends, and is flat where that is.
 
     Args:
         points: [V, 3]. faces: [F, 3] int32, closed and manifold. free: [V] bool.
     """
-    touched = free[faces.long()].any(1)
-    count = int(free.sum())
+    corner = faces.long()
+    ring = _with_neighbours(corner, free)  # whose Laplacians count
+    known = _with_neighbours(corner, ring)
+    own, count = known.nonzero().squeeze(1), int(known.sum())
     if count == 0:
         return points
-    near = faces[touched].long()
-    ends = torch.stack([near.reshape(-1), near.roll(-1, 1).reshape(-1)], 1)  # each edge of a free vertex both ways
-    ends = ends[free[ends[:, 0]]]
-    row = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    row[free] = torch.arange(count, device=points.device)
-    inner = free[ends[:, 1]]
-    tail, head = row[ends[inner]].cpu().numpy().T
-    degree = torch.bincount(row[ends[:, 0]], minlength=count)
-    right = points.new_zeros(count, 3, dtype=torch.float64)
-    right.index_add_(0, row[ends[~inner, 0]], points[ends[~inner, 1]].double())
-    weight = np.ones(len(tail))
-    laplacian = diags(degree.cpu().numpy().astype(float)) - coo_matrix((weight, (tail, head)), shape=(count, count))
-    solved = splu(laplacian.tocsc()).solve(right.cpu().numpy())
+    row = torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
+    row[own] = torch.arange(count, device=points.device)
+    near = corner[ring[corner].any(1)]
+    tail, head = row[near.reshape(-1)].cpu().numpy(), row[near.roll(-1, 1).reshape(-1)].cpu().numpy()
+    beside = csr_matrix((np.ones(len(tail)), (tail, head)), shape=(count, count))
+    laplacian = (beside - diags(np.asarray(beside.sum(1)).ravel()))[row[ring].cpu().numpy()]
+    moves = free[own].cpu().numpy()
+    loose, fixed = laplacian[:, moves], laplacian[:, ~moves]
+    place = points[own].double().cpu().numpy()
+    right = -(loose.T @ (fixed @ place[~moves]))
+    solved = splu((loose.T @ loose).tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}).solve(right)
     result = points.clone()
     result[free] = torch.from_numpy(solved).to(points)
+    return result
+
+
+def _with_neighbours(corner: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """[V] bool: vertices chosen and those beside them. corner: [F, 3] int64."""
+    result = chosen.clone()
+    result[corner[chosen[corner].any(1)].reshape(-1)] = True
     return result

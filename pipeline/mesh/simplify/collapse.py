@@ -37,8 +37,15 @@ class CollapseConfig:
     largest_star: int = 48
     # No face may turn further in one collapse than the angle of this cosine.
     max_normal_change_cos: float = 0.3
-    # Shape (1 for an equilateral triangle, 0 for a line) below which no face may become worse than those before it.
-    sliver: float = 0.01
+    # Shape (1 for an equilateral triangle, 0 for a line) below which the worst face that a collapse leaves raises its
+    # price, in inverse proportion,
+    good_shape: float = 0.15
+    # up to so many times: slivers are spared where that costs little.
+    sliver_cost: float = 30.0
+    # Rounds in which edges are flipped at the end, where a sliver becomes none by that; each looks at all edges.
+    flip_rounds: int = 6
+    # By how much a flip may move the surface where the collapse has not moved it at all, in sizes of the mesh.
+    flip_tolerance: float = 1e-6
     # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
     bridge_cost: float = 0.3
     # which cuts a handle or a rod through (not one that closes a tunnel),
@@ -64,7 +71,9 @@ _WEIGHTS = (
     "area_exponent",
     "largest_star",
     "max_normal_change_cos",
-    "sliver",
+    "good_shape",
+    "sliver_cost",
+    "flip_tolerance",
     "bridge_cost",
     "cut_cost",
     "vanish_cost",
@@ -112,6 +121,7 @@ def collapse(
     def reduce(bound: float) -> Mesh:
         reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
         reduced.reduce(target, tick)
+        reduced.flip_slivers(tick)
         return Mesh.known(*reduced.result(), kernels=mesh.kernels)
 
     return reduce(math.inf) if max_error is None else within(mesh, max_error, reduce, config.first_bound * max_error)
@@ -174,7 +184,7 @@ class _Reduction:
             if total == 0 and not self._limit.isfinite():
                 if not self._keeps_shape:
                     break
-                self._keeps_shape, self._weights.max_normal_change_cos, self._weights.sliver = False, -1.0, 0.0
+                self._keeps_shape, self._weights.max_normal_change_cos = False, -1.0
             if total == 0:  # all that is cheap must stay: look at everything
                 self._limit.fill_(math.inf)
                 continue
@@ -185,6 +195,26 @@ class _Reduction:
             self._launch(self._kernels.merge_ends, len(removed), self._weights, *arrays)
             del stars, costs, removed, changed
             self._rename(None if changes else self._count - total)
+
+    def flip_slivers(self, tick: Callable[[], None]) -> None:
+        """Flip edges of slivers where that leaves the surface where it is."""
+        from ...warp.launch import launch_atomic
+        from . import flip_kernels as kernels
+
+        corners = len(self._faces)
+        twins = torch.empty(corners, dtype=torch.int32, device=self._device)
+        keys = torch.empty(corners, dtype=torch.int64, device=self._device)
+        for _ in range(self._config.flip_rounds):
+            tick()
+            stars = self._find_stars()
+            mesh = self._points, self._quadrics, self._faces, stars.offsets, stars.corners, stars.edges
+            self._launch(kernels.find_flips, corners, self._weights, *mesh, twins, keys)
+            claims = torch.full((len(self._points),), torch.iinfo(torch.int64).max, device=self._device)
+            flipped = torch.zeros(corners, dtype=torch.uint8, device=self._device)
+            launch_atomic(kernels.claim, corners, self._faces, twins, keys, claims)
+            self._launch(kernels.flip, corners, self._faces, twins, keys, claims, flipped)
+            if not flipped.any():
+                break
 
     @property
     def _count(self) -> int:

@@ -18,11 +18,12 @@ from .link_kernels import (
     USES,
     VANISH,
     classify,
+    name_sectors,
     next_half_edge,
     previous_half_edge,
     walk,
 )
-from .quadric_kernels import Weights, bulges, keeps_bound, keeps_shape, place, quadric
+from .quadric_kernels import Weights, bulges, keeps_bound, place, quadric, worst_shape
 
 configure(__name__)
 
@@ -61,16 +62,18 @@ def find_costs(
                 cost = price
             elif keeps_bound(weights, merged):
                 kind, third = classify(h, faces, offsets, star, edges, feature)
-                if kind == VANISH or (
-                    kind != 0
-                    and keeps_shape(weights, a, b, at, points, faces, offsets, star)
-                    and keeps_shape(weights, b, a, at, points, faces, offsets, star)
-                ):
-                    cost = price
+                if kind == VANISH:
+                    cost = price * weights.vanish_cost
+                elif kind != 0:
+                    worst = wp.min(
+                        worst_shape(weights, a, b, at, points, faces, offsets, star),
+                        worst_shape(weights, b, a, at, points, faces, offsets, star),
+                    )
+                    if worst >= 0.0:
+                        cost = price * wp.min(weights.good_shape / wp.max(worst, 1e-12), weights.sliver_cost)
+                        cost = wp.max(cost, price)
                 if kind > PLAIN:
                     edges[h] = wp.uint8(edge + CHANGES)
-                if kind == VANISH:
-                    cost *= weights.vanish_cost
                 if kind == BRIDGE:
                     cost *= weights.bridge_cost
                 if kind == CUT and bulges(a, b, third, points, faces, offsets, star):
@@ -247,9 +250,9 @@ def change_topology(
             points[copy] = points[third]
             quadrics[third] = quadrics[third] * 0.5
             quadrics[copy] = quadrics[third]
-            walk(a, third, b, b, faces, offsets, star, renamed)
-            walk(b, third, a, a, faces, offsets, star, renamed)
-            walk(third, b, a, copy, faces, offsets, star, renamed)
+            name_sectors(a, b, third, a, b, faces, offsets, star, renamed)
+            name_sectors(b, third, a, a, b, faces, offsets, star, renamed)
+            name_sectors(third, a, b, third, copy, faces, offsets, star, renamed)
 
 
 @wp.kernel

@@ -9,6 +9,8 @@ import torch
 
 from ..jobs.processes import run_job
 from ..mesh import Mesh
+from ..repair.clean import AFTER_SIMPLIFYING, clean
+from ..topology.half_edges import by_corners
 from .bounded import check_max_error, deviation
 from .collapse import collapse
 from .parts import reduce_in_parts
@@ -44,7 +46,24 @@ def _to_count(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
     vertices, faces = mesh.vertices.cpu().float().numpy(), mesh.faces.cpu().int().numpy()
     vertices, faces = reduce_in_parts(vertices, faces, target, tick)
     result = run_job("simplify", tick, vertices=vertices, faces=faces, target=np.array(target))
-    return Mesh.known(torch.from_numpy(result["vertices"]), torch.from_numpy(result["faces"]), kernels=mesh.kernels)
+    faces = _without_flaps(torch.from_numpy(result["faces"]), mesh.kernels)
+    return Mesh.known(torch.from_numpy(result["vertices"]), faces, kernels=mesh.kernels)
+
+
+def _without_flaps(faces: torch.Tensor, kernels: bool | None) -> torch.Tensor:
+    """Faces [F, 3] without pairs of the same vertices that face opposite ways: what is left where a thin part has
+    collapsed. Cleaning drops one of a pair, and the other would hang on as a component of its own."""
+    order, again = by_corners(faces, kernels)
+    if not bool(again.any()):
+        return faces
+    group = (~again).cumsum(0) - 1
+    a, b, c = faces[order.long()].unbind(1)
+    side = 1 - 2 * ((a > b).int() + (b > c).int() + (c > a).int() - 1)  # by the parity of their order
+    total = torch.zeros(int(group[-1]) + 1, dtype=torch.int64).index_add_(0, group, side.long())
+    stays = (total[group] != 0) | (torch.bincount(group)[group] == 1)
+    keep = torch.zeros(len(faces), dtype=torch.bool)
+    keep[order.long()] = stays
+    return faces[keep]
 
 
 def hybrid(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:
@@ -55,7 +74,8 @@ def hybrid(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float |
     most = max(target + target // 8, _BULK)
     if len(mesh.faces) <= most:
         return collapse(mesh, target, tick, max_error)
-    bulk = fast_simplification(mesh, most, tick)
+    # without the non-manifold edges that it makes, which collapse has to keep
+    bulk = clean(fast_simplification(mesh, most, tick), AFTER_SIMPLIFYING)
     if max_error is None:
         return collapse(bulk, target, tick)
     spent = deviation(mesh, bulk)

@@ -101,18 +101,58 @@ def walk(
 
 
 @wp.func
-def parted_by(
+def parts(
     v: wp.int32,
     u: wp.int32,
     w: wp.int32,
     faces: wp.array[wp.int32],
     offsets: wp.array[wp.int32],
     star: wp.array[wp.int32],
+    edges: wp.array[wp.uint8],
 ):
-    """Whether the edges to u and w part the faces round v into two sectors, and no face is in neither."""
+    """Whether the edges to u and w part the faces round v into two sectors, one of which may hold a boundary; and no
+    edge of v has more than two faces."""
     one, end = walk(v, u, w, -1, faces, offsets, star, faces)
     other, back = walk(v, w, u, -1, faces, offsets, star, faces)
-    return end == w and back == u and one + other == offsets[v + 1] - offsets[v]
+    size = star_size(v, offsets)
+    whole = end == w and back == u and one + other == size
+    opened = (end == w) != (back == u) and one + other <= size
+    return (whole or opened) and most_uses(v, offsets, star, edges) <= 2
+
+
+@wp.func
+def name_sectors(
+    v: wp.int32,
+    u: wp.int32,
+    w: wp.int32,
+    left: wp.int32,
+    right: wp.int32,
+    faces: wp.array[wp.int32],
+    offsets: wp.array[wp.int32],
+    star: wp.array[wp.int32],
+    renamed: wp.array[wp.int32],
+):
+    """Give v one name in the faces behind its edge to u up to that to w, and another in the rest."""
+    _, end = walk(v, u, w, -1, faces, offsets, star, faces)
+    rest = right
+    if end != w:
+        rest = left
+    for i in range(offsets[v], offsets[v + 1]):
+        renamed[star[i]] = rest
+    if end == w:
+        walk(v, u, w, left, faces, offsets, star, renamed)
+    else:
+        walk(v, w, u, right, faces, offsets, star, renamed)
+
+
+@wp.func
+def most_uses(v: wp.int32, offsets: wp.array[wp.int32], star: wp.array[wp.int32], edges: wp.array[wp.uint8]):
+    """The largest number of faces on an edge of v."""
+    most = int(0)
+    for i in range(offsets[v], offsets[v + 1]):
+        most = wp.max(most, int(edges[star[i]]) & USES)
+        most = wp.max(most, int(edges[previous_half_edge(star[i])]) & USES)
+    return most
 
 
 @wp.func
@@ -127,11 +167,7 @@ def ends_at_boundary(
     """Whether a walk round v from its edge to another vertex passes faces until it ends at a boundary, and no edge of v
     has more than two."""
     passed, end = walk(v, other, other, -1, faces, offsets, star, faces)
-    most = int(0)
-    for i in range(offsets[v], offsets[v + 1]):
-        most = wp.max(most, int(edges[star[i]]) & USES)
-        most = wp.max(most, int(edges[previous_half_edge(star[i])]) & USES)
-    return passed > 0 and end != other and most <= 2
+    return passed > 0 and end != other and most_uses(v, offsets, star, edges) <= 2
 
 
 @wp.func
@@ -219,12 +255,11 @@ def classify(
                 return 0, -1
             third = w
     if third >= 0:
-        if uses != 2 or feature[a] != wp.uint8(0) or feature[b] != wp.uint8(0) or feature[third] != wp.uint8(0):
-            return 0, -1
         if (
-            parted_by(a, b, third, faces, offsets, star)
-            and parted_by(b, third, a, faces, offsets, star)
-            and parted_by(third, a, b, faces, offsets, star)
+            uses <= 2
+            and parts(a, b, third, faces, offsets, star, edges)
+            and parts(b, third, a, faces, offsets, star, edges)
+            and parts(third, a, b, faces, offsets, star, edges)
         ):
             return CUT, third
         return 0, -1

@@ -26,7 +26,9 @@ class Weights:
     area_exponent: wp.float64
     largest_star: wp.int32
     max_normal_change_cos: wp.float32
-    sliver: wp.float32
+    good_shape: wp.float32
+    sliver_cost: wp.float32
+    flip_tolerance: wp.float32
     largest_mean_square: wp.float64
     bridge_cost: wp.float32
     cut_cost: wp.float32
@@ -175,7 +177,7 @@ def shape(a: wp.vec3, b: wp.vec3, c: wp.vec3, doubled_area: float):
 
 
 @wp.func
-def keeps_shape(
+def worst_shape(
     weights: Weights,
     v: wp.int32,
     other: wp.int32,
@@ -185,25 +187,23 @@ def keeps_shape(
     offsets: wp.array[wp.int32],
     star: wp.array[wp.int32],
 ):
-    """Whether the faces that stay keep their side and stay no slivers when v goes to `at` and `other` too."""
+    """The worst shape among the faces that stay when v goes to `at` and `other` too; -1 if one turns too far."""
     p = points[v]
-    before = float(1.0)
-    after = float(1.0)
+    worst = float(1.0)
     for i in range(offsets[v], offsets[v + 1]):
         c = star[i]
         u = faces[next_half_edge(c)]
         w = faces[previous_half_edge(c)]
-        one = points[u]
-        two = points[w]
-        old = wp.cross(one - p, two - p)
-        before = wp.min(before, shape(p, one, two, wp.length(old)))
         if u != other and w != other:
+            one = points[u]
+            two = points[w]
+            old = wp.cross(one - p, two - p)
             new = wp.cross(one - at, two - at)
             area = wp.length(new)
             if wp.dot(old, new) < weights.max_normal_change_cos * wp.length(old) * area:
-                return False
-            after = wp.min(after, shape(at, one, two, area))
-    return after >= weights.sliver or after >= before
+                return -1.0
+            worst = wp.min(worst, shape(at, one, two, area))
+    return worst
 
 
 @wp.func

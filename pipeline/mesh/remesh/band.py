@@ -1,0 +1,68 @@
+"""The lattice points near holes, with their winding numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..mesh import Mesh
+from .lattice import Frame
+from .openings import Openings
+from .winding_number import WindingField
+
+_SEED_REACH = 2  # cells round boundary edges in which winding numbers are looked at first
+# Winding numbers between which a point is neither inside nor outside for sure. Wider: more points are asked and cut;
+# narrower: the field's own error (0.03) and the noise of faces that are wound wrongly decide.
+UNDECIDED = (0.25, 0.75)
+
+
+@dataclass(frozen=True)
+class Band:
+    """The lattice points near holes."""
+
+    frame: Frame  # with the bricks that it needs
+    number: torch.Tensor  # [nodes] float32 winding number, nan where it was not asked for
+    field: WindingField
+
+    @property
+    def asked(self) -> torch.Tensor:
+        return ~self.number.isnan()
+
+    @property
+    def undecided(self) -> torch.Tensor:
+        return (self.number > UNDECIDED[0]) & (self.number < UNDECIDED[1])
+
+
+def find_band(mesh: Mesh, openings: Openings, frame: Frame) -> Band:
+    """Ask for winding numbers round the holes, and farther as long as points are undecided.
+
+    Away from holes the winding number only changes across faces, so that undecided points hang together with a hole's
+    edge: where the search ends, points on either side of a lid are decided, and flooding may go on from them.
+    """
+    field = WindingField(frame.points, mesh.faces[~openings.open_faces])
+    seeds = frame.along(torch.stack(mesh.edges.ends(openings.hole_edges), 1))
+    front, reach = seeds.nonzero().squeeze(1), _SEED_REACH
+    number = torch.full((frame.nodes,), torch.nan, device=seeds.device)
+    while len(front):
+        frame, marks = _around(frame, front, reach)
+        number = torch.cat([number, number.new_full((frame.nodes - len(number),), torch.nan)])
+        asked = ((marks > 0) & number.isnan()).nonzero().squeeze(1)
+        found = field.at(frame.coordinates(asked).float())
+        number[asked] = found
+        front, reach = asked[(found > UNDECIDED[0]) & (found < UNDECIDED[1])], 1
+    return Band(frame, number, field)
+
+
+def _around(frame: Frame, nodes: torch.Tensor, reach: int) -> tuple[Frame, torch.Tensor]:
+    """[nodes] uint8: the lattice points up to `reach` steps along each axis from given ones, in a frame that stores
+    them all."""
+    while True:
+        missing = torch.zeros_like(frame.bricks, dtype=torch.uint8)
+        marks = frame.around(nodes, reach, missing)
+        new = missing.nonzero().squeeze(1)
+        if len(new) == 0:
+            return frame, marks
+        bricks, first = frame.bricks.clone(), len(frame.places)
+        bricks[new] = torch.arange(first, first + len(new), dtype=torch.int32, device=new.device)
+        frame = replace(frame, bricks=bricks, places=torch.cat([frame.places, new.int()]))
