@@ -233,6 +233,9 @@ def broken(name, tmp_path):
     if name == "index":
         document["accessors"][2]["count"] = 10**9
         return builder.save(tmp_path / "x.glb"), "reaches past its buffer view"
+    if name == "kind":
+        document["accessors"][2]["componentType"] = [5123]
+        return builder.save(tmp_path / "x.glb"), "unknown type or count"
     if name == "cut":
         path = tmp_path / "x.glb"
         path.write_bytes(builder.glb()[:-100])
@@ -258,10 +261,10 @@ def broken(name, tmp_path):
     return tmp_path / "x.fbx", "is none of .glb"
 
 
-KINDS = ("NaN", "points", "cameras", "draco", "meshopt", "circle", "index", "cut", "outside", "flat", "text", "fbx")
+KINDS = ("kind", "NaN", "points", "cameras", "draco", "meshopt", "circle", "index", "cut", "outside", "flat", "text")
 
 
-@pytest.mark.parametrize("name", [*KINDS, "missing buffer", "version 1"])
+@pytest.mark.parametrize("name", [*KINDS, "fbx", "missing buffer", "version 1"])
 def test_what_cannot_be_textured_is_refused(tmp_path, name):
     path, said = broken(name, tmp_path)
     with pytest.raises(MeshError, match=said):

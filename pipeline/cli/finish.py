@@ -41,11 +41,13 @@ def run(options: argparse.Namespace) -> int:
     textured = not options.geometry_only and "voxels" in stages.held_in(options.state)
     stages.check_finish(export, textured, options.picture is not None, backends, device)
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
+    raw = state.mesh
+    assert raw is not None  # as it was asked for
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, None, bars)
-        result, facts = finished(runtime, state.mesh, state.voxels, export)
+        result, facts = finished(runtime, raw, state.voxels, export)
         write_result(options, runtime, result, options.output, export, {**state.settings, **facts}, written)
         bars.close()
-        raw = {"raw_vertices": len(state.mesh.vertices), "raw_faces": len(state.mesh.faces)}
-        report_result(options, runtime, {**state.settings, **raw, **facts}, written, time.perf_counter() - start)
+        counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}
+        report_result(options, runtime, {**state.settings, **counts, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0

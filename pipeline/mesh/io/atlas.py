@@ -71,7 +71,7 @@ def groups_of(scene: Scene, parts: list[int], rasterise: Callable) -> list[Group
         part = scene.parts[number]
         for tile, rows in _tiles(part):
             every = len(rows) == len(part.faces)
-            uvs = (part.uvs - np.array(tile, np.float32)).clip(0, 1)
+            uvs = (_uvs(part) - np.array(tile, np.float32)).clip(0, 1)
             piece = Piece(number, part.faces[rows], uvs, None if every else rows)
             face, _ = rasterise(torch.from_numpy(uvs), torch.from_numpy(piece.faces), _COARSE)
             covered = (face >= 0).cpu().numpy()
@@ -88,11 +88,7 @@ def groups_of(scene: Scene, parts: list[int], rasterise: Callable) -> list[Group
 
 def _tiles(part: Part) -> list[tuple[tuple[int, int], np.ndarray]]:
     """The UV tiles of a part and the rows of the faces in each."""
-    if not has_uvs(part):
-        raise MeshError(
-            f"{part.name!r} has no UVs to bake into. Make new ones with --uvs fill (UVs of others stay) or --uvs new."
-        )
-    corners = part.uvs[part.faces].astype(np.float64)  # [F, 3, 2]
+    corners = _uvs(part)[part.faces].astype(np.float64)  # [F, 3, 2]
     tiles = np.floor(corners.mean(1)).astype(np.int64)  # [F, 2]
     over = ((corners < tiles[:, None] - _EDGE) | (corners > tiles[:, None] + 1 + _EDGE)).any((1, 2))
     if over.any():
@@ -104,6 +100,15 @@ def _tiles(part: Part) -> list[tuple[tuple[int, int], np.ndarray]]:
     if len(named) > 100:
         raise MeshError(f"The UVs of {part.name!r} lie in {len(named)} tiles; at most 100 are baked. Take --uvs new.")
     return [((int(u), int(v)), np.flatnonzero(which.reshape(-1) == k)) for k, (u, v) in enumerate(named)]
+
+
+def _uvs(part: Part) -> np.ndarray:
+    """The UVs of a part. Raises MeshError if it has none."""
+    if part.uvs is None or not has_uvs(part):
+        raise MeshError(
+            f"{part.name!r} has no UVs to bake into. Make new ones with --uvs fill (UVs of others stay) or --uvs new."
+        )
+    return part.uvs
 
 
 def has_uvs(part: Part) -> bool:

@@ -132,7 +132,7 @@ class Gltf:
         """[count, components] in the accessor's own type, normalised integers as float32; sparse values filled in."""
         accessors = self.list("accessors")
         entry = accessors[self.index(number, accessors, "an accessor")]
-        kind, columns = _TYPES.get(entry.get("componentType")), _COUNTS.get(entry.get("type"))
+        kind, columns = _known(_TYPES, entry.get("componentType")), _known(_COUNTS, entry.get("type"))
         count = entry.get("count")
         if kind is None or columns is None or type(count) is not int or count < 0:
             raise MeshError(f"Accessor {number} of {self.name} has an unknown type or count.")
@@ -166,7 +166,7 @@ class Gltf:
     def _filled(self, sparse: dict, values: np.ndarray, number: object) -> np.ndarray:
         count, where = sparse.get("count"), f"The sparse values of accessor {number}"
         places, changed = (self._object(sparse.get(key), where) for key in ("indices", "values"))
-        kind = _TYPES.get(places.get("componentType"))
+        kind = _known(_TYPES, places.get("componentType"))
         if type(count) is not int or not 0 <= count <= len(values) or kind is None:
             raise MeshError(f"{where} of {self.name} have no valid count or type.")
         rows = self._strided(places, kind, 1, count, number)[:, 0].astype(np.int64)
@@ -275,4 +275,9 @@ def node_matrix(node: dict, name: str) -> np.ndarray:
 
 
 def _finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _known(table: dict, key: object):
+    """What a table has for a key out of a file, which may be anything; None if nothing."""
+    return table.get(key) if isinstance(key, (int, str)) else None
