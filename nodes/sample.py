@@ -7,9 +7,18 @@ import logging
 from comfy_api.latest import io
 
 from ..pipeline import stages
+from ..pipeline.errors import SettingsError
 from ..pipeline.runtime import Step
 from ..pipeline.sampling import SOLVERS
-from ..pipeline.spec import MAX_TOKENS, PIPELINE_TYPES, STRUCTURE_DECODER, STRUCTURE_FLOW, PipelineType, SamplerSettings
+from ..pipeline.spec import (
+    MAX_TOKENS,
+    PIPELINE_TYPES,
+    STRUCTURE_DECODER,
+    STRUCTURE_FLOW,
+    TEXTURE_DECODER,
+    PipelineType,
+    SamplerSettings,
+)
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -29,6 +38,18 @@ from .sockets import (
 )
 
 log = logging.getLogger(__name__)
+
+
+def _strength(tooltip: str) -> io.Input:
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        tooltip=f"{tooltip} Without a start unused.",
+    )
 
 
 def _condition() -> io.Input:
@@ -199,7 +220,9 @@ class SampleShape(io.ComfyNode):
             inputs=[
                 models_input(),
                 _condition(),
-                Structure.Input("structure", tooltip="From TRELLIS.2 Sample Structure."),
+                Structure.Input(
+                    "structure", optional=True, tooltip="From TRELLIS.2 Sample Structure; not needed beside a start."
+                ),
                 resolution_input(),
                 advanced(
                     io.Int.Input(
@@ -213,6 +236,14 @@ class SampleShape(io.ComfyNode):
                     )
                 ),
                 _sampler(),
+                Shape.Input(
+                    "start",
+                    optional=True,
+                    tooltip="From TRELLIS.2 Encode Mesh: the mesh's own voxels are sampled, at its resolution.",
+                ),
+                advanced(
+                    _strength("How far the shape may leave the start: 0 not at all, 1 it keeps its voxels alone.")
+                ),
             ],
             outputs=[Shape.Output(display_name="shape", tooltip="The shape latent.")],
         )
@@ -222,11 +253,19 @@ class SampleShape(io.ComfyNode):
         cls,
         models: ManagedModels,
         condition: stages.Condition,
-        structure: stages.Structure,
+        structure: stages.Structure | None = None,
         resolution: str = folders.OWN,
         max_tokens: int = MAX_TOKENS,
         sampler: SamplerSettings | None = None,
+        start: ShapeLatent | None = None,
+        strength: float = 1.0,
     ) -> io.NodeOutput:
+        if start is not None:
+            own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler}
+            latent = run(stages.resample_shape, models, Progress(), condition, start.latent, **own)
+            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type))
+        if structure is None:
+            raise SettingsError("Sample Shape needs a structure, or a start from TRELLIS.2 Encode Mesh. Connect one.")
         if resolution == folders.OWN:
             chosen = models.checkpoint.default_pipeline_type
             log.info("TRELLIS.2 resolution: %s, as %s says", chosen.name, models.checkpoint.name)
@@ -261,6 +300,12 @@ class SampleTexture(io.ComfyNode):
                 _condition(),
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
                 _sampler(),
+                Texture.Input(
+                    "start",
+                    optional=True,
+                    tooltip="A texture latent of the same shape to begin from, in place of noise alone.",
+                ),
+                advanced(_strength("How far the texture may leave the start: 0 not at all, 1 from noise alone.")),
             ],
             outputs=[Texture.Output(display_name="texture", tooltip="The texture latent.")],
         )
@@ -272,8 +317,12 @@ class SampleTexture(io.ComfyNode):
         condition: stages.Condition,
         shape: ShapeLatent,
         sampler: SamplerSettings | None = None,
+        start: stages.Latent | None = None,
+        strength: float = 1.0,
     ) -> io.NodeOutput:
-        models.checkpoint.require(shape.pipeline_type, setting="resolution")
+        models.checkpoint.require_models(
+            (shape.pipeline_type.texture.model, TEXTURE_DECODER), f"Texture at {shape.pipeline_type.name}"
+        )
         return io.NodeOutput(
             run(
                 stages.sample_texture,
@@ -283,5 +332,6 @@ class SampleTexture(io.ComfyNode):
                 shape.latent,
                 pipeline_type=shape.pipeline_type,
                 settings=sampler,
+                start=None if start is None else stages.LatentStart(start, strength),
             )
         )

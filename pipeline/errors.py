@@ -37,5 +37,9 @@ class BackendError(PipelineError):
     """A chosen backend is absent or gave a wrong answer."""
 
 
+class StateError(PipelineError):
+    """A state file cannot be opened, or does not hold what is asked for."""
+
+
 class OutputError(PipelineError):
     """A result cannot be written where it was asked for."""

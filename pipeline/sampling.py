@@ -7,6 +7,7 @@ Guidance interval: Kynkaanniemi et al., arXiv 2404.07724. Guidance rescale: Lin 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -68,33 +69,81 @@ def guided(conditional: Velocity, unconditional: Velocity, settings: SamplerSett
     return velocity
 
 
-def euler(velocity: Velocity, noise: torch.Tensor, settings: SamplerSettings) -> Iterator[Sample]:
-    """Integrate from noise (t = 1) to data (t = 0); yields after every step, the last x is the result."""
-    x = noise
-    for t, t_next in pairwise(times(settings.steps, settings.rescale_t)):
+@dataclass(frozen=True)
+class Start:
+    """Data to begin with in place of noise alone (SDEdit, Meng et al., arXiv 2108.01073).
+
+    data: what is known, of the shape of the noise. strength: the time to begin at, 1 from noise alone, 0 keeps data.
+    keep: [T] bool, rows of a packed latent that stay what they are: after each step they are the data, noised for its
+    time (RePaint, Lugmayr et al., arXiv 2201.09865); None keeps none.
+    """
+
+    data: torch.Tensor
+    strength: float = 1.0
+    keep: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
+    def at(self, t: float, noise: torch.Tensor, sigma_min: float) -> torch.Tensor:
+        """The data noised for a time; at 0 as they are."""
+        return (1 - t) * self.data + (sigma_min + (1 - sigma_min) * t) * noise if t > 0 else self.data
+
+    def held(self, x: torch.Tensor, t: float, noise: torch.Tensor, sigma_min: float) -> torch.Tensor:
+        """x with the kept rows put back."""
+        return x if self.keep is None else torch.where(self.keep[:, None], self.at(t, noise, sigma_min), x)
+
+
+def check_strength(strength: float) -> None:
+    """Raises SettingsError unless a strength lies in 0-1."""
+    if not 0 <= strength <= 1:  # so NaN does not
+        raise SettingsError(f"The strength must lie in 0-1, got {strength:g}.")
+
+
+def _path(noise: torch.Tensor, settings: SamplerSettings, start: Start | None) -> tuple[torch.Tensor, list[float]]:
+    """What a solver begins with, and its times."""
+    moments = times(settings.steps, settings.rescale_t)
+    if start is None:
+        return noise, moments
+    if start.strength < 1:
+        moments = [start.strength, *(t for t in moments if t < start.strength)]
+    return (start.at(start.strength, noise, settings.sigma_min) if start.strength < 1 else noise), moments
+
+
+def euler(
+    velocity: Velocity, noise: torch.Tensor, settings: SamplerSettings, start: Start | None = None
+) -> Iterator[Sample]:
+    """Integrate from noise (t = 1), or from a start, to data (t = 0); yields after every step, the last x is the
+    result. Nothing is yielded for a start of strength 0, which is its own result."""
+    x, moments = _path(noise, settings, start)
+    for t, t_next in pairwise(moments):
         v = velocity(x, t)
         x_0 = data_from_velocity(x, t, v, settings.sigma_min)
         x = x - (t - t_next) * v
+        x = start.held(x, t_next, noise, settings.sigma_min) if start else x
         yield Sample(x, x_0)
 
 
-def heun(velocity: Velocity, noise: torch.Tensor, settings: SamplerSettings) -> Iterator[Sample]:
+def heun(
+    velocity: Velocity, noise: torch.Tensor, settings: SamplerSettings, start: Start | None = None
+) -> Iterator[Sample]:
     """As euler, with the mean of the velocities at both ends of a step: second order, two passes a step.
 
     Karras et al., arXiv 2206.00364, algorithm 1, with Euler for the last step: a flow is not evaluated at t = 0, where
     its x_0 is x itself and guidance would divide by sigma_min. One such step keeps the order.
     """
-    x = noise
-    for t, t_next in pairwise(times(settings.steps, settings.rescale_t)):
+    x, moments = _path(noise, settings, start)
+    for t, t_next in pairwise(moments):
         v = velocity(x, t)
         x_0 = data_from_velocity(x, t, v, settings.sigma_min)
         if t_next > 0:
             v = (v + velocity(x - (t - t_next) * v, t_next)) / 2
         x = x - (t - t_next) * v
+        x = start.held(x, t_next, noise, settings.sigma_min) if start else x
         yield Sample(x, x_0)
 
 
-Solver = Callable[[Velocity, torch.Tensor, SamplerSettings], Iterator[Sample]]
+Solver = Callable[[Velocity, torch.Tensor, SamplerSettings, "Start | None"], Iterator[Sample]]
 SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun}  # the first is the default of SamplerSettings
 
 

@@ -18,6 +18,7 @@ SHAPE_ENCODER = "shape_slat_encoder"
 TEXTURE_FLOW_512 = "tex_slat_flow_model_512"
 TEXTURE_FLOW_1024 = "tex_slat_flow_model_1024"
 TEXTURE_DECODER = "tex_slat_decoder"
+TEXTURE_ENCODER = "tex_slat_encoder"
 IMAGE_ENCODER = "image_encoder"
 
 # Tokens above which a cascade lowers its resolution (the reference's max_num_tokens).
@@ -310,6 +311,12 @@ RELEASED_FILES: dict[str, str] = {
     TEXTURE_FLOW_1024: "ckpts/slat_flow_imgshape2tex_dit_1_3B_1024_bf16",
     TEXTURE_DECODER: "ckpts/tex_dec_next_dc_f16c32_fp16",
     IMAGE_ENCODER: "facebook/dinov3-vitl16-pretrain-lvd1689m",
+}
+
+# The encoders in that repository, which only meshes as input need.
+RELEASED_ENCODERS: dict[str, str] = {
+    SHAPE_ENCODER: "ckpts/shape_enc_next_dc_f16c32_fp16",
+    TEXTURE_ENCODER: "ckpts/tex_enc_next_dc_f16c32_fp16",
 }
 
 # The configurations of the released models, by role: what `bench --full-size` builds.

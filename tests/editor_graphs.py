@@ -97,6 +97,13 @@ cascade with microsoft/TRELLIS.2-4B. The small checkpoint has 512 alone and make
 
 To look at drafts of several seeds first, select the nodes of the lower part and bypass them (Ctrl+B).
 """,
+    "draft_then_finish": """
+## Draft today, finish tomorrow
+
+Left: what needs the networks; **Save State** keeps the raw mesh and its voxels in the output folder. Right: what needs
+none. Tomorrow, put the file's path into **Open State** in place of the link and bypass the left part (Ctrl+B): other
+faces, shells and textures of the same object, in seconds.
+""",
     "core_mesh_interop": """
 ## ComfyUI's own mesh nodes
 
@@ -139,13 +146,25 @@ LAYOUTS = {
         [
             ("Picture", [[NOTE, "1"], ["2", "3", "4"]]),
             ("Structure", [["5"]]),
-            ("Draft", [["6", "7"], ["8", "9"], ["10"]]),
+            ("Draft", [["6", "7"], ["8"], ["9"], ["10"]]),
         ],
         [
             ("Final shape", [["11", "13"]]),
             ("Final texture", [["12", "14"]]),
             ("Final mesh", [["15"], ["16"]]),
             ("Final file", [["17"], ["18"]]),
+        ],
+    ],
+    "draft_then_finish": [
+        [
+            ("Picture", [[NOTE, "1"], ["2", "3", "4"]]),
+            ("Sample", [["5"], ["6", "7"]]),
+            ("Decode", [["8", "9"]]),
+            ("Today", [["10"]]),
+        ],
+        [
+            ("Tomorrow", [["11"], ["12"], ["13"]]),
+            ("File", [["14"], ["15"]]),
         ],
     ],
     "core_mesh_interop": [

@@ -124,7 +124,7 @@ def custom(io_type):
 def io():
     """comfy_api.latest.io."""
     names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO"}
-    names |= {"Image": "IMAGE", "Mask": "MASK", "Mesh": "MESH", "Voxel": "VOXEL", "MultiType": ""}
+    names |= {"Image": "IMAGE", "Mask": "MASK", "Mesh": "MESH", "Voxel": "VOXEL", "Latent": "LATENT", "MultiType": ""}
     types = {name: custom(io_type) for name, io_type in names.items()}
     classes = {"Schema": Schema, "ComfyNode": ComfyNode, "Input": Socket, "NodeOutput": NodeOutput, "Hidden": Hidden}
     return SimpleNamespace(Custom=custom, File3DGLB=custom("FILE_3D_GLB"), **types, **classes)

@@ -288,6 +288,13 @@ class _Node:
         return dict(self._made)
 
 
+class ExecutionBlocker:
+    """An output that stops the nodes behind it with a message."""
+
+    def __init__(self, message):
+        self.message = message
+
+
 class GraphBuilder:
     _built = 0
 
@@ -357,7 +364,7 @@ MODULES = [
     module("comfy.ops", "cast_bias_weight", "uncast_bias_weight"),
     module("comfy.utils", "ProgressBar"),
     module("comfy_execution.graph", "DynamicPrompt"),
-    module("comfy_execution.graph_utils", "GraphBuilder"),
+    module("comfy_execution.graph_utils", "GraphBuilder", "ExecutionBlocker"),
     module("comfy_execution.progress", "NodeState", "get_progress_state"),
     module("comfy_execution.utils", "ExecutionContext", "CurrentNodeContext", "get_executing_context"),
     module("server", "PromptServer"),

@@ -323,6 +323,47 @@ def test_the_mesh_report_is_that_of_the_mesh(host, made):
         assert f"{len(made['mesh'].faces):,} faces" in report
 
 
+def test_a_state_is_saved_and_opened(host, made):
+    """All that was made, and a part of it; another graph goes on with it as with the values themselves."""
+    given = {"condition": made["condition"], "structure": made["structure"], "shape": made["shape"]}
+    given |= {"texture": made["latent"], "subdivision": made["subdivision"], "mesh": made["raw"]}
+    (path,) = host.call("T2SaveState", filename_prefix="states/all", voxels=made["voxels"], **given)
+    assert path == "states/all_00001_.safetensors" and (host.base / "output" / path).exists()
+    opened = host.call("T2OpenState", path=path)
+    assert opened[2].pipeline_type == made["shape"].pipeline_type
+    (again,) = host.call("T2DecodeTexture", models=made["models"], texture=opened[3], subdivision=opened[4])
+    assert torch.equal(again.sparse.feats, made["voxels"].sparse.feats)
+    assert torch.equal(opened[6].sparse.feats, made["voxels"].sparse.feats)
+    assert torch.equal(opened[5].vertices, made["raw"].vertices) and opened[5].origin == made["raw"].origin
+    (path,) = host.call("T2SaveState", filename_prefix="states/mesh", mesh=made["raw"])
+    opened = host.call("T2OpenState", path=path)
+    assert "holds no voxels; it has mesh" in opened[6].message and torch.equal(opened[5].faces, made["raw"].faces)
+    errors = sys.modules[f"{PACK}.pipeline.errors"]
+    for bad, said in (
+        ("../x.safetensors", "There is no"),
+        ("x.ckpt", "ends in .safetensors"),
+        ("none.safetensors", "There is no"),
+    ):
+        with pytest.raises(errors.StateError, match=said):
+            host.call("T2OpenState", path=bad)
+
+
+def test_a_start_takes_the_place_of_noise(host, made):
+    """At strength 0 the shape and the texture are the start's; above it they leave it."""
+    common = {"models": made["models"], "condition": made["condition"]}
+    (kept,) = host.call("T2SampleShape", **common, start=made["shape"], strength=0.0)
+    assert torch.equal(kept.latent.sparse.feats, made["shape"].latent.sparse.feats)
+    sampler = host.call("T2SamplerSettings", steps=2, guidance=1.0)[0]
+    (moved,) = host.call("T2SampleShape", **common, sampler=sampler, start=made["shape"], strength=0.5)
+    assert torch.equal(moved.latent.sparse.voxels.coords, made["shape"].latent.sparse.voxels.coords)
+    assert not torch.equal(moved.latent.sparse.feats, made["shape"].latent.sparse.feats)
+    (texture,) = host.call("T2SampleTexture", **common, shape=made["shape"], start=made["latent"], strength=0.0)
+    torch.testing.assert_close(texture.sparse.feats, made["latent"].sparse.feats, atol=1e-5, rtol=1e-5)
+    errors = sys.modules[f"{PACK}.pipeline.errors"]
+    with pytest.raises(errors.SettingsError, match="needs a structure, or a start"):
+        host.call("T2SampleShape", **common)
+
+
 def test_a_mesh_goes_to_comfyui_and_back(host, made):
     (core,) = host.call("T2MeshToCore", mesh=made["mesh"])
     assert core.vertices.shape[0] == 1 and core.faces.dtype == torch.int64

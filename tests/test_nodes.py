@@ -55,7 +55,9 @@ def test_every_node_is_usable(name):
     for key, each in node["inputs"].items():
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
-    assert node["output_node"] == (name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2MeshReport"))
+    assert node["output_node"] == (
+        name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2MeshReport", "T2SaveState")
+    )
 
 
 @pytest.mark.parametrize("node", stubbed_nodes(), ids=lambda node: node.__name__)

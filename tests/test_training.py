@@ -353,7 +353,7 @@ def test_runs_are_spread_over_gpus(tmp_path, monkeypatch):
 
 
 def test_colours_reach_the_latent_before_any_training():
-    """As they are, not folded: see networks.TextureEncoder."""
+    """As they are, not folded: see SparseUnetVaeEncoder."""
     torch.manual_seed(0)
     task = tasks.TextureVAE(networks.SMALL, "cpu", operations.table())
     random = torch.Generator().manual_seed(1)
@@ -420,10 +420,39 @@ def test_checkpoint_comes_out_whole(runs, tmp_path, run, picture):
     assert code == 0 or "empty" in error or "nothing" in error or "no faces" in error, error
 
 
+def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path):
+    """Only the encoders learn; they are written beside decoders that stay what they were, to the byte."""
+    from pipeline.weights import Models, open_checkpoint
+
+    made = tmp_path / "made"
+    export(TINY, partial(load_weights, runs), made)
+    for name in ("shape_slat_encoder", "tex_slat_encoder"):
+        for file in (made / "ckpts").glob(f"{name}.*"):
+            file.unlink()
+    (made / "texturing_pipeline.json").unlink()
+    assert "shape_slat_encoder" not in open_checkpoint(made).roles
+    before = {path.name: path.read_bytes() for path in (made / "ckpts").iterdir()}
+    common = ("--out", tmp_path, "--design", "tiny", "--device", "cpu", "--steps", "2", "--batch", "2")
+    for name in ("shape-encoder", "texture-encoder"):
+        assert main([*map(str, (name, "--checkpoint", made, *common))]) == 0
+        rows = list(csv.DictReader((tmp_path / name / "log.csv").open()))
+        assert math.isfinite(float(rows[-1]["loss"]))
+        assert not any(key.startswith("decoder.") for key in load_weights(tmp_path, name))
+    assert main(["add-encoders", "--out", str(tmp_path), "--design", "tiny", "--checkpoint", str(made)]) == 0
+    assert all((made / "ckpts" / name).read_bytes() == data for name, data in before.items())
+    models = Models(open_checkpoint(made), build)
+    for role, run in (("shape_slat_encoder", "shape-encoder"), ("tex_slat_encoder", "texture-encoder")):
+        own = models.get(role, torch.device("cpu")).state_dict()
+        for key, value in own.items():
+            assert torch.equal(value, load_weights(tmp_path, run)[f"encoder.{key}"].float())
+
+
 def test_small_checkpoint_fits():
-    """At most 16 MB in fp16, and the grids that the issue asks for."""
+    """At most 16 MB in fp16, 20 with the encoders of meshes, and the grids that the issues ask for."""
     total = sum(networks.parameters(build(config)) for config in networks.SMALL.models.values())
     assert 2 * total <= 15.97e6  # names and shapes take some 30 kB
+    encoders = (networks.SMALL.shape_encoder, networks.SMALL.texture_encoder)
+    assert 2 * sum(networks.parameters(build(config)) for config in encoders) <= 3.9e6
     assert (networks.SMALL.structure, networks.SMALL.latent, networks.SMALL.resolution) == (32, 16, 128)
 
 

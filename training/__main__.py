@@ -21,11 +21,12 @@ from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
 from . import evaluate, showcase
+from .encoders import ENCODER_PLANS, ENCODER_TASKS, decoder_weights
 from .examples import COUNT, SEED, examples
-from .export import export
+from .export import add_encoders, export
 from .networks import DESIGNS
 from .operations import table
-from .tasks import PLANS, TASKS
+from .tasks import PLANS, TASKS, Plan, Task, Weights
 from .train import Limits, Stop, TrainingError, is_finished, load_weights, train
 
 _SHOWN = (0, 24, 41, 22)  # a mug, a chair, a car and a house, chosen before any result was seen
@@ -50,12 +51,21 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--steps", type=int, help="its length in steps instead, rounded up to whole cycles")
         one.add_argument("--batch", type=int, help="objects of a step")
         _running(one)
+    for name in ENCODER_TASKS:
+        one = _command(commands, name, partial(_train_encoder, name), "train one encoder for a decoder that is trained")
+        one.add_argument("--checkpoint", type=Path, required=True, help="whose decoder stays as it is")
+        one.add_argument("--minutes", type=float, help="length of the whole run, over all resumptions")
+        one.add_argument("--steps", type=int, help="its length in steps instead, rounded up to whole cycles")
+        one.add_argument("--batch", type=int, help="objects of a step")
+        _running(one)
     every = _command(commands, "all", _train_all, "train what is not finished, side by side; resumes by itself")
     every.add_argument("--scale", type=float, default=1.0, help="multiplies the minutes of every run")
     every.add_argument("--steps", type=int, help="length of every run in steps instead")
     _running(every)
     out = _command(commands, "export", _export, "write the checkpoint folder")
     out.add_argument("--checkpoint", type=Path, required=True, help="the folder to write")
+    added = _command(commands, "add-encoders", _add_encoders, "write the encoders into a checkpoint that lacks them")
+    added.add_argument("--checkpoint", type=Path, required=True, help="the folder to write them into")
     judge = _command(commands, "evaluate", _evaluate, "measure a checkpoint on held-out objects", out_required=False)
     judge.add_argument("--checkpoint", type=Path, required=True)
     judge.add_argument("--count", type=int, default=COUNT, help="objects")
@@ -96,16 +106,24 @@ def _running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto")
 
 
+def _train_encoder(name: str, options: argparse.Namespace) -> int:
+    return _run(options, ENCODER_TASKS[name], ENCODER_PLANS[name], partial(decoder_weights, options.checkpoint))
+
+
 def _train(name: str, options: argparse.Namespace) -> int:
+    return _run(options, TASKS[name], PLANS[name], partial(load_weights, options.out))
+
+
+def _run(options: argparse.Namespace, kind: type[Task], plan: Plan, weights: Weights) -> int:
+    name = kind.name
     device = choose_device(options.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(options.seed)  # the first weights
-    plan = PLANS[name]
     if options.batch is not None:
         plan = replace(plan, batch=options.batch, objects=options.batch * max(1, plan.objects // plan.batch))
-    task = TASKS[name](DESIGNS[options.design], device, table())
-    task.load(partial(load_weights, options.out))
+    task = kind(DESIGNS[options.design], device, table())
+    task.load(weights)
     limits = Limits(options.minutes or plan.minutes, options.steps, 60 * options.limit)
 
     def report(steps: int, seconds: float, terms: Mapping[str, float]) -> None:
@@ -172,6 +190,12 @@ def _child(name: str, options: argparse.Namespace, limit: float) -> list[str]:
 
 def _export(options: argparse.Namespace) -> int:
     size = export(DESIGNS[options.design], partial(load_weights, options.out), options.checkpoint)
+    print(f"{options.checkpoint}: {size / 1e6:.2f} MB")
+    return 0
+
+
+def _add_encoders(options: argparse.Namespace) -> int:
+    size = add_encoders(DESIGNS[options.design], partial(load_weights, options.out), options.checkpoint)
     print(f"{options.checkpoint}: {size / 1e6:.2f} MB")
     return 0
 

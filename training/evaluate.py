@@ -26,7 +26,7 @@ from pipeline.spec import SHAPE_DECODER, STRUCTURE_DECODER, TEXTURE_DECODER
 from pipeline.weights import Models, open_checkpoint
 
 from . import objects, pictures, truth
-from .networks import Design, StructureEncoder, TextureEncoder, new
+from .networks import Design, StructureEncoder, new
 from .tasks import SHAPE_VAE, STRUCTURE_VAE, TEXTURE_VAE, Weights
 
 _SIDE = 192  # pixels of the pictures that are compared
@@ -169,7 +169,7 @@ class _Autoencoders:
         self.design, self.device = design, device
         self.structure = _encoder(StructureEncoder(**design.structure_encoder), weights(STRUCTURE_VAE), device)
         self.shape = _encoder(new(design.shape_encoder), weights(SHAPE_VAE), device)
-        self.texture = _encoder(TextureEncoder(**design.texture_encoder), weights(TEXTURE_VAE), device)
+        self.texture = _encoder(new(design.texture_encoder), weights(TEXTURE_VAE), device)
         self.decoders = {
             role: models.get(role, device, torch.float32)
             for role in (STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER)

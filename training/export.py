@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.models import build
-from pipeline.spec import IMAGE_ENCODER
+from pipeline.spec import IMAGE_ENCODER, RELEASED_ENCODERS
 from pipeline.weights import Models, open_checkpoint
 
+from .encoders import ENCODER_TASKS
 from .networks import Design
 from .tasks import SHAPE_VAE, TASKS, TEXTURE_VAE, Weights
 
@@ -38,16 +39,38 @@ def export(design: Design, weights: Weights, folder: Path) -> int:
     for name, task in TASKS.items():
         for module, role in task.ships.items():
             own = {key[len(module) + 1 :]: value for key, value in made[name].items() if key.startswith(f"{module}.")}
-            _write_model(folder, role, design.models[role], own)
+            _write_model(folder, role, design.config(role), own)
     normalisations = {
         "shape_slat_normalization": _normalisation(made[SHAPE_VAE]),
         "tex_slat_normalization": _normalisation(made[TEXTURE_VAE]),
     }
     _write_json(folder / "pipeline.json", _pipeline(design, normalisations))
+    _write_json(folder / "texturing_pipeline.json", _texturing())
     models = Models(open_checkpoint(folder), build)
-    for role in design.models:
+    for role in (*design.models, *RELEASED_ENCODERS):
         models.get(role, torch.device("cpu"))
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def add_encoders(design: Design, weights: Weights, folder: Path) -> int:
+    """Write the encoders of meshes into a checkpoint that has all else, and read them back strictly.
+
+    Args, returns and raises: as export; of the weights only those of the encoders' own runs are asked for.
+    """
+    for name, task in ENCODER_TASKS.items():
+        own = {key.removeprefix("encoder."): value for key, value in weights(name).items() if "encoder." in key}
+        _write_model(folder, task.ships["encoder"], design.config(task.ships["encoder"]), own)
+    _write_json(folder / "texturing_pipeline.json", _texturing())
+    models = Models(open_checkpoint(folder), build)
+    for role in RELEASED_ENCODERS:
+        models.get(role, torch.device("cpu"))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _texturing() -> dict:
+    """The second description: what meshes as input need beside pipeline.json."""
+    models = {role: f"ckpts/{role}" for role in RELEASED_ENCODERS}
+    return {"name": "Trellis2TexturingPipeline", "args": {"models": models}}
 
 
 def _write_model(folder: Path, role: str, config: Mapping, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -9,27 +9,26 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pipeline.backends import Backends
 from pipeline.models import build
 from pipeline.models.flow import FlowTransformer
-from pipeline.models.layers import PLAIN, SparseConv3d
+from pipeline.models.layers import SparseConv3d
 from pipeline.models.sparse_unet import (
     SparseConvNeXtBlock3d,
     SparseEncoder,
     SparseResBlockC2S3d,
     SparseResBlockS2C3d,
     SparseUnetVaeDecoder,
-    SparseUnetVaeEncoder,
 )
 from pipeline.models.structure_vae import ChannelNorm, ResBlock3d
-from pipeline.sparse import SparseTensor
 from pipeline.spec import (
     IMAGE_ENCODER,
     SHAPE_DECODER,
+    SHAPE_ENCODER,
     SHAPE_FLOW_512,
     STRUCTURE_DECODER,
     STRUCTURE_FLOW,
     TEXTURE_DECODER,
+    TEXTURE_ENCODER,
     TEXTURE_FLOW_512,
 )
 
@@ -42,7 +41,7 @@ class Design:
     """Every size of a checkpoint that is trained here.
 
     models: role -> {"name", "args"}, what is shipped. samplers: pipeline.json key -> parameters.
-    structure_encoder, texture_encoder: arguments of StructureEncoder, TextureEncoder. shape_encoder: {"name", "args"}.
+    structure_encoder: arguments of StructureEncoder. shape_encoder, texture_encoder: {"name", "args"}.
     head: arguments of PictureHead beside those that follow from the others.
     """
 
@@ -53,6 +52,10 @@ class Design:
     texture_encoder: Mapping
     head: Mapping
     samplers: Mapping[str, dict]
+
+    def config(self, role: str) -> dict:
+        """The {"name", "args"} of a network of the checkpoint, those included that only meshes as input need."""
+        return {SHAPE_ENCODER: self.shape_encoder, TEXTURE_ENCODER: self.texture_encoder, **self.models}[role]
 
     def args(self, role: str) -> dict:
         """The arguments of a shipped network."""
@@ -179,12 +182,7 @@ SMALL = Design(
     },
     structure_encoder={"latent_channels": 8, "widths": [16, 32, 64]},
     shape_encoder=_unet("FlexiDualGridVaeEncoder", [16, 32, 32, 64], [0, 1, 1, 2], 8),
-    texture_encoder={
-        "in_channels": PBR,
-        "model_channels": [16, 32, 64, 128],
-        "latent_channels": 8,
-        "num_blocks": [0, 1, 1, 1],
-    },
+    texture_encoder=_unet("SparseUnetVaeEncoder", [16, 32, 64, 128], [0, 1, 1, 1], 8, in_channels=PBR, straight=True),
     head={"grid": 8, "blocks": 3, "heads": 6},
     samplers=_SAMPLERS,
 )
@@ -203,12 +201,7 @@ TINY = Design(
     },
     structure_encoder={"latent_channels": 4, "widths": [8, 8, 16]},
     shape_encoder=_unet("FlexiDualGridVaeEncoder", [8, 16, 32], [0, 1, 1], 8),
-    texture_encoder={
-        "in_channels": PBR,
-        "model_channels": [8, 16, 16],
-        "latent_channels": 4,
-        "num_blocks": [0, 0, 1],
-    },
+    texture_encoder=_unet("SparseUnetVaeEncoder", [8, 16, 16], [0, 0, 1], 4, in_channels=PBR, straight=True),
     head={"grid": 4, "blocks": 1, "heads": 2},
     samplers=_SAMPLERS,
 )
@@ -243,6 +236,8 @@ def initialise(module: nn.Module) -> None:
                 nn.init.constant_(block.to_subdiv.bias, _RARE)
         elif isinstance(block, SparseEncoder):
             _almost_certain(block.to_latent)
+            if block.straight is not None:
+                _mostly_straight(block)
         elif isinstance(block, SparseUnetVaeDecoder):
             _both_signs(block.from_latent)
 
@@ -285,6 +280,13 @@ def _zero(layer: nn.Module) -> None:
     """Weight and bias."""
     for parameter in layer.parameters(recurse=False):
         nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def _mostly_straight(encoder: SparseEncoder) -> None:
+    """Begin with a mean that is the mean material, and little of what comes through the blocks."""
+    encoder.to_latent.weight[: len(encoder.straight.weight)] *= 0.1
+    encoder.straight.weight.copy_(2 * torch.eye(*encoder.straight.weight.shape))
 
 
 @torch.no_grad()
@@ -332,30 +334,6 @@ class StructureEncoder(nn.Module):
 
     def forward(self, occupied: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.layers(occupied - 0.5).chunk(2, 1)
-
-
-class TextureEncoder(SparseUnetVaeEncoder):
-    """The texture encoder with a way round its blocks: the mean material of each latent voxel's part of the surface.
-
-    Through the blocks alone, narrow as they are, materials arrive folded: neighbours in the latent that are far apart
-    in colour. A decoder, or a flow, that is a little off is then off by a whole colour.
-    """
-
-    def __init__(self, **args) -> None:
-        super().__init__(**args)
-        self.straight = nn.Linear(args["in_channels"], args["latent_channels"], bias=False)
-        initialise(self)
-        with torch.no_grad():
-            self.to_latent.weight[: args["latent_channels"]] *= 0.1
-            self.straight.weight.copy_(2 * torch.eye(*self.straight.weight.shape))
-
-    def forward(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
-        mean, log_variance = super().forward(x, backends)
-        cell = x.voxels.coords // x.voxels.coords.new_tensor([1, *3 * [2 ** (len(self.blocks) - 1)]])
-        row = mean.voxels.find(cell)
-        total = x.feats.new_zeros(len(mean.voxels), x.feats.shape[1]).index_add(0, row, x.feats)
-        voxels = torch.bincount(row, minlength=len(mean.voxels))
-        return mean.replace(mean.feats + self.straight(total / voxels[:, None])), log_variance
 
 
 class PictureHead(nn.Module):

@@ -24,15 +24,17 @@ from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels
 from pipeline.spec import (
     IMAGE_ENCODER,
     SHAPE_DECODER,
+    SHAPE_ENCODER,
     SHAPE_FLOW_512,
     STRUCTURE_DECODER,
     STRUCTURE_FLOW,
     TEXTURE_DECODER,
+    TEXTURE_ENCODER,
     TEXTURE_FLOW_512,
 )
 
 from . import losses, objects, pictures, truth
-from .networks import Design, StructureEncoder, TextureEncoder, new
+from .networks import Design, StructureEncoder, new
 
 STRUCTURE_VAE, SHAPE_VAE, TEXTURE_VAE, ENCODER = "structure-vae", "shape-vae", "texture-vae", "encoder"
 STRUCTURE, SHAPE, TEXTURE = "structure-flow", "shape-flow", "texture-flow"
@@ -201,8 +203,6 @@ class _Grids:
 class _SparseVAE(_Grouped):
     """The autoencoders on dual grids."""
 
-    keeps = ("encoder",)
-
     @torch.no_grad()
     def group(self, some, random):
         return _Grids(some, truth.dual_grids(some, self.design.resolution))
@@ -226,7 +226,7 @@ class _SparseVAE(_Grouped):
 
 
 class ShapeVAE(_SparseVAE):
-    name, ships = SHAPE_VAE, {"decoder": SHAPE_DECODER}
+    name, ships = SHAPE_VAE, {"decoder": SHAPE_DECODER, "encoder": SHAPE_ENCODER}
 
     def make(self):
         return {"encoder": new(self.design.shape_encoder), "decoder": self._network(SHAPE_DECODER)}
@@ -240,10 +240,10 @@ class ShapeVAE(_SparseVAE):
 
 
 class TextureVAE(_SparseVAE):
-    name, ships = TEXTURE_VAE, {"decoder": TEXTURE_DECODER}
+    name, ships = TEXTURE_VAE, {"decoder": TEXTURE_DECODER, "encoder": TEXTURE_ENCODER}
 
     def make(self):
-        return {"encoder": TextureEncoder(**self.design.texture_encoder), "decoder": self._network(TEXTURE_DECODER)}
+        return {"encoder": new(self.design.texture_encoder), "decoder": self._network(TEXTURE_DECODER)}
 
     def batches(self, plan, random):
         drawn = objects.sample(_PALETTE, random)
@@ -404,7 +404,7 @@ class TextureFlow(_LatentFlow):
     def load(self, weights):
         super().load(weights)
         made = weights(TEXTURE_VAE)
-        self.texture_vae = self._frozen(TextureEncoder(**self.design.texture_encoder), made, "encoder")
+        self.texture_vae = self._frozen(new(self.design.texture_encoder), made, "encoder")
         self.texture_scale = _Scale.of(made, self.device)
 
     def _know(self, tokens, grids):

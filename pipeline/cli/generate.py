@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from .. import __version__, bench, stages
+from .. import __version__, stages
 from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
-from ..export.files import check_outputs, writing
-from ..export.state import save_state
+from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
-from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, Models, open_checkpoint
+from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
 from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
     DTYPES,
@@ -35,8 +29,10 @@ from .options import (
     add_seed,
     add_views,
     backend_choices,
+    opened_checkpoint,
     posed_pictures,
 )
+from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 
 HELP = "make a GLB, or another 3D file, from a picture"
@@ -88,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
-    checkpoint = _checkpoint(options)
+    checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
@@ -122,32 +118,8 @@ def run(options: argparse.Namespace) -> int:
         settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()
-        report = {**settings, **facts, **_circumstances(runtime, dtype, time.perf_counter() - start)}
-        if options.report:
-            report["outputs"] = [str(path) for path in (*written.paths, options.report)]
-            with written.or_not():
-                with writing(options.report) as temporary:
-                    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                written.paths.append(options.report)
-        print(bench.stage_table(runtime.records))
-        for record in runtime.records:
-            if record.notes:
-                print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
-        _print_result(report, written.paths)
+        report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
-
-
-def _checkpoint(options: argparse.Namespace) -> Checkpoint:
-    """The checkpoint that was asked for, or the bundled one; says which."""
-    if options.checkpoint is None:
-        print(
-            f"Using the bundled small checkpoint: {SMALL_IS}. "
-            f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
-        )
-    checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
-    for note in checkpoint.notes:
-        print(note)
-    return checkpoint
 
 
 def _settings(
@@ -164,19 +136,6 @@ def _settings(
     }
 
 
-def _circumstances(runtime: Runtime, dtype: torch.dtype | None, seconds: float) -> dict:
-    """Where and how a run ran, for the report."""
-    device = runtime.device
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(dtype or "as the checkpoint").removeprefix("torch."),
-        "torch": torch.__version__,
-        "backends": runtime.backends.used,
-        "seconds": round(seconds, 3),
-        "stages": [vars(record) for record in runtime.records],
-    }
-
-
 def _write(
     options: argparse.Namespace,
     runtime: Runtime,
@@ -189,20 +148,13 @@ def _write(
     """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report."""
     if options.save_state:
         with written.or_not():
-            save_state(options.save_state, _state(made), settings)
+            used = {"backends": dict(runtime.backends.used)}  # `finish` tells the backends of the whole run
+            stages.write_generation(options.save_state, made, {**settings, **used})
             written.paths.append(options.save_state)
     facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
     if output:
         result, more = finish(runtime, made.mesh, made.voxels, export)
-        extras = {**settings, **more, "backends": runtime.backends.used}
-        with written.or_not():
-            written.paths += stages.export_mesh(runtime, result, output, export, extras)
-        if options.picture:
-            with written.or_not():
-                views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
-                with writing(options.picture) as temporary:
-                    Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
-                written.paths.append(options.picture)
+        write_result(options, runtime, result, output, export, {**settings, **more}, written)
         facts |= more
     return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
 
@@ -212,48 +164,25 @@ def _outputs(options: argparse.Namespace) -> Path | None:
     output = options.output
     if output is None and options.save_state is None:
         output = Path(Path(options.images[0]).stem + ".glb")
+    outputs = named_outputs(options, output)
+    inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
+    inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    check_outputs(outputs, [(what, Path(path)) for what, path in inputs if path])
+    return output
+
+
+def named_outputs(options: argparse.Namespace, output: Path | None) -> list[tuple[str, Path]]:
+    """What a command is going to write, as (option, path); options of other commands may lack --save-state.
+
+    Raises:
+        SettingsError: a name does not end as it must, or --picture stands without --output.
+    """
     if options.picture is not None:
         if output is None:
             raise SettingsError("--picture shows what --output holds; give both.")
         if options.picture.suffix.lower() != ".png":
             raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
     files = [] if output is None else output_paths(options, output)
-    outputs = [*files[:1], ("--save-state", options.save_state), ("--picture", options.picture)]
+    outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), ("--picture", options.picture)]
     outputs += [("--report", options.report), *files[1:]]
-    inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
-    inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
-    check_outputs(*([(what, Path(path)) for what, path in group if path] for group in (outputs, inputs)))
-    return output
-
-
-def _state(made: stages.Generation) -> dict[str, torch.Tensor]:
-    tensors = {
-        "structure_coords": made.structure.coords,
-        "shape_slat.coords": made.shape.sparse.voxels.coords,
-        "shape_slat.feats": made.shape.sparse.feats,
-        "vertices": made.mesh.vertices,
-        "faces": made.mesh.faces,
-    }
-    if made.texture is not None and made.voxels is not None:
-        voxels = made.voxels.sparse
-        tensors |= {
-            "tex_slat.feats": made.texture.sparse.feats,
-            "voxel.coords": voxels.voxels.coords,
-            "voxel.attrs": voxels.feats,
-        }
-    return tensors
-
-
-def _print_result(report: dict, written: list[Path]) -> None:
-    if "faces" in report:
-        texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
-        print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
-    for warning in report.get("warnings", ()):
-        print(warning)
-    if report["backends"].get("unwrap") == "triangles":
-        print("Unwrapped triangle by triangle, as there is neither Warp nor xatlas: the texture is coarse.")
-    if report.get("texels_far"):
-        print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
-    if report.get("translucent", 0) > 0.01:
-        print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
-    print(f"{', '.join(map(str, written)) or 'Nothing written'} in {report['seconds']:.1f} s on {report['device']}.")
+    return [(what, Path(path)) for what, path in outputs if path]

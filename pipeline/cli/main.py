@@ -11,10 +11,13 @@ from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, bench_tables, generate, inspect
+from . import bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
 
 COMMANDS = {
     "generate": generate,
+    "texture": texture,
+    "refine": refine,
+    "finish": finish,
     "inspect": inspect,
     "bench": bench,
     "bench-mesh": bench_mesh,

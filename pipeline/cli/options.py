@@ -14,6 +14,7 @@ from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, prepare, read_mask, read_picture
 from ..views import NAMED_MIXING as NAMED
 from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed
+from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -166,3 +167,16 @@ def pictures(options: argparse.Namespace, cut: Callable[..., Image.Image] = prep
         mask = read_mask(options.mask[number], image) if options.mask else None
         prepared.append(cut(image, mask, remover, reduce_first=options.reduce_first))
     return prepared
+
+
+def opened_checkpoint(options: argparse.Namespace) -> Checkpoint:
+    """The checkpoint that was asked for, or the bundled one; says which."""
+    if options.checkpoint is None:
+        print(
+            f"Using the bundled small checkpoint: {SMALL_IS}. "
+            f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
+        )
+    checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
+    for note in checkpoint.notes:
+        print(note)
+    return checkpoint

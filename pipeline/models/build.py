@@ -86,6 +86,7 @@ _UNET_CHECKS: dict[str, Check] = {
     "latent_channels": _CHANNELS,
     "num_blocks": items(whole(0, 64), 1, 8),
     "pred_subdiv": flag,
+    "straight": flag,
 }
 _BLOCK_ARGUMENTS = items(table(lambda value, where: value, 16), 0, 16)
 

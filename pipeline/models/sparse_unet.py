@@ -239,7 +239,12 @@ class FlexiDualGridVaeDecoder(SparseUnetVaeDecoder):
 
 
 class SparseEncoder(nn.Module):
-    """Fields on voxels -> latent on voxels 2^levels times coarser, sorted by (sample, x, y, z)."""
+    """Fields on voxels -> latent on voxels 2^levels times coarser, sorted by (sample, x, y, z).
+
+    straight: add to the latent's mean a linear map of the mean field of each latent voxel's voxels, past the blocks.
+    The released encoders have none. Narrow blocks need it: materials that have only come through them arrive folded,
+    neighbours in the latent that are far apart in colour.
+    """
 
     def __init__(
         self,
@@ -248,6 +253,7 @@ class SparseEncoder(nn.Module):
         latent_channels: int,
         num_blocks: list[int],
         dtype: torch.dtype = torch.float32,
+        straight: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = dtype
@@ -260,7 +266,13 @@ class SparseEncoder(nn.Module):
                 blocks.append(SparseResBlockS2C3d(width, model_channels[level + 1]))
             self.blocks.append(nn.ModuleList(blocks))
         self.to_latent = nn.Linear(model_channels[-1], 2 * latent_channels)
+        self.straight = nn.Linear(in_channels, latent_channels, bias=False) if straight else None
         to_torso_dtype(self.blocks, dtype)
+
+    @property
+    def levels(self) -> int:
+        """Halvings of the grid."""
+        return len(self.blocks) - 1
 
     def encode(self, x: SparseTensor, backends: Backends = PLAIN) -> tuple[SparseTensor, torch.Tensor]:
         """feats [T, C_in] fp32 -> the posterior's mean and its log variance on the coarse voxels, each [T', C] fp32."""
@@ -269,7 +281,17 @@ class SparseEncoder(nn.Module):
             for block in blocks:
                 h = block(h, backends)
         mean, log_variance = self.to_latent(final_norm(h.feats.to(x.feats.dtype))).chunk(2, 1)
+        if self.straight is not None:
+            mean = mean + self.straight(_cell_means(x, h.voxels, self.levels))
         return h.replace(mean), log_variance
+
+
+def _cell_means(x: SparseTensor, cells: Voxels, levels: int) -> torch.Tensor:
+    """[T', C]: the mean of the features of the voxels in each cell of a grid 2^levels times coarser."""
+    coords = torch.cat([x.voxels.coords[:, :1], x.voxels.xyz >> levels], 1)
+    row = cells.find(coords)
+    total = x.feats.new_zeros(len(cells), x.feats.shape[1]).index_add(0, row, x.feats)
+    return total / torch.bincount(row, minlength=len(cells))[:, None]
 
 
 class SparseUnetVaeEncoder(SparseEncoder):

@@ -12,6 +12,7 @@ from .bake import bake_texture
 from .checks import (
     PICTURE_BUDGET,
     check_export,
+    check_finish,
     check_frames,
     check_maps,
     check_pictures,
@@ -22,14 +23,18 @@ from .checks import (
 from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
+from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
 from .generate import generate
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
+from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
 from .shape import sample_shape
+from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
 from .structure import sample_structure
 from .texture import sample_texture
+from .texture_mesh import SceneTextures, bake_scene, scene_mesh, texture_scene, texturing_roles
 from .types import (
     ALPHA,
     BASE_COLOR,
@@ -42,6 +47,7 @@ from .types import (
     ExportSettings,
     Generation,
     Latent,
+    LatentStart,
     Length,
     Mesh,
     Origin,
@@ -67,21 +73,27 @@ __all__ = [
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
+    "Encoded",
     "ExportSettings",
     "Generation",
     "Inspection",
     "Latent",
+    "LatentStart",
     "Length",
     "Mesh",
     "Origin",
     "PBRVoxels",
+    "SceneTextures",
+    "State",
     "Structure",
     "Subdivisions",
     "TexturedMesh",
     "Unwrapped",
+    "bake_scene",
     "bake_texture",
     "check_density",
     "check_export",
+    "check_finish",
     "check_frames",
     "check_levels",
     "check_maps",
@@ -96,14 +108,31 @@ __all__ = [
     "draw",
     "draw_each",
     "encode_images",
+    "encode_mesh",
+    "encode_texture",
     "export_mesh",
     "generate",
+    "held_in",
+    "in_unit_cube",
     "inspect_file",
     "inspect_mesh",
+    "open_state",
+    "pipeline_type_of",
     "preflight",
     "process_mesh",
+    "refine_mesh",
+    "refine_shape",
+    "refining_roles",
+    "resample_shape",
     "sample_shape",
     "sample_structure",
     "sample_texture",
+    "scene_mesh",
+    "shape_resolution",
     "table",
+    "texture_resolution",
+    "texture_scene",
+    "texturing_roles",
+    "write_generation",
+    "write_state",
 ]

@@ -50,11 +50,23 @@ def preflight(
             goes on (Backends.prepare); what is wrong with them is raised when the next stage begins.
     """
     check_tokens(max_tokens)
+    check_finish(export, texture, pictures)
+    checkpoint.require(pipeline_type, texture)
+    check_finish(export, texture, pictures, backends, device)
+
+
+def check_finish(
+    export: ExportSettings | None,
+    texture: bool = True,
+    pictures: bool = False,
+    backends: Backends | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """What the post-processing can be refused for without running it; arguments and errors as for preflight."""
     if export is not None:
         check_export(export, texture)
     if pictures and (reason := unavailable_reason()):
         raise BackendError(f"Pictures of the result need Warp: {reason}")
-    checkpoint.require(pipeline_type, texture)
     if backends is not None:
         where = geometry_device(device)
         needed = _operations(export, texture, pictures)

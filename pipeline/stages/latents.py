@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingsError
+from ..sampling import Start
+from ..sparse import Voxels
 from ..spec import SHAPE_DECODER, Normalisation, Pass
 from ..weights import Models
+from .types import LatentStart
 
 
 def grid_size(models: Models, one_pass: Pass) -> int:
@@ -32,6 +35,20 @@ def denormalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tens
 def normalise(feats: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
     mean, std = _statistics(feats, normalisation)
     return (feats - mean) / std
+
+
+def normalised_start(start: LatentStart | None, voxels: Voxels, normalisation: Normalisation) -> Start | None:
+    """A start in the numbers that a flow sees. Raises SettingsError if it lies on other voxels."""
+    if start is None:
+        return None
+    own = start.latent.sparse.voxels.coords
+    if own.shape != voxels.coords.shape or not torch.equal(own.to(voxels.device), voxels.coords):
+        raise SettingsError(
+            f"The latent to start from lies on {len(own):,} voxels that are not the {len(voxels):,} which are sampled. "
+            "Encode the same mesh at the same resolution."
+        )
+    moved = start.to(voxels.device)
+    return Start(normalise(moved.latent.sparse.feats, normalisation), start.strength, moved.keep)
 
 
 def _statistics(feats: torch.Tensor, normalisation: Normalisation) -> tuple[torch.Tensor, torch.Tensor]:

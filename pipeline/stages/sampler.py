@@ -11,7 +11,7 @@ import torch
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
 from ..runtime import Runtime
-from ..sampling import Spread, packed_spread, solver
+from ..sampling import Spread, Start, packed_spread, solver
 from ..sparse import SparseTensor, Voxels
 from ..spec import SamplerSettings
 from ..views import mixed, view_weights
@@ -49,6 +49,7 @@ def sample_packed(
     settings: SamplerSettings,
     concat: torch.Tensor | None = None,
     mix: Mix = MEAN,
+    start: Start | None = None,
 ) -> torch.Tensor:
     """Run a sampler of packed features. tokens: [views, L, C]; noise: [T, C]; concat: [T, C'] that the network sees."""
 
@@ -57,7 +58,9 @@ def sample_packed(
 
     spread = packed_spread(voxels.lengths)
     return run_sampler(
-        runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0), mix
+        *(runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0)),
+        mix=mix,
+        start=start,
     )
 
 
@@ -72,6 +75,7 @@ def run_sampler(
     spread: Spread,
     preview: Callable[[torch.Tensor], object] = lambda x_0: x_0,
     mix: Mix = MEAN,
+    start: Start | None = None,
 ) -> torch.Tensor:
     """Run a sampler; several views are mixed by a strategy."""
     if mix.strategy == "primary":
@@ -88,8 +92,10 @@ def run_sampler(
     *views, nothing = (partial(at_time, call) for call in calls)
     weights = None if mix.weights is None else mix.weights.to(runtime.device)
     mixing = Views(tuple(views), nothing, settings, spread, weights)
+    if start is not None and start.strength == 0:
+        return start.data
     x = noise
-    steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings)
+    steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings, start)
     for done, sample in enumerate(steps, 1):
         x = sample.x
         runtime.step(stage, done, settings.steps, preview(sample.x_0))

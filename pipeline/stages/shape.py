@@ -10,10 +10,10 @@ from ..sparse import SparseTensor, Voxels
 from ..spec import MAX_TOKENS, SHAPE_DECODER, Pass, PipelineType, SamplerSettings
 from ..weights import Models
 from .checks import check_tokens
-from .latents import denormalise, grid_size, subdivision_levels, voxels_per_token
+from .latents import denormalise, grid_size, normalised_start, subdivision_levels, voxels_per_token
 from .provenance import check_condition, check_structure, made_with, recipe
 from .sampler import Mix, mix_of, sample_packed
-from .types import LOWER, Condition, Latent, Origin, Structure
+from .types import LOWER, Condition, Latent, LatentStart, Origin, Structure
 
 _CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
 
@@ -50,10 +50,10 @@ def sample_shape(
         if latent is None:
             voxels = structure.voxels(grid)
         else:
-            voxels, grid = _finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
+            voxels, grid = finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
         stage = "shape" if number == 0 else f"shape {grid * voxels_per_token(models)}"
         mix = mix_of(condition, condition.mixing.shape, voxels, grid)
-        latent = _sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings, mix)
+        latent = sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings, mix)
         resolution = grid * voxels_per_token(models)
     assert latent is not None  # every pipeline type has a pass
     return Latent(latent, resolution, random.get_state(), origin)
@@ -71,9 +71,19 @@ def _shape_origin(
     return made_with(models, SHAPE_DECODER, made, told)
 
 
-def _sample_shape_pass(
-    runtime, models, stage, condition, one_pass: Pass, voxels, random, settings, mix: Mix
+def sample_shape_pass(
+    runtime,
+    models,
+    stage,
+    condition,
+    one_pass: Pass,
+    voxels,
+    random,
+    settings,
+    mix: Mix,
+    start: LatentStart | None = None,
 ) -> SparseTensor:
+    """The shape latent on given voxels, denormalised; from noise, or from a start on the same voxels."""
     seen = condition.count(one_pass.image_scale)
     with (
         runtime.stage(stage, settings.steps, LOWER),
@@ -81,11 +91,12 @@ def _sample_shape_pass(
     ):
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
         tokens = condition.tokens[one_pass.image_scale]
-        normalised = sample_packed(runtime, stage, flow, tokens, voxels, noise, settings, mix=mix)
+        begin = normalised_start(start, voxels, models.spec.shape_normalisation)
+        normalised = sample_packed(runtime, stage, flow, tokens, voxels, noise, settings, mix=mix, start=begin)
         return SparseTensor(voxels, denormalise(normalised, models.spec.shape_normalisation))
 
 
-def _finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
+def finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
     """Decode the coarse shape's voxels and quantise them to the next pass's grid."""
     tokens = len(latent.voxels)
     with (

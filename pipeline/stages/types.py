@@ -114,6 +114,21 @@ class Latent:
         return replace(self, sparse=self.sparse.to(device))
 
 
+@dataclass(frozen=True)
+class LatentStart:
+    """A latent to begin from in place of noise alone, on the voxels that are sampled.
+
+    strength: how much may change: 1 all, as from noise alone; 0 nothing. keep: [T] bool voxels that stay as they are.
+    """
+
+    latent: Latent
+    strength: float = 1.0
+    keep: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str) -> LatentStart:
+        return replace(self, latent=self.latent.to(device), keep=None if self.keep is None else self.keep.to(device))
+
+
 @dataclass(frozen=True, eq=False)
 class Subdivisions(Sequence):
     """How a shape's latent voxels were divided into its fine ones, level by level, coarse to fine."""

@@ -15,6 +15,7 @@ from ..spec import (
     STRUCTURE_DECODER,
     STRUCTURE_FLOW,
     TEXTURE_DECODER,
+    TEXTURE_ENCODER,
     TEXTURE_FLOW_512,
     TEXTURE_FLOW_1024,
     CheckpointSpec,
@@ -29,6 +30,7 @@ _NETWORKS = {
     SHAPE_DECODER: {"FlexiDualGridVaeDecoder"},
     TEXTURE_DECODER: {"SparseUnetVaeDecoder"},
     SHAPE_ENCODER: {"FlexiDualGridVaeEncoder"},
+    TEXTURE_ENCODER: {"SparseUnetVaeEncoder"},
     IMAGE_ENCODER: {"DinoV3FeatureExtractor"},
 }
 _SHAPE_FLOWS, _TEXTURE_FLOWS = (SHAPE_FLOW_512, SHAPE_FLOW_1024), (TEXTURE_FLOW_512, TEXTURE_FLOW_1024)
@@ -105,3 +107,6 @@ def _pairs(spec: CheckpointSpec, args: Mapping[str, Mapping]):
     yield "the channels of the shape latent", of(SHAPE_DECODER, "latent_channels"), shape
     yield "the channels of the texture latent", of(TEXTURE_DECODER, "latent_channels"), texture
     yield "the levels of the decoders", levels(SHAPE_DECODER), levels(TEXTURE_DECODER)
+    for encoder, decoder in ((SHAPE_ENCODER, SHAPE_DECODER), (TEXTURE_ENCODER, TEXTURE_DECODER)):
+        yield "the levels of encoder and decoder", levels(encoder), levels(decoder)
+        yield "the channels of the latent", of(encoder, "latent_channels"), of(decoder, "latent_channels")

@@ -80,6 +80,17 @@ class Checkpoint:
                 f"{' '.join(dict.fromkeys(map(where_to_get, lacking)))}"
             )
 
+    def require_models(self, roles: Iterable[str], purpose: str) -> None:
+        """Raises CheckpointError if it lacks one of these models; it says which, and where it is to be had.
+
+        purpose: what they are needed for, as the subject of the sentence.
+        """
+        if lacking := [role for role in dict.fromkeys(roles) if role not in self.sources]:
+            raise CheckpointError(
+                f"{purpose} needs {', '.join(lacking)}, which {self.name} lacks. It has {', '.join(self.roles)}. "
+                f"{' '.join(dict.fromkeys(map(where_to_get, lacking)))}"
+            )
+
     def nearest_first(self, roles: Iterable[str]) -> list[str]:
         """The roles in their order, those whose files are on this machine before those to be downloaded: what is wrong
         here is then said before anything is downloaded."""

@@ -12,9 +12,9 @@ from ..schema import record, table, text
 from ..spec import (
     IMAGE_ENCODER,
     RELEASED,
+    RELEASED_ENCODERS,
     RELEASED_FILES,
     SHAPE_DECODER,
-    SHAPE_ENCODER,
     STRUCTURE_DECODER,
     TEXTURE_DECODER,
     CheckpointSpec,
@@ -193,7 +193,8 @@ def from_released(home: Folder | Repository) -> tuple[CheckpointSpec, Sources]:
     """Spec and sources of the released layout; a folder without pipeline.json is taken for the released checkpoint."""
     if isinstance(home, Folder) and not present(home.file(DESCRIPTION)):
         sources = {role: home.model(role, value) for role, value in RELEASED_FILES.items() if role != IMAGE_ENCODER}
-        return RELEASED, {**sources, IMAGE_ENCODER: encoder_source(RELEASED_FILES[IMAGE_ENCODER], home)}
+        sources[IMAGE_ENCODER] = encoder_source(RELEASED_FILES[IMAGE_ENCODER], home)
+        return RELEASED, {**_mesh_encoders(home), **sources}
     args = read_json(home.file(DESCRIPTION)).get("args") or {}
     spec = CheckpointSpec.from_json(args)
     models = _NAMED(args, f"{DESCRIPTION}: args")["models"]
@@ -202,19 +203,44 @@ def from_released(home: Folder | Repository) -> tuple[CheckpointSpec, Sources]:
     if encoder["name"] != ENCODER:
         raise CheckpointError(f"pipeline.json asks for the image encoder {encoder['name']!r}; known is {ENCODER}.")
     sources[IMAGE_ENCODER] = encoder_source(_inside(encoder["args"]["model_name"], IMAGE_ENCODER), home)
-    if isinstance(home, Repository) or is_file(home.file(_TEXTURING)):
-        remote = isinstance(home, Repository)
-        texturing = Source(partial(_texturing_model, home, SHAPE_ENCODER), lambda: not remote)
-        sources.setdefault(SHAPE_ENCODER, texturing)
-    return spec, sources
+    return spec, {**_mesh_encoders(home), **sources}
 
 
-def _texturing_model(home: Folder | Repository, role: str) -> ModelFiles:
-    """A model that only the second description, for texturing a mesh one has, names."""
+def _mesh_encoders(home: Folder | Repository) -> Sources:
+    """The encoders of shape and texture, which only a mesh as input needs.
+
+    The released pipeline.json names neither; a second description, for texturing a mesh one has, names the first, and
+    the second is only known by its file's name.
+    """
+    if isinstance(home, Repository):
+        return {role: Source(partial(_mesh_encoder, home, role), lambda: False) for role in RELEASED_ENCODERS}
+    found: Sources = {}
+    if is_file(home.file(_TEXTURING)):
+        try:
+            named = _texturing_names(home)
+        except CheckpointError as error:  # of whoever needs an encoder, not of whoever opens the checkpoint
+            return {role: Source(partial(_raise, error)) for role in RELEASED_ENCODERS}
+        found = {role: home.model(role, named[role]) for role in RELEASED_ENCODERS if role in named}
+    for role, value in RELEASED_ENCODERS.items():
+        if role not in found and (source := home.model(role, value)).here():
+            found[role] = source
+    return found
+
+
+def _raise(error: CheckpointError) -> ModelFiles:
+    raise error
+
+
+def _texturing_names(home: Folder | Repository) -> dict[str, str]:
+    """Paths by role, of the second description."""
     models = _NAMED(read_json(home.file(_TEXTURING)).get("args"), f"{_TEXTURING}: args")["models"]
-    if role not in models:
-        raise CheckpointError(f"{_TEXTURING} names no {role}. Take the file of the complete checkpoint.")
-    return home.model(role, _inside(models[role], role))()
+    return {role: _inside(value, role) for role, value in models.items()}
+
+
+def _mesh_encoder(home: Repository, role: str) -> ModelFiles:
+    """As _mesh_encoders, of a repository that is asked only now."""
+    named = {**RELEASED_ENCODERS, **_texturing_names(home)}
+    return home.model(role, named[role])()
 
 
 def encoder_source(name: str, home: Folder | Repository) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spec import IMAGE_ENCODER, RELEASED_FILES
+from ..spec import IMAGE_ENCODER, RELEASED_ENCODERS, RELEASED_FILES
 
 RELEASED_CHECKPOINT = "microsoft/TRELLIS.2-4B"  # on the Hugging Face hub
 COMFY_ORG = "Comfy-Org/TRELLIS.2"  # bundles on the hub, for ComfyUI
@@ -16,7 +16,8 @@ def where_to_get(role: str) -> str:
             "approval may take weeks or be refused). They hold the same weights; Meta's DINOv3 licence applies to "
             "every copy."
         )
-    if role not in RELEASED_FILES:
+    released = {**RELEASED_FILES, **RELEASED_ENCODERS}
+    if role not in released:
         return f"Get the complete {RELEASED_CHECKPOINT}."
-    repo, _, name = RELEASED_FILES[role].rpartition("ckpts/")
+    repo, _, name = released[role].rpartition("ckpts/")
     return f"Get ckpts/{name}.json and .safetensors of {repo.rstrip('/') or RELEASED_CHECKPOINT}."

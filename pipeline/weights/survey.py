@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import CheckpointError
-from ..spec import PIPELINE_TYPES, SHAPE_ENCODER
+from ..spec import PIPELINE_TYPES, RELEASED_ENCODERS
 from .checkpoint import Checkpoint
 from .files import Build
 from .origins import where_to_get
@@ -77,7 +77,7 @@ def survey(checkpoint: Checkpoint, build: Build | None = None) -> Survey:
     Args:
         build: models.build, to check names and shapes of all tensors too; without it only headers are looked at.
     """
-    roles = [*_ORDER, *([SHAPE_ENCODER] if SHAPE_ENCODER in checkpoint.sources else [])]
+    roles = [*_ORDER, *(role for role in RELEASED_ENCODERS if role in checkpoint.sources)]
     parts = tuple(_part(checkpoint, role, build) for role in roles)
     usable = {part.role for part in parts if not part.problem}
     types = tuple(name for name, pipeline_type in PIPELINE_TYPES.items() if set(pipeline_type.roles()) <= usable)

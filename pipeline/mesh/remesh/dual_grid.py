@@ -7,13 +7,14 @@ a quadratic error as in dual contouring (Ju et al. 2002).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 
 from ...sparse import Voxels
+from ...warp import cores
 
 # The four voxels round the edge that leaves a voxel's corner along x, y, z, in the order of the quad.
 _QUADS = (
@@ -231,7 +232,7 @@ def _add_outer(quadric: np.ndarray, voxel: np.ndarray, vectors: np.ndarray, weig
                 quadric[:, j, i] += total
 
 
-def _touched_cells(triangles: np.ndarray, normals: np.ndarray, resolution: int, budget: int = 4_000_000):
+def _touched_cells(triangles: np.ndarray, normals: np.ndarray, resolution: int, budget: int = 1_000_000):
     """(face [N], cells [N, 3]) of cells that triangles overlap, in chunks of about `budget` candidates.
 
     The plane and the three projections are tested as by Schwarz & Seidel 2010.
@@ -242,22 +243,33 @@ def _touched_cells(triangles: np.ndarray, normals: np.ndarray, resolution: int, 
     candidates = size.prod(1)
     ends = np.searchsorted(np.cumsum(candidates), np.arange(budget, candidates.sum() + budget, budget), side="right")
     bounds = np.unique(np.concatenate([[0], ends, [len(triangles)]]))
-    for first, last in pairwise(bounds):
+
+    def overlapped(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         owner, index = _ranges(np.zeros(last - first, np.int64), candidates[first:last])
         owner = owner + first
         shape = size[owner]
         cell = low[owner] + np.stack(
             [index // (shape[:, 1] * shape[:, 2]), index // shape[:, 2] % shape[:, 1], index % shape[:, 2]], 1
         )
-        keep = _overlaps(triangles[owner], normals[owner], cell.astype(np.float64))
-        yield owner[keep], cell[keep]
+        for test in (_meets_plane, _meets_outlines):  # the first leaves few for the dear second
+            rows = np.flatnonzero(test(triangles[owner], normals[owner], cell.astype(np.float64)))
+            owner, cell = owner[rows], cell[rows]
+        return owner, cell
+
+    with ThreadPoolExecutor(cores()) as pool:  # numpy's loops release Python's lock; chunks come in their order
+        yield from pool.map(overlapped, *(each.tolist() for each in (bounds[:-1], bounds[1:])))
 
 
-def _overlaps(t: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Whether triangles t [N, 3, 3] with normals n overlap the unit cells at p [N, 3]."""
+def _meets_plane(t: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Whether the planes of triangles t [N, 3, 3] with normals n pass through the unit cells at p [N, 3]."""
     far = (n > 0).astype(np.float64)
     at = (n * p).sum(1)
-    keep = (at + (n * (far - t[:, 0])).sum(1)) * (at + (n * (1 - far - t[:, 0])).sum(1)) <= 0
+    return (at + (n * (far - t[:, 0])).sum(1)) * (at + (n * (1 - far - t[:, 0])).sum(1)) <= 0
+
+
+def _meets_outlines(t: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Whether the cells, seen along each axis, meet the triangles."""
+    keep = np.ones(len(t), bool)
     for u, v, w in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
         sign = np.where(n[:, w] < 0, -1.0, 1.0)
         for a in range(3):

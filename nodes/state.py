@@ -1,0 +1,170 @@
+"""Save what stages made and open it again: draft today, finish tomorrow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.errors import StateError
+from ..pipeline.spec import PipelineType
+from .host import output
+from .host.saving import filename_prefix_input
+from .sockets import (
+    CATEGORY,
+    Condition,
+    Mesh,
+    Shape,
+    ShapeLatent,
+    Structure,
+    Subdivision,
+    Texture,
+    Voxels,
+    aliases,
+    node_schema,
+)
+
+# name of the socket -> (its type, the value's name in a state)
+_SOCKETS = {
+    "condition": (Condition, "condition"),
+    "structure": (Structure, "structure"),
+    "shape": (Shape, "shape"),
+    "texture": (Texture, "texture"),
+    "subdivision": (Subdivision, "subdivisions"),
+    "mesh": (Mesh, "mesh"),
+    "voxels": (Voxels, "voxels"),
+}
+_SUFFIX = ".safetensors"
+
+
+class SaveState(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2SaveState",
+            display_name="TRELLIS.2 Save State",
+            category=CATEGORY,
+            **aliases("save latent, checkpoint run, cache to disk, resume later"),
+            description="Writes what stages made into ComfyUI's output folder, for TRELLIS.2 Open State in another "
+            "graph or on another day. Nothing is lost.",
+            inputs=[
+                filename_prefix_input(),
+                *(
+                    kind.Input(
+                        name, optional=True, tooltip=f"What is to be saved as {name}; leave out what you do not need."
+                    )
+                    for name, (kind, _) in _SOCKETS.items()
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="path", tooltip="The file below ComfyUI's output folder, for Open State.")
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        known = filename_prefix is not None and "%" not in filename_prefix
+        return (output.why_not(filename_prefix) if known else "") or True
+
+    @classmethod
+    def execute(
+        cls,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        condition: stages.Condition | None = None,
+        structure: stages.Structure | None = None,
+        shape: ShapeLatent | None = None,
+        texture: stages.Latent | None = None,
+        subdivision: stages.Subdivisions | None = None,
+        mesh: stages.Mesh | None = None,
+        voxels: stages.PBRVoxels | None = None,
+    ) -> io.NodeOutput:
+        path, relative = output.new_file(filename_prefix, _SUFFIX, cls.hidden)
+        state = stages.State(
+            condition=condition,
+            structure=structure,
+            shape=None if shape is None else shape.latent,
+            texture=texture,
+            subdivisions=subdivision,
+            mesh=mesh,
+            voxels=voxels,
+            settings={} if shape is None else {"pipeline_type": shape.pipeline_type.name},
+        )
+        stages.write_state(path, state)
+        return io.NodeOutput(relative, ui={"text": [f"{relative}: {', '.join(state.held)}"]})
+
+
+class OpenState(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2OpenState",
+            display_name="TRELLIS.2 Open State",
+            category=CATEGORY,
+            **aliases("load latent, load run, resume, continue run"),
+            description="Opens what TRELLIS.2 Save State, or --save-state on the command line, wrote. Outputs that the "
+            "file does not hold stop the nodes behind them.",
+            inputs=[
+                io.String.Input(
+                    "path",
+                    default="",
+                    tooltip="The file below ComfyUI's output or input folder, for example "
+                    "3d/trellis2_00001_.safetensors.",
+                )
+            ],
+            outputs=[
+                kind.Output(display_name=name, tooltip=f"The {name} as it was saved.")
+                for name, (kind, _) in _SOCKETS.items()
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, path: str = "") -> str:
+        try:
+            found = _file(path)
+            status = found.stat()
+        except (OSError, StateError):
+            return path
+        return f"{found} {status.st_mtime_ns} {status.st_size}"
+
+    @classmethod
+    def execute(cls, path: str = "") -> io.NodeOutput:
+        from comfy_execution.graph_utils import ExecutionBlocker
+
+        state = stages.open_state(_file(path))
+        values = []
+        for name, (_, key) in _SOCKETS.items():
+            value = getattr(state, key)
+            if name == "shape" and value is not None:
+                made_by = stages.pipeline_type_of(state)
+                value = ShapeLatent(value, PipelineType.named(made_by)) if made_by else None
+            if value is None:
+                held = ", ".join(state.held)
+                value = ExecutionBlocker(f"{Path(path).name} holds no {name}; it has {held}. Save it with Save State.")
+            values.append(value)
+        return io.NodeOutput(*values)
+
+
+def _file(path: str) -> Path:
+    """A state file below the output or the input folder.
+
+    Raises:
+        StateError: it leads out of both, ends otherwise, or is not there.
+    """
+    folders = [
+        Path(os.path.realpath(one())) for one in (folder_paths.get_output_directory, folder_paths.get_input_directory)
+    ]
+    if not path.lower().endswith(_SUFFIX):
+        raise StateError(f"A state's file ends in {_SUFFIX}, got {path[:100]!r}. Take the path that Save State gives.")
+    for folder in folders:
+        found = Path(os.path.realpath(folder / path))
+        if found.is_relative_to(folder) and found.is_file():
+            return found
+    raise StateError(
+        f"There is no {path[:200]} in ComfyUI's output folder {folders[0]} or its input folder {folders[1]}. Name "
+        "a file below one of them."
+    )

@@ -1,0 +1,53 @@
+"""The command `finish`: a saved state to a file, without any network."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from .. import stages
+from ..console import Bars, Written
+from ..export.files import check_outputs
+from ..runtime import Runtime, choose_device
+from .export import add_export, add_output, export_settings
+from .export import finish as finished
+from .generate import named_outputs
+from .options import add_backend, add_device, add_report, backend_choices
+from .results import report_result, write_result
+
+HELP = "make a GLB from a saved state, with other settings than before"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("state", type=Path, metavar="STATE", help="what --save-state or T2SaveState wrote")
+    add_output(parser, "the state's name with .glb")
+    add_device(parser)
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
+    add_report(parser, "write seconds and peak memory per stage")
+    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_export(parser)
+    add_backend(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raw mesh and voxels of a state -> GLB; the bytes are those of a run that was not interrupted."""
+    start = time.perf_counter()
+    options.output = options.output or options.state.with_suffix(".glb")
+    check_outputs(named_outputs(options, options.output), [("state", options.state)])
+    export = export_settings(options, options.output)
+    device = choose_device(options.device)
+    backends = stages.default_backends(backend_choices(options))
+    textured = not options.geometry_only and "voxels" in stages.held_in(options.state)
+    stages.check_finish(export, textured, options.picture is not None, backends, device)
+    state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
+    raw = state.mesh
+    assert raw is not None  # as it was asked for
+    with Written() as written, Bars(options.check) as bars:
+        runtime = Runtime(device, backends, None, bars)
+        result, facts = finished(runtime, raw, state.voxels, export)
+        write_result(options, runtime, result, options.output, export, {**state.settings, **facts}, written)
+        bars.close()
+        counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}
+        report_result(options, runtime, {**state.settings, **counts, **facts}, written, time.perf_counter() - start)
+    return 1 if written.errors else 0

@@ -1,0 +1,90 @@
+"""The command `refine`: a rough mesh and pictures of what it is to be to a finer one, where the rough one lay."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from .. import __version__, stages
+from ..console import Bars, Written
+from ..export.placed import place_glb
+from ..mesh.io import read_scene
+from ..models import build
+from ..runtime import Runtime, choose_device, choose_dtype
+from ..sampling import check_strength
+from ..spec import MAX_TOKENS, PipelineType
+from ..weights import Models
+from .export import add_export, export_settings, finish
+from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
+from .results import report_result, write_result
+from .samplers import add_samplers, samplers
+from .texture import add_mesh_and_pictures, check_paths
+
+HELP = "make a mesh that you have finer"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_mesh_and_pictures(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="OUT.glb")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.6,
+        metavar="S",
+        help="how far the shape may leave the mesh's: 0 not at all, 1 it keeps the mesh's voxels alone; default: 0.6",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=MAX_TOKENS,
+        metavar="N",
+        help=f"the resolution is lowered until there are fewer; default: {MAX_TOKENS}",
+    )
+    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
+    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_export(parser)
+    add_samplers(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    check_paths(options)
+    export = export_settings(options)
+    check_strength(options.strength)
+    scene = read_scene(options.mesh, options.up)
+    frame = scene.frame()
+    device = choose_device(options.device)
+    dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
+    asked = PipelineType.named(options.type) if options.type else None
+    backends = stages.default_backends(backend_choices(options))
+    texture = not options.geometry_only
+    stages.check_finish(export, texture, options.picture is not None, backends, device)
+    checkpoint = opened_checkpoint(options)
+    chosen = asked or checkpoint.default_pipeline_type
+    models = Models(checkpoint, build)
+    roles = stages.refining_roles(chosen, texture)
+    checkpoint.require_models(roles, "Refining a mesh")
+    images = posed_pictures(options)
+    models.fetch(roles)
+    with Written() as written, Bars(options.check) as bars:
+        runtime = Runtime(device, backends, dtype, bars)
+        condition = stages.encode_images(runtime, models, images, chosen.image_scales(texture))
+        made = stages.refine_mesh(
+            *(runtime, models, condition, stages.scene_mesh(scene, frame), chosen, options.strength),
+            seed=options.seed,
+            texture=texture,
+            max_tokens=options.max_tokens,
+            samplers=samplers(options, checkpoint.spec),
+        )
+        settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
+        settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
+        result, facts = finish(runtime, made.mesh, made.voxels, export)
+        write_result(options, runtime, result, options.output, export, {**settings, **facts}, written)
+        for path in written.paths:
+            if path.suffix.lower() == ".glb" and not options.size:  # true size has a place of its own
+                place_glb(path, frame)
+        bars.close()
+        facts |= {"tokens": len(made.shape.sparse.voxels), "warnings": [*facts.get("warnings", ()), *scene.notes]}
+        report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
+    return 1 if written.errors else 0

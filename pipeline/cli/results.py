@@ -1,0 +1,95 @@
+"""What a command writes and prints at its end: files of the finished mesh, the report, the table of stages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import bench, stages
+from ..console import Written
+from ..export.files import writing
+from ..runtime import Runtime
+
+
+def write_result(
+    options: argparse.Namespace,
+    runtime: Runtime,
+    result: stages.Mesh | stages.TexturedMesh,
+    output: Path,
+    export: stages.ExportSettings,
+    extras: Mapping,
+    written: Written,
+) -> None:
+    """Write a finished mesh and, if --picture asks for it, its picture; one that fails does not cost the other.
+
+    extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
+    """
+    backends = {**extras.get("backends", {}), **runtime.backends.used}
+    # sorted, as those of a state are: a run that is opened again must give the same bytes
+    told = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
+    with written.or_not():
+        written.paths += stages.export_mesh(runtime, result, output, export, told)
+    write_picture(options, runtime, result, export, written)
+
+
+def write_picture(options: argparse.Namespace, runtime: Runtime, result, export, written: Written) -> None:
+    """Draw what was written, if --picture asks for it."""
+    if not options.picture:
+        return
+    with written.or_not():
+        views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
+        with writing(options.picture) as temporary:
+            Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+        written.paths.append(options.picture)
+
+
+def report_result(
+    options: argparse.Namespace, runtime: Runtime, facts: Mapping, written: Written, seconds: float
+) -> None:
+    """Print what was made and, if --report asks for it, write it as JSON."""
+    report = {**facts, **_circumstances(runtime, seconds)}
+    if options.report:
+        report["outputs"] = [str(path) for path in (*written.paths, options.report)]
+        with written.or_not():
+            with writing(options.report) as temporary:
+                temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            written.paths.append(options.report)
+    print(bench.stage_table(runtime.records))
+    for record in runtime.records:
+        if record.notes:
+            print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
+    _print_result(report, written.paths)
+
+
+def _circumstances(runtime: Runtime, seconds: float) -> dict:
+    """Where and how a run ran, for the report."""
+    device = runtime.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
+        "torch": torch.__version__,
+        "backends": runtime.backends.used,
+        "seconds": round(seconds, 3),
+        "stages": [vars(record) for record in runtime.records],
+    }
+
+
+def _print_result(report: dict, written: list[Path]) -> None:
+    if "faces" in report:
+        texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
+        print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for warning in report.get("warnings", ()):
+        print(warning)
+    if report["backends"].get("unwrap") == "triangles":
+        print("Unwrapped triangle by triangle, as there is neither Warp nor xatlas: the texture is coarse.")
+    if report.get("texels_far"):
+        print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
+    if report.get("translucent", 0) > 0.01:
+        print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
+    print(f"{', '.join(map(str, written)) or 'Nothing written'} in {report['seconds']:.1f} s on {report['device']}.")

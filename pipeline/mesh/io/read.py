@@ -1,0 +1,197 @@
+"""Read a scene: GLB and glTF by their own document, OBJ, PLY and STL through trimesh into a document of that kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import MeshError
+from .gltf import Gltf, node_matrix
+from .scene import Part, Scene
+
+_GLTF = (".glb", ".gltf")
+_Z_UP = {".stl", ".ply"}  # as printers' and scanners' files mostly are; OBJ is Y up as modellers write it
+_OTHER = (".obj", ".ply", ".stl")
+FORMATS = (*_GLTF, *_OTHER)
+_TURN = [-(0.5**0.5), 0.0, 0.0, 0.5**0.5]  # a quarter about x: Z up -> Y up
+_DEEPEST = 256  # levels of a hierarchy
+_MOST = 1 << 31  # faces, all parts together
+_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+
+
+def read_scene(path: Path, up: str = "") -> Scene:
+    """The triangles of a file, with the document that they go back into.
+
+    Args:
+        up: "y" or "z": which axis of an OBJ, PLY or STL points up; "" is y for OBJ and z for the others. glTF is y.
+
+    Raises:
+        MeshError: it cannot be read, is of another format, or holds no triangles; the text says what it holds.
+    """
+    path, kind = Path(path), Path(path).suffix.lower()
+    if kind not in FORMATS:
+        raise MeshError(f"{path.name} is none of {', '.join(FORMATS)}. Export it as GLB, which keeps most.")
+    if not path.is_file():
+        raise MeshError(f"{path} is no file.")
+    if up not in ("", "y", "z"):
+        raise MeshError(f"The up axis is {up!r}; expected y or z.")
+    if kind in _GLTF and up == "z":
+        raise MeshError("glTF files are Y up by their specification; leave the up axis out.")
+    if kind in _GLTF:
+        return scene_of(Gltf.open(path))
+    document = _converted(path, kind, (up or ("z" if kind in _Z_UP else "y")) == "z")
+    return scene_of(document)
+
+
+def scene_of(document: Gltf) -> Scene:
+    """The parts of a document's scene: that of `scene`, or the first, or all root nodes."""
+    nodes = document.list("nodes")
+    parts: list[Part] = []
+    notes: list[str] = []
+    shown: dict[int, int] = {}
+    visited: set[int] = set()
+
+    def visit(number: int, above: np.ndarray, depth: int) -> None:
+        node = nodes[document.index(number, nodes, "a node")]
+        if depth > _DEEPEST or number in visited:
+            raise MeshError(
+                f"The nodes of {document.name} are no hierarchy: node {number} stands below two, or more than "
+                f"{_DEEPEST} deep. Export it again."
+            )
+        visited.add(number)
+        name = str(node.get("name", f"node {number}"))
+        world = above @ node_matrix(node, name)
+        if "mesh" in node:
+            mesh = document.index(node["mesh"], document.list("meshes"), f"the mesh of node {name!r}")
+            instance = shown[mesh] = shown.get(mesh, -1) + 1
+            parts.extend(
+                replace(part, instance=instance) for part in _parts(document, number, mesh, world, name, notes)
+            )
+        for child in node.get("children", ()):
+            visit(child, world, depth + 1)
+
+    for root in _roots(document):
+        visit(root, np.eye(4), 0)
+    notes += _lost(document)
+    if not parts:
+        held = [f"{len(document.json[key])} {key}" for key in ("nodes", "meshes", "cameras") if document.json.get(key)]
+        raise MeshError(
+            f"{document.name} has no triangles in its scene ({', '.join(held) or 'nothing'}). Point clouds, lines and "
+            "cameras cannot be textured; export a mesh."
+        )
+    if sum(len(part.faces) for part in parts) >= _MOST:
+        raise MeshError(f"{document.name} has more than {_MOST:,} faces. Reduce it first.")
+    return Scene(tuple(parts), document, tuple(dict.fromkeys(notes)))
+
+
+def _roots(document: Gltf) -> list[int]:
+    scenes = document.list("scenes")
+    if scenes:
+        return list(scenes[document.index(document.json.get("scene", 0), scenes, "the scene")].get("nodes", ()))
+    children = {child for node in document.list("nodes") for child in node.get("children", ())}
+    return [number for number in range(len(document.list("nodes"))) if number not in children]
+
+
+def _parts(document: Gltf, node: int, mesh: int, world: np.ndarray, name: str, notes: list[str]) -> list[Part]:
+    """The triangle primitives of a mesh."""
+    found = []
+    for number, primitive in enumerate(document.list("meshes")[mesh].get("primitives", ())):
+        mode, attributes = primitive.get("mode", _TRIANGLES), primitive.get("attributes", {})
+        if mode not in (_TRIANGLES, _STRIP, _FAN):
+            notes.append(f"Points and lines of {name!r} stay as they are.")
+            continue
+        vertices = document.accessor(attributes.get("POSITION"))
+        if vertices.shape[1] != 3 or not np.isfinite(vertices).all():
+            raise MeshError(f"The vertices of {name!r} are no finite [V, 3]. Look at what exported them.")
+        if "indices" in primitive:
+            corners = document.accessor(primitive["indices"])[:, 0].astype(np.int64)
+        else:
+            corners = np.arange(len(vertices))
+        faces = _triangles(corners, mode)
+        if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
+            raise MeshError(f"Faces of {name!r} name vertex {faces.max():,} of {len(vertices):,}.")
+        if len(faces) == 0:
+            continue
+        uvs = None
+        if "TEXCOORD_0" in attributes:
+            uvs = document.accessor(attributes["TEXCOORD_0"]).astype(np.float32)
+            if uvs.shape != (len(vertices), 2):
+                raise MeshError(f"The UVs of {name!r} are {list(uvs.shape)}; expected [{len(vertices)}, 2].")
+        material = primitive.get("material")
+        if material is not None:
+            document.index(material, document.list("materials"), f"the material of {name!r}")
+        found.append(Part(name, vertices.astype(np.float32), faces, uvs, world, node, mesh, number, material))
+    return found
+
+
+def _triangles(corners: np.ndarray, mode: int) -> np.ndarray:
+    """[F, 3] of a list, strip or fan."""
+    if mode == _TRIANGLES:
+        return corners[: len(corners) // 3 * 3].reshape(-1, 3)
+    if len(corners) < 3:
+        return np.zeros((0, 3), np.int64)
+    if mode == _FAN:
+        return np.stack([np.full(len(corners) - 2, corners[0]), corners[1:-1], corners[2:]], 1)
+    faces = np.stack([corners[:-2], corners[1:-1], corners[2:]], 1)
+    faces[1::2] = faces[1::2, ::-1]
+    return faces
+
+
+def _lost(document: Gltf) -> list[str]:
+    """What moves and is looked at as it stands at rest."""
+    notes = []
+    if document.json.get("skins"):
+        notes.append("The mesh has a skeleton: it is textured in its rest pose; skeleton and weights stay.")
+    if document.json.get("animations"):
+        notes.append("The scene is animated: it is textured as it stands at rest; the animation stays.")
+    return notes
+
+
+def _converted(path: Path, kind: str, z_up: bool) -> Gltf:
+    """A document of what trimesh reads."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise MeshError(
+            f"{kind} files are read with trimesh, which is not installed: pip install -r requirements-meshes.txt. GLB "
+            "and glTF need no package."
+        ) from error
+    try:
+        loaded = trimesh.load_scene(path, process=False)
+    except (ValueError, IndexError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
+        raise MeshError(f"{path.name} cannot be read as {kind[1:].upper()}: {error}. Export it again.") from error
+    document = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": path.stem}]}
+    made = Gltf(document, b"", path.parent, path.name)
+    if z_up:
+        document["nodes"][0]["rotation"] = _TURN
+    root = document["nodes"][0]
+    for name in loaded.graph.nodes_geometry:
+        matrix, geometry = loaded.graph.get(name)
+        shape = loaded.geometry[geometry]
+        if not isinstance(shape, trimesh.Trimesh) or len(shape.faces) == 0:
+            continue
+        node = {"name": str(name), "mesh": _add_mesh(made, shape, str(geometry))}
+        if not np.array_equal(matrix, np.eye(4)):
+            node["matrix"] = np.asarray(matrix, np.float64).T.reshape(-1).tolist()
+        made.list("nodes").append(node)
+        root.setdefault("children", []).append(len(document["nodes"]) - 1)
+    return made
+
+
+def _add_mesh(document: Gltf, shape, name: str) -> int:
+    vertices = np.asarray(shape.vertices, np.float32)
+    attributes = {"POSITION": document.add_accessor(vertices, "VEC3", 34962)}
+    uvs = getattr(shape.visual, "uv", None)
+    if uvs is not None and len(uvs) == len(vertices):
+        turned = np.array(uvs, np.float64)
+        turned[:, 1] = 1 - turned[:, 1]  # OBJ counts v upwards
+        attributes["TEXCOORD_0"] = document.add_accessor(turned.astype(np.float32), "VEC2", 34962)
+    faces = np.asarray(shape.faces, np.uint32).reshape(-1, 1)
+    primitive = {"attributes": attributes, "indices": document.add_accessor(faces, "SCALAR", 34963), "mode": 4}
+    material = getattr(getattr(shape.visual, "material", None), "name", None)
+    document.list("materials").append({"name": str(material or name), "doubleSided": True})
+    primitive["material"] = len(document.json["materials"]) - 1
+    document.list("meshes").append({"name": name, "primitives": [primitive]})
+    return len(document.json["meshes"]) - 1
