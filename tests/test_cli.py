@@ -71,7 +71,7 @@ def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
     code, out, err = run("generate", root / "assets" / "rocket.png", *outputs)
     assert code == 0, err
     (said,) = [line for line in out.splitlines() if "small checkpoint" in line]
-    assert "trained on simple objects" in said and "--checkpoint microsoft/TRELLIS.2-4B" in said
+    assert "trained on simple, procedurally generated objects" in said and "--checkpoint microsoft/TRELLIS.2-4B" in said
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
     facts = json.loads(report.read_text())
     assert facts["checkpoint"] == "small" and facts["pipeline_type"] == "512" and facts["resolution"] == 128
