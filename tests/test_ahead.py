@@ -8,7 +8,7 @@ import torch
 from pipeline import stages
 from pipeline.models import build
 from pipeline.runtime import Runtime
-from pipeline.spec import ROUTES, SHAPE_DECODER, SHAPE_FLOW_512, STRUCTURE_DECODER, STRUCTURE_FLOW
+from pipeline.spec import PIPELINE_TYPES, SHAPE_DECODER, SHAPE_FLOW_512, STRUCTURE_DECODER, STRUCTURE_FLOW
 from pipeline.weights import SMALL_CHECKPOINT, Models, ahead, open_checkpoint
 
 
@@ -34,8 +34,8 @@ def settled():
 @pytest.fixture
 def models():
     models = Models(open_checkpoint(SMALL_CHECKPOINT), build)
-    models.fetch(ROUTES["512"].roles())
-    models.expect(ROUTES["512"].roles())
+    models.fetch(PIPELINE_TYPES["512"].roles())
+    models.expect(PIPELINE_TYPES["512"].roles())
     return models
 
 
