@@ -293,7 +293,7 @@ def test_an_output_that_cannot_be_written_does_not_cost_the_others(run, picture,
         with writing(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "save_state", refuse)
+    monkeypatch.setattr("pipeline.stages.state.save_state", refuse)
     outputs = [tmp_path / name for name in ("x.glb", "x.json")]
     options = (
         "--checkpoint",
