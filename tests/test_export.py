@@ -152,7 +152,7 @@ def test_state(tmp_path):
     save_state(tmp_path / "s.safetensors", {"a": torch.arange(6).reshape(2, 3).t()}, {"seed": 3, "type": "512"})
     with safe_open(tmp_path / "s.safetensors", "pt") as file:
         assert file.get_tensor("a").tolist() == [[0, 3], [1, 4], [2, 5]]
-        assert file.metadata() == {"seed": "3", "type": '"512"'}
+        assert file.metadata() == {"seed": "3", "type": '"512"', "state_version": "1"}
 
 
 @pytest.mark.parametrize("image_format", ["png", "webp"])
