@@ -53,6 +53,7 @@ def double(tmp_path):
 def cache(tmp_path, monkeypatch):
     """An empty cache."""
     (tmp_path / "cache").mkdir()
+    wp.init()  # which chooses a cache of its own
     monkeypatch.setattr(wp.config, "kernel_cache_dir", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
