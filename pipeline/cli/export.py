@@ -36,7 +36,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         type=_length,
         metavar="D",
         help="how far simplifying may move the surface, in sides of that cube (0.002) or voxels (0.5vox), where "
-        "that allows fewer faces; default: as far as --faces asks, and where auto makes it solid, as long as it looks the same",
+        "that allows fewer faces; default: as far as --faces asks, and where auto makes it solid, as long as it looks "
+        "the same",
     )
     parser.add_argument(
         "--lods",
