@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import StateError
 from ..pipeline.spec import PipelineType
-from .host import output
+from .host import output, saving
 from .host.saving import filename_prefix_input
 from .sockets import (
     CATEGORY,
@@ -68,8 +68,7 @@ class SaveState(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        known = filename_prefix is not None and "%" not in filename_prefix
-        return (output.why_not(filename_prefix) if known else "") or True
+        return saving.why_not(filename_prefix) or True
 
     @classmethod
     def execute(

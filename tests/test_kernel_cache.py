@@ -53,6 +53,7 @@ def double(tmp_path):
 def cache(tmp_path, monkeypatch):
     """An empty cache."""
     (tmp_path / "cache").mkdir()
+    wp.init()  # which chooses a cache of its own
     monkeypatch.setattr(wp.config, "kernel_cache_dir", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -85,7 +86,8 @@ def test_a_damaged_cache_heals_itself(double, cache, caplog, pattern, damage):
     assert file.read_bytes() == whole
     damage(file)
     double()
-    assert file.read_bytes() == whole and not caplog.records
+    assert file.read_bytes() == whole
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert len([*cache.iterdir()]) == 1  # nothing is left of the compiling
 
 

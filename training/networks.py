@@ -285,8 +285,10 @@ def _zero(layer: nn.Module) -> None:
 @torch.no_grad()
 def _mostly_straight(encoder: SparseEncoder) -> None:
     """Begin with a mean that is the mean material, and little of what comes through the blocks."""
-    encoder.to_latent.weight[: len(encoder.straight.weight)] *= 0.1
-    encoder.straight.weight.copy_(2 * torch.eye(*encoder.straight.weight.shape))
+    straight = encoder.straight
+    assert straight is not None, "an encoder without a straight way round its blocks"
+    encoder.to_latent.weight[: len(straight.weight)] *= 0.1
+    straight.weight.copy_(2 * torch.eye(*straight.weight.shape))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         choices=stages.SHELLS,
         default="auto",
         help="surface: keep inner shells and open sheets; outer: drop what cannot be reached from outside; "
-        "solid: remesh to one closed surface; auto: solid where a mesh with holes is meant to be closed, else outer; "
+        "solid: remesh to closed surfaces; auto: solid where a mesh with holes is meant to be closed, else outer; "
         "default: auto",
     )
     parser.add_argument(
@@ -28,14 +28,16 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="D",
-        help="with solid, how thick open sheets become at least, in output units; default: two cells",
+        help="with solid, how thick open sheets become at least, in sides of the cube of 1 that "
+        "the object is made in (before --size); default: two cells of the solid's grid",
     )
     parser.add_argument(
         "--max-error",
         type=_length,
         metavar="D",
-        help="how far simplifying may move the surface, in output units (0.002) or voxels (0.5vox), where that allows "
-        "fewer faces; default: as far as --faces asks, and where auto makes it solid, as long as it looks the same",
+        help="how far simplifying may move the surface, in sides of that cube (0.002) or voxels (0.5vox), where "
+        "that allows fewer faces; default: as far as --faces asks, and where auto makes it solid, as long as it looks "
+        "the same",
     )
     parser.add_argument(
         "--lods",

@@ -26,7 +26,9 @@ HELP = "make a mesh that you have finer"
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_mesh_and_pictures(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="OUT.glb")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="OUT.glb", help="the refined mesh; its suffix chooses the format"
+    )
     parser.add_argument(
         "--strength",
         type=float,

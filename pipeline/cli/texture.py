@@ -40,7 +40,9 @@ HELP = "texture a mesh that you have"
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_mesh_and_pictures(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="OUT.glb")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="OUT.glb", help="the mesh with its new textures, GLB"
+    )
     parser.add_argument(
         "--uvs",
         choices=UVS,

@@ -97,8 +97,8 @@ def _helpful(export: ExportSettings, texture: bool) -> list[str]:
 
 def geometry_device(device: torch.device | str) -> torch.device:
     """Where a run on a device works on meshes: fp64 and Warp are needed, which MPS lacks."""
-    device = torch.device(device)
-    return torch.device("cpu") if device.type == "mps" else device
+    where = torch.device(device)
+    return torch.device("cpu") if where.type == "mps" else where
 
 
 def check_export(export: ExportSettings, texture: bool = True) -> None:

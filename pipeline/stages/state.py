@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -260,7 +261,7 @@ def _read_mesh(file: StateFile, facts: Mapping) -> Mesh:
             f"{file.path}: faces name vertices {int(faces.min())} to {int(faces.max())} of {len(vertices):,}. Write "
             "the state again."
         )
-    more = {
+    more: dict[str, Any] = {
         name: file.read(f"mesh.{name}", torch.float32, (len(vertices), columns))
         for name, columns in (("attrs", 6), ("uvs", 2))
         if f"mesh.{name}" in file.names

@@ -53,8 +53,10 @@ class Group:
             faces.append(piece.faces + count)
             uvs.append(piece.uvs)
             count += len(piece.uvs)
-        joined = (np.concatenate(each) for each in (vertices, faces, uvs))
-        return tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in joined)
+        place, corner, uv = (
+            torch.from_numpy(np.ascontiguousarray(np.concatenate(each))) for each in (vertices, faces, uvs)
+        )
+        return place, corner, uv
 
 
 def groups_of(scene: Scene, parts: list[int], rasterise: Callable) -> list[Group]:

@@ -227,17 +227,18 @@ class Sheets:
 
         twin: [3 F] int32 in place of the edges' own.
         """
-        faces, twin = edges.faces, edges.twin if twin is None else twin
+        faces = edges.faces
+        across = edges.twin if twin is None else twin
         if edges.kernels:
-            return cls(*_united(faces, twin))
+            return cls(*_united(faces, across))
         start = faces.reshape(-1)
-        joined = (twin >= 0).nonzero().squeeze(1).int()
-        joined = joined[twin.index_select(0, joined) > joined]
-        other = twin.index_select(0, joined)
+        joined = (across >= 0).nonzero().squeeze(1).int()
+        joined = joined[across.index_select(0, joined) > joined]
+        other = across.index_select(0, joined)
         differ = start.index_select(0, joined) == start.index_select(0, other)
-        if twin.device.type != "cpu" or len(faces) == 0:
+        if across.device.type != "cpu" or len(faces) == 0:
             return cls(*two_colour(joined // 3, other // 3, differ, len(faces)))
-        return cls(*_peel(twin.numpy(), joined.numpy()[differ.numpy()], len(faces)))
+        return cls(*_peel(across.numpy(), joined.numpy()[differ.numpy()], len(faces)))
 
 
 def _united(faces: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
