@@ -234,7 +234,7 @@ class Backends:
         if reason := _unavailable(row, device):
             return reason
         key = (op, row.name, device.type)
-        if key not in self._verdicts:  # a network asks some hundred times a pass, and operations are dear to hash
+        if key not in self._verdicts:  # a network asks some hundred times a pass, and operations are expensive to hash
             self._verdicts[key] = _verdict(replace(self.operations[op], rows=()), row, device.type)
         return self._verdicts[key]
 

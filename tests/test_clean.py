@@ -33,7 +33,7 @@ def turned(faces, seed=0):
 
 
 def same_faces(one, other):
-    """The same corners, wound alike; in any order."""
+    """The same corners, consistently oriented; in any order."""
     return sorted(one.tolist()) == sorted(other.tolist())
 
 
@@ -63,7 +63,7 @@ def fans(faces):
 
 
 def assert_manifold(vertices, faces, closed=True):
-    """Every edge has two faces (one at a border), wound alike; every vertex has one fan and is used."""
+    """Every edge has two faces (one at a border), consistently oriented; every vertex has one fan and is used."""
     directed = Counter((a, b) for face in faces.tolist() for a, b in zip(face, face[1:] + face[:1]))
     assert max(directed.values()) == 1
     if closed:
@@ -134,8 +134,8 @@ def test_half_edges_against_a_dictionary():
         assert a == faces[h // 3, h % 3] and b == faces[h // 3, (h + 1) % 3]
         expected[min(a, b), max(a, b)].append(h)
     found = [expected[key] for key in sorted(expected)]
-    assert edges.count == len(found) and edges.crowded_edges == sum(len(part) > 2 for part in found)
-    assert [edges.crowded[edges.edge == i].tolist() for i in range(edges.crowded_edges)] == [
+    assert edges.count == len(found) and edges.non_manifold_edges == sum(len(part) > 2 for part in found)
+    assert [edges.non_manifold[edges.edge == i].tolist() for i in range(edges.non_manifold_edges)] == [
         part for part in found if len(part) > 2
     ]
     assert edges.border().tolist() == sorted(part[0] for part in found if len(part) == 1)
@@ -253,7 +253,7 @@ def test_an_edge_whose_bodies_hang_together_at_both_ends_gets_a_midpoint():
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("spoiled", [False, True])
 def test_any_set_of_voxels_becomes_a_closed_manifold_of_their_volume(seed, spoiled):
-    """Crowded edges and vertices everywhere, hollows inside, faces wound at random: the volume comes out exactly."""
+    """Non-manifold edges and vertices everywhere, hollows inside, faces wound at random: the volume is exact."""
     cells = np.random.default_rng(seed).random((5, 5, 5)) < (0.25, 0.5, 0.75)[seed % 3]
     vertices, faces = voxel_mesh(cells)
     done = clean(vertices, turned(faces) if spoiled else faces, KEEP_ALL)
@@ -353,7 +353,7 @@ def test_a_moebius_strip_is_left_as_it_is():
 
 
 def crossed_cap(ball):
-    """A ball of which a corner of five faces is replaced by a Moebius strip of five on the same rim: one-sided."""
+    """A ball of which a corner of five faces is replaced by a Moebius strip of five on the same rim: non-orientable."""
     corner = int(np.flatnonzero(np.bincount(ball.faces.ravel()) == 5)[0])
     around = (ball.faces == corner).any(1)
     following = {face[list(face).index(corner) - 2]: face[list(face).index(corner) - 1] for face in ball.faces[around]}
@@ -371,7 +371,7 @@ def crossed_cap(ball):
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("hollow", [False, True])
 def test_one_misplaced_spot_does_not_leave_a_surface_wound_anyhow(hollow):
-    """A one-sided ball, also with a thousand faces missing, wound at random: outward but for the spot."""
+    """A non-orientable ball, also with a thousand faces missing, wound at random: outward but for the spot."""
     vertices, faces = crossed_cap(trimesh.creation.icosphere(5, 0.4))
     if hollow:
         keep = torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) > 0.05
@@ -513,7 +513,7 @@ def test_a_slit_is_not_filled():
 
 
 def test_the_hole_of_a_one_sided_strip_is_not_filled():
-    """Its rim is one loop, round which the faces cannot be wound alike."""
+    """Its rim is one loop, round which the faces cannot be consistently oriented."""
     vertices, faces = moebius()
     done = clean(vertices, faces, CleanSettings(max_hole_perimeter=100.0))
     assert done.changes["filled_holes"] == 0 and same_faces(done.faces, faces)
@@ -629,7 +629,7 @@ def test_a_mesh_of_degenerate_faces_comes_out_empty():
 
 
 def test_random_faces_come_out_manifold():
-    """Faces that join random vertices: edges of dozens of faces, one-sided parts."""
+    """Faces that join random vertices: edges of dozens of faces, non-orientable parts."""
     for seed in range(5):
         random = torch.Generator().manual_seed(seed)
         vertices = torch.rand(12, 3, generator=random)

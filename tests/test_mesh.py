@@ -40,7 +40,7 @@ def test_the_half_edges_that_a_cleaning_hands_on_are_those_of_its_faces(given, s
         done = (clean_by_kernels if kernels else clean_in_torch)(given(), settings or CleanSettings())
         assert done.kernels == kernels and ("edges" in vars(done)) == (done.changes["midpoints"] == 0)
         again = HalfEdges.of(done.faces, kernels)
-        assert done.edges.count == again.count and len(again.crowded) == len(done.edges.crowded) == 0
+        assert done.edges.count == again.count and len(again.non_manifold) == len(done.edges.non_manifold) == 0
         assert torch.equal(done.edges.twin, again.twin) and torch.equal(done.edges.faces, again.faces)
 
 

@@ -249,7 +249,7 @@ def is_sound(found: Solid, expected: Solid) -> bool:
 
 
 def parts(vertices: torch.Tensor, faces: torch.Tensor) -> int:
-    """Pieces that hang together, be it by a vertex, with more than 1 % of a mesh's area."""
+    """Pieces that are connected, be it by a vertex, with more than 1 % of a mesh's area."""
     if len(faces) == 0:
         return 0
     a, b, c = faces.long().unbind(1)

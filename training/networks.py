@@ -166,7 +166,7 @@ _SAMPLERS = {
 }
 
 # Output 128^3, structure 32^3 of a latent 8^3, shape and texture latents on 16^3, pictures of 144 pixels (324 tokens).
-# The decoders' last blocks are dear. The shape's is needed: whether an edge is crossed is known from both of its ends.
+# The decoders' last blocks are expensive. The shape's is needed: whether an edge is crossed is known from both ends.
 SMALL = Design(
     image_size=144,
     models={

@@ -180,7 +180,7 @@ class StructureVAE(Task):
 
 
 class _Grouped(Task):
-    """Tasks whose batches are drawn as they are used: a batch's pictures are large, its maps of neighbours dear."""
+    """Tasks whose batches are drawn as they are used: a batch's pictures are large, its neighbour maps expensive."""
 
     def batches(self, plan, random):
         groups = [self.group(some, random) for some in self._sample(plan.objects, random, plan.batch)]

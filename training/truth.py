@@ -41,7 +41,7 @@ class DualGrids:
     resolution: int
 
     def mesh(self, row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One object: vertices [V, 3] world, faces [F, 3] int32 (not wound alike), pbr of the vertices [V, 6]."""
+        """One object: vertices [V, 3] world, faces [F, 3] int32 (not consistently oriented), pbr [V, 6]."""
         start = sum(self.voxels.lengths[:row])
         own = slice(start, start + self.voxels.lengths[row])
         voxels = Voxels.single(self.voxels.xyz[own])

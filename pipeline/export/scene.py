@@ -66,7 +66,7 @@ class Geometry:
 
     def welded(self) -> tuple[np.ndarray, np.ndarray]:
         """Distinct places [W, 3] float32, and the place of each vertex [V]: without the seams of UVs and normals, for
-        formats in which faces hang together by their vertices alone."""
+        formats in which faces are connected by their vertices alone."""
         places = np.ascontiguousarray(self.vertices, np.float32) + np.float32(0)  # -0 is 0
         keys = places.view(np.dtype((np.void, 12))).reshape(-1)
         _, first, place = np.unique(keys, return_index=True, return_inverse=True)

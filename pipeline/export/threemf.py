@@ -1,6 +1,6 @@
 """3MF: triangles with colours and a unit, for printing; Z up. 3MF core specification 1.3, materials extension 1.2.
 
-Its faces hang together by their vertices alone, so vertices at one place become one, and faces without area, which the
+Its faces are connected by their vertices alone, so vertices at one place become one, and faces without area, which the
 specification forbids, are left out.
 """
 

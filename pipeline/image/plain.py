@@ -25,7 +25,7 @@ _ACROSS = 0.15  # of a side; what touches two opposite sides at such a length is
 _FEW = 64  # pixels; fewer are no object
 _VAGUE = 0.25  # of the outline; where more of it hardly differs from the background there is no object
 _MUCH = 0.95  # of the picture
-_PART = 0.005  # of the object; smaller parts that do not hang together with it are dust too
+_PART = 0.005  # of the object; smaller parts that are not connected to it are dust too
 _BAND = 2  # pixels on either side of the silhouette in which the matte is soft
 _RINGING = 0.12  # of the contrast near by: what a JPEG leaves round an edge
 _BLOCK = 6  # pixels from an edge that a JPEG spoils
@@ -200,7 +200,7 @@ def _enclosed(difference: np.ndarray, inside: np.ndarray, noise: float) -> np.nd
 
 
 def _reached(like: np.ndarray) -> np.ndarray:
-    """The pixels that hang together with the picture's border."""
+    """The pixels that are connected to the picture's border."""
     regions, count = _labelled(like)
     reached = np.zeros(count + 1, bool)
     reached[np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))] = True

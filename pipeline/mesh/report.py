@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from .topology.half_edges import HalfEdges, Sheets, components
-from .topology.manifold import face_measures
+from .topology.measures import face_measures
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class MeshReport:
     faces: int
     components: int  # faces joined across edges
     boundary_edges: int  # edges of one face
-    boundary_loops: int  # groups of them that hang together: holes, where holes that touch count once
+    boundary_loops: int  # groups of them that are connected: holes, where holes that touch count once
     non_manifold_edges: int  # edges of more than two faces
     inconsistent_edges: int  # edges of two faces that are wound against each other
     watertight: bool  # has faces, and each edge exactly two
     euler: int  # vertices in use - edges + faces: 2 (1 - genus) for a closed manifold component
-    volume: float | None  # signed; None unless watertight and wound alike throughout
+    volume: float | None  # signed; None unless watertight and consistently oriented throughout
     area: float
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None  # of all vertices; None without any
 
@@ -84,12 +84,12 @@ def measure(vertices: torch.Tensor, edges: HalfEdges, sheets: Sheets) -> MeshRep
         vertices: [V, 3] finite. edges, sheets: of the faces.
     """
     faces = edges.faces
-    border, crowded, start = edges.border(), edges.crowded_edges, faces.reshape(-1)
+    border, non_manifold, start = edges.border(), edges.non_manifold_edges, faces.reshape(-1)
     one, other = edges.pairs()
     same_way = int((start.index_select(0, one) == start.index_select(0, other)).count_nonzero())
     del one, other
     used = torch.bincount(start, minlength=len(vertices)) > 0
-    watertight = len(faces) > 0 and len(border) == 0 and crowded == 0
+    watertight = len(faces) > 0 and len(border) == 0 and non_manifold == 0
     one = torch.zeros(len(faces), dtype=torch.int64, device=faces.device)
     area, volume = (float(total) for total in face_measures(vertices, faces, one, 1, edges.kernels))
     bounds = None
@@ -101,7 +101,7 @@ def measure(vertices: torch.Tensor, edges: HalfEdges, sheets: Sheets) -> MeshRep
         components=_components(edges, sheets),
         boundary_edges=len(border),
         boundary_loops=_loops(edges, border),
-        non_manifold_edges=crowded,
+        non_manifold_edges=non_manifold,
         inconsistent_edges=same_way,
         watertight=watertight,
         euler=int(used.count_nonzero()) - edges.count + len(faces),
@@ -113,7 +113,7 @@ def measure(vertices: torch.Tensor, edges: HalfEdges, sheets: Sheets) -> MeshRep
 
 def _components(edges: HalfEdges, sheets: Sheets) -> int:
     """Sheets of faces, joined where edges have more than two."""
-    sheet = sheets.label[edges.crowded // 3]
+    sheet = sheets.label[edges.non_manifold // 3]
     together = edges.edge[1:] == edges.edge[:-1]
     return components(sheet[1:][together], sheet[:-1][together], len(sheets.orientable))[1]
 

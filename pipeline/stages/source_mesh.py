@@ -27,7 +27,7 @@ class InterruptibleSource(SourceMesh):
     """A source mesh with a tick that is called before every block of its queries."""
 
     def __init__(self, source: SourceMesh, tick: Callable[[], None]) -> None:
-        vars(self).update(vars(source))  # its tree of faces, which is dear to make
+        vars(self).update(vars(source))  # its tree of faces, which is expensive to make
         self._tick = tick
 
     def closest_point(

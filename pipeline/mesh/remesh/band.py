@@ -37,7 +37,7 @@ class Band:
 def find_band(mesh: Mesh, openings: Openings, frame: Frame) -> Band:
     """Ask for winding numbers round the holes, and farther as long as points are undecided.
 
-    Away from holes the winding number only changes across faces, so that undecided points hang together with a hole's
+    Away from holes the winding number only changes across faces, so that undecided points are connected to a hole's
     edge: where the search ends, points on either side of a lid are decided, and flooding may go on from them.
     """
     field = WindingField(frame.points, mesh.faces[~openings.open_faces])

@@ -135,7 +135,7 @@ def _resolve(lattice: Lattice, cells: Cells) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Loops:
-    """How the crossed edges of a cell hang together, by kind = signs * 64 + faces resolved the other way.
+    """How the crossed edges of a cell are connected, by kind = signs * 64 + faces resolved the other way.
 
     Edge axis * 4 + b + 2 c of a cell runs along axis where the two next axes have the coordinates b and c; face
     axis * 2 + side is the cell's lower or upper one.
@@ -161,7 +161,7 @@ def _loops() -> _Loops:
         crossed[:, edges] |= cut
         all_cut = cut.all(1)
         ambiguous[:, face] = all_cut[::64]
-        # round which corners the loops turn: the outside ones, so that inside corners hang together across the face
+        # round which corners the loops turn: the outside ones, so that inside corners are connected across the face
         turned = (kinds >> face & 1).astype(bool)
         for k in range(4):
             before, after = edges[k - 1], edges[k]

@@ -251,7 +251,7 @@ def _touched_cells(triangles: np.ndarray, normals: np.ndarray, resolution: int, 
         cell = low[owner] + np.stack(
             [index // (shape[:, 1] * shape[:, 2]), index // shape[:, 2] % shape[:, 1], index % shape[:, 2]], 1
         )
-        for test in (_meets_plane, _meets_outlines):  # the first leaves few for the dear second
+        for test in (_meets_plane, _meets_outlines):  # the first leaves few for the expensive second
             rows = np.flatnonzero(test(triangles[owner], normals[owner], cell.astype(np.float64)))
             owner, cell = owner[rows], cell[rows]
         return owner, cell

@@ -112,7 +112,7 @@ def classify_cells(
     touched: wp.array[wp.uint8],
     states: wp.array[wp.uint8],
 ):
-    """Cells, and behind them empty bricks, are outside if they hang together with the member `outer`; 0 if touched."""
+    """Cells, and behind them empty bricks, are outside if they are connected to the member `outer`; 0 if touched."""
     i = start + wp.tid()
     if i < touched.shape[0] and touched[i] != UNSET:
         states[i] = UNSET

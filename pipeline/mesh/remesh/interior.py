@@ -151,7 +151,7 @@ def _settle(lattice: Lattice, states: torch.Tensor, torn: torch.Tensor) -> None:
 
 
 def _without_cavities(lattice: Lattice) -> Lattice:
-    """With outside points inside that do not hang together with infinity."""
+    """With outside points inside that are not connected to infinity."""
     blocked, closed = (lattice.states != OUTSIDE).to(torch.uint8), (lattice.empty != OUTSIDE).to(torch.uint8)
     parent = _regions(lattice, blocked, closed)
     state = torch.empty(len(parent), dtype=torch.uint8, device=blocked.device)

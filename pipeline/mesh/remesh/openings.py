@@ -8,7 +8,7 @@ import torch
 
 from ..mesh import Mesh
 from ..topology.half_edges import components
-from ..topology.manifold import face_measures
+from ..topology.measures import face_measures
 
 # Area of the flattest lid of a boundary loop by the area of the component that it bounds, above which the component is
 # an open sheet (a cup has 0.1 and more, a hole of a tenth of a ball's diameter 0.003) and not a body with a hole.

@@ -19,7 +19,7 @@ _BLOCK = 4  # cells along a side of the blocks in which views of a patch are cou
 def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     """Remove the inner and double shells of a mesh: patches of its surface that do not border on the outside.
 
-    A patch is what hangs together over edges of exactly two faces, so that closed inner components and inner sheets on
+    A patch is what is connected over edges of exactly two faces, so that closed inner components and inner sheets on
     non-manifold edges are patches of their own. A face is seen where a lattice edge that begins outside meets it first.
     A patch stays, as a whole, if somewhere in it most of what lies in a block of 4 x 4 x 4 cells is seen (what shows
     through pinholes does not keep it), or if half of it is seen. Patches that no lattice edge meets stay if they lie in
@@ -59,8 +59,8 @@ def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
 
 def _attached(edges: HalfEdges, patch: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
     """[patches] bool: those that share an edge of more than two faces with one that stays."""
-    owner = patch[edges.crowded // 3]
-    bright = torch.zeros(edges.crowded_edges, dtype=torch.bool, device=patch.device)
+    owner = patch[edges.non_manifold // 3]
+    bright = torch.zeros(edges.non_manifold_edges, dtype=torch.bool, device=patch.device)
     bright[edges.edge[stays[owner]]] = True
     return torch.zeros_like(stays).index_fill_(0, owner[bright[edges.edge]], True)
 

@@ -7,7 +7,7 @@ import math
 import torch
 
 from ..mesh import Mesh
-from ..topology.manifold import face_measures
+from ..topology.measures import face_measures
 
 RESOLUTIONS = (8, 2048)  # cells along the longest side in which a mesh's outside can be sought
 _FACES = 3  # of a surface of the area of one cell's side: it crosses 1.5 edges of the lattice, each with two faces

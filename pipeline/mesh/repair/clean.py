@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.half_edges import HalfEdges, by_corners, by_kernels
-from ..topology.manifold import match, outward, part
+from ..topology.manifold import match
+from ..topology.outward import outward
+from ..topology.split import split_non_manifold
 from .repair import close_holes, degenerate, drop_unused, large_components, weld
 from .winding import sides_seen
 
@@ -31,25 +33,25 @@ class CleanSettings:
 
 
 # For a mesh that was clean and then changed: simplifying can make faces degenerate or equal and edges non-manifold,
-# but neither fragments nor holes; vertices that the first cleaning parted stay apart.
+# but neither fragments nor holes; vertices that the first cleaning split stay apart.
 AFTER_SIMPLIFYING = CleanSettings(weld=False, min_area_share=0, max_hole_perimeter=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Cleaned(Mesh):
-    """A mesh without degenerate and repeated faces, non-manifold edges and vertices, wound alike and outward; every
-    vertex is used. Vertices and faces are of the types given."""
+    """A mesh without degenerate and repeated faces, non-manifold edges and vertices, consistently oriented and
+    outward; every vertex is used. Vertices and faces are of the types given."""
 
     changes: dict[str, int] = field(default_factory=dict)  # what each step changed
 
 
 def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
-    """Weld, drop degenerate and repeated faces, pair the faces at crowded edges and wind all alike, drop small
-    components, fill small holes, face outward, part what only touches, drop unused vertices. Faces come in the order of
-    their vertices.
+    """Weld, drop degenerate and repeated faces, pair the faces at non-manifold edges and orient all consistently, drop
+    small components, fill small holes, face outward, split what only touches, drop unused vertices. Faces come in the
+    order of their vertices.
 
     Pairs come before everything that looks at components or open edges, so that a mesh is never opened where bodies
-    touch; holes are filled before vertices are parted, so that what had to stay open there is not filled. An empty
+    touch; holes are filled before vertices are split, so that what had to stay open there is not filled. An empty
     mesh, or one of which nothing is left, gives an empty mesh.
     """
     settings = settings or CleanSettings()
@@ -68,14 +70,14 @@ def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
     topology, flip = match(vertices, HalfEdges.of(faces, kernels))
     del order, again, flat, faces
     topology = topology.turned(flip)
-    changes["non_manifold_edges"] = topology.crowded_edges
+    changes["non_manifold_edges"] = topology.non_manifold_edges
     changes["small_components"] = 0
     if settings.min_area_share > 0:
         keep = large_components(topology, settings.min_area_share)
         changes["small_components"] = int((~keep).sum())
         if changes["small_components"]:
             flip, topology = flip[keep[topology.component]], topology.kept(keep)
-    if topology.one_sided.any():
+    if topology.non_orientable.any():
         seen = sides_seen(vertices, topology)
         flip, topology = flip ^ seen, topology.turned(seen)
     before = len(topology.faces)
@@ -85,8 +87,8 @@ def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
     turn = outward(vertices, topology)
     changes["turned_faces"] = int((flip ^ turn[:before]).sum())
     topology = topology.turned(turn)
-    parted = part(vertices, topology)
-    changes["copied_vertices"], changes["midpoints"] = parted.copies, parted.midpoints
-    vertices, faces, changes["unused_vertices"] = drop_unused(parted.vertices, parted.faces)
-    known = {} if parted.midpoints else {"edges": HalfEdges.manifold(faces, topology.twin, kernels)}
+    split = split_non_manifold(vertices, topology)
+    changes["copied_vertices"], changes["midpoints"] = split.copies, split.midpoints
+    vertices, faces, changes["unused_vertices"] = drop_unused(split.vertices, split.faces)
+    known = {} if split.midpoints else {"edges": HalfEdges.manifold(faces, topology.twin, kernels)}
     return Cleaned.known(vertices, faces.to(kind), kernels=kernels, changes=changes, **known)

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 
 from ..topology.columns import chunks, corners, cross, difference, dot
-from ..topology.half_edges import by_kernels, components, following
-from ..topology.manifold import Topology, face_measures
+from ..topology.half_edges import by_kernels, components, next_half_edge
+from ..topology.manifold import Topology
+from ..topology.measures import face_measures
 from ..topology.steady import steady_sum
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
@@ -84,15 +85,15 @@ def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float
     Loops and centres as CuMesh: open edges join at vertices where exactly two of them meet; a chain is a loop if both
     ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the winding
     of the faces beside it. Slits, which enclose no area, stay open: they want welding. So do loops that lead through
-    several components, or through a one-sided one against its winding, and the rims of sheets, whose fans would lie on
-    the sheet itself.
+    several components, or through a non-orientable one against its winding, and the rims of sheets, whose fans would
+    lie on the sheet itself.
 
     Returns:
         vertices with the centres behind, the topology with the fans behind, the number of holes filled.
     """
     border = topology.border()
     start = topology.faces.reshape(-1)[border].long()
-    end = topology.faces.reshape(-1)[following(border)].long()
+    end = topology.faces.reshape(-1)[next_half_edge(border)].long()
     chosen, loop, centre = _loops(vertices, start, end, max_perimeter, topology.component[border // 3], topology.area)
     if len(centre) == 0:
         return vertices, topology, 0

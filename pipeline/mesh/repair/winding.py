@@ -1,4 +1,4 @@
-"""Winding of sheets that cannot be wound alike as a whole: each face to where it is seen from, or as others are."""
+"""Winding of sheets that are non-orientable: each face to where it is seen from, or as others are."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TRUST = 0.5  # what being seen from one side alone counts against what one face
 
 
 def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
-    """[F] bool faces of one-sided components to turn, so that they face the side from which they are seen.
+    """[F] bool faces of non-orientable components to turn, so that they face the side from which they are seen.
 
-    One misplaced face can make a whole surface one-sided, so "as they are" is no answer where faces come wound anyhow,
-    as from a dual grid. Lines of sight from outside, in random directions (the same at every call), count for each face
-    on which side they meet it first. Then each weighs that against the faces beside it, again and again: those that are
-    not seen, or from both sides alike, follow the others. At last, with Warp, large parts are turned over if lines of
-    sight lead out from behind them. Components of which no more edges would be wound alike than before stay as they
-    are.
+    One misplaced face can make a whole surface non-orientable, so "as they are" is no answer where faces come wound
+    anyhow, as from a dual grid. Lines of sight from outside, in random directions (the same at every call), count for
+    each face on which side they meet it first. Then each weighs that against the faces beside it, again and again:
+    those that are not seen, or from both sides alike, follow the others. At last, with Warp, large parts are turned
+    over if lines of sight lead out from behind them. Components of which no more edges would be consistently oriented
+    than before stay as they are.
     """
     turn = torch.zeros(len(topology.faces), dtype=torch.bool, device=vertices.device)
-    asked = topology.one_sided[topology.component].nonzero().squeeze(1)
+    asked = topology.non_orientable[topology.component].nonzero().squeeze(1)
     if len(asked) == 0:
         return turn
     by_rays = topology.kernels or (vertices.is_cuda and not unavailable_reason())
@@ -39,9 +39,10 @@ def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
     side = torch.where(said < 0, -1.0, 1.0)
     if by_rays:
         side = torch.where(_misled(vertices, topology.faces, asked, beside, alike, side), -side, side)
-    gain = ((side[:, None] * side[beside] - 1) * alike).sum(1)  # of edges wound alike, each counted from both faces
+    # edges consistently oriented, each counted from both faces
+    gain = ((side[:, None] * side[beside] - 1) * alike).sum(1)
     component = topology.component[asked]
-    gains = gain.new_zeros(len(topology.one_sided)).index_add_(0, component, gain)
+    gains = gain.new_zeros(len(topology.non_orientable)).index_add_(0, component, gain)
     turn[asked] = (side < 0) & (gains > 0)[component]
     return turn
 
@@ -81,8 +82,8 @@ def _misled(
 
 
 def _neighbours(topology: Topology, asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N, 3] the faces across the edges of the N asked, as places among these, and 1 where they are wound alike, -1
-    where against each other, 0 where there is none."""
+    """[N, 3] the faces across the edges of the N asked, as places among these, and 1 where they are consistently
+    oriented, -1 where against each other, 0 where there is none."""
     place = torch.zeros(len(topology.faces), dtype=torch.int64, device=asked.device)
     place[asked] = torch.arange(len(asked), device=asked.device)
     half = 3 * asked[:, None] + torch.arange(3, device=asked.device)

@@ -91,7 +91,7 @@ def collapse(
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on boundary edges) in rounds: all edges are
     priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
-    (their faces are disjoint, so each may be judged alone), until the count is met. Boundaries and sharp edges stay, by
+    (their faces are disjoint, so each is classified alone), until the count is met. Boundaries and sharp edges stay, by
     their planes; no face turns over or becomes a sliver as long as anything else can be collapsed. Topology has its
     price, too: a hole, a handle or a component goes where it costs no more than what else could go (see
     link_kernels.classify), and each such step leaves the surface manifold and consistently oriented where it was, and
@@ -243,7 +243,7 @@ class _Reduction:
 
     def _find_costs(self, stars: _Stars, wanted: float) -> torch.Tensor:
         """[3 F] float32 costs by half-edge, and the limit up to which edges may go: as many edges cost less as
-        collapses are wanted, so that dear edges wait until the cheap ones round them have been spent."""
+        collapses are wanted, so that expensive edges wait until the cheap ones round them have been spent."""
         costs = torch.empty(len(self._faces), device=self._device)
         examined = self._limit * self._config.examined
         mesh = self._points, self._quadrics, self._faces, stars.offsets, stars.corners, stars.edges, stars.feature

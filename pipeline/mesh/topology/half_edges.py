@@ -14,7 +14,7 @@ from ...warp import cores, unavailable_reason
 _PEELS = 8  # large parts that are searched one by one on a CPU before the rest is labelled together
 _LARGE = 16  # a part is large if it has at least one face in so many
 _COUNTERS = 4  # cores that count keys, each with a counter for every key
-_CROWDED = -2  # for the time being, twin of the half-edges on edges of more than two faces
+_NON_MANIFOLD = -2  # for the time being, twin of the half-edges on edges of more than two faces
 
 
 def by_kernels(tensor: torch.Tensor, wanted: bool | None = None) -> bool:
@@ -108,7 +108,7 @@ class HalfEdges:
 
     faces: torch.Tensor  # [F, 3] int32
     twin: torch.Tensor  # [3 F] int32, the other half-edge of an edge of two faces; -1 on other edges
-    crowded: torch.Tensor  # [N] int64 half-edges of the edges of more than two faces, edge by edge, rising within one
+    non_manifold: torch.Tensor  # [N] int64 half-edges of edges of more than two faces, edge by edge, rising within one
     edge: torch.Tensor  # [N] int64 which of these edges each lies on, ascending from 0
     count: int  # of all edges
     kernels: bool  # whether by kernels of topology_kernels.py, which go on from here
@@ -119,15 +119,15 @@ class HalfEdges:
         faces = faces.to(torch.int32).contiguous()
         kernels = by_kernels(faces, kernels)
         twin, count = (_paired_by_vertex if kernels else _paired_by_sorting)(faces)
-        crowded = (twin == _CROWDED).nonzero().squeeze(1)
-        twin[crowded] = -1
+        non_manifold = (twin == _NON_MANIFOLD).nonzero().squeeze(1)
+        twin[non_manifold] = -1
         corners = faces.reshape(-1)
-        ends = torch.stack([corners[crowded], corners[following(crowded)]], 1).long().sort(1).values
+        ends = torch.stack([corners[non_manifold], corners[next_half_edge(non_manifold)]], 1).long().sort(1).values
         key = ends[:, 0] * (int(ends.max()) + 1 if len(ends) else 1) + ends[:, 1]
         key, order = key.sort(stable=True)
         new = torch.ones_like(key, dtype=torch.bool)
         new[1:] = key[1:] != key[:-1]
-        return cls(faces, twin, crowded[order], new.cumsum(0) - 1, count, kernels)
+        return cls(faces, twin, non_manifold[order], new.cumsum(0) - 1, count, kernels)
 
     @classmethod
     def manifold(cls, faces: torch.Tensor, twin: torch.Tensor, kernels: bool) -> HalfEdges:
@@ -137,18 +137,18 @@ class HalfEdges:
         return cls(faces.to(torch.int32).contiguous(), twin, none, none, count, kernels)
 
     @property
-    def crowded_edges(self) -> int:
+    def non_manifold_edges(self) -> int:
         """How many edges have more than two faces."""
         return int(self.edge[-1]) + 1 if len(self.edge) else 0
 
     def ends(self, half_edge: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where half-edges start and end, int64."""
         corners = self.faces.reshape(-1)
-        return corners[half_edge].long(), corners[following(half_edge)].long()
+        return corners[half_edge].long(), corners[next_half_edge(half_edge)].long()
 
     def border(self) -> torch.Tensor:
         """[N] int64 half-edges of the edges of one face."""
-        return border(self.twin, self.crowded)
+        return border(self.twin, self.non_manifold)
 
     def pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Both half-edges, int32, of the edges of two faces, the lower ones ascending."""
@@ -169,7 +169,7 @@ def _paired_by_sorting(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     first = new.nonzero().squeeze(1)
     uses = torch.diff(first, append=first.new_tensor([len(order)]))
-    twin = torch.full_like(order, _CROWDED)
+    twin = torch.full_like(order, _NON_MANIFOLD)
     twin[order[first[uses == 1]].long()] = -1
     first = first[uses == 2]
     a, b = order.index_select(0, first), order.index_select(0, first + 1)
@@ -192,26 +192,26 @@ def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     return twin, int(edges.sum())
 
 
-def border(twin: torch.Tensor, crowded: torch.Tensor) -> torch.Tensor:
-    """[N] int64 half-edges without a twin [3 F] that are not crowded [M], on edges of more than two faces."""
+def border(twin: torch.Tensor, non_manifold: torch.Tensor) -> torch.Tensor:
+    """[N] int64 half-edges without a twin [3 F] that are not in `non_manifold` [M], on edges of more than two."""
     alone = twin < 0
-    alone[crowded] = False
+    alone[non_manifold] = False
     return alone.nonzero().squeeze(1)
 
 
-def following(half_edge: torch.Tensor) -> torch.Tensor:
+def next_half_edge(half_edge: torch.Tensor) -> torch.Tensor:
     """The next half-edge round the same face."""
     return torch.where(half_edge % 3 == 2, half_edge - 2, half_edge + 1)
 
 
-def preceding(half_edge: torch.Tensor) -> torch.Tensor:
+def previous_half_edge(half_edge: torch.Tensor) -> torch.Tensor:
     """The half-edge before it round the same face."""
     return torch.where(half_edge % 3 == 0, half_edge + 2, half_edge - 1)
 
 
 @dataclass(frozen=True)
 class Sheets:
-    """Faces joined across their twins, and how to wind them alike within each sheet."""
+    """Faces joined across their twins, and how to orient them consistently within each sheet."""
 
     label: torch.Tensor  # [F] int64, 0 .. S - 1 in the order of their lowest faces
     flip: torch.Tensor  # [F] bool, faces to turn; never the lowest face of a sheet
@@ -220,7 +220,7 @@ class Sheets:
     @classmethod
     def of(cls, edges: HalfEdges, twin: torch.Tensor | None = None) -> Sheets:
         """Components of the oriented double cover, which has every face once as it is and once flipped: a sheet that
-        can be wound alike appears in it twice, one that cannot (a Moebius strip) once.
+        can be consistently oriented appears in it twice, one that cannot (a Moebius strip) once.
 
         On a CPU by union-find in the order of the faces, first within a range of them for each core (without Warp large
         sheets by breadth-first search, the rest by scipy's labelling); on CUDA see `hook`.
@@ -344,9 +344,9 @@ def _peel(twin: np.ndarray, differ: np.ndarray, count: int) -> tuple[torch.Tenso
         found = breadth_first_order(graph, seed, directed=True, return_predecessors=False)
         face = found % count
         label[face] = part
-        one_sided = len(found) > 1 and bool((found == seed + count).any())
-        orientable.append(not one_sided)
-        if not one_sided:
+        non_orientable = len(found) > 1 and bool((found == seed + count).any())
+        orientable.append(not non_orientable)
+        if not non_orientable:
             flip[face] = found >= count
         left = np.flatnonzero(label[seed:] < 0)
         if len(left) == 0 or len(found) * _LARGE < count:

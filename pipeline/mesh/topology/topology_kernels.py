@@ -11,8 +11,8 @@ from ...warp.union_find_kernels import peek_root, unite
 
 configure(__name__, max_unroll=1)
 
-CROWDED = -2  # twin of a half-edge on an edge of more than two faces
-_CROWDED = wp.constant(wp.int32(CROWDED))
+NON_MANIFOLD = -2  # twin of a half-edge on an edge of more than two faces
+_NON_MANIFOLD = wp.constant(wp.int32(NON_MANIFOLD))
 _SET = wp.constant(wp.uint8(1))
 
 
@@ -120,7 +120,7 @@ def pair_half_edges(
             twin[other] = h
         else:
             for j in range(i, after):
-                twin[order[low + j]] = _CROWDED
+                twin[order[low + j]] = _NON_MANIFOLD
         found += 1
         i = after
     edges[v] = found
@@ -295,7 +295,7 @@ def mark_fans(
     valence: wp.array[wp.int64],
     several: wp.array[wp.bool],
 ):
-    """Whether the faces round a vertex are not one closed fan of faces that are wound alike."""
+    """Whether the faces round a vertex are not one closed fan of faces that are consistently oriented."""
     v = start + wp.tid()
     if valence[v] > wp.int64(0):
         at = corner[v]

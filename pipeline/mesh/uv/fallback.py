@@ -23,7 +23,7 @@ def xatlas(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """Charts, parameterisation and packing by xatlas.
 
-    chunk_faces: the mesh is split into parts of at most so many faces, as xatlas is more than linear in their number.
+    chunk_faces: maximum number of faces of the parts that the mesh is split into, as xatlas is more than linear in it.
 
     Returns:
         source [V'] int64 (the vertex each new vertex copies), faces [F, 3] int32, uvs [V', 2] in 0-1, and

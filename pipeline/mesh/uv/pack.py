@@ -162,8 +162,8 @@ class _Atlas:
         texels = self._texels()
         low, sizes = chart_boxes(texels, pieces)
         most = config.box_area if grid < config.large_grid else config.box_area_large
-        self._crowded = int(sizes.long().prod(1).sum()) > most * (grid + 2) ** 2
-        if self._crowded:
+        self._overfull = int(sizes.long().prod(1).sum()) > most * (grid + 2) ** 2
+        if self._overfull:
             return
         outlines = _outlines(texels, pieces, labels, low, sizes)
         self._outlines = Outlines(*(each.cpu().contiguous() for each in vars(outlines).values()))
@@ -193,7 +193,7 @@ class _Atlas:
     @property
     def hopeful(self) -> bool:
         return (
-            not self._crowded
+            not self._overfull
             and bool(self._areas.sum() <= self._grid**2)
             and self._shares()[1] <= self._config.hopeless
         )
@@ -210,7 +210,7 @@ class _Atlas:
         if self.hopeful:
             return self.scale * self._config.safety * math.sqrt(1 - self._shares()[1])
         return self.scale * (
-            self._config.shrink if self._crowded else math.sqrt(max(self._shares()[0], self._config.shrink**2))
+            self._config.shrink if self._overfull else math.sqrt(max(self._shares()[0], self._config.shrink**2))
         )
 
     def place(self, begin: int) -> None:

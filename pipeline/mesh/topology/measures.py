@@ -1,0 +1,38 @@
+"""Areas and volumes of groups of faces, and the point from which volumes are measured."""
+
+from __future__ import annotations
+
+import torch
+
+from .columns import chunks, corners, cross, difference, dot
+
+
+def middle(vertices: torch.Tensor) -> torch.Tensor:
+    """[3] float64 middle of the bounding box; 0 without vertices."""
+    if len(vertices) == 0:
+        return torch.zeros(3, dtype=torch.float64, device=vertices.device)
+    return (vertices.amin(0).double() + vertices.amax(0).double()) / 2
+
+
+def face_measures(
+    vertices: torch.Tensor, faces: torch.Tensor, group: torch.Tensor, groups: int, kernels: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[groups] float64 area, and [groups] signed volume between the faces and the middle of the mesh's bounding box,
+    for groups of faces [F]."""
+    area, volume = torch.zeros(2, groups, dtype=torch.float64, device=vertices.device)
+    if kernels:
+        from ...warp import launch
+        from .topology_kernels import measure_faces
+
+        parts = torch.empty(2, len(faces), dtype=torch.float64, device=vertices.device)
+        corner, centre = faces.to(torch.int32).reshape(-1), launch.wp.vec3d(*middle(vertices).tolist())
+        launch.launch_parallel(measure_faces, len(faces), vertices.double(), centre, corner, *parts)
+        return area.index_add_(0, group, parts[0]), volume.index_add_(0, group, parts[1])
+    axes = (vertices.double() - middle(vertices)).T.contiguous()
+    for chunk in chunks(faces):
+        a, b, c = corners(axes, faces[chunk])
+        normal = cross(difference(b, a), difference(c, a))
+        part = group[chunk]
+        area.index_add_(0, part, dot(normal, normal).sqrt_().div_(2))
+        volume.index_add_(0, part, dot(a, normal).div_(6))
+    return area, volume
