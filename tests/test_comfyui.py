@@ -201,7 +201,8 @@ def test_what_is_used_is_said_in_a_line(server):
     before = len(server.said())
     server.run(graph("draft_then_cascade"))
     said = server.said()[before:]
-    assert said.count("Using the bundled small checkpoint") == 1 and "choose microsoft/TRELLIS.2-4B (16 GB download)" in said
+    assert said.count("Using the bundled small checkpoint") == 1
+    assert "choose microsoft/TRELLIS.2-4B (16 GB download)" in said
     assert said.count("resolution: 512, as small says") == 1
 
 
