@@ -159,6 +159,12 @@ PIPELINE_TYPES: dict[str, PipelineType] = {
     )
 }
 
+Route, ROUTES, route = (
+    PipelineType,
+    PIPELINE_TYPES,
+    PipelineType.named,
+)  # their names in 0.1
+
 
 _SAMPLER = record(
     {"name": one_of("FlowEulerSampler", "FlowEulerCfgSampler", "FlowEulerGuidanceIntervalSampler")},

@@ -61,6 +61,7 @@ from .types import (
 )
 
 table = default_backends  # its name in 0.1
+export_glb = export_mesh  # likewise
 
 __all__ = [
     "ALPHA",
@@ -110,6 +111,7 @@ __all__ = [
     "encode_images",
     "encode_mesh",
     "encode_texture",
+    "export_glb",
     "export_mesh",
     "generate",
     "held_in",

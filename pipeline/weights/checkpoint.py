@@ -66,6 +66,8 @@ class Checkpoint:
         """The pipeline type that it was made for."""
         return PipelineType.named(self.spec.default_pipeline_type)
 
+    own_route = default_pipeline_type  # its name in 0.1
+
     def has(self, pipeline_type: PipelineType, texture: bool = True) -> bool:
         """Whether it has every model of the pipeline type."""
         return set(pipeline_type.roles(texture)) <= set(self.sources)
