@@ -7,8 +7,8 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.export import AlphaMode
 from .host import output
-from .host.saving import filename_prefix_input, save, why_not
-from .sockets import CATEGORY, GLB, Mesh, TexturedMesh, advanced, aliases, node_schema
+from .host.saving import alpha_mode_input, double_sided_input, filename_prefix_input, mesh_input, save, why_not
+from .sockets import CATEGORY, GLB, advanced, aliases, node_schema
 
 
 class ExportGLB(io.ComfyNode):
@@ -22,9 +22,7 @@ class ExportGLB(io.ComfyNode):
             description="Writes a GLB into ComfyUI's output folder. The graph travels inside it unless ComfyUI was "
             "started with --disable-metadata.",
             inputs=[
-                io.MultiType.Input(
-                    "mesh", types=[Mesh, TexturedMesh], tooltip="A mesh, or a textured one from TRELLIS.2 Bake Texture."
-                ),
+                mesh_input(),
                 filename_prefix_input(),
                 io.Combo.Input(
                     "texture_format",
@@ -32,15 +30,8 @@ class ExportGLB(io.ComfyNode):
                     default="png",
                     tooltip="png is read everywhere; webp is smaller, and some viewers lack it.",
                 ),
-                io.Combo.Input(
-                    "alpha_mode",
-                    options=[mode.name.lower() for mode in AlphaMode],
-                    default="opaque",
-                    tooltip="How viewers treat alpha: ignore it, cut at one half, or blend.",
-                ),
-                io.Boolean.Input(
-                    "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
-                ),
+                alpha_mode_input(),
+                double_sided_input(),
                 advanced(
                     io.Boolean.Input(
                         "lods_in_one_file",

@@ -11,8 +11,8 @@ from ..pipeline.errors import SettingsError
 from ..pipeline.export import WRITERS, AlphaMode, TrueSize, writer
 from .host import output
 from .host.run import explained
-from .host.saving import filename_prefix_input, save, why_not
-from .sockets import CATEGORY, AnyFile, Mesh, TexturedMesh, advanced, aliases, node_schema
+from .host.saving import alpha_mode_input, double_sided_input, filename_prefix_input, mesh_input, save, why_not
+from .sockets import CATEGORY, AnyFile, advanced, aliases, node_schema
 
 
 class ExportMesh(io.ComfyNode):
@@ -26,9 +26,7 @@ class ExportMesh(io.ComfyNode):
             description="Writes a mesh into ComfyUI's output folder in the format of your choice: with textures, with "
             "vertex colours, or for printing in its true size.",
             inputs=[
-                io.MultiType.Input(
-                    "mesh", types=[Mesh, TexturedMesh], tooltip="A mesh, or a textured one from TRELLIS.2 Bake Texture."
-                ),
+                mesh_input(),
                 filename_prefix_input(),
                 io.Combo.Input(
                     "format",
@@ -54,19 +52,8 @@ class ExportMesh(io.ComfyNode):
                         "printing.",
                     )
                 ),
-                advanced(
-                    io.Combo.Input(
-                        "alpha_mode",
-                        options=[mode.name.lower() for mode in AlphaMode],
-                        default="opaque",
-                        tooltip="How viewers treat alpha: ignore it, cut at one half, or blend.",
-                    )
-                ),
-                advanced(
-                    io.Boolean.Input(
-                        "double_sided", default=True, tooltip="Show faces from behind too; open meshes need it."
-                    )
-                ),
+                advanced(alpha_mode_input()),
+                advanced(double_sided_input()),
             ],
             outputs=[
                 AnyFile.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),

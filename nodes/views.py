@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..pipeline.errors import SettingsError
 from ..pipeline.image import background_remover, cut_out
-from ..pipeline.views import NAMED_MIXING, STRATEGIES, Mixing, parse_view, posed
+from ..pipeline.views import NAMED_MIXING, STRATEGIES, Mixing, named_views, posed
 from .host import pictures
 from .picture import CURES, mask_marks_input
 from .sockets import CATEGORY, Views, advanced, aliases, node_schema
@@ -101,23 +101,19 @@ class ViewsNode(io.ComfyNode):
     ) -> io.NodeOutput:
         sides = {"front": (front, front_mask), "left": (left, left_mask)}
         sides |= {"back": (back, back_mask), "right": (right, right_mask)}
-        cuts, views = [], []
+        cuts, names = [], []
         for side, (image, mask) in sides.items():
             if image is not None:
                 cuts.append(_cut(image[:1], mask, mask_marks))
-                views.append(parse_view(side))
-        names = [name for name in other_views.split(";") if name.strip()]
-        count = 0 if other is None else len(other)
-        if len(names) != count:
-            raise SettingsError(f"`other` holds {count} pictures, `other_views` names {len(names)}.")
-        for number, name in enumerate(names):
-            assert other is not None
-            cuts.append(_cut(other[number : number + 1], None, mask_marks))
-            views.append(parse_view(name))
+                names.append(side)
+        others = [] if other is None else other.split(1)
+        named = [name for name in other_views.split(";") if name.strip()]
+        if len(named) != len(others):
+            raise SettingsError(f"`other` holds {len(others)} pictures, `other_views` names {len(named)}.")
+        cuts += [_cut(image, None, mask_marks) for image in others]
         if not cuts:
             raise SettingsError("No view is connected. Connect at least the front view.")
-        if len(set(views)) < len(views):
-            raise SettingsError(f"Two pictures have the same view: {', '.join(view.name for view in views)}.")
+        views = named_views([*names, *named], len(cuts))
         found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve))
         told = [", ".join(view.name for view in views), *found.remarks]
         shown = pictures.to_image(pictures.same_size(list(found.pictures)))

@@ -46,10 +46,11 @@ def run(
         history: JSON lines to which they are appended.
         reference: a clone of microsoft/TRELLIS.2, to be measured beside.
     """
-    if memory_limit:
+    limit = round(memory_limit * 1e9) if memory_limit else None
+    if limit:
         if device.type != "cuda":
             raise SettingsError(f"A memory limit can be set for CUDA devices only, not for {device.type}.")
-        bound(device, round(memory_limit * 1e9))
+        bound(device, limit)
     for path in filter(None, (report, history)):
         check_writable(path)
     theirs = Reference(reference) if reference else None
@@ -57,7 +58,6 @@ def run(
     facts = bench_history.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
     print(title)
-    limit = round(memory_limit * 1e9) if memory_limit else None
     runtime = Runtime(device, stages.default_backends(), choose_dtype(device), memory_limit=limit)
     head = "| network | size | first call | later calls | peak memory |"
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")

@@ -50,7 +50,7 @@ def guided(conditional: Velocity, unconditional: Velocity, settings: SamplerSett
     Inside settings.interval the result is g * conditional + (1 - g) * unconditional, with its x_0
     rescaled towards the conditional one's standard deviation; outside it is the conditional one.
     """
-    strength, rescale, sigma_min = settings.guidance, settings.rescale, settings.sigma_min
+    strength, rescale = settings.guidance, settings.rescale
     low, high = settings.interval
 
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -60,13 +60,30 @@ def guided(conditional: Velocity, unconditional: Velocity, settings: SamplerSett
             return unconditional(x, t)
         positive = conditional(x, t)
         v = strength * positive + (1 - strength) * unconditional(x, t)
-        if rescale > 0:
-            x_0 = data_from_velocity(x, t, v, sigma_min)
-            ratio = spread(data_from_velocity(x, t, positive, sigma_min)) / spread(x_0)
-            v = velocity_from_data(x, t, rescale * (x_0 * ratio) + (1 - rescale) * x_0, sigma_min)
-        return v
+        return rescaled(x, t, v, positive, settings, spread) if rescale > 0 else v
 
     return velocity
+
+
+def rescaled(
+    x: torch.Tensor,
+    t: float,
+    v: torch.Tensor,
+    conditional: torch.Tensor,
+    settings: SamplerSettings,
+    spread: Spread,
+    largest: float | None = None,
+) -> torch.Tensor:
+    """Guidance rescale: a velocity whose x_0 is brought, by settings.rescale, to the spread of the conditional one's.
+
+    largest: the most that the spread may grow by; None: no bound.
+    """
+    rescale, sigma_min = settings.rescale, settings.sigma_min
+    x_0 = data_from_velocity(x, t, v, sigma_min)
+    ratio = spread(data_from_velocity(x, t, conditional, sigma_min)) / spread(x_0)
+    if largest is not None:
+        ratio = ratio.clamp(max=largest)
+    return velocity_from_data(x, t, rescale * (x_0 * ratio) + (1 - rescale) * x_0, sigma_min)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from comfy.cli_args import args
 from comfy_api.latest import io
 
 from ...pipeline import stages
+from ...pipeline.export import AlphaMode
+from ..sockets import Mesh, TexturedMesh
 from . import output
 from .progress import Progress
 from .report import told
@@ -22,6 +24,28 @@ def filename_prefix_input() -> io.Input:
         default=output.DEFAULT_PREFIX,
         tooltip="Folder and start of the file's name below ComfyUI's output folder; a number is appended.",
     )
+
+
+def mesh_input() -> io.Input:
+    """What is written."""
+    return io.MultiType.Input(
+        "mesh", types=[Mesh, TexturedMesh], tooltip="A mesh, or a textured one from TRELLIS.2 Bake Texture."
+    )
+
+
+def alpha_mode_input() -> io.Input:
+    """What viewers do with alpha."""
+    return io.Combo.Input(
+        "alpha_mode",
+        options=[mode.name.lower() for mode in AlphaMode],
+        default="opaque",
+        tooltip="How viewers treat alpha: ignore it, cut at one half, or blend.",
+    )
+
+
+def double_sided_input() -> io.Input:
+    """Whether viewers show back faces."""
+    return io.Boolean.Input("double_sided", default=True, tooltip="Show faces from behind too; open meshes need it.")
 
 
 def why_not(filename_prefix: str | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
+from .masks import opaque
 
 _TELL = 0.02  # share by which a view must be larger or smaller before it is worth a line
 _BORDER = 0.02  # share of the picture's border that an object may cover before it counts as cut off
@@ -90,12 +91,11 @@ def _extent(cut: Image.Image, name: str) -> tuple[int, int]:
 
 
 def _box(cut: Image.Image) -> tuple[int, int, int, int] | None:
-    opaque = np.asarray(cut.getchannel("A")) > 204  # 80 %, as in the crop of one picture
-    return Image.fromarray(opaque).getbbox()
+    return opaque(cut.getchannel("A")).getbbox()
 
 
 def _cut_off(cut: Image.Image, name: str) -> str:
-    alpha = np.asarray(cut.getchannel("A")) > 204
+    alpha = np.asarray(opaque(cut.getchannel("A"))) > 0
     shares = {"top": alpha[0], "bottom": alpha[-1], "left edge": alpha[:, 0], "right edge": alpha[:, -1]}
     box = _box(cut)
     if box is None or (box[2] - box[0] == cut.width or box[3] - box[1] == cut.height):

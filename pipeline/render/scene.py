@@ -11,6 +11,7 @@ import torch
 
 from ..errors import BackendError, NotFiniteError, SettingsError
 from ..mesh import Mesh
+from ..views.rig import camera_axes
 from ..warp import unavailable_reason
 
 MODES = ("shaded", "normals", "base_color", "wireframe", "pbr")
@@ -63,11 +64,7 @@ class Camera:
 
     def axes(self) -> np.ndarray:
         """[3, 3] float64: rows are the picture's right, its up and the direction towards the viewer."""
-        a, e = math.radians(self.azimuth), math.radians(self.elevation)
-        right = (math.cos(a), math.sin(a), 0.0)
-        up = (-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e))
-        back = (math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e))
-        return np.array([right, up, back])
+        return camera_axes(self.azimuth, self.elevation)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 
 from ..errors import SettingsError
-from ..sampling import Spread, Velocity, data_from_velocity, guided, times, velocity_from_data
+from ..sampling import Spread, Velocity, guided, rescaled, times
 from ..spec import SamplerSettings
 
 # The time by which the difference of the velocities is divided does not go below this: ReconViaGen's t + 1e-3 makes
@@ -94,7 +94,7 @@ def weighted_average(views: Views) -> Velocity:
     """Views that differ from the mean count less: softmax of -||v_i - mean|| at each voxel."""
 
     def share(found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
-        return _softmax(-_lengths(found - found.mean(0)))
+        return (-_lengths(found - found.mean(0))).softmax(0)
 
     return views.guide(partial(_weighted, views.velocities, share))
 
@@ -120,11 +120,7 @@ def fixed_guidance_rescale(views: Views) -> Velocity:
             seen = one(x, t)
             v = nothing + strength / count * (seen - nothing)
             if settings.rescale > 0 and strength != 1:
-                x_0 = data_from_velocity(x, t, v, settings.sigma_min)
-                wanted = views.spread(data_from_velocity(x, t, seen, settings.sigma_min))
-                ratio = (wanted / views.spread(x_0)).clamp(max=_LARGEST_RATIO)
-                rescaled = settings.rescale * (x_0 * ratio) + (1 - settings.rescale) * x_0
-                v = velocity_from_data(x, t, rescaled, settings.sigma_min)
+                v = rescaled(x, t, v, seen, settings, views.spread, _LARGEST_RATIO)
             total = total + v
         return total
 
@@ -157,16 +153,12 @@ def _weighted(
 def _adaptive(views: Views, found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
     """Shares [N, T, 1] by how far each view's velocity is from the unconditional one."""
     lengths = _lengths(found - views.nothing(x, t))
-    return _softmax(lengths / (lengths.mean().clamp(min=1e-12) * max(t, _LOWEST_TEMPERATURE)))
+    return (lengths / (lengths.mean().clamp(min=1e-12) * max(t, _LOWEST_TEMPERATURE))).softmax(0)
 
 
 def _lengths(found: torch.Tensor) -> torch.Tensor:
     """Norm over channels: [N, T, C] -> [N, T, 1]; dense [N, B, C, ...] -> [N, B, 1, ...]."""
     return found.float().norm(dim=2, keepdim=True)
-
-
-def _softmax(logits: torch.Tensor) -> torch.Tensor:
-    return logits.softmax(0)
 
 
 def _remembered(velocity: Velocity) -> Velocity:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..errors import SettingsError
@@ -45,16 +46,18 @@ class View:
         return f"{self.azimuth:g},{self.elevation:g}"
 
     def axes(self) -> torch.Tensor:
-        """[3, 3] float64: rows are the picture's right, its up and the direction from the object to the camera."""
-        a, e = math.radians(self.azimuth), math.radians(self.elevation)
-        return torch.tensor(
-            [
-                [math.cos(a), math.sin(a), 0.0],
-                [-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e)],
-                [math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e)],
-            ],
-            dtype=torch.float64,
-        )
+        """[3, 3] float64: see camera_axes."""
+        return torch.from_numpy(camera_axes(self.azimuth, self.elevation))
+
+
+def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
+    """[3, 3] float64 of an upright camera at angles in degrees: rows are the picture's right, its up and the direction
+    from the object to the camera."""
+    a, e = math.radians(azimuth), math.radians(elevation)
+    right = (math.cos(a), math.sin(a), 0.0)
+    up = (-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e))
+    back = (math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e))
+    return np.array([right, up, back])
 
 
 def parse_view(text: str) -> View:
