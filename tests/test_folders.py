@@ -215,9 +215,14 @@ def health(filled, monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     from importlib import import_module
 
-    module = import_module(f"{PACK}.nodes.host.health")
-    yield module
-    del sys.modules[f"{PACK}.nodes.host.health"]
+    before = set(sys.modules)
+    yield import_module(f"{PACK}.nodes.host.health")
+    for name in set(sys.modules) - before:  # all that has seen the fakes, so that later tests import it anew
+        if name.startswith(f"{PACK}."):
+            package, _, child = name.rpartition(".")
+            del sys.modules[name]
+            if hasattr(sys.modules.get(package), child):
+                delattr(sys.modules[package], child)
 
 
 def test_the_health_report_has_names_alone(health, filled):

@@ -472,10 +472,11 @@ class Server:
         self.texts.append((text, node_id))
 
 
-def test_the_extension_offers_all_nodes_pictures_and_health(host, monkeypatch):
-    web = pytest.importorskip("aiohttp.web", reason="comes with ComfyUI")
+def test_the_extension_offers_all_nodes_pictures_and_health(host, made, monkeypatch):
     import asyncio
     from importlib import import_module
+
+    from aiohttp import web
 
     server = Server(web)
     monkeypatch.setattr(host_modules.PromptServer, "instance", server)
