@@ -16,6 +16,7 @@ HEIGHT = {
     "backends": 1,
     "budget": 1,
     "sampling": 2,
+    "speed": 2.5,
     "warp": 2,
     "runtime": 3,
     "weights": 3,

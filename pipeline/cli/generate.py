@@ -15,6 +15,7 @@ from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
+from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
 from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
@@ -27,6 +28,7 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_speed,
     add_views,
     backend_choices,
     opened_checkpoint,
@@ -70,6 +72,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_memory_limit(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -105,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit, speed=SPEEDS[options.speed])
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
@@ -132,6 +135,7 @@ def _settings(
         "seed": options.seed,
         "resolution": made.shape.resolution,
         "max_num_tokens": options.max_tokens,
+        "speed": options.speed,
         "version": __version__,
     }
 
