@@ -108,7 +108,10 @@ class ProcessMesh(io.ComfyNode):
         max_error: str = "",
     ) -> io.NodeOutput:
         result = run(
-            *(stages.process_mesh, None, Progress(), mesh),
+            stages.process_mesh,
+            None,
+            Progress(),
+            mesh,
             target_faces=faces,
             max_hole_perimeter=hole_perimeter,
             shells=shells,

@@ -147,6 +147,24 @@ def test_refused_phrases(sources, phrase):
     assert not [path for path in sources if phrase in path.read_text(encoding="utf-8")]
 
 
+def unpacked_literals(text):
+    """Lines on which a tuple or list that is written out is unpacked into a call: f(*(a, b)), which is f(a, b)."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    stars = [each for call in calls for each in call.args if isinstance(each, ast.Starred)]
+    return [star.lineno for star in stars if isinstance(star.value, (ast.Tuple, ast.List))]
+
+
+def test_an_unpacked_literal_is_seen():
+    assert unpacked_literals("f(*(1, 2))\ng(*[x], y)\nh(*x, *(k for k in y))\n(*a, *b)") == [1, 2]
+
+
+def test_arguments_are_written_as_arguments(root):
+    folders = ("pipeline", "nodes", "training", "tests", "workflows")
+    files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
+    found = {path: unpacked_literals(path.read_text(encoding="utf-8")) for path in files}
+    assert not {path: lines for path, lines in found.items() if lines}
+
+
 def test_only_the_command_line_prints(sources, root):
     for path in sources:
         if rooms(path, root)[0] in ("cli", "bench", "bench_mesh", "console"):
