@@ -181,7 +181,7 @@ def shape_vae(
 
 def odd(voxels: Voxels, crossed: torch.Tensor) -> torch.Tensor:
     """How likely it is that a closed surface does not cross the edges so: round each face of the grid it crosses an
-    even number of them. An odd number leaves an open edge in the mesh, between the two voxels that share the face.
+    even number of them. An odd number leaves a boundary edge in the mesh, between the two voxels that share the face.
 
     Args:
         crossed: [T, 3] how likely each voxel's edges are crossed, taken one by one.

@@ -102,8 +102,8 @@ def resample_shape(
         LatentStart(shape, strength) if strength < 1 else None,
     )
     made = recipe(models.fingerprint(one_pass.model), shape.origin.recipe, condition.origin.recipe, strength, settings)
-    told = f"{shape.origin.told}, refined by {strength:g}"
-    return Latent(sparse, shape.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, told))
+    description = f"{shape.origin.description}, refined by {strength:g}"
+    return Latent(sparse, shape.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, description))
 
 
 def refine_mesh(

@@ -171,7 +171,7 @@ def _passable(
     p: wp.vec3i,
     axis: wp.int32,
 ):
-    """Whether no face crosses the lattice edge that leaves p and no open edge of the mesh runs beside it."""
+    """Whether no face crosses the lattice edge that leaves p and no boundary edge of the mesh runs beside it."""
     node = node_at(bricks, size, p[0], p[1], p[2])
     if blocked[node * 3 + axis] != UNSET:
         return False
