@@ -1,6 +1,6 @@
 """The light and the shading of pipeline.render, for batches: random studios, and what a surface sends to a viewer.
 
-The formulae are those of pipeline/render/render_kernels.py, where their sources are named.
+The formulae are those of pipeline/render/studio_functions.py, where their sources are named.
 """
 
 from __future__ import annotations

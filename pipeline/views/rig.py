@@ -58,7 +58,7 @@ def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
 
 
 def axes_from(azimuth: tuple, elevation: tuple, zero) -> tuple[tuple, tuple, tuple]:
-    """The rows of camera_axes from cosine and sine of each angle: numbers, or tensors of one shape with a zero of it."""
+    """The rows of camera_axes from cosine and sine of each angle; numbers, or tensors and a zero of their shape."""
     (cos_a, sin_a), (cos_e, sin_e) = azimuth, elevation
     return (cos_a, sin_a, zero), (-sin_e * sin_a, sin_e * cos_a, cos_e), (cos_e * sin_a, -cos_e * cos_a, sin_e)
 
