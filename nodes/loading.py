@@ -124,7 +124,8 @@ class LoadModels(io.ComfyNode):
         if checkpoint == folders.SMALL:
             log.info(
                 "Using the bundled small checkpoint: %s. For any object choose %s (16 GB download).",
-                *(SMALL_IS, RELEASED_CHECKPOINT),
+                SMALL_IS,
+                RELEASED_CHECKPOINT,
             )
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)

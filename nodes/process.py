@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from .host.progress import Progress
-from .host.report import told
+from .host.report import report_lines
 from .host.run import explained, run
 from .sockets import CATEGORY, Mesh, advanced, aliases, node_schema
 
@@ -108,7 +108,10 @@ class ProcessMesh(io.ComfyNode):
         max_error: str = "",
     ) -> io.NodeOutput:
         result = run(
-            *(stages.process_mesh, None, Progress(), mesh),
+            stages.process_mesh,
+            None,
+            Progress(),
+            mesh,
             target_faces=faces,
             max_hole_perimeter=hole_perimeter,
             shells=shells,
@@ -117,7 +120,7 @@ class ProcessMesh(io.ComfyNode):
             wall=wall,
             max_error=_length(max_error),
         )
-        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [report_lines(result)]})
 
 
 def _check_processing(

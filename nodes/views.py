@@ -115,9 +115,9 @@ class ViewsNode(io.ComfyNode):
             raise SettingsError("No view is connected. Connect at least the front view.")
         views = named_views([*names, *named], len(cuts))
         found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve))
-        told = [", ".join(view.name for view in views), *found.remarks]
+        lines = [", ".join(view.name for view in views), *found.remarks]
         shown = pictures.to_image(pictures.same_size(list(found.pictures)))
-        return io.NodeOutput(found, shown, ui={"text": ["\n".join(told)]})
+        return io.NodeOutput(found, shown, ui={"text": ["\n".join(lines)]})
 
 
 def _cut(image: torch.Tensor, mask: torch.Tensor | None, mask_marks: str) -> Image.Image:

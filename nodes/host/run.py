@@ -53,7 +53,10 @@ def run(
         for record in runtime.records:
             log.info(
                 "TRELLIS.2 %s: %.2f s, of these %.2f s loading; peak memory %.2f GB",
-                *(record.stage, record.seconds, record.loading_seconds, record.peak_bytes / 1e9),
+                record.stage,
+                record.seconds,
+                record.loading_seconds,
+                record.peak_bytes / 1e9,
             )
         return result
 

@@ -155,7 +155,9 @@ def finish(
 ) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
     """The processed mesh, textured or coloured if there are voxels, and what there is to say about it."""
     mesh = stages.process_mesh(
-        *(runtime, raw, export.faces),
+        runtime,
+        raw,
+        export.faces,
         shells=export.shells,
         lods=export.lods,
         wall=export.wall,
@@ -167,7 +169,10 @@ def finish(
     if voxels is None or export.vertex_colors:
         return mesh, {**facts, **mesh.facts}
     textured = stages.bake_texture(
-        *(runtime, mesh, voxels, export.texture_size),
+        runtime,
+        mesh,
+        voxels,
+        export.texture_size,
         original=raw,
         normal_map=export.normal_map,
         occlusion=export.occlusion,

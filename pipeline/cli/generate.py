@@ -49,7 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        *("--type", "--pipeline-type"),
+        "--type",
+        "--pipeline-type",
         metavar="{" + ",".join(PIPELINE_TYPES) + "}",
         help="resolution and cascade; default: the checkpoint's",
     )
@@ -91,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
-        *(checkpoint, chosen, export if output else None),
+        checkpoint,
+        chosen,
+        export if output else None,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         pictures=options.picture is not None,

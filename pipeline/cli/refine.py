@@ -74,7 +74,12 @@ def run(options: argparse.Namespace) -> int:
         runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
         condition = stages.encode_images(runtime, models, images, chosen.image_scales(texture))
         made = stages.refine_mesh(
-            *(runtime, models, condition, stages.scene_mesh(scene, frame), chosen, options.strength),
+            runtime,
+            models,
+            condition,
+            stages.scene_mesh(scene, frame),
+            chosen,
+            options.strength,
             seed=options.seed,
             texture=texture,
             max_tokens=options.max_tokens,

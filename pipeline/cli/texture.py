@@ -132,7 +132,11 @@ def run(options: argparse.Namespace) -> int:
         runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
         condition = stages.encode_images(runtime, models, images, (chosen.texture.image_scale,))
         made = stages.texture_scene(
-            *(runtime, models, condition, scene, chosen),
+            runtime,
+            models,
+            condition,
+            scene,
+            chosen,
             size=options.texture_size,
             seed=options.seed,
             uvs=options.uvs,

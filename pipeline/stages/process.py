@@ -35,17 +35,17 @@ def process_mesh(
     it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
 
     Args:
-        max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing. Of the raw mesh of a grid
-            coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
+        max_hole_perimeter: world units; holes with a shorter boundary loop are filled, 0 fills nothing. Of the raw mesh
+            of a grid coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
         shells: "surface" keeps every face that is not broken, open sheets and inner shells too; "outer" drops what
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
-            closed manifold surface, holes closed, and snaps it to the raw one; "auto" is "solid" where the mesh has
-            holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
+            closed manifold surface, holes closed, and moves its vertices onto the raw one; "auto" is "solid" where the
+            mesh has holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
             "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
             its faces are, or 128 cells.
-        lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
-            from the one before are left out.
+        lods: face counts of coarser levels of detail, descending from below target_faces. Those that would equal
+            the one before are left out.
         wall: world units; how thick "solid" makes open sheets at least.
         max_error: how far simplifying may move the surface, if that allows fewer faces than target_faces. None: as far
             as target_faces ask; and where "auto" makes the raw mesh of a grid solid, until a thousandth of it would

@@ -59,7 +59,15 @@ def sample_packed(
 
     spread = packed_spread(voxels.lengths)
     return run_sampler(
-        *(runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0)),
+        runtime,
+        stage,
+        flow,
+        velocity,
+        tokens,
+        noise,
+        settings,
+        spread,
+        lambda x_0: SparseTensor(voxels, x_0),
         mix=mix,
         start=start,
     )
