@@ -283,7 +283,9 @@ def test_views_with_directions_reach_the_samplers(host, made):
         left_mask=mask,
         mask_marks="object",
         texture_views="average",
+        view_weights="2; 1",
     )
+    assert views.mixing.weights == (2, 1)
     assert [view.name for view in views.views] == ["front", "left"] and shown.shape[0] == 2
     assert "front and left are the same picture" in views.remarks
     (condition,) = host.call("T2EncodeImage", models=made["models"], image=views)
@@ -292,6 +294,9 @@ def test_views_with_directions_reach_the_samplers(host, made):
         host.call("T2Views")
     with pytest.raises(Exception, match="holds 0 pictures"):
         host.call("T2Views", front=image, other_views="45")
+    for weights, why in (("2; 1", "2 numbers for 1"), ("much", "takes numbers"), ("0", "above 0")):
+        with pytest.raises(Exception, match=why):
+            host.call("T2Views", front=image, front_mask=mask, mask_marks="object", view_weights=weights)
 
 
 # --- meshes

@@ -24,10 +24,12 @@ _Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Mix:
-    """How one sampler mixes views: a strategy and, for `visibility`, each view's share at each voxel [N, T, 1]."""
+    """How one sampler mixes views: a strategy, for `visibility` each view's share at each voxel [N, T, 1], and how much
+    each view counts as a whole (empty: all alike)."""
 
     strategy: str
     weights: torch.Tensor | None = None
+    importance: tuple[float, ...] = ()
 
 
 MEAN = Mix("average_right")
@@ -36,8 +38,8 @@ MEAN = Mix("average_right")
 def mix_of(condition: Condition, strategy: str, voxels: Voxels, resolution: int) -> Mix:
     """The mix of a stage on voxels of a grid of `resolution` a side."""
     if strategy != "visibility" or len(condition.views) < 2:
-        return Mix(strategy)
-    return Mix(strategy, view_weights(voxels, resolution, condition.views))
+        return Mix(strategy, None, condition.mixing.weights)
+    return Mix(strategy, view_weights(voxels, resolution, condition.views), condition.mixing.weights)
 
 
 def sample_packed(
@@ -103,7 +105,7 @@ def run_sampler(
         return start.data
     *views, nothing = _reusing(runtime.speed, stage, [partial(at_time, call) for call in calls], settings, start)
     weights = None if mix.weights is None else mix.weights.to(runtime.device)
-    mixing = Views(tuple(views), nothing, settings, spread, weights)
+    mixing = Views(tuple(views), nothing, settings, spread, weights, mix.importance)
     x = noise
     steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings, start)
     for done, sample in enumerate(steps, 1):
