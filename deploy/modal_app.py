@@ -102,6 +102,7 @@ class Trellis2:
             pictures = [prepare(read_picture(source))]
             own = self.models.checkpoint.default_pipeline_type
             made = stages.generate(runtime, self.models, pictures, own, seed)
+            assert made.voxels is not None  # as a texture was asked for
             mesh = stages.process_mesh(runtime, made.mesh, target_faces=faces)
             textured = stages.bake_texture(runtime, mesh, made.voxels, size=texture_size, original=made.mesh)
             stages.export_mesh(runtime, textured, target, stages.ExportSettings(), extras={"seed": seed})
@@ -111,4 +112,5 @@ class Trellis2:
 @app.local_entrypoint()
 def main(picture: str, output: str = "model.glb", seed: int = 42, faces: int = 100_000) -> None:
     """A picture of this machine to a GLB of this machine."""
-    Path(output).write_bytes(Trellis2().make.remote(Path(picture).read_bytes(), seed, faces))
+    make = Trellis2().make.remote  # pyright: ignore[reportAttributeAccessIssue] - modal.method adds it
+    Path(output).write_bytes(make(Path(picture).read_bytes(), seed, faces))

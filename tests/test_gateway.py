@@ -34,7 +34,9 @@ def comfyui(tmp_path_factory):
 
 
 SERVICE = [("POST", "/generate"), ("POST", "/extract_glb"), ("GET", "/jobs/1b-2"), ("DELETE", "/jobs/1b-2")]
-SERVICE += [("GET", path) for path in ("/jobs/1b-2/model.glb", "/jobs/1/state", "/", "/openapi.json", "/docs")]
+SERVICE += [
+    ("GET", path) for path in ("/jobs/1b-2/model.glb", "/jobs/1/state", "/", "/docs", "/node_modules/three/build/a.js")
+]
 COMFYUI = [("POST", "/prompt"), ("POST", "/api/prompt"), ("POST", "/upload/image"), ("POST", "/api/jobs/0b-1/cancel")]
 COMFYUI += [
     ("GET", path) for path in ("/view?filename=a%20b.glb", "/api/queue", "/object_info/T2ImageToGLB", "/history/0b-1")
@@ -59,7 +61,8 @@ def test_a_key_opens_what_is_served_and_nothing_else_does(site, method, path, re
 
 
 def test_health_is_told_without_a_key_and_the_gateways_own_too(service):
-    assert service.ask("/health")[0] == 200
+    assert [service.ask(path)[0] for path in ("/health", "/ready")] == [200, 200]
+    assert [service.ask(path)[0] for path in ("/%68ealth", "//health", "/health/../ready", "/metrics")] == [404] * 4
     assert service.ask("/gateway")[0] == 204
 
 
@@ -80,7 +83,13 @@ def test_paths_that_are_meant_to_be_read_in_two_ways_are_not_there(site, request
         "/free",
         "/internal",
     ]
-    tricks += ["/static/..", "/static/%2e%2e/metrics", "/static/.hidden", "/static/a:b", "/etc/passwd"]
+    tricks += [
+        "/node_modules/..",
+        "/node_modules/%2e%2e/metrics",
+        "/node_modules/.hidden",
+        "/node_modules/a:b",
+        "/etc/passwd",
+    ]
     before = len(running.asked)
     for trick in tricks:
         for key in (running.key, ""):
