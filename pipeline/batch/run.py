@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import PipelineError
+from ..errors import OutputError, PipelineError
 from .beside import Beside
 from .maker import Maker, Outcome, guarded
 from .record import Record
@@ -48,9 +48,11 @@ def ended(record: Record) -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        guarded(record.end, "stopped", error=str(error))
+        with suppress(OutputError):  # the manifest may be what cannot be written
+            record.end("stopped", error=str(error))
         raise
     except KeyboardInterrupt:
-        guarded(record.end, "interrupted")
+        with suppress(OutputError):
+            record.end("interrupted")
         raise
     record.end("end")
