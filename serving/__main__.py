@@ -1,4 +1,4 @@
-"""The command line of what serves many: python -m serving batch | run."""
+"""The command line of what serves many: python -m serving batch | timeline | run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pipeline.cli.main import run_program
 from pipeline.signals import leave_at_once
 
 # name -> module of this folder with HELP, add(parser) and run(options); only the one that is called is imported
-COMMANDS = {"batch": "batch", "run": "run"}
+COMMANDS = {
+    "batch": "batch",
+    "timeline": "timeline",
+}
 
 
 def parser(arguments: list[str]) -> argparse.ArgumentParser:

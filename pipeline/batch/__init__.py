@@ -6,7 +6,7 @@ begun another can go on with.
 """
 
 from .jobs import PICTURES, Job, find_pictures, plan_jobs
-from .maker import Maker, Outcome, Sampled, guarded
+from .maker import Maker, Outcome, Sampled, finish, guarded, settings_of
 from .manifest import MANIFEST, Manifest
 from .recipe import Recipe
 from .record import Record
@@ -24,7 +24,9 @@ __all__ = [
     "Sampled",
     "ended",
     "find_pictures",
+    "finish",
     "guarded",
     "plan_jobs",
     "run",
+    "settings_of",
 ]

@@ -136,13 +136,7 @@ class Maker:
     @property
     def settings(self) -> dict:
         """The recipe for the manifest, with what the checkpoint really is."""
-        networks = {role: self.models.fingerprint(role) for role in self.pipeline_type.roles(self.recipe.texture)}
-        return self.recipe.settings(
-            checkpoint=self.checkpoint.name,
-            image_encoder=None,  # its fingerprint is among the networks
-            pipeline_type=self.pipeline_type.name,
-            networks=networks,
-        )
+        return _settings(self.recipe, self.models, self.pipeline_type)
 
     def make(self, job: Job, folder: Path) -> Outcome:
         """One job from the picture to its files below `folder`."""
@@ -228,6 +222,30 @@ def finish(
     report["backends"] = {**sampled.told["backends"], **finished["backends"]}
     report |= {"device": sampled.told["device"], "finished_on": finished["device"], "dtype": sampled.told["dtype"]}
     return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
+
+
+def settings_of(recipe: Recipe) -> dict:
+    """As Maker.settings, for a process that makes nothing itself: the models' files are downloaded if need be and
+    checked, and none is loaded.
+
+    Raises:
+        PipelineError: the recipe cannot be followed, wherever it is.
+    """
+    checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
+    kind = chosen_type(recipe, checkpoint)
+    stages.preflight(checkpoint, kind, recipe.export, texture=recipe.texture, max_tokens=recipe.max_tokens)
+    models = Models(checkpoint, build)
+    models.fetch(kind.roles(recipe.texture))
+    return _settings(recipe, models, kind)
+
+
+def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> dict:
+    return recipe.settings(
+        checkpoint=models.checkpoint.name,
+        image_encoder=None,  # its fingerprint is among the networks
+        pipeline_type=pipeline_type.name,
+        networks={role: models.fingerprint(role) for role in pipeline_type.roles(recipe.texture)},
+    )
 
 
 def chosen_type(recipe: Recipe, checkpoint: Checkpoint) -> PipelineType:
