@@ -21,11 +21,9 @@ import torch
 
 from pipeline import __version__, stages
 from pipeline.budget import bound, device_bytes
-from pipeline.cli.export import export_settings, finish
+from pipeline.cli.export import export_settings
 from pipeline.cli.options import DTYPES, posed_pictures
-from pipeline.cli.results import write_result
 from pipeline.cli.samplers import samplers
-from pipeline.console import Written
 from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.render import RENDER
@@ -117,19 +115,16 @@ class Maker:
             *(runtime, self.models, images, chosen, options.seed, not options.geometry_only, options.max_tokens),
             samplers=sampling,
         )
-        settings = {
-            "checkpoint": self.checkpoint.name,
-            "pipeline_type": chosen.name,
-            "seed": options.seed,
-            "resolution": made.shape.resolution,
-            "max_num_tokens": options.max_tokens,
-            "version": __version__,
-        }
+        settings = stages.generation_settings(self.models, chosen, options.seed, options.max_tokens, sampling, made)
+        if len(images.pictures) > 1:
+            settings["views"] = [view.name for view in images.views] or len(images.pictures)
+            settings["view_mixing"] = asdict(images.mixing)
+        if images.remarks:
+            settings["remarks"] = list(images.remarks)
         used = {"backends": dict(runtime.backends.used)}
         stages.write_generation(options.save_state, made, {**settings, **used})
         facts = self._finished(runtime, options, made.mesh, made.voxels, export, settings, output)
-        remarks = {"remarks": list(images.remarks)} if images.remarks else {}
-        return {**settings, **facts, **remarks, "tokens": len(made.shape.sparse.voxels)}
+        return {**settings, **facts, "tokens": len(made.shape.sparse.voxels)}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
         options.picture = self._picture(output)
@@ -142,11 +137,10 @@ class Maker:
         return {**state.settings, **facts}
 
     def _finished(self, runtime, options, raw, voxels, export, settings, output: Path) -> dict:
-        result, facts = finish(runtime, raw, voxels, export)
-        with Written() as written:
-            write_result(options, runtime, result, output, export, {**settings, **facts}, written)
-        if written.errors:
-            raise written.errors[0]
+        result, facts = stages.finish_mesh(runtime, raw, voxels, export)
+        stages.write_finished(runtime, result, output, export, {**settings, **facts})
+        if options.picture:
+            stages.write_views(runtime, result, options.picture, export.alpha_mode)
         return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts}
 
     def _picture(self, output: Path) -> Path | None:

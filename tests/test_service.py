@@ -65,12 +65,12 @@ def test_another_glb_of_a_state_is_what_finish_makes(service, made, run, tmp_pat
     state = tmp_path / "state.safetensors"
     state.write_bytes(service.client.file(job["id"], "state"))
     other = {"faces": 300, "texture_size": 128, "shells": "surface"}
-    code, _, err = run("finish", state, *words(output=tmp_path / "b.glb", picture=tmp_path / "b.png", **other))
+    code, _, err = run("finish", state, *words(output=tmp_path / "model.glb", picture=tmp_path / "b.png", **other))
     assert code == 0, err
     for source in (job["id"], state):
         done = service.client.wait(service.client.extract(source, **other)["id"])
         glb = service.client.file(done["id"], "model.glb")
-        assert glb == (tmp_path / "b.glb").read_bytes() and "state.safetensors" not in done["files"]
+        assert glb == (tmp_path / "model.glb").read_bytes() and "state.safetensors" not in done["files"]
     (mesh,) = trimesh.load(io.BytesIO(glb), file_type="glb", process=False).geometry.values()
     assert len(mesh.faces) == done["facts"]["faces"] <= 300
     assert mesh.visual.material.baseColorTexture.size == (128, 128) and glb_facts(glb)["seed"] == 3
