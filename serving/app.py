@@ -153,7 +153,8 @@ def _add_jobs(app: FastAPI, dispatcher: Dispatcher) -> None:
             raise problems.not_to_cancel((await found(job_id)).status)
         return JSONResponse(await _document(dispatcher, await found(job_id), request))
 
-    @app.api_route("/jobs/{job_id}/{name}", methods=["GET", "HEAD"], summary="model.glb, preview.png, state, ...")
+    @app.head("/jobs/{job_id}/{name}", include_in_schema=False)
+    @app.get("/jobs/{job_id}/{name}", summary="model.glb, preview.png, state, ...")
     async def file(job_id: str, name: str) -> Response:
         job = await found(job_id)
         name = _ALIASES.get(name, name)

@@ -66,7 +66,9 @@ class Dispatcher:
         if await asyncio.to_thread(self.jobs.change, job.id, (QUEUED, RUNNING), **ended):
             self.metrics.jobs.labels(job.command, CANCELLED).inc()
             if task := self._tasks.get(job.id):
-                task.cancel()
+                task.cancel()  # which removes what is stored
+            else:
+                await asyncio.to_thread(self._drop, job)
             return True
         return False
 
