@@ -1,4 +1,4 @@
-"""The command line of what serves many: python -m serving run | generate."""
+"""The command line of what serves many: python -m serving run | generate | ..."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pipeline.signals import leave_at_once
 COMMANDS = {
     "run": "run",
     "generate": "client",
+    "cold-start": "cold_start",
+    "soak": "soak",
+    "load": "load",
 }
 
 

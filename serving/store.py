@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ftplib
 import re
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import OutputError, SettingsError, StateError
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
-_TROUBLE = (OSError, EOFError, ValueError, RuntimeError)  # what file systems of fsspec raise
+_TROUBLE = (OSError, EOFError, ValueError, RuntimeError, ftplib.Error)  # what file systems of fsspec raise
 
 
 class Store:
@@ -64,28 +64,16 @@ class Store:
     def fetch(self, job_id: str, name: str, target: Path) -> None:
         """Copy a stored file to this machine. Raises StateError if it is not there."""
         try:
+            if not self.has(job_id, name):  # asked first: what file systems raise differs
+                raise StateError(f"{name} of job {job_id} is no longer stored. Send the request again.")
             with self._one_at_a_time:
                 self._fs.get_file(self._path(job_id, name), str(target))
-        except FileNotFoundError as error:
-            raise StateError(f"{name} of job {job_id} is no longer stored. Send the request again.") from error
         except _TROUBLE as error:
             raise OutputError(f"The store cannot be read: {error}. Try again later.") from error
 
     def has(self, job_id: str, name: str) -> bool:
         with self._one_at_a_time:
             return bool(self._fs.exists(self._path(job_id, name)))
-
-    @contextmanager
-    def local(self, job_id: str, name: str, scratch: Path) -> Iterator[Path]:
-        """A stored file as one of this machine, for the length of the block; where it must be copied, to `scratch`."""
-        if self.folder is not None:
-            yield self.folder / job_id / name
-            return
-        self.fetch(job_id, name, scratch)
-        try:
-            yield scratch
-        finally:
-            scratch.unlink(missing_ok=True)
 
     def remove_file(self, job_id: str, name: str) -> None:
         """Remove a file if it is there and the store lets it; what stays goes with the job."""

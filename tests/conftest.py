@@ -1,4 +1,4 @@
-"""`pipeline`, `serving` and `training` without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
+"""The packages without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
 
 import hashlib
 import http.server

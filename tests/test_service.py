@@ -10,16 +10,19 @@ import urllib.request
 import pytest
 import trimesh
 from PIL import Image
-from service import CHEAP, LONG, Service, glb_facts, needs_serving
+from service import glb_facts, needs_serving, started, until
+
+from serving.process import CHEAP
 
 pytestmark = needs_serving
+LONG = {**CHEAP, "structure_steps": 5000}
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    started = Service(tmp_path_factory.mktemp("service") / "data").ready()
-    yield started
-    started.stop()
+    found = started(tmp_path_factory.mktemp("service") / "data")
+    yield found
+    found.stop()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def test_another_glb_of_a_state_is_what_finish_makes(service, made, run, tmp_pat
 
 def test_a_running_job_can_be_cancelled_and_the_worker_lives_on(service, rocket):
     job = service.client.generate([rocket], **LONG)
-    running = service.until(job["id"], stage="structure")
+    running = until(service, job["id"], "structure")
     assert running["status"] == "running" and running["steps"] == 5000 and running["stages_done"] == ["encode"]
     assert service.client.cancel(job["id"])["status"] == "cancelled"
     assert not (service.data / "results" / job["id"]).exists()
@@ -104,7 +107,7 @@ def test_what_only_the_run_finds_is_a_problem_of_the_job_and_the_worker_lives_on
 
 def test_a_worker_that_is_killed_costs_one_try(service, rocket):
     job = service.client.generate([rocket], **{**CHEAP, "structure_steps": 20})
-    service.until(job["id"], stage="structure")
+    until(service, job["id"], "structure")
     os.kill(_worker(service), signal.SIGKILL)
     done = service.client.wait(job["id"])
     assert done["tries"] == 2 and done["facts"]["faces"] <= 1000
@@ -127,10 +130,10 @@ def test_a_restart_keeps_what_is_done_and_says_what_became_of_the_rest(service, 
     finished, data = made[0], service.data
     glb = service.client.file(finished["id"], "model.glb")
     running = service.client.generate([rocket], **LONG)
-    service.until(running["id"], stage="structure")
+    until(service, running["id"], "structure")
     waiting = service.client.generate([rocket], **CHEAP)
     service.kill()
-    again = Service(data).ready()
+    again = started(data)
     try:
         assert again.client.file(finished["id"], "model.glb") == glb
         told = again.client.job(running["id"])
