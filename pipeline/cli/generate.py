@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import stages
+from .. import __version__, stages
 from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
@@ -15,8 +15,8 @@ from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
-from ..weights import SMALL_CHECKPOINT, Models
-from .export import add_export, add_output, export_settings, output_paths
+from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
+from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -109,16 +109,31 @@ def run(options: argparse.Namespace) -> int:
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
-        settings = stages.generation_settings(models, chosen, options.seed, options.max_tokens, sampling, made)
+        settings = _settings(options, checkpoint, chosen, made)
         if count > 1:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
         if images.remarks:
             settings["remarks"] = list(images.remarks)
+        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()
         report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
+
+
+def _settings(
+    options: argparse.Namespace, checkpoint: Checkpoint, chosen: PipelineType, made: stages.Generation
+) -> dict:
+    """What led to a result, for the files."""
+    return {
+        "checkpoint": checkpoint.name,
+        "pipeline_type": chosen.name,
+        "seed": options.seed,
+        "resolution": made.shape.resolution,
+        "max_num_tokens": options.max_tokens,
+        "version": __version__,
+    }
 
 
 def _write(
@@ -138,7 +153,7 @@ def _write(
             written.paths.append(options.save_state)
     facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
     if output:
-        result, more = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
+        result, more = finish(runtime, made.mesh, made.voxels, export)
         write_result(options, runtime, result, output, export, {**settings, **more}, written)
         facts |= more
     return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}

@@ -25,8 +25,7 @@ from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
-from .finish import finish_mesh, write_finished, write_views
-from .generate import generate, generation_settings
+from .generate import generate
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
@@ -114,9 +113,7 @@ __all__ = [
     "encode_texture",
     "export_glb",
     "export_mesh",
-    "finish_mesh",
     "generate",
-    "generation_settings",
     "held_in",
     "in_unit_cube",
     "inspect_file",
@@ -138,8 +135,6 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
-    "write_finished",
     "write_generation",
     "write_state",
-    "write_views",
 ]
