@@ -21,14 +21,17 @@ import torch
 
 from pipeline import __version__, stages
 from pipeline.budget import bound, device_bytes
-from pipeline.cli.export import export_settings
+from pipeline.cli.export import export_settings, finish
 from pipeline.cli.options import DTYPES, posed_pictures
+from pipeline.cli.results import write_result
 from pipeline.cli.samplers import samplers
+from pipeline.console import Written
 from pipeline.errors import PipelineError
 from pipeline.models import build
 from pipeline.render import RENDER
 from pipeline.runtime import Runtime, Step, choose_device, choose_dtype
 from pipeline.spec import PIPELINE_TYPES, PipelineType
+from pipeline.speed import SPEEDS
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, Models, open_checkpoint
 
 from .parameters import options_of
@@ -77,8 +80,8 @@ class Maker:
             place = Path(folder)
             self.backends.used.clear()  # the result says what this job used
             try:
-                runtime = self._runtime(on_step)
                 options = options_of(job["command"], job["parameters"])
+                runtime = self._runtime(options, on_step)
                 run = {"generate": self._generate, "finish": self._finish}[job["command"]]
                 facts = run(runtime, options, self._inputs(job["inputs"], place), place / MODEL)
                 files = self._stored(job["id"], place)
@@ -115,7 +118,16 @@ class Maker:
             *(runtime, self.models, images, chosen, options.seed, not options.geometry_only, options.max_tokens),
             samplers=sampling,
         )
-        settings = stages.generation_settings(self.models, chosen, options.seed, options.max_tokens, sampling, made)
+        settings = {
+            "checkpoint": self.checkpoint.name,
+            "pipeline_type": chosen.name,
+            "seed": options.seed,
+            "resolution": made.shape.resolution,
+            "max_num_tokens": options.max_tokens,
+            "speed": options.speed,
+            "version": __version__,
+        }
+        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         if len(images.pictures) > 1:
             settings["views"] = [view.name for view in images.views] or len(images.pictures)
             settings["view_mixing"] = asdict(images.mixing)
@@ -137,18 +149,20 @@ class Maker:
         return {**state.settings, **facts}
 
     def _finished(self, runtime, options, raw, voxels, export, settings, output: Path) -> dict:
-        result, facts = stages.finish_mesh(runtime, raw, voxels, export)
-        stages.write_finished(runtime, result, output, export, {**settings, **facts})
-        if options.picture:
-            stages.write_views(runtime, result, options.picture, export.alpha_mode)
+        result, facts = finish(runtime, raw, voxels, export)
+        with Written() as written:
+            write_result(options, runtime, result, output, export, {**settings, **facts}, written)
+        if written.errors:
+            raise written.errors[0]
         return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts}
 
     def _picture(self, output: Path) -> Path | None:
         return output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
 
-    def _runtime(self, on_step: Callable[[Step], None]) -> Runtime:
+    def _runtime(self, options: argparse.Namespace, on_step: Callable[[Step], None]) -> Runtime:
+        speed = {"speed": SPEEDS[options.speed]} if hasattr(options, "speed") else {}  # finish has no networks
         limit = self.settings.memory_limit
-        return Runtime(self.device, self.backends, self.dtype, on_step, self.keeps, memory_limit=limit)
+        return Runtime(self.device, self.backends, self.dtype, on_step, self.keeps, memory_limit=limit, **speed)
 
     def _keeps(self, roles: Iterable[str]) -> bool:
         """Whether the models may stay loaded: they leave at least half of the device's memory to the work."""
