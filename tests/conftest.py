@@ -26,7 +26,10 @@ for _name in ("pipeline", "training"):
         _spec.loader.exec_module(sys.modules[_name])
 
 import torch  # noqa: E402
+from devices import DEVICES, running_on  # noqa: E402
+from parallel import pytest_cmdline_main, pytest_configure  # noqa: E402, F401
 from safetensors import safe_open  # noqa: E402
+from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 SCRIPT = """
@@ -117,6 +120,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.close_connection = broken
 
 
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """Every device that there is; what tests call through devices.on_device runs on it."""
+    with running_on(request.param, moves=request.param != "cpu") as device:
+        yield device
+
+
 @pytest.fixture
 def golden():
     """Golden(name) reads a golden file."""
@@ -153,6 +163,17 @@ def one_thread():
 def checkpoint() -> Path:
     """The checkpoint of the golden runs, in the released layout; its weights are random."""
     return GOLDEN_CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def rocket_state(tmp_path_factory) -> Path:
+    """What `generate --save-state` writes of the README's picture with the small checkpoint, for tests of what comes
+    after sampling."""
+    from pipeline.__main__ import main
+
+    state = tmp_path_factory.mktemp("rocket") / "rocket.safetensors"
+    assert main(["generate", str(ROOT / "assets" / "rocket.png"), "--device", "cpu", "--save-state", str(state)]) == 0
+    return state
 
 
 @pytest.fixture

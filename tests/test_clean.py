@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from devices import on_device
 from meshes import clean, measure, needs_warp
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
@@ -18,6 +19,16 @@ from pipeline.mesh.repair.repair import degenerate, weld
 from pipeline.mesh.topology import half_edges
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
 from pipeline.warp import unavailable_reason
+
+pytestmark = pytest.mark.usefixtures("device")
+weld = on_device(weld)
+degenerate = on_device(degenerate)
+by_corners = on_device(by_corners)
+components = on_device(components)
+grouped = on_device(grouped)
+hook = on_device(hook)
+two_colour = on_device(two_colour)
+edges_of, sheets_of = on_device(HalfEdges.of), on_device(Sheets.of)
 
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
 
@@ -129,7 +140,7 @@ def without_warp(monkeypatch):
 @pytest.mark.usefixtures("path")
 def test_half_edges_against_a_dictionary():
     faces = torch.randint(30, (400, 3), generator=torch.Generator().manual_seed(1))
-    edges, expected = HalfEdges.of(faces), defaultdict(list)
+    edges, expected = edges_of(faces), defaultdict(list)
     for h, (a, b) in enumerate(torch.stack(edges.ends(torch.arange(1200)), 1).tolist()):
         assert a == faces[h // 3, h % 3] and b == faces[h // 3, (h + 1) % 3]
         expected[min(a, b), max(a, b)].append(h)
@@ -201,12 +212,12 @@ def test_sheets_of_a_cpu_equal_those_by_labelling(shuffled):
     faces = turned(torch.cat([f + int(s) for (_, f), s in zip(parts, shift)])).int()
     if shuffled:
         faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(1))]
-    edges = HalfEdges.of(faces)
+    edges = edges_of(faces)
     twin = edges.twin
     half = ((twin >= 0) & (twin > torch.arange(len(twin)))).nonzero().squeeze(1)
     same = faces.reshape(-1)[half] == faces.reshape(-1)[twin[half]]
     expected = two_colour(half // 3, twin[half].long() // 3, same, len(faces))
-    sheets = Sheets.of(edges)
+    sheets = sheets_of(edges)
     for found, wanted in zip((sheets.label, sheets.flip, sheets.orientable), expected):
         assert torch.equal(found, wanted)
     assert int(sheets.orientable.sum()) == 9 and len(sheets.orientable) == 12
@@ -297,7 +308,7 @@ def test_a_fin_on_a_body_leaves_the_body_closed():
         assert_manifold(done.vertices, done.faces, closed=False)
         found = measure(done.vertices, done.faces)
         assert (found.components, found.boundary_edges, found.boundary_loops, found.euler) == (2, 64, 2, 2)
-        part_of = Sheets.of(HalfEdges.of(done.faces)).label
+        part_of = sheets_of(edges_of(done.faces)).label
         closed = [measure(done.vertices, done.faces[part_of == i]).watertight for i in range(2)]
         assert sorted(closed) == [False, True] and (part_of == closed.index(True)).sum() == 64
 
