@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pipeline.views import NAMED_MIXING, View
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+MIXING = replace(NAMED_MIXING, weights=(2.0, 1.0))
 ORIGIN = Origin("shape_slat_decoder", "abc", "small", "def", "seed 3")
 
 
@@ -36,9 +38,7 @@ def whole() -> State:
     mesh = Mesh(torch.rand(4, 3, generator=random), torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32))
     tokens = {1: torch.randn(2, 5, 6, generator=random), 2: torch.randn(2, 9, 6, generator=random)}
     return State(
-        condition=Condition(
-            tokens, ORIGIN, (View(0), View(90, 10)), (torch.rand(3, 4), torch.rand(2, 2)), NAMED_MIXING
-        ),
+        condition=Condition(tokens, ORIGIN, (View(0), View(90, 10)), (torch.rand(3, 4), torch.rand(2, 2)), MIXING),
         structure=Structure(torch.rand(4, 4, 4, generator=random) < 0.3, stream(1), ORIGIN),
         shape=Latent(latent, 16, stream(2), ORIGIN),
         texture=Latent(latent.replace(torch.randn(3, 4, generator=random)), 16, stream(3), ORIGIN),

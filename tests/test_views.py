@@ -1,6 +1,7 @@
 """Several views: the rig, what each sees, how velocities are mixed, silhouettes and scales."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pipeline.spec import SamplerSettings
 from pipeline.views import (
     STRATEGIES,
     Mixing,
+    PictureCamera,
     PosedPictures,
     View,
     mixed,
@@ -86,10 +88,10 @@ def velocities(count, generator):
     return targets, tuple((lambda x, t, target=target: (x - target) / t) for target in targets)
 
 
-def run(strategy, each, nothing=lambda x, t: x / t, weights=None, **settings):
-    settings = SamplerSettings(steps=6, sigma_min=0.0, **{"guidance": 3.0, "rescale": 0.5} | settings)
+def run(strategy, each, nothing=lambda x, t: x / t, weights=None, importance=(), steps=6, **settings):
+    settings = SamplerSettings(steps=steps, sigma_min=0.0, **{"guidance": 3.0, "rescale": 0.5} | settings)
     noise = torch.randn(50, 8, dtype=torch.float64)
-    views = Views(each, nothing, settings, packed_spread((50,)), weights)
+    views = Views(each, nothing, settings, packed_spread((50,)), weights, importance)
     *_, last = euler(mixed(strategy, views), noise, settings)
     return last.x
 
@@ -214,3 +216,70 @@ def test_pictures_of_views_are_compared(caplog):
     found = posed([half, half, half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)], [View(0), View(90), View(180)])
     assert "front and left are the same picture" in found.remarks
     assert any("back is front mirrored" in remark for remark in found.remarks) and "same picture" in caplog.text
+
+
+def test_a_pictures_camera_is_the_renderers_and_its_rays_meet_what_it_projects():
+    camera = PictureCamera(33, 20, fov=40, scale=0.8, target=(0.1, -0.05, 0.2))
+    points = torch.tensor([[0.3, -0.2, 0.1], [-0.4, 0.4, -0.3], [0.0, 0.0, 0.5]], dtype=torch.float64)
+    place, size = camera.project(points)
+    drawn = Camera(33, 20, 40, distance=camera.distance, target=camera.target)
+    eye = torch.tensor(drawn.target, dtype=torch.float64) + drawn.distance * torch.from_numpy(drawn.axes()[2])
+    seen = (points - eye) @ torch.from_numpy(drawn.axes()).T
+    focal = 0.5 / math.tan(math.radians(20))
+    expected = 0.5 + focal * seen[:, :2] / -seen[:, 2:] * torch.tensor([1.0, -1.0])
+    torch.testing.assert_close(place, expected)
+    torch.testing.assert_close(size, focal / -seen[:, 2])
+
+
+@pytest.mark.parametrize("fov", [0, 35])
+def test_a_pictures_rays_go_through_its_pixels(fov):
+    camera = PictureCamera(120, -30, fov, 1.3, shift=(0.1, -0.2), target=(0.05, 0.1, -0.1))
+    origins, directions = camera.rays(8)
+    place, size = camera.project(origins + 1.7 * directions)
+    line = (torch.arange(8) + 0.5) / 8
+    expected = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
+    torch.testing.assert_close(place, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(camera.towards(origins + 1.7 * directions), -directions, atol=1e-5, rtol=0)
+    assert (size > 0).all()
+    if fov:
+        behind = camera.project(origins - directions)[1]
+        assert (behind == 0).all()
+
+
+def test_a_pictures_camera_refuses_numbers_that_no_camera_has():
+    for bad in ({"fov": 151}, {"scale": 0}, {"elevation": 91}, {"shift": (math.nan, 0)}):
+        with pytest.raises(SettingsError):
+            PictureCamera(**bad)
+
+
+@pytest.mark.parametrize("strategy", ["average", "average_right", "fixed_guidance_rescale"])
+def test_weights_of_views_weigh(strategy):
+    targets, each = velocities(3, torch.Generator().manual_seed(2))
+    found = run(strategy, each, guidance=1.0, rescale=0.0, importance=(2.0, 1.0, 1.0))
+    torch.testing.assert_close(found, (2 * targets[0] + targets[1] + targets[2]) / 4)
+
+
+@pytest.mark.parametrize("strategy", ["weighted_average", "adaptive_guidance_weight", "visibility"])
+def test_weights_of_views_multiply_other_shares(strategy):
+    """Both views stand equally far from nothing, and without weights from the mean: only weights tell them apart."""
+    target = torch.randn(50, 8, dtype=torch.float64)
+    each = (lambda x, t: (x - target) / t, lambda x, t: (x + target) / t)
+    seen = torch.full((2, 50, 1), 0.5)
+    found = run(strategy, each, guidance=1.0, importance=(3.0, 1.0), weights=seen, steps=1)
+    won = (found * target).sum() / (target * target).sum()  # 1: the first view alone, 0: as much of either
+    assert won > 0.6 if strategy == "weighted_average" else won == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_weightier_view_has_more_turns():
+    asked = []
+    each = tuple((lambda x, t, view=view: asked.append(view) or x / t) for view in range(3))
+    run("sequential", each, importance=(4.0, 1.0, 1.0))
+    assert asked[0] == 0 and (asked.count(0), asked.count(1), asked.count(2)) == (4, 1, 1)
+
+
+def test_weights_that_cannot_be_are_refused():
+    for bad in ((0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (float("inf"), 1.0)):
+        with pytest.raises(SettingsError, match="above 0"):
+            Mixing(weights=bad)
+    with pytest.raises(SettingsError, match="1 pictures have 2 weights"):
+        PosedPictures((cut(8, 8),), mixing=Mixing(weights=(1, 2)))

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import CheckpointError, SettingsError, StateError
 from ..export.state import StateFile, save_state
-from ..schema import flag, number, record, text
+from ..schema import flag, items, number, record, text
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..spec import PIPELINE_TYPES
 from ..views import UNNAMED, Mixing, View
@@ -30,7 +30,10 @@ _LARGEST_GRID = 1 << 13
 _VIEWS = 64  # pictures of a condition
 _ORIGIN_KEYS = {"description": "told"}  # field of an Origin -> its key in files, where that is older than its name
 _VIEW = record({"azimuth": number(-1e6, 1e6), "elevation": number(-90, 90)})
-_MIXING = record({**dict.fromkeys(("structure", "shape", "texture"), text(64)), "carve": flag})
+_MIXING = record(
+    {**dict.fromkeys(("structure", "shape", "texture"), text(64)), "carve": flag},
+    {"weights": items(number(0, 1e9), 0, _VIEWS)},
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,7 +37,7 @@ class Frame:
         return vector(self.size)
 
     @property
-    def grid(self) -> Grid:
+    def grid(self):
         """bricks, places and size as kernels take them."""
         grid = Grid()
         grid.bricks, grid.places, grid.size = array(self.bricks), array(self.places), self.wide
@@ -90,6 +90,16 @@ class Lattice(Frame):
     states: torch.Tensor  # [slots * 512] uint8, of lattice points; 0 until they are known
     empty: torch.Tensor  # [size] uint8, of all points of an empty brick
 
+    def with_bricks(self, new: torch.Tensor) -> Lattice:
+        """With empty bricks [size] bool stored behind the others, which keep their nodes."""
+        new = new.nonzero().squeeze(1)
+        bricks, first, device = self.bricks.clone(), len(self.places), new.device
+        bricks[new] = torch.arange(first, first + len(new), dtype=torch.int32, device=device)
+        places, states = torch.cat([self.places, new.int()]), self.empty[new].repeat_interleave(512)
+        touched = torch.cat([self.touched, torch.zeros_like(states)])
+        states = torch.cat([self.states, states])
+        return replace(self, bricks=bricks, places=places, touched=touched, states=states)
+
     def ends(self, edges: torch.Tensor) -> torch.Tensor:
         """[N, 2] uint8 states of both ends of lattice edges [N]."""
         result = torch.empty(len(edges), 2, dtype=torch.uint8, device=edges.device)
@@ -125,17 +135,23 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
     points = ((vertices.double() - origin) / cell).float()
     x, y, z = (int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
     size = (x, y, z)
-    marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
-    wide, near = vector(size), min(margin, _NEAR)
-    launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, wide, float(near), marks)
-    if margin > near:
-        more = -(-(margin - near) // 8)
-        grown = torch.nn.functional.max_pool3d(marks.reshape(1, *size).float(), 2 * more + 1, 1, more)
-        marks = grown.reshape(-1).to(torch.uint8)
+    marks = marked_bricks(points, faces, size, margin)
     places = marks.nonzero().squeeze(1)
     bricks = torch.full(marks.shape, -1, dtype=torch.int32, device=points.device)
     bricks[places] = torch.arange(len(places), dtype=torch.int32, device=points.device)
     return Frame(cell, origin, points, faces, size, bricks, places.int())
+
+
+def marked_bricks(points: torch.Tensor, faces: torch.Tensor, size: tuple[int, int, int], margin: int) -> torch.Tensor:
+    """[size] uint8: the bricks within `margin` cells of faces [F, 3] int32, or a little farther. points: in cells."""
+    marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
+    near = min(margin, _NEAR)
+    launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, vector(size), float(near), marks)
+    if margin > near:
+        more = -(-(margin - near) // 8)
+        grown = torch.nn.functional.max_pool3d(marks.reshape(1, *size).float(), 2 * more + 1, 1, more)
+        marks = grown.reshape(-1).to(torch.uint8)
+    return marks
 
 
 def rasterise(frame: Frame, resolution: int) -> Lattice:
