@@ -27,7 +27,7 @@ for _name in ("pipeline", "serving", "training"):
 
 import torch  # noqa: E402
 from devices import DEVICES, running_on  # noqa: E402
-from parallel import pytest_cmdline_main, pytest_configure  # noqa: E402, F401
+from parallel import pytest_cmdline_main, pytest_collection_modifyitems, pytest_configure  # noqa: E402, F401
 from safetensors import safe_open  # noqa: E402
 from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
 
@@ -148,6 +148,19 @@ def picture() -> Path:
 def no_warp(monkeypatch):
     """As if Warp were not installed: importing it fails, and everybody who asks is told so."""
     monkeypatch.setitem(sys.modules, "warp", None)
+
+
+@pytest.fixture(params=["warp", "torch"])
+def both_ways(request, monkeypatch):
+    """The large steps on half-edges by kernels, and by torch and scipy as where there is no Warp."""
+    from manifolds import without_warp
+
+    from pipeline.warp import unavailable_reason
+
+    if request.param == "torch":
+        without_warp(monkeypatch)
+    elif unavailable_reason():
+        pytest.skip(unavailable_reason())
 
 
 @pytest.fixture(scope="module")

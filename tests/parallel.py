@@ -11,6 +11,16 @@ from pathlib import Path
 import pytest
 
 MOST = 8  # the longest file takes about an eighth of the whole
+# Files that take longest, in that order: begun first, or one process would end with them while the others are done.
+LONGEST = (
+    "test_cli",
+    "test_first_minute",
+    "test_training",
+    "test_node_runs",
+    "test_stages",
+    "test_state",
+    "test_finish",
+)
 MEMORY = 3 << 30  # bytes for a process: torch, the largest mesh of a test, a command line beside it
 
 
@@ -50,6 +60,13 @@ def pytest_cmdline_main(config):
     if config.option.numprocesses is None and config.option.dist == "no" and wants_all(config):
         config.option.numprocesses = workers(cores(), free_memory())
         config.option.dist = "loadfile" if config.option.numprocesses else "no"
+        config.option.loadscopereorder = False  # which would begin with the files of most tests
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        rank = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))  # stable: the others keep their order
 
 
 def pytest_configure(config):

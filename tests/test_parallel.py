@@ -1,5 +1,6 @@
 """How many processes share the suite, and when none do."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import parallel
@@ -50,6 +51,19 @@ def test_the_whole_suite_is_shared(monkeypatch):
 )
 def test_one_process_where_somebody_looks_at_single_tests(monkeypatch, options):
     assert chosen(monkeypatch, **options) == (None, "no")
+
+
+def test_the_longest_files_begin_first():
+    names = ("test_a", "test_state", "test_b", "test_cli", "test_state")
+    items = [SimpleNamespace(path=Path(f"{name}.py"), number=number) for number, name in enumerate(names)]
+    parallel.pytest_collection_modifyitems(SimpleNamespace(), items)
+    assert [item.number for item in items] == [0, 1, 2, 3, 4]  # a run in one process keeps the usual order
+    parallel.pytest_collection_modifyitems(SimpleNamespace(workerinput={}), items)
+    assert [item.number for item in items] == [3, 1, 4, 0, 2]
+
+
+def test_the_longest_files_are_there(root):
+    assert all((root / "tests" / f"{name}.py").exists() for name in parallel.LONGEST)
 
 
 def test_what_is_asked_for_stays(monkeypatch):
