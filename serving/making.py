@@ -115,7 +115,13 @@ class Maker:
         images = posed_pictures(options)
         self.models.fetch(chosen.roles(not options.geometry_only))
         made = stages.generate(
-            *(runtime, self.models, images, chosen, options.seed, not options.geometry_only, options.max_tokens),
+            runtime,
+            self.models,
+            images,
+            chosen,
+            options.seed,
+            not options.geometry_only,
+            options.max_tokens,
             samplers=sampling,
         )
         settings = {
@@ -215,7 +221,9 @@ def check_generate(
     """
     chosen = PipelineType.named(options.type) if options.type else checkpoint.default_pipeline_type
     stages.preflight(
-        *(checkpoint, chosen, export),
+        checkpoint,
+        chosen,
+        export,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         backends=backends,
