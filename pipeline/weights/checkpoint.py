@@ -153,6 +153,11 @@ class Models:
         self.config(role)
         return self._files[role].fingerprint
 
+    def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
+        """The module on "meta", with the tensors that it will have; no weight is read. dtype as for get."""
+        self.config(role)
+        return self._files[role].outline(self._build, dtype)
+
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         """The module on that device with that torso dtype (None: the checkpoint's), loaded if it is not there yet."""
         self.config(role)

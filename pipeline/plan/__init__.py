@@ -1,0 +1,24 @@
+"""The memory plan of a run: what each stage will take, which way of running fits, and what is tried where it did not.
+
+`choose` picks the largest rung of the ladder that fits into what is free; `run` goes down where memory runs out all the
+same. The ladder is a table (ladder.py); the command line, ComfyUI, batches and the service take it from here.
+"""
+
+from .choose import AUTO, Plan, choose, named, run
+from .estimate import Demand, Estimate, estimate
+from .ladder import LESS, RUNGS, Less, Rung
+
+__all__ = [
+    "AUTO",
+    "LESS",
+    "RUNGS",
+    "Demand",
+    "Estimate",
+    "Less",
+    "Plan",
+    "Rung",
+    "choose",
+    "estimate",
+    "named",
+    "run",
+]

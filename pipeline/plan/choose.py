@@ -1,0 +1,220 @@
+"""Choosing a plan before a run, and going down the ladder where memory runs out all the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from .. import triton_launch
+from ..budget import device_bytes, held_bytes
+from ..errors import OutOfMemoryError, SettingsError
+from ..spec import PipelineType
+from ..weights import Models
+from .estimate import Demand, Estimate, estimate, networks_of
+from .ladder import AS_ASKED, LESS, RUNGS, Less, Rung, heeds_max_tokens, lowered
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is done, and what it falls back to.
+
+    asked: what was asked for. demand: what is made, the same unless something lower was allowed and needed.
+    free: bytes of the device that could be taken when it was chosen. limit: bytes the process may hold there in all,
+    for Runtime(memory_limit); None: what is free.
+    estimates: peak of each stage. below: smaller plans, the largest first. tried: what ran out of memory before it.
+    """
+
+    rung: Rung
+    asked: Demand
+    demand: Demand
+    free: int
+    limit: int | None
+    estimates: tuple[Estimate, ...]
+    below: tuple[Plan, ...] = ()
+    tried: tuple[str, ...] = ()
+
+    @property
+    def pipeline_type(self) -> PipelineType:
+        return self.demand.pipeline_type
+
+    @property
+    def max_tokens(self) -> int:
+        return self.demand.max_tokens
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that a stage is estimated to take on the device."""
+        return max(each.peak_bytes for each in self.estimates)
+
+    @property
+    def fits(self) -> bool:
+        return self.peak_bytes <= self.free
+
+    @property
+    def lower(self) -> str:
+        """What is made in place of what was asked for, "" where it is the same."""
+        parts = []
+        if self.pipeline_type != self.asked.pipeline_type:
+            parts.append(f"type {self.pipeline_type.name} in place of {self.asked.pipeline_type.name}")
+        if self.max_tokens != self.asked.max_tokens:
+            parts.append(f"at most {self.max_tokens:,} tokens in place of {self.asked.max_tokens:,}")
+        return ", ".join(parts)
+
+    @property
+    def name(self) -> str:
+        """The rung and, where less is made, what: "tiled", "tiled, type 512 in place of 1024_cascade"."""
+        return ", ".join(filter(None, (self.rung.name, self.lower)))
+
+    def told(self) -> str:
+        """One line for people: what it is, and how it compares with what is free."""
+        worst = max(self.estimates, key=lambda each: each.peak_bytes)
+        text = (
+            f"Memory plan {self.name}: {self.rung.told}; about {worst.peak_bytes / 1e9:.1f} GB in {worst.stage}, "
+            f"{self.free / 1e9:.1f} GB free."
+        )
+        if not self.fits:
+            text += " That may not suffice; it is the smallest plan."
+        return " ".join([text, *self.tried])
+
+    def as_dict(self) -> dict:
+        """For records and reports."""
+        return {
+            "name": self.rung.name,
+            "lower": self.lower,
+            "pipeline_type": self.pipeline_type.name,
+            "max_tokens": self.max_tokens,
+            "free_bytes": self.free,
+            "estimates": {each.stage: each.peak_bytes for each in self.estimates},
+            "tried": list(self.tried),
+        }
+
+
+def named(name: str) -> Rung:
+    """The row of RUNGS. Raises SettingsError, which lists the names."""
+    for rung in RUNGS:
+        if rung.name == name:
+            return rung
+    raise SettingsError(f"Unknown memory plan {name!r}; choose {AUTO} or one of {', '.join(r.name for r in RUNGS)}.")
+
+
+def choose(
+    models: Models,
+    demand: Demand,
+    device: torch.device | str,
+    *,
+    memory_limit: int | None = None,
+    dtype: torch.dtype | None = None,
+    name: str = AUTO,
+    allow_lower: bool = False,
+    reuse: bool = False,
+    free: int | None = None,
+) -> Plan:
+    """The largest plan whose estimates fit into what is free, with the smaller ones behind it. Where none fits, the
+    smallest: estimates are no more than that. Reads no weight.
+
+    Args:
+        models: whose files are here (Models.fetch).
+        memory_limit: bytes of the device that this process may hold in all; None: what is free.
+        dtype: torso dtype in place of the checkpoint's, as for Runtime.
+        name: AUTO, or the name of the rung to begin with.
+        allow_lower: whether plans that make less than was asked for (fewer tokens, a lower type) may be chosen.
+        reuse: whether the networks serve more runs than one, so that it is worth keeping them.
+        free: bytes that can be taken now; asked if not given.
+
+    Raises:
+        SettingsError: there is no rung of that name.
+    """
+    device = torch.device(device)
+    first = 0 if reuse else 1
+    if name != AUTO:
+        first = RUNGS.index(named(name))
+    if free is None:
+        free = device_bytes(device, memory_limit)
+    fused = device.type == "cuda" and not triton_launch.unavailable_reason()
+    plans = list(_plans(models, demand, device, allow_lower, dtype, fused, first, free, memory_limit))
+    start = 0
+    if name == AUTO:
+        start = next((number for number, plan in enumerate(plans) if plan.fits), len(plans) - 1)
+    return replace(plans[start], below=tuple(plans[start + 1 :]))
+
+
+def _plans(
+    models: Models, asked: Demand, device: torch.device, allow_lower: bool, dtype, fused, first, free, memory_limit
+) -> Iterator[Plan]:
+    """All plans that differ on this device, the largest first."""
+    makes = [demand for less in (LESS if allow_lower else LESS[:1]) if (demand := _less(models, asked, less))]
+    rungs = [rung for rung in RUNGS[first:] if device.type != "cpu" or not rung.finish_on_cpu] or [RUNGS[2]]
+    held = held_bytes(device)
+    networks = networks_of(models, [role for made in makes for role in made.pipeline_type.roles(made.texture)], dtype)
+    for made in makes:
+        for rung in rungs:
+            found = estimate(networks, made, rung, models.spec.image_size, free, fused)
+            limit = None if memory_limit is None and rung.share == 1 else held + int(rung.share * free)
+            yield Plan(rung, asked, made, free, limit, tuple(found))
+
+
+def _less(models: Models, asked: Demand, less: Less) -> Demand | None:
+    """What to make in place of what was asked for; None where there is no such thing."""
+    if less == AS_ASKED:
+        return asked
+    kind = lowered(asked.pipeline_type, less.lower)
+    if kind is None or not models.checkpoint.has(kind, asked.texture):
+        return None
+    if less.tokens != 1 and not heeds_max_tokens(kind):
+        return None
+    tokens = max(1, round(asked.max_tokens * less.tokens))
+    known = asked.tokens
+    if known is not None:
+        # a lower type has a coarser grid; fewer max tokens lower the grid until there are fewer
+        known = min(known, tokens) if not less.lower else round(known / 2.25**less.lower)
+    return replace(asked, pipeline_type=kind, max_tokens=tokens, tokens=known)
+
+
+def run(plan: Plan, attempt: Callable[[Plan], _Result]) -> tuple[_Result, Plan]:
+    """attempt(plan); where memory runs out, once more with the next smaller plan that asks less of the stage where it
+    did. Returns the result and the plan that made it.
+
+    Raises:
+        OutOfMemoryError: the smallest plan ran out of memory too; the text says what was tried and what to lower.
+    """
+    while True:
+        try:
+            return attempt(plan), plan
+        except OutOfMemoryError as error:
+            said, stage = str(error), error.stage
+        smaller = _next(plan, stage)
+        if smaller is None:
+            raise OutOfMemoryError(_last_words(plan, said), stage)
+        tried = (*plan.tried, f"{plan.name} ran out of memory in {stage or 'a stage'}.")
+        plan = replace(smaller, tried=tried)
+        log.warning("%s %s", said, plan.told())
+
+
+def _next(plan: Plan, stage: str) -> Plan | None:
+    """The largest plan below that asks less of a stage; of a stage that is not estimated, the next one."""
+    needed = _of(plan, stage)
+    for number, smaller in enumerate(plan.below):
+        if needed is None or (_of(smaller, stage) or 0) < needed or smaller.rung.share < plan.rung.share:
+            return replace(smaller, below=plan.below[number + 1 :])
+    return None
+
+
+def _of(plan: Plan, stage: str) -> int | None:
+    """The estimate of a stage: "shape 1024" is a pass of "shape", unwrapping comes with baking."""
+    known = {"unwrap": "bake", "color": "bake"}.get(stage, stage)
+    peaks = [each.peak_bytes for each in plan.estimates if known == each.stage or known.startswith(f"{each.stage} ")]
+    return max(peaks, default=None)
+
+
+def _last_words(plan: Plan, said: str) -> str:
+    names = [text.split(" ran out")[0] for text in plan.tried] + [plan.name]
+    return f"{said} All memory plans that are allowed were tried: {'; '.join(names)}."
