@@ -22,6 +22,7 @@ from ..pipeline.spec import (
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
+from .host.report import told_latent
 from .host.run import explained, run
 from .sockets import (
     CATEGORY,
@@ -263,7 +264,7 @@ class SampleShape(io.ComfyNode):
         if start is not None:
             own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler}
             latent = run(stages.resample_shape, models, Progress(), condition, start.latent, **own)
-            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type))
+            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type), ui={"text": [told_latent(latent)]})
         if structure is None:
             raise SettingsError("Sample Shape needs a structure, or a start from TRELLIS.2 Encode Mesh. Connect one.")
         if resolution == folders.OWN:
@@ -283,7 +284,7 @@ class SampleShape(io.ComfyNode):
             settings=sampler,
             max_tokens=max_tokens,
         )
-        return io.NodeOutput(ShapeLatent(latent, chosen))
+        return io.NodeOutput(ShapeLatent(latent, chosen), ui={"text": [told_latent(latent)]})
 
 
 class SampleTexture(io.ComfyNode):

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -47,6 +47,7 @@ class StageRecord:
     notes: tuple[str, ...] = ()  # how it was made to fit into the memory
     counts: dict[str, int] = field(default_factory=dict)  # of what it worked on: tokens, voxels, faces and the like
     error: str = ""  # why it did not finish
+    error_type: str = ""  # the name of that error's class
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -153,6 +154,11 @@ class Runtime:
         self._notes.append(text)
         log.info(text)
 
+    def warn(self, text: str) -> None:
+        """Say something that a user must see: in the log and in the record of the present stage."""
+        self._notes.append(text)
+        log.warning(text)
+
     def replays(self, model: torch.nn.Module, tokens: int) -> bool:
         """Whether a model's forward passes on so many tokens are worth recording as a CUDA graph: launches would take
         longer than the work. A host that moves weights during a pass must say no."""
@@ -185,14 +191,14 @@ class Runtime:
                 synchronise(self.device)
         except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
-                self._failed(name, start, memory, str(error))
+                self._failed(name, start, memory, error)
                 raise
             traceback.clear_frames(error.__traceback__)  # the error must not keep the stage's tensors alive
-            said = f"Out of memory on {self.device} in stage {name!r}. {cure}"
-            self._failed(name, start, memory, said)
-            raise OutOfMemoryError(said, name) from error
+            found = OutOfMemoryError(f"Out of memory on {self.device} in stage {name!r}. {cure}", name)
+            self._failed(name, start, memory, found)
+            raise found from error
         except PipelineError as error:
-            self._failed(name, start, memory, str(error))
+            self._failed(name, start, memory, error)
             raise
         finally:
             if self.device.type == "cuda":
@@ -201,13 +207,14 @@ class Runtime:
         self.records.append(record)
         self.on_record(record)
 
-    def _record(self, name: str, start: float, memory: PeakMemory, error: str = "") -> StageRecord:
+    def _record(self, name: str, start: float, memory: PeakMemory) -> StageRecord:
         notes, seconds = tuple(dict.fromkeys(self._notes)), time.perf_counter() - start
-        return StageRecord(name, seconds, self._loading, memory.peak, notes, self._counts, error)
+        return StageRecord(name, seconds, self._loading, memory.peak, notes, self._counts)
 
-    def _failed(self, name: str, start: float, memory: PeakMemory, error: str) -> None:
+    def _failed(self, name: str, start: float, memory: PeakMemory, error: Exception) -> None:
         """Tell that a stage did not finish; the list of records has those that did."""
-        self.on_record(self._record(name, start, memory, error))
+        record = self._record(name, start, memory)
+        self.on_record(replace(record, error=str(error), error_type=type(error).__name__))
 
     def check_finite(self, what: str, *tensors: torch.Tensor) -> None:
         """Raises NotFiniteError if a tensor holds NaN or infinity."""

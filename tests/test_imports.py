@@ -28,6 +28,7 @@ HEIGHT = {
     "models": 4,
     "mesh": 4,
     "plan": 5,
+    "record": 5,
     "export": 5,
     "render": 5,
     "bench_shapes": 0,

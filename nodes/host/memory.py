@@ -17,6 +17,7 @@ from torch import nn
 
 from ...pipeline.backends import Backends
 from ...pipeline.models import build, working_bytes
+from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import Runtime, Step, choose_dtype
 from ...pipeline.weights import Checkpoint, Models
 from .casting import is_castable, make_castable
@@ -63,6 +64,7 @@ class HostRuntime(Runtime):
 
     Args:
         beside: models to keep on the device beside another one, by that one's role.
+        rung: of the memory ladder: what tiles may fill, and whether the manager is to leave weights where they are.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class HostRuntime(Runtime):
         backends: Backends,
         on_step: Callable[[Step], None],
         beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        rung: Rung = RUNGS[0],
     ) -> None:
         super().__init__(management.get_torch_device(), backends, on_step=on_step)
-        self._beside = beside
+        self._beside, self._rung = beside, rung
 
     @contextmanager
     def use(
@@ -84,6 +87,8 @@ class HostRuntime(Runtime):
         room = management.get_total_memory(self.device) - sum(patcher.model_size() for patcher in patchers)
         room -= management.minimum_inference_memory()
         needed = working_bytes(model, tokens, condition, voxels, int(room))
+        if self._rung.stream:  # whose weights the manager keeps in main memory, all but a few, and casts layer by layer
+            needed = max(needed, int(management.get_total_memory(self.device)))
         management.load_models_gpu(patchers, memory_required=needed)
         for patcher in patchers:
             _bring_what_cannot_be_cast(patcher.model, self.device)
@@ -91,8 +96,9 @@ class HostRuntime(Runtime):
         yield model
 
     def free_bytes(self) -> int:
-        """What the manager says is free, less what it keeps for others."""
-        return max(0, int(management.get_free_memory(self.device)) - management.extra_reserved_memory())
+        """What the manager says is free, less what it keeps for others; of that the rung's share."""
+        free = int(management.get_free_memory(self.device)) - management.extra_reserved_memory()
+        return max(0, int(self._rung.share * free))
 
     def replays(self, model: nn.Module, tokens: int) -> bool:
         """Only where the manager has put the whole model on the device: what it casts must not be recorded."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,10 @@ from PIL import Image
 from .. import bench, stages
 from ..console import Written
 from ..export.files import writing
+from ..plan import Plan
+from ..record import device_name, job_record
 from ..runtime import Runtime
+from .planning import Run
 
 
 def write_result(
@@ -32,7 +37,8 @@ def write_result(
     """
     backends = {**extras.get("backends", {}), **runtime.backends.used}
     # sorted, as those of a state are: a run that is opened again must give the same bytes
-    told = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
+    more = {"backends": dict(sorted(backends.items())), "record": job_record(extras).lasting()}
+    told = dict(sorted({**extras, **more}.items()))
     with written.or_not():
         written.paths += stages.export_mesh(runtime, result, output, export, told)
     write_picture(options, runtime, result, export, written)
@@ -49,11 +55,12 @@ def write_picture(options: argparse.Namespace, runtime: Runtime, result, export,
         written.paths.append(options.picture)
 
 
-def report_result(
-    options: argparse.Namespace, runtime: Runtime, facts: Mapping, written: Written, seconds: float
-) -> None:
-    """Print what was made and, if --report asks for it, write it as JSON."""
-    report = {**facts, **_circumstances(runtime, seconds)}
+def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapping, written: Written) -> None:
+    """Print what was made, end the log and, if --report asks for it, write all of it as JSON."""
+    runtime, seconds = run.runtime, time.perf_counter() - run.start
+    facts = {**facts, "warnings": [*plan.tried, *facts.get("warnings", ())]}
+    record = run.journal.end({**facts, "plan": plan.as_dict()}, runtime.records, seconds)
+    report = {**facts, **_circumstances(runtime, seconds), "record": asdict(record)}
     if options.report:
         report["outputs"] = [str(path) for path in (*written.paths, options.report)]
         with written.or_not():
@@ -69,14 +76,13 @@ def report_result(
 
 def _circumstances(runtime: Runtime, seconds: float) -> dict:
     """Where and how a run ran, for the report."""
-    device = runtime.device
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(runtime.device),
         "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
         "torch": torch.__version__,
         "backends": runtime.backends.used,
         "seconds": round(seconds, 3),
-        "stages": [vars(record) for record in runtime.records],
+        "stages": [asdict(record) for record in runtime.records],
     }
 
 

@@ -5,13 +5,18 @@ same. The ladder is a table (ladder.py); the command line, ComfyUI, batches and 
 """
 
 from .choose import AUTO, Plan, choose, named, run
-from .estimate import Demand, Estimate, estimate
+from .demand import GENERATE, REFINE, STATE, TEXTURE, Demand
 from .ladder import LESS, RUNGS, Less, Rung
+from .peaks import Estimate, estimate
 
 __all__ = [
     "AUTO",
+    "GENERATE",
     "LESS",
+    "REFINE",
     "RUNGS",
+    "STATE",
+    "TEXTURE",
     "Demand",
     "Estimate",
     "Less",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -12,10 +13,12 @@ import torch
 from .. import triton_launch
 from ..budget import device_bytes, held_bytes
 from ..errors import OutOfMemoryError, SettingsError
+from ..runtime import Runtime
 from ..spec import PipelineType
 from ..weights import Models
-from .estimate import Demand, Estimate, estimate, networks_of
-from .ladder import AS_ASKED, LESS, RUNGS, Less, Rung, heeds_max_tokens, lowered
+from .demand import STATE, Demand
+from .ladder import AS_ASKED, LAST_ON_CPU, LESS, RUNGS, Less, Rung, heeds_max_tokens, lowered
+from .peaks import Estimate, estimate, estimated_as, networks_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """The most that a stage is estimated to take on the device."""
-        return max(each.peak_bytes for each in self.estimates)
+        return max((each.peak_bytes for each in self.estimates), default=0)
 
     @property
     def fits(self) -> bool:
@@ -76,14 +79,26 @@ class Plan:
 
     def told(self) -> str:
         """One line for people: what it is, and how it compares with what is free."""
-        worst = max(self.estimates, key=lambda each: each.peak_bytes)
-        text = (
-            f"Memory plan {self.name}: {self.rung.told}; about {worst.peak_bytes / 1e9:.1f} GB in {worst.stage}, "
-            f"{self.free / 1e9:.1f} GB free."
-        )
+        worst = max(self.estimates, key=lambda each: each.peak_bytes, default=None)
+        most = f"about {worst.peak_bytes / 1e9:.1f} GB in {worst.stage}" if worst else "nothing on the device"
+        text = f"Memory plan {self.name}: {self.rung.told}; {most}, {self.free / 1e9:.1f} GB free."
         if not self.fits:
             text += " That may not suffice; it is the smallest plan."
         return " ".join([text, *self.tried])
+
+    def runtime(self, runtime: Runtime, models: Models | None = None) -> Runtime:
+        """A run's surroundings as this plan has them: the same records, callbacks and backends. models: of which
+        those that another try has kept on the device are let go where this plan keeps none."""
+        if models is not None and not self.rung.keep_models:
+            models.release()
+        planned = copy(runtime)
+        planned.memory_limit, planned.stream = self.limit, self.rung.stream
+        planned.keep_models = self.rung.keep_models
+        return planned
+
+    def finishing(self, runtime: Runtime) -> Runtime:
+        """The surroundings of the post-processing: `runtime`, or the same run on the CPU."""
+        return runtime.on("cpu") if self.rung.finish_on_cpu else runtime
 
     def as_dict(self) -> dict:
         """For records and reports."""
@@ -107,7 +122,7 @@ def named(name: str) -> Rung:
 
 
 def choose(
-    models: Models,
+    models: Models | None,
     demand: Demand,
     device: torch.device | str,
     *,
@@ -122,52 +137,49 @@ def choose(
     smallest: estimates are no more than that. Reads no weight.
 
     Args:
-        models: whose files are here (Models.fetch).
+        models: whose files are here (Models.fetch); None: the run uses none (STATE).
         memory_limit: bytes of the device that this process may hold in all; None: what is free.
         dtype: torso dtype in place of the checkpoint's, as for Runtime.
         name: AUTO, or the name of the rung to begin with.
         allow_lower: whether plans that make less than was asked for (fewer tokens, a lower type) may be chosen.
         reuse: whether the networks serve more runs than one, so that it is worth keeping them.
-        free: bytes that can be taken now; asked if not given.
+        free: bytes that can be taken now, those of the models' own networks included; asked if not given.
 
     Raises:
         SettingsError: there is no rung of that name.
     """
     device = torch.device(device)
-    first = 0 if reuse else 1
-    if name != AUTO:
-        first = RUNGS.index(named(name))
+    first = RUNGS.index(named(name)) if name != AUTO else 0 if reuse else 1
+    rungs = [rung for rung in RUNGS[first:] if device.type != "cpu" or not rung.finish_on_cpu]
+    makes = [made for less in (LESS if allow_lower else LESS[:1]) if (made := _less(models, demand, less))]
     if free is None:
-        free = device_bytes(device, memory_limit)
+        free = device_bytes(device, memory_limit) + (models.held_bytes() if models is not None else 0)
     fused = device.type == "cuda" and not triton_launch.unavailable_reason()
-    plans = list(_plans(models, demand, device, allow_lower, dtype, fused, first, free, memory_limit))
+    held, image_size, networks = held_bytes(device), 0, {}
+    if models is not None:
+        image_size = models.spec.image_size
+        networks = networks_of(models, [role for made in makes for role in made.roles], dtype)
+
+    def plan(made: Demand, rung: Rung) -> Plan:
+        found = estimate(networks, made, rung, image_size, free, fused)
+        limit = None if memory_limit is None and rung.share == 1 else held + int(rung.share * free)
+        return Plan(rung, demand, made, free, limit, tuple(found))
+
+    plans = [plan(made, rung) for made in makes for rung in rungs or [LAST_ON_CPU]]
     start = 0
     if name == AUTO:
-        start = next((number for number, plan in enumerate(plans) if plan.fits), len(plans) - 1)
+        start = next((number for number, each in enumerate(plans) if each.fits), len(plans) - 1)
     return replace(plans[start], below=tuple(plans[start + 1 :]))
 
 
-def _plans(
-    models: Models, asked: Demand, device: torch.device, allow_lower: bool, dtype, fused, first, free, memory_limit
-) -> Iterator[Plan]:
-    """All plans that differ on this device, the largest first."""
-    makes = [demand for less in (LESS if allow_lower else LESS[:1]) if (demand := _less(models, asked, less))]
-    rungs = [rung for rung in RUNGS[first:] if device.type != "cpu" or not rung.finish_on_cpu] or [RUNGS[2]]
-    held = held_bytes(device)
-    networks = networks_of(models, [role for made in makes for role in made.pipeline_type.roles(made.texture)], dtype)
-    for made in makes:
-        for rung in rungs:
-            found = estimate(networks, made, rung, models.spec.image_size, free, fused)
-            limit = None if memory_limit is None and rung.share == 1 else held + int(rung.share * free)
-            yield Plan(rung, asked, made, free, limit, tuple(found))
-
-
-def _less(models: Models, asked: Demand, less: Less) -> Demand | None:
+def _less(models: Models | None, asked: Demand, less: Less) -> Demand | None:
     """What to make in place of what was asked for; None where there is no such thing."""
     if less == AS_ASKED:
         return asked
     kind = lowered(asked.pipeline_type, less.lower)
-    if kind is None or not models.checkpoint.has(kind, asked.texture):
+    if kind is None or models is None or asked.source == STATE:
+        return None
+    if any(role not in models.checkpoint.roles for role in replace(asked, pipeline_type=kind).roles):
         return None
     if less.tokens != 1 and not heeds_max_tokens(kind):
         return None
@@ -209,9 +221,8 @@ def _next(plan: Plan, stage: str) -> Plan | None:
 
 
 def _of(plan: Plan, stage: str) -> int | None:
-    """The estimate of a stage: "shape 1024" is a pass of "shape", unwrapping comes with baking."""
-    known = {"unwrap": "bake", "color": "bake"}.get(stage, stage)
-    peaks = [each.peak_bytes for each in plan.estimates if known == each.stage or known.startswith(f"{each.stage} ")]
+    """The estimate of a stage; None if there is none."""
+    peaks = [each.peak_bytes for each in plan.estimates if each.stage == estimated_as(stage)]
     return max(peaks, default=None)
 
 

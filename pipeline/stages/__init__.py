@@ -25,7 +25,7 @@ from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
-from .generate import generate
+from .generate import Finished, generate
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
@@ -76,6 +76,7 @@ __all__ = [
     "Condition",
     "Encoded",
     "ExportSettings",
+    "Finished",
     "Generation",
     "Inspection",
     "Latent",

@@ -120,6 +120,7 @@ class Models:
         self._verified: set[str] = set()
         self._loaded: dict[str, tuple[nn.Module, tuple]] = {}
         self._expected: list[str] = []
+        self._outlines: dict[tuple[str, torch.dtype | None], nn.Module] = {}
 
     @property
     def spec(self) -> CheckpointSpec:
@@ -156,7 +157,9 @@ class Models:
     def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
         """The module on "meta", with the tensors that it will have; no weight is read. dtype as for get."""
         self.config(role)
-        return self._files[role].outline(self._build, dtype)
+        if (role, dtype) not in self._outlines:
+            self._outlines[role, dtype] = self._files[role].outline(self._build, dtype)
+        return self._outlines[role, dtype]
 
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         """The module on that device with that torso dtype (None: the checkpoint's), loaded if it is not there yet."""
@@ -166,6 +169,11 @@ class Models:
             self.release(role)
             self._loaded[role] = (self._files[role].load(self._build, device, dtype), want)
         return self._loaded[role][0]
+
+    def held_bytes(self) -> int:
+        """Bytes of the networks that are loaded."""
+        tensors = (tensor for model, _ in self._loaded.values() for tensor in (*model.parameters(), *model.buffers()))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def expect(self, roles: Iterable[str]) -> None:
         """Say which models a run will use, in about their order; `read_ahead` then knows the next one."""
