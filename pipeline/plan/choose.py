@@ -18,7 +18,7 @@ from ..spec import PipelineType
 from ..weights import Models
 from .demand import STATE, Demand
 from .ladder import AS_ASKED, LAST_ON_CPU, LESS, RUNGS, Less, Rung, heeds_max_tokens, lowered
-from .peaks import Estimate, estimate, estimated_as, networks_of
+from .peaks import TILED_STAGES, Estimate, estimate, estimated_as, networks_of
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Plan:
     """How a run is done, and what it falls back to.
 
     asked: what was asked for. demand: what is made, the same unless something lower was allowed and needed.
-    free: bytes of the device that could be taken when it was chosen. limit: bytes the process may hold there in all,
-    for Runtime(memory_limit); None: what is free.
+    free, held: bytes of the device that could be taken when it was chosen, and that the process held. limit: bytes it
+    may hold there in all, for Runtime(memory_limit); None: what is free.
     estimates: peak of each stage. below: smaller plans, the largest first. tried: what ran out of memory before it.
     """
 
@@ -40,6 +40,7 @@ class Plan:
     asked: Demand
     demand: Demand
     free: int
+    held: int
     limit: int | None
     estimates: tuple[Estimate, ...]
     below: tuple[Plan, ...] = ()
@@ -163,7 +164,7 @@ def choose(
     def plan(made: Demand, rung: Rung) -> Plan:
         found = estimate(networks, made, rung, image_size, free, fused)
         limit = None if memory_limit is None and rung.share == 1 else held + int(rung.share * free)
-        return Plan(rung, demand, made, free, limit, tuple(found))
+        return Plan(rung, demand, made, free, held, limit, tuple(found))
 
     plans = [plan(made, rung) for made in makes for rung in rungs or [LAST_ON_CPU]]
     start = 0
@@ -206,26 +207,40 @@ def run(plan: Plan, attempt: Callable[[Plan], _Result]) -> tuple[_Result, Plan]:
         smaller = _next(plan, stage)
         if smaller is None:
             raise OutOfMemoryError(_last_words(plan, said), stage)
-        tried = (*plan.tried, f"{plan.name} ran out of memory in {stage or 'a stage'}.")
-        plan = replace(smaller, tried=tried)
+        plan = replace(smaller, tried=(*plan.tried, f"{plan.name} ran out of memory in {stage or 'a stage'}."))
         log.warning("%s %s", said, plan.told())
 
 
 def _next(plan: Plan, stage: str) -> Plan | None:
-    """The largest plan below that asks less of a stage; of a stage that is not estimated, the next one."""
-    needed = _of(plan, stage)
-    for number, smaller in enumerate(plan.below):
-        if needed is None or (_of(smaller, stage) or 0) < needed or smaller.rung.share < plan.rung.share:
-            return replace(smaller, below=plan.below[number + 1 :])
+    """The largest plan below that asks less of a stage: that is estimated to take less, or has smaller tiles if it can
+    be cut into such. Where none does, or the stage is not estimated, the next that leaves more memory alone."""
+    needed, tiled = _of(plan, stage), estimated_as(stage) in TILED_STAGES
+    spare = [number for number, each in enumerate(plan.below) if each.rung.share < plan.rung.share]
+    less = [n for n, each in enumerate(plan.below) if needed is not None and (_of(each, stage) or 0) < needed]
+    for number in (sorted({*less, *spare}) if tiled else less or spare)[:1]:
+        below = tuple(_within(each, needed) for each in plan.below[number:])
+        return replace(below[0], below=below[1:])
     return None
+
+
+def _within(plan: Plan, failed: int | None) -> Plan:
+    """The plan, whose tiles stay below a share of what a stage was estimated to take when it failed: there is less than
+    was thought."""
+    if failed is None or not plan.rung.tiles:
+        return plan
+    most = plan.held + int(plan.rung.share * failed)
+    return replace(plan, limit=most if plan.limit is None else min(plan.limit, most))
 
 
 def _of(plan: Plan, stage: str) -> int | None:
     """The estimate of a stage; None if there is none."""
-    peaks = [each.peak_bytes for each in plan.estimates if each.stage == estimated_as(stage)]
-    return max(peaks, default=None)
+    return next((each.peak_bytes for each in plan.estimates if each.stage == estimated_as(stage)), None)
 
 
 def _last_words(plan: Plan, said: str) -> str:
     names = [text.split(" ran out")[0] for text in plan.tried] + [plan.name]
-    return f"{said} All memory plans that are allowed were tried: {'; '.join(names)}."
+    text = f"{said} All memory plans that are allowed and ask less of it were tried: {'; '.join(names)}."
+    allowed = plan.lower or any(each.lower for each in plan.below)
+    if not allowed and plan.asked.source != STATE and lowered(plan.pipeline_type, 1):
+        text += " Ask for less yourself, or let the run make less and say so (--allow-lower)."
+    return text

@@ -41,6 +41,7 @@ class Estimate:
 
 
 FINE_SHAPE = "shape fine"
+TILED_STAGES = ("upsample", "decode shape", "decode texture")
 
 
 def estimated_as(stage: str) -> str:
@@ -91,8 +92,9 @@ def estimate(
     found = [costs.network("encode", IMAGE_ENCODER, max(costs.patches(scale) for scale in demand.image_scales))]
     if demand.source == GENERATE:
         dense: int = networks[STRUCTURE_FLOW].model.resolution ** 3  # pyright: ignore[reportAssignmentType, reportOperatorIssue]
-        found.append(costs.network("structure", STRUCTURE_FLOW, dense, costs.seen(1)))
-        found.append(costs.network("structure", STRUCTURE_DECODER, dense))
+        flow = costs.network("structure", STRUCTURE_FLOW, dense, costs.seen(1))
+        decoder = costs.network("structure", STRUCTURE_DECODER, dense)
+        found.append(max(flow, decoder, key=lambda each: each.peak_bytes))
         passes = list(zip(kind.shape, tokens))
     else:
         found.append(costs.network("encode mesh", SHAPE_ENCODER, tokens[-1], voxels=voxels))
@@ -149,9 +151,10 @@ class _Costs:
 
     def weights(self, role: str) -> int:
         """What is on the device of all networks while one runs."""
+        network = self.networks[role]
         if self.rung.stream:  # the next layer comes before the last has gone
-            return 2 * self.networks[role].largest_bytes + self.networks[role].weight_bytes // SMALL
-        return self.kept() if self.rung.keep_models else self.networks[role].weight_bytes
+            return min(network.weight_bytes, 2 * network.largest_bytes + network.weight_bytes // SMALL)
+        return self.kept() if self.rung.keep_models else network.weight_bytes
 
     def kept(self) -> int:
         return sum(self.networks[role].weight_bytes for role in set(self.demand.roles)) if self.rung.keep_models else 0

@@ -58,7 +58,7 @@ def refine_shape(
             break
         too_many = too_many or len(start.sparse.voxels)
         grid = max(smallest, grid - CASCADE_STEP)
-    said = lowered(runtime, asked * scale, grid * scale, too_many, max_tokens)
+    said = lowered(runtime, asked * scale, grid * scale, too_many, len(start.sparse.voxels), max_tokens)
     start = replace(start, origin=start.origin.noted(said))
     return resample_shape(runtime, models, condition, start, pipeline_type, strength, samplers.shape)
 

@@ -118,20 +118,30 @@ def finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens
             coords = ((fine.xyz + 0.5) / resolution * grid).int().unique(dim=0)
             if len(coords) < max_tokens or grid <= smallest:
                 runtime.count(tokens=tokens, voxels=len(fine), next_tokens=len(coords))
-                scale = voxels_per_token(models)
-                return Voxels.single(coords), grid, lowered(runtime, asked * scale, grid * scale, too_many, max_tokens)
+                sizes = (asked * voxels_per_token(models), grid * voxels_per_token(models))
+                return Voxels.single(coords), grid, lowered(runtime, *sizes, too_many, len(coords), max_tokens)
             too_many = too_many or len(coords)
             grid = max(smallest, grid - CASCADE_STEP)
 
 
-def lowered(runtime: Runtime, asked: int, made: int, tokens: int, max_tokens: int) -> str:
-    """Say that a shape gets fewer voxels a side than was asked for, "" where it does not; in the log and in the
-    stage's record too. tokens: what it would have had."""
-    if made == asked:
-        return ""
-    text = (
-        f"The shape has {made} voxels a side in place of {asked}, which would take {tokens:,} latent voxels where at "
-        f"most {max_tokens:,} are allowed (max tokens)."
-    )
-    runtime.warn(text)
-    return text
+def lowered(runtime: Runtime, asked: int, made: int, tokens: int, left: int, max_tokens: int) -> str:
+    """Say, in the log and in the stage's record too, that a shape gets fewer voxels a side than was asked for, or more
+    latent voxels; "" where neither is so.
+
+    Args:
+        asked, made: voxels a side. tokens, left: latent voxels that it would have had, and has.
+    """
+    said = []
+    if made != asked:
+        said.append(
+            f"The shape has {made} voxels a side in place of {asked}, which would take {tokens:,} latent voxels where "
+            f"fewer than {max_tokens:,} are asked for (max tokens)."
+        )
+    if left >= max_tokens:
+        said.append(
+            f"It has {left:,} latent voxels, not fewer than {max_tokens:,} (max tokens): {made} voxels a side are the "
+            "least that its network makes."
+        )
+    if said:
+        runtime.warn(" ".join(said))
+    return " ".join(said)
