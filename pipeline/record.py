@@ -79,7 +79,13 @@ def told_error(error: BaseException) -> dict[str, str]:
 def stage_record(done: StageRecord, job: str = "", plan: Mapping | None = None, device: str = "") -> Record:
     """Of a stage that ended. plan: of the try that it belongs to."""
     return Record(
-        *(STAGE, job, _now(), round(done.seconds, 4), done.peak_bytes, done.stage, round(done.loading_seconds, 4)),
+        STAGE,
+        job,
+        _now(),
+        round(done.seconds, 4),
+        done.peak_bytes,
+        done.stage,
+        round(done.loading_seconds, 4),
         device=device,
         counts=done.counts,
         plan={key: plan[key] for key in _PLAN if key in plan} if plan else {},
@@ -100,7 +106,11 @@ def job_record(
     """Of a job that ended. facts: of its settings and its result; what of them belongs into a record is taken."""
     plan = facts.get("plan", {})
     return Record(
-        *(JOB, job, _now(), round(seconds, 4), max((done.peak_bytes for done in stages), default=0)),
+        JOB,
+        job,
+        _now(),
+        round(seconds, 4),
+        max((done.peak_bytes for done in stages), default=0),
         loading_seconds=round(sum(done.loading_seconds for done in stages), 4),
         device=device,
         counts={key: facts[key] for key in _COUNTS if isinstance(facts.get(key), int)},

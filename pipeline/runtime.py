@@ -18,6 +18,7 @@ import torch
 from .backends import Backends
 from .budget import Budget, device_bytes, is_out_of_memory
 from .errors import NotFiniteError, OutOfMemoryError, PipelineError, SettingsError
+from .speed import EXACT, Speed
 from .streaming import streamed
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Runtime:
         keep_models: keep each model in memory after its stage (faster runs afterwards) instead of
             releasing it (the largest model decides the memory, not their sum).
         memory_limit: bytes of the device that the run plans to use at most, weights included; None: what is free.
+        speed: which velocities of samplers are predicted in place of a pass of the network.
         stream: keep weights in main memory and bring them to the device layer by layer.
         on_record: called with the record of every stage when it ends, of those that fail too.
     """
@@ -101,12 +103,13 @@ class Runtime:
         on_step: Callable[[Step], None] = lambda step: None,
         keep_models: bool = False,
         memory_limit: int | None = None,
+        speed: Speed = EXACT,
         stream: bool = False,
         on_record: Callable[[StageRecord], None] = lambda record: None,
     ) -> None:
         self.device, self.dtype, self.backends = torch.device(device), dtype, backends
         self.on_step, self.keep_models, self.memory_limit = on_step, keep_models, memory_limit
-        self.stream, self.on_record = stream, on_record
+        self.speed, self.stream, self.on_record = speed, stream, on_record
         self.records: list[StageRecord] = []
         self._loading = 0.0
         self._notes: list[str] = []
@@ -148,9 +151,10 @@ class Runtime:
 
     def budget(self) -> Budget:
         """What work that can be cut into tiles plans with; what it decides is noted in the stage's record."""
-        return Budget(self.free_bytes, self._note)
+        return Budget(self.free_bytes, self.note)
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Record a decision with the stage that made it, and log it."""
         self._notes.append(text)
         log.info(text)
 

@@ -115,8 +115,9 @@ def test_geometry_only_gives_the_same_shape(models, images):
     assert torch.equal(whole.mesh.vertices, shape.mesh.vertices) and shape.texture is None and shape.voxels is None
 
 
-def test_the_token_cap_lowers_the_resolution(models, images):
-    """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them."""
+def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog):
+    """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them. The log,
+    the stage's record and what comes of the shape tell it."""
     pipeline_type, cap = PIPELINE_TYPES["1536_cascade"], 620
     coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False).shape
     decoder = models.get("shape_slat_decoder", torch.device("cpu"))
@@ -126,11 +127,19 @@ def test_the_token_cap_lowers_the_resolution(models, images):
     expected = max(r for r, count in counts.items() if count < cap)
     assert 1024 < expected < 1536
     for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
-        shape = stages.generate(runtime(), models, images, pipeline_type, 42, texture=False, max_tokens=most).shape
+        used = runtime()
+        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most)
+        shape, said = made.shape, made.mesh.origin.notes
         if resolution is None:  # as many as the cap is too many
             assert shape.resolution < expected
         else:
             assert shape.resolution == resolution and len(shape.sparse.voxels) == counts[resolution]
+        (upsampled,) = [record for record in used.records if record.stage == "upsample"]
+        assert upsampled.counts["next_tokens"] == len(shape.sparse.voxels)
+        told = f"has {shape.resolution} voxels a side in place of 1536, which would take {counts[1536]:,} latent voxels"
+        assert (told in said) == (shape.resolution < 1536) and upsampled.notes == tuple(filter(None, [said]))
+        assert (f"It has {counts[1024]:,} latent voxels, not fewer than 1 " in said) == (most == 1)
+        assert said in caplog.text
 
 
 def test_views_of_the_same_picture_are_the_picture(models, images):
@@ -290,12 +299,12 @@ def test_preflight(checkpoint):
         rows = tuple(replace(row, function=None, absent="lost") for row in gone.operations[op].rows)
         gone.operations[op] = replace(gone.operations[op], rows=rows)
     stages.preflight(opened, pipeline_type, None, backends=gone)
-    with pytest.raises(BackendError, match="Nothing here can run 'simplify'"):
+    with pytest.raises(BackendError, match="No backend for 'simplify' is available"):
         stages.preflight(opened, pipeline_type, stages.ExportSettings(), backends=gone)
     gone.operations["simplify"] = table.operations["simplify"]
     for export, texture in ((stages.ExportSettings(vertex_colors=True), True), (stages.ExportSettings(), False)):
         stages.preflight(opened, pipeline_type, export, texture=texture, backends=gone)
-    with pytest.raises(BackendError, match="Nothing here can run 'unwrap'"):
+    with pytest.raises(BackendError, match="No backend for 'unwrap' is available"):
         stages.preflight(opened, pipeline_type, stages.ExportSettings(), backends=gone)
     small = open_checkpoint(SMALL_CHECKPOINT)
     with pytest.raises(CheckpointError, match="Type 1536_cascade needs"):
@@ -439,7 +448,8 @@ def test_fingerprints(runs, tmp_path):
     again = Run(copy, one.condition, 1)
     for name in ("structure", "shape", "texture", "subdivisions", "mesh", "voxels"):
         first, second, third = (getattr(each, name).origin for each in (one, again, two))
-        assert first.recipe and replace(first, checkpoint="") == replace(second, checkpoint="", told=first.told), name
+        same = replace(second, checkpoint=first.checkpoint, description=first.description)
+        assert first.recipe and first == same, name
         assert first.recipe != third.recipe and getattr(one, name).to("cpu").origin == first
 
 

@@ -16,6 +16,7 @@ from ...pipeline.backends import Backends
 from ...pipeline.errors import OutOfMemoryError, PipelineError
 from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import StageRecord
+from ...pipeline.speed import EXACT
 from .memory import HostRuntime, ManagedModels
 from .progress import Progress
 
@@ -45,10 +46,10 @@ def run(
     runs out of memory, every model is unloaded and the stage is tried again on the next rung of the memory ladder,
     which node, log and result tell. What it took goes to ComfyUI's log. beside as for HostRuntime.
     """
-    backends = models.backends if models else default_backends()
+    backends, speed = (models.backends, models.speed) if models else (default_backends(), EXACT)
 
     def call(rung: Rung) -> _Result:
-        runtime = HostRuntime(backends, progress, beside, rung)
+        runtime = HostRuntime(backends, progress, beside, speed, rung)
         used = runtime.on("cpu") if rung.finish_on_cpu and models is None else runtime
         arguments = (used, models) if models else (used,)
         here = [_moved(value, used.device) for value in inputs]
@@ -102,7 +103,12 @@ def _log(record: StageRecord, rung: Rung) -> None:
     counts = "".join(f", {number:,} {name.replace('_', ' ')}" for name, number in record.counts.items())
     log.info(
         "TRELLIS.2 %s: %.2f s, of these %.2f s loading; peak memory %.2f GB%s; memory plan %s",
-        *(record.stage, record.seconds, record.loading_seconds, record.peak_bytes / 1e9, counts, rung.name),
+        record.stage,
+        record.seconds,
+        record.loading_seconds,
+        record.peak_bytes / 1e9,
+        counts,
+        rung.name,
     )
 
 

@@ -14,6 +14,7 @@ from ..models import build
 from ..plan import Demand, Plan
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType, Samplers
+from ..speed import SPEEDS
 from ..views import PosedPictures
 from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
 from .export import add_export, add_output, export_settings, finish, output_paths
@@ -26,6 +27,7 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_speed,
     add_views,
     backend_choices,
     opened_checkpoint,
@@ -47,7 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        *("--type", "--pipeline-type"),
+        "--type",
+        "--pipeline-type",
         metavar="{" + ",".join(PIPELINE_TYPES) + "}",
         help="resolution and cascade; default: the checkpoint's",
     )
@@ -71,6 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_export(parser)
     add_plan(parser)
     add_log(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -86,7 +90,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
-        *(checkpoint, chosen, export if output else None),
+        checkpoint,
+        chosen,
+        export if output else None,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         pictures=options.picture is not None,
@@ -104,14 +110,21 @@ def run(options: argparse.Namespace) -> int:
     models.fetch(chosen.roles(texture))
     size = options.texture_size if output and not export.vertex_colors else 0
     demand = Demand(chosen, texture, options.max_tokens, count, bool(output), size)
-    run = Run(options, device, backends, dtype, str(output or options.save_state))
+    run = Run(options, device, backends, dtype, str(output or options.save_state), SPEEDS[options.speed])
     finished, saved = stages.Finished(), []
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
 
         def attempt(plan: Plan, runtime: Runtime) -> tuple:
             made = stages.generate(
-                *(runtime, models, images, plan.pipeline_type, options.seed, texture, plan.max_tokens, sampling),
-                finished=finished,
+                runtime,
+                models,
+                images,
+                plan.pipeline_type,
+                options.seed,
+                texture,
+                plan.max_tokens,
+                sampling,
+                finished,
             )
             settings = _settings(options, checkpoint, plan, made) | _views(images) | _samplers(sampling)
             if options.save_state and made not in saved:
@@ -136,6 +149,7 @@ def _settings(options: argparse.Namespace, checkpoint: Checkpoint, plan: Plan, m
         "seed": options.seed,
         "resolution": made.shape.resolution,
         "max_num_tokens": plan.max_tokens,
+        "speed": options.speed,
         "version": __version__,
         "tokens": len(made.shape.sparse.voxels),
         "voxels": len(made.mesh.vertices),

@@ -20,6 +20,7 @@ from ..export.files import check_writable
 from ..plan import Demand, Plan
 from ..record import Journal, device_name
 from ..runtime import Runtime, Step
+from ..speed import EXACT, Speed
 from ..weights import Models
 from .options import add_memory_limit
 
@@ -58,15 +59,21 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 class Run:
     """The surroundings of a command's run, which its tries share.
 
-    records of stages, the log and the plan are those of all tries together.
+    speed: of the samplers. Records of stages, the log and the plan are those of all tries together.
     """
 
     def __init__(
-        self, options: argparse.Namespace, device: torch.device, backends: Backends, dtype: torch.dtype | None, job: str
+        self,
+        options: argparse.Namespace,
+        device: torch.device,
+        backends: Backends,
+        dtype: torch.dtype | None,
+        job: str,
+        speed: Speed = EXACT,
     ) -> None:
         self.start, self._options, self._stream = time.perf_counter(), options, None
         self.journal = Journal(self._write if options.log_json else None, job, device_name(device))
-        self.runtime = Runtime(device, backends, dtype, memory_limit=options.memory_limit)
+        self.runtime = Runtime(device, backends, dtype, memory_limit=options.memory_limit, speed=speed)
         self.runtime.on_record = self.journal.stage
         if options.memory_limit:
             bound(device, options.memory_limit)
@@ -88,7 +95,9 @@ class Run:
         """attempt(plan, its runtime) along the plan that is chosen now, which is told; see plan.run."""
         options, runtime = self._options, self.runtime
         chosen = planning.choose(
-            *(models, demand, runtime.device),
+            models,
+            demand,
+            runtime.device,
             memory_limit=options.memory_limit,
             dtype=runtime.dtype,
             name=options.memory_plan,

@@ -14,6 +14,7 @@ from ..plan import REFINE, Demand, Plan
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
+from ..speed import SPEEDS
 from ..weights import Models
 from .export import add_export, export_settings, finish
 from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
@@ -71,13 +72,18 @@ def run(options: argparse.Namespace) -> int:
     models.fetch(roles)
     size = options.texture_size if texture and not export.vertex_colors else 0
     demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size, source=REFINE)
-    run = Run(options, device, backends, dtype, str(options.output))
+    run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
 
         def attempt(plan: Plan, runtime: Runtime) -> tuple:
             condition = stages.encode_images(runtime, models, images, plan.pipeline_type.image_scales(texture))
             made = stages.refine_mesh(
-                *(runtime, models, condition, stages.scene_mesh(scene, frame), plan.pipeline_type, options.strength),
+                runtime,
+                models,
+                condition,
+                stages.scene_mesh(scene, frame),
+                plan.pipeline_type,
+                options.strength,
                 seed=options.seed,
                 texture=texture,
                 max_tokens=plan.max_tokens,
@@ -87,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
             settings = {"checkpoint": checkpoint.name, "pipeline_type": plan.pipeline_type.name, "seed": options.seed}
             settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
             settings |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
+            settings["speed"] = options.speed
             settings |= {"raw_faces": len(made.mesh.faces)}
             return result, {**settings, **facts}
 

@@ -18,6 +18,7 @@ from ..record import job_record
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
+from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Models
 from .generate import named_outputs
 from .options import (
@@ -29,6 +30,7 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_speed,
     add_views,
     backend_choices,
     opened_checkpoint,
@@ -93,6 +95,7 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_plan(parser)
     add_log(parser)
     add_backend(parser)
+    add_speed(parser)
     parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
 
 
@@ -131,14 +134,18 @@ def run(options: argparse.Namespace) -> int:
     demand = Demand(
         chosen, views=len(images.pictures), process=False, texture_size=options.texture_size, source=TEXTURE
     )
-    run = Run(options, device, backends, dtype, str(options.output))
+    run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
 
         def attempt(plan: Plan, runtime: Runtime) -> tuple:
             kind = plan.pipeline_type
             condition = stages.encode_images(runtime, models, images, (kind.texture.image_scale,))
             made = stages.texture_scene(
-                *(runtime, models, condition, scene, kind),
+                runtime,
+                models,
+                condition,
+                scene,
+                kind,
                 size=options.texture_size,
                 seed=options.seed,
                 uvs=options.uvs,
@@ -150,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
 
         (groups, facts), plan = run.planned(demand, models, attempt)
         settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
-        settings |= {"uvs": options.uvs, "version": __version__}
+        settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
         facts = with_plan({**settings, **facts}, plan)
         extras = {"trellis2": job_record(facts).lasting()}
         with written.or_not():

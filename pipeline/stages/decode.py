@@ -35,7 +35,9 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
         fields, subdivisions = decoder(
-            *(shape.sparse, None, runtime.backends),
+            shape.sparse,
+            None,
+            runtime.backends,
             lambda level: runtime.step("decode shape", level, decoder.levels + 1),
             runtime.budget(),
         )

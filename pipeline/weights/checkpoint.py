@@ -175,6 +175,11 @@ class Models:
         tensors = (tensor for model, _ in self._loaded.values() for tensor in (*model.parameters(), *model.buffers()))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    def move(self, device: torch.device) -> None:
+        """Move what is loaded to another device, with the dtypes it has: no file is read again."""
+        for role, (model, (_, dtype)) in self._loaded.items():
+            self._loaded[role] = (model.to(device), (torch.device(device), dtype))
+
     def expect(self, roles: Iterable[str]) -> None:
         """Say which models a run will use, in about their order; `read_ahead` then knows the next one."""
         self._expected = list(roles)
