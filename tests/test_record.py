@@ -75,6 +75,12 @@ def test_the_other_device_of_a_run_has_the_same_records():
     assert other.memory_limit is None and runtime.memory_limit == 5
 
 
+def test_every_field_is_documented(root):
+    text = (root / "docs" / "log.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in row.replace("`", "").replace(",", " ").split()} == FIELDS
+
+
 def test_what_lasts_is_the_same_for_equal_runs():
     facts = {"tokens": 3, "faces": 9, "seed": 1, "warnings": ["a"], "plan": {"name": "tiled", "lower": "", "tried": []}}
     one = record.job_record(facts, seconds=1.0, job="a")
