@@ -23,7 +23,7 @@ from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.report import told_latent
-from .host.run import explained, run
+from .host.run import explained, prepare_kernels, run
 from .sockets import (
     CATEGORY,
     Condition,
@@ -203,6 +203,8 @@ class SampleStructure(io.ComfyNode):
             occupied = models.patcher(STRUCTURE_DECODER).model(step.preview)[0, 0] > 0
             return pictures.draw_voxels(occupied.nonzero(), occupied.shape[0])
 
+        prepare_kernels()
+        models.announce(models.checkpoint.default_pipeline_type, STRUCTURE_FLOW)
         progress = Progress(picture=picture)
         return io.NodeOutput(
             run(stages.sample_structure, models, progress, condition, seed=seed, settings=sampler, beside=beside)
@@ -273,6 +275,7 @@ class SampleShape(io.ComfyNode):
         else:
             chosen = PipelineType.named(resolution)
         models.checkpoint.require(chosen, texture=False, setting="resolution")
+        models.announce(chosen, chosen.shape[0].model)
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(
             stages.sample_shape,

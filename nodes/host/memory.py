@@ -19,6 +19,7 @@ from ...pipeline.backends import Backends
 from ...pipeline.models import build, working_bytes
 from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import Runtime, Step, choose_dtype
+from ...pipeline.spec import PipelineType
 from ...pipeline.speed import EXACT, Speed
 from ...pipeline.weights import Checkpoint, Models
 from .casting import is_castable, make_castable
@@ -57,6 +58,16 @@ class ManagedModels(Models):
                 model, load_device=management.get_torch_device(), offload_device=offload
             )
         return self._patchers[role]
+
+    def is_loaded(self, role: str) -> bool:
+        return role in self._patchers
+
+    def announce(self, pipeline_type: PipelineType, role: str) -> None:
+        """Say that a node begins with this model of a pipeline type: while one model works, the weights of the next
+        are read from the disk. Nodes that have not run yet may turn out not to need it; then it was read in vain."""
+        roles = pipeline_type.roles()
+        if role in roles:
+            self.expect(roles[roles.index(role) :])
 
     def loaded(self) -> dict[str, int]:
         """Bytes on the device of every model that has been used."""
@@ -98,6 +109,7 @@ class HostRuntime(Runtime):
         for patcher in patchers:
             _bring_what_cannot_be_cast(patcher.model, self.device)
         self._loading += time.perf_counter() - start
+        models.read_ahead(role)
         yield model
 
     def free_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
@@ -13,7 +14,7 @@ import comfy.model_management as management
 
 from ...pipeline import stages
 from ...pipeline.backends import Backends
-from ...pipeline.errors import OutOfMemoryError, PipelineError
+from ...pipeline.errors import BackendError, OutOfMemoryError, PipelineError
 from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import StageRecord
 from ...pipeline.speed import EXACT
@@ -30,6 +31,15 @@ _Value = TypeVar("_Value")
 def default_backends() -> Backends:
     """The table for nodes that have no models, kept so that each row is checked once."""
     return stages.default_backends()
+
+
+@cache
+def prepare_kernels() -> None:
+    """Have the kernels of the post-processing compiled while the first networks work; once in a process. The table is
+    one of its own: what is wrong with a row is said by the node that needs it."""
+    with suppress(BackendError):
+        export = stages.ExportSettings(shells="outer")
+        stages.check_finish(export, backends=stages.default_backends(), device=management.get_torch_device())
 
 
 def run(

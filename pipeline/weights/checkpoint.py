@@ -188,8 +188,12 @@ class Models:
         """A model is in use: read the weights of the next expected one, if it is not loaded, in a thread."""
         if role in self._expected:
             self._expected.remove(role)
-            if self._expected and (following := self._expected[0]) not in self._loaded and following in self._files:
-                self._files[following].read_ahead()
+            if self._expected and not self.is_loaded(self._expected[0]) and self._expected[0] in self._files:
+                self._files[self._expected[0]].read_ahead()
+
+    def is_loaded(self, role: str) -> bool:
+        """Whether the weights of a model are in memory."""
+        return role in self._loaded
 
     def release(self, role: str | None = None) -> None:
         """Forget one model, or all of them."""
