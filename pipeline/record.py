@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 import torch
 
 from . import __version__
+from .plan import LASTING
 from .runtime import StageRecord
 
 SCHEMA = 1
@@ -21,7 +22,7 @@ STAGE, JOB = "stage", "job"
 # What a job is about, in the facts of a run.
 _COUNTS = ("pictures", "tokens", "voxels", "raw_vertices", "raw_faces", "vertices", "faces", "texture_size")
 _SETTINGS = ("checkpoint", "pipeline_type", "seed", "resolution", "max_num_tokens", "strength")
-_PLAN = ("name", "lower")  # what of a plan does not depend on the moment
+_PLAN = ("name", "lower")  # what of a plan a stage tells
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Record:
 
     def lasting(self) -> dict:
         """What is the same for equal runs, for files that must be equal to the byte: neither time nor what it cost."""
-        plan = {key: self.plan[key] for key in _PLAN if key in self.plan}
+        plan = {key: self.plan[key] for key in LASTING if key in self.plan}
         found = {"schema": self.schema, "kind": self.kind, "counts": dict(self.counts), "plan": plan}
         return {**found, "warnings": list(self.warnings), "versions": dict(self.versions)}
 

@@ -12,10 +12,9 @@ from ..plan import STATE, Demand, Plan
 from ..runtime import Runtime, choose_device
 from ..spec import PIPELINE_TYPES
 from .export import add_export, add_output, export_settings
-from .export import finish as finished
 from .generate import named_outputs
 from .options import add_backend, add_device, add_report, backend_choices
-from .planning import Run, add_log, add_plan, with_plan
+from .planning import Run, add_log, add_plan
 from .results import report_result, write_result
 
 HELP = "make a GLB from a saved state, with other settings than before"
@@ -53,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
 
         def attempt(plan: Plan, runtime: Runtime) -> tuple:
-            return finished(plan.finishing(runtime), raw, state.voxels, export)
+            return stages.finish_mesh(plan.finishing(runtime), raw, state.voxels, export)
 
         (result, facts), plan = run.planned(demand, None, attempt)
         facts = {**state.settings, **facts}
         if plan.rung.finish_on_cpu or "plan" not in facts:  # else the plan of the networks is worth more
-            facts = with_plan(facts, plan)
+            facts = plan.noted(facts)
         write_result(options, run.runtime, result, options.output, export, facts, written)
         bars.close()
         counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}

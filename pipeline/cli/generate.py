@@ -6,18 +6,18 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import __version__, stages
+from .. import stages
 from ..console import Bars, Written
 from ..errors import SettingsError
 from ..export.files import check_outputs
 from ..models import build
 from ..plan import Demand, Plan
 from ..runtime import Runtime, choose_device, choose_dtype
-from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType, Samplers
+from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
 from ..views import PosedPictures
-from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
-from .export import add_export, add_output, export_settings, finish, output_paths
+from ..weights import SMALL_CHECKPOINT, Models
+from .export import add_export, add_output, export_settings, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -33,7 +33,7 @@ from .options import (
     opened_checkpoint,
     posed_pictures,
 )
-from .planning import Run, add_log, add_plan, check_log, with_plan
+from .planning import Run, add_log, add_plan, check_log
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 
@@ -126,14 +126,17 @@ def run(options: argparse.Namespace) -> int:
                 sampling,
                 finished,
             )
-            settings = _settings(options, checkpoint, plan, made) | _views(images) | _samplers(sampling)
+            settings = stages.generation_settings(runtime, models, plan, options.seed, sampling, made)
+            settings |= several_views(images)
             if options.save_state and made not in saved:
-                _save_state(options, runtime, made, with_plan(settings, plan), written)
+                _save_state(options, runtime, made, settings, written)
                 saved.append(made)
-            return settings, finish(plan.finishing(runtime), made.mesh, made.voxels, export) if output else None
+            if not output:
+                return settings, None
+            return settings, stages.finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, export)
 
         (settings, result), plan = run.planned(demand, models, attempt)
-        facts = with_plan({**settings, **(result[1] if result else {})}, plan)
+        facts = plan.noted({**settings, **(result[1] if result else {})})
         if output and result:
             write_result(options, run.runtime, result[0], output, export, facts, written)
         bars.close()
@@ -141,24 +144,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if written.errors else 0
 
 
-def _settings(options: argparse.Namespace, checkpoint: Checkpoint, plan: Plan, made: stages.Generation) -> dict:
-    """What led to a result, and how large it was before post-processing, for the files."""
-    return {
-        "checkpoint": checkpoint.name,
-        "pipeline_type": plan.pipeline_type.name,
-        "seed": options.seed,
-        "resolution": made.shape.resolution,
-        "max_num_tokens": plan.max_tokens,
-        "speed": options.speed,
-        "version": __version__,
-        "tokens": len(made.shape.sparse.voxels),
-        "voxels": len(made.mesh.vertices),
-        "raw_vertices": len(made.mesh.vertices),
-        "raw_faces": len(made.mesh.faces),
-    }
-
-
-def _views(images: PosedPictures) -> dict:
+def several_views(images: PosedPictures) -> dict:
     """What there is to say of several pictures."""
     settings: dict = {}
     if (count := len(images.pictures)) > 1:
@@ -167,11 +153,6 @@ def _views(images: PosedPictures) -> dict:
     if images.remarks:
         settings["remarks"] = list(images.remarks)
     return settings
-
-
-def _samplers(given: Samplers) -> dict:
-    changed = {name: each for name, each in asdict(given).items() if each}
-    return {"samplers": changed} if changed else {}
 
 
 def _save_state(

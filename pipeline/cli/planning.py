@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -39,11 +39,15 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         + "; ".join(f"{rung.name}: {rung.told}" for rung in planning.RUNGS)
         + ". Where memory runs out, the next smaller one follows. All give the same shape",
     )
-    group.add_argument(
+    add_allow_lower(group)
+
+
+def add_allow_lower(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         "--allow-lower",
         action="store_true",
-        help="where no plan fits, make less than was asked for, and say so: half the max tokens, then lower types; "
-        "by default that is an error",
+        help="where no memory plan fits, make less than was asked for, and say so: half the max tokens, then lower "
+        "types; by default that is an error",
     )
 
 
@@ -133,12 +137,3 @@ def _opened(path: Path | None) -> Iterator[TextIO | None]:
         raise OutputError(f"{path} cannot be written: {error}. Choose another file for --log-json.") from error
     with stream:
         yield stream
-
-
-def with_plan(facts: Mapping, plan: Plan) -> dict:
-    """The facts of a run with what of its plan goes into files: which rung, and what was made in place of what."""
-    found = {**facts, "plan": {"name": plan.rung.name, "lower": plan.lower}}
-    if plan.lower:
-        said = f"Memory did not suffice for what was asked for: {plan.lower}."
-        found["warnings"] = [said, *facts.get("warnings", ())]
-    return found

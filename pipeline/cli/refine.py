@@ -16,9 +16,9 @@ from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
 from ..speed import SPEEDS
 from ..weights import Models
-from .export import add_export, export_settings, finish
+from .export import add_export, export_settings
 from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
-from .planning import Run, with_plan
+from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 from .texture import add_mesh_and_pictures, check_paths
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
                 max_tokens=plan.max_tokens,
                 samplers=samplers(options, checkpoint.spec),
             )
-            result, facts = finish(plan.finishing(runtime), made.mesh, made.voxels, export)
+            result, facts = stages.finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, export)
             settings = {"checkpoint": checkpoint.name, "pipeline_type": plan.pipeline_type.name, "seed": options.seed}
             settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
             settings |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
             return result, {**settings, **facts}
 
         (result, facts), plan = run.planned(demand, models, attempt)
-        facts = with_plan(facts, plan)
+        facts = plan.noted(facts)
         write_result(options, run.runtime, result, options.output, export, facts, written)
         for path in written.paths:
             if path.suffix.lower() == ".glb" and not options.size:  # true size has a place of its own

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from .. import bench, stages
 from ..console import Written
 from ..export.files import writing
 from ..plan import Plan
-from ..record import device_name, job_record
+from ..record import device_name
 from ..runtime import Runtime
 from .planning import Run
 
@@ -35,12 +33,8 @@ def write_result(
 
     extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
     """
-    backends = {**extras.get("backends", {}), **runtime.backends.used}
-    # sorted, as those of a state are: a run that is opened again must give the same bytes
-    more = {"backends": dict(sorted(backends.items())), "record": job_record(extras).lasting()}
-    facts = dict(sorted({**extras, **more}.items()))
     with written.or_not():
-        written.paths += stages.export_mesh(runtime, result, output, export, facts)
+        written.paths += stages.write_finished(runtime, result, output, export, extras)
     write_picture(options, runtime, result, export, written)
 
 
@@ -49,9 +43,7 @@ def write_picture(options: argparse.Namespace, runtime: Runtime, result, export,
     if not options.picture:
         return
     with written.or_not():
-        views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
-        with writing(options.picture) as temporary:
-            Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+        stages.write_views(runtime, result, options.picture, export.alpha_mode)
         written.paths.append(options.picture)
 
 

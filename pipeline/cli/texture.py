@@ -36,7 +36,7 @@ from .options import (
     opened_checkpoint,
     posed_pictures,
 )
-from .planning import Run, add_log, add_plan, with_plan
+from .planning import Run, add_log, add_plan
 from .results import report_result
 
 HELP = "texture a mesh that you have"
@@ -158,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
         (groups, facts), plan = run.planned(demand, models, attempt)
         settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
         settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
-        facts = with_plan({**settings, **facts}, plan)
+        facts = plan.noted({**settings, **facts})
         extras = {"trellis2": job_record(facts).lasting()}
         with written.or_not():
             write_scene(options.output, scene, groups, options.texture_format, extras)

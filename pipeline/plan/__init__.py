@@ -4,7 +4,7 @@
 same. The ladder is a table (ladder.py); the command line, ComfyUI, batches and the service take it from here.
 """
 
-from .choose import AUTO, Plan, choose, named, run
+from .choose import AUTO, LASTING, Plan, choose, named, run
 from .demand import GENERATE, REFINE, STATE, TEXTURE, Demand
 from .ladder import LESS, RUNGS, Less, Rung
 from .peaks import Estimate, estimate
@@ -12,6 +12,7 @@ from .peaks import Estimate, estimate
 __all__ = [
     "AUTO",
     "GENERATE",
+    "LASTING",
     "LESS",
     "REFINE",
     "RUNGS",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -23,6 +23,7 @@ from .peaks import TILED_STAGES, Estimate, estimate, estimated_as, networks_of
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
+LASTING = ("tiles", "finish_on_cpu", "stream", "lower")  # what of a plan a file tells
 _Result = TypeVar("_Result")
 
 
@@ -101,10 +102,22 @@ class Plan:
         """The surroundings of the post-processing: `runtime`, or the same run on the CPU."""
         return runtime.on("cpu") if self.rung.finish_on_cpu else runtime
 
+    def noted(self, facts: Mapping) -> dict:
+        """Facts of a run with what of its plan goes into files: how it was made to fit, and what was made in place of
+        what was asked for, as a warning too. Whether networks are kept changes no file."""
+        found = {**facts, "plan": {name: value for name, value in self.as_dict().items() if name in LASTING}}
+        if self.lower:
+            said = f"Memory did not suffice for what was asked for: {self.lower}."
+            found["warnings"] = list(dict.fromkeys([said, *facts.get("warnings", ())]))
+        return found
+
     def as_dict(self) -> dict:
         """For records and reports."""
         return {
             "name": self.rung.name,
+            "tiles": self.rung.tiles,
+            "finish_on_cpu": self.rung.finish_on_cpu,
+            "stream": self.rung.stream,
             "lower": self.lower,
             "pipeline_type": self.pipeline_type.name,
             "max_tokens": self.max_tokens,

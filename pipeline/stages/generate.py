@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from PIL import Image
 
+from .. import __version__
+from ..plan import Plan
 from ..runtime import Runtime
 from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, PipelineType, Samplers
 from ..views import PosedPictures
@@ -86,3 +89,25 @@ def generate(
         voxels = once(("decode texture", *how), lambda: decode_texture(runtime, models, texture_latent, subdivisions))
     first = structure.voxels(grid_size(models, pipeline_type.shape[0]))
     return finished.only(("generation", *how), Generation(first, shape, mesh, texture_latent, voxels))
+
+
+def generation_settings(
+    runtime: Runtime, models: Models, plan: Plan, seed: int, samplers: Samplers, made: Generation
+) -> dict:
+    """What led to a generation, and how large it is, for the files that are made of it."""
+    changed = {stage: sampler for stage, sampler in asdict(samplers).items() if sampler}
+    settings = {
+        "checkpoint": models.checkpoint.name,
+        "pipeline_type": plan.pipeline_type.name,
+        "seed": seed,
+        "resolution": made.shape.resolution,
+        "max_num_tokens": plan.max_tokens,
+        "speed": runtime.speed.name,
+        "version": __version__,
+        "tokens": len(made.shape.sparse.voxels),
+        "voxels": len(made.mesh.vertices),
+        "raw_vertices": len(made.mesh.vertices),
+        "raw_faces": len(made.mesh.faces),
+        **({"samplers": changed} if changed else {}),
+    }
+    return plan.noted(settings)
