@@ -33,6 +33,7 @@ HEIGHT = {
     "record": 5.5,
     "export": 5,
     "render": 5,
+    "project": 5,
     "bench_shapes": 0,
     "console": 4,
     "stages": 6,

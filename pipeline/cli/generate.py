@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import stages
 from ..console import Bars, Written
-from ..errors import SettingsError
+from ..errors import ImageError, SettingsError
 from ..export.files import check_outputs
 from ..models import build
 from ..plan import Demand, Plan
@@ -34,6 +34,7 @@ from .options import (
     posed_pictures,
 )
 from .planning import Run, add_log, add_plan, check_log
+from .project import add_projection, photos, projection
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 
@@ -63,6 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
+    add_projection(parser)
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -82,6 +84,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     output = _outputs(options)
     export = export_settings(options, output)
+    projected = projection(options, output is not None and not (options.geometry_only or export.vertex_colors))
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
@@ -100,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
         device=device,
     )
     images = posed_pictures(options)
+    shots = photos(options) if projected else []
     count = len(images.pictures)
     if count > 1 and not images.views:
         print(
@@ -133,7 +137,13 @@ def run(options: argparse.Namespace) -> int:
                 saved.append(made)
             if not output:
                 return settings, None
-            return settings, stages.finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, export)
+            where = plan.finishing(runtime)
+            result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
+            if projected:
+                with written.or_not(ImageError):  # a picture that is refused does not cost the generated texture
+                    result = stages.project_texture(where, result, shots, projected)
+                    facts |= {**result.facts, "texture_size": len(result.maps)}
+            return settings, (result, facts)
 
         (settings, result), plan = run.planned(demand, models, attempt)
         facts = plan.noted({**settings, **(result[1] if result else {})})

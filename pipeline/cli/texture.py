@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import __version__, stages
 from ..console import Bars, Written
-from ..errors import SettingsError
+from ..errors import ImageError, SettingsError
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
 from ..mesh.io import FORMATS, read_scene
@@ -37,6 +37,7 @@ from .options import (
     posed_pictures,
 )
 from .planning import Run, add_log, add_plan
+from .project import add_projection, photos, projection
 from .results import report_result
 
 HELP = "texture a mesh that you have"
@@ -70,6 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
+    add_projection(parser)
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
     check_paths(options)
     stages.check_texture_size(options.texture_size)
     check_strength(options.strength)
+    projected = projection(options, textured=True)
     scene = read_scene(options.mesh, options.up)
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
@@ -130,6 +133,7 @@ def run(options: argparse.Namespace) -> int:
     roles = stages.texturing_roles(chosen, options.strength < 1 or bool(options.keep))
     checkpoint.require_models(roles, "Texturing a mesh")
     images = posed_pictures(options)
+    shots = photos(options) if projected else []
     models.fetch(roles)
     demand = Demand(
         chosen, views=len(images.pictures), process=False, texture_size=options.texture_size, source=TEXTURE
@@ -153,6 +157,10 @@ def run(options: argparse.Namespace) -> int:
                 keep=options.keep,
                 finishing=plan.finishing(runtime),
             )
+            if projected:
+                with written.or_not(ImageError):
+                    where = plan.finishing(runtime)
+                    made = stages.project_scene(where, scene, scene.frame(), made, shots, projected)
             return made.groups, {"pipeline_type": kind.name, **made.facts}
 
         (groups, facts), plan = run.planned(demand, models, attempt)
