@@ -31,7 +31,7 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_memory_limit(parser: argparse.ArgumentParser) -> None:
+def add_memory_limit(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--memory-limit",
         type=_gigabytes,
