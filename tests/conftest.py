@@ -155,6 +155,14 @@ def checkpoint() -> Path:
     return GOLDEN_CHECKPOINT
 
 
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory) -> Path:
+    """A checkpoint with encoders; its weights are random."""
+    from encoders import write
+
+    return write(tmp_path_factory.mktemp("encoders") / "tiny")
+
+
 @pytest.fixture
 def cli(tmp_path):
     """Run the command line as a user does, in a process of its own; returns the finished process."""

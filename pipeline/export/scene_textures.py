@@ -17,6 +17,7 @@ from .images import encode_images
 _KEPT = ("normalTexture", "occlusionTexture")  # of a material whose UVs are kept
 _LINEAR, _MIPMAPS, _CLAMP, _REPEAT = 9729, 9987, 33071, 10497
 _ALPHA = 5  # channel of the maps
+_COLORS = "COLOR_0"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def textured_document(scene: Scene, baked: Sequence[BakedGroup], image_format: s
 
 def _primitive(document: Gltf, source: dict, piece: Piece, material: int) -> dict:
     """A primitive of some faces with a material."""
-    made = {**copy.deepcopy(source), "material": material}
+    source = copy.deepcopy(source)
+    if _COLORS in source["attributes"]:  # the textures hold them, and viewers would multiply both
+        source["attributes"][f"_{_COLORS}"] = source["attributes"].pop(_COLORS)
+    made = {**source, "material": material}
     if piece.source is None and piece.rows is None:
         return made  # to the bit
     faces = np.ascontiguousarray(piece.faces, np.uint32).reshape(-1, 1)

@@ -27,6 +27,7 @@ from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, sha
 from .export import export_mesh
 from .generate import generate
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .keep import Keep, Mask
 from .preview import draw, draw_each
 from .process import process_mesh
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
@@ -78,9 +79,11 @@ __all__ = [
     "ExportSettings",
     "Generation",
     "Inspection",
+    "Keep",
     "Latent",
     "LatentStart",
     "Length",
+    "Mask",
     "Mesh",
     "Origin",
     "PBRVoxels",
