@@ -26,6 +26,7 @@ from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
 from .generate import generate
+from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .keep import Keep, Mask
 from .preview import draw, draw_each
@@ -67,6 +68,7 @@ export_glb = export_mesh  # likewise
 __all__ = [
     "ALPHA",
     "BASE_COLOR",
+    "CAVITIES",
     "METALLIC",
     "MIN_FACES",
     "PICTURE_BUDGET",
@@ -78,6 +80,7 @@ __all__ = [
     "Encoded",
     "ExportSettings",
     "Generation",
+    "Hollowing",
     "Inspection",
     "Keep",
     "Latent",
@@ -92,6 +95,7 @@ __all__ = [
     "Structure",
     "Subdivisions",
     "TexturedMesh",
+    "Thickness",
     "Unwrapped",
     "bake_scene",
     "bake_texture",
@@ -118,6 +122,7 @@ __all__ = [
     "export_mesh",
     "generate",
     "held_in",
+    "hollow_lines",
     "in_unit_cube",
     "inspect_file",
     "inspect_mesh",
