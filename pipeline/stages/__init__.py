@@ -24,6 +24,7 @@ from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
+from .existing import base_color_image
 from .export import export_mesh
 from .generate import generate
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
@@ -99,6 +100,7 @@ __all__ = [
     "Unwrapped",
     "bake_scene",
     "bake_texture",
+    "base_color_image",
     "check_density",
     "check_export",
     "check_finish",

@@ -99,9 +99,9 @@ class Materials:
         if uvs is None:
             return np.ones((len(corners), 4))
         at = (uvs[corners] * weights[:, :, None]).sum(1)
-        return bilinear(self._image(info.get("index")), at)
+        return bilinear(self.image(info.get("index")), at)
 
-    def _image(self, number: object) -> np.ndarray:
+    def image(self, number: object) -> np.ndarray:
         """[H, W, 4] float32 in 0-1 of a texture of the document."""
         document = self._scene.document
         textures = document.list("textures")
@@ -119,6 +119,16 @@ class Materials:
                     f"Image {source} of {document.name} cannot be read ({error}). Export it with PNG or JPEG textures."
                 ) from error
         return self._images[source]
+
+
+def base_color_image(scene: Scene) -> np.ndarray | None:
+    """[H, W, 4] float32 in 0-1, the base colour texture of the first part that has one; None without."""
+    for part in scene.parts:
+        if part.material is not None:
+            material = scene.document.list("materials")[part.material].get("pbrMetallicRoughness", {})
+            if (texture := material.get("baseColorTexture")) is not None:
+                return Materials(scene).image(texture.get("index"))
+    return None
 
 
 def attribute(scene: Scene, part: Part, name: str) -> np.ndarray | None:
