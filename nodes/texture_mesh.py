@@ -134,7 +134,12 @@ class TextureMesh(io.ComfyNode):
         roles = stages.texturing_roles(chosen, strength < 1 or bool(keep))
         models.checkpoint.require_models([role for role in roles if role != IMAGE_ENCODER], "Texturing a mesh")
         made = run(
-            *(stages.texture_scene, models, Progress(_STAGES), condition, scene, chosen),
+            stages.texture_scene,
+            models,
+            Progress(_STAGES),
+            condition,
+            scene,
+            chosen,
             size=texture_size,
             seed=seed,
             uvs=uvs,

@@ -26,12 +26,14 @@ from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .existing import base_color_image
 from .export import export_mesh
-from .generate import generate
+from .finish import finish_mesh, write_finished, write_views
+from .generate import generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .keep import Keep, Mask
 from .preview import draw, draw_each
 from .process import process_mesh
+from .project_texture import project_scene, project_texture
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
@@ -122,7 +124,9 @@ __all__ = [
     "encode_texture",
     "export_glb",
     "export_mesh",
+    "finish_mesh",
     "generate",
+    "generation_settings",
     "held_in",
     "hollow_lines",
     "in_unit_cube",
@@ -132,6 +136,8 @@ __all__ = [
     "pipeline_type_of",
     "preflight",
     "process_mesh",
+    "project_scene",
+    "project_texture",
     "refine_mesh",
     "refine_shape",
     "refining_roles",
@@ -145,6 +151,8 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
+    "write_finished",
     "write_generation",
     "write_state",
+    "write_views",
 ]
