@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import encoders
 import numpy as np
 import pytest
 import torch
 import trimesh
 from bundles import PREFIXES, bundle
-from comfy_server import GRAPHS, ROOT, Server, api, facts, graph, needs, needs_comfyui
+from comfy_server import GRAPHS, ROOT, Server, api, facts, graph, needs, needs_comfyui, needs_encoders
 from host_stub import served
 from PIL import Image, ImageOps
 from quantised import int8_folder
@@ -62,6 +63,7 @@ def fill_model_folders(base: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:2000])
     (base / "paths.yaml").write_text(f"mine:\n  base_path: {elsewhere}\n  trellis2: trellis2\n")
 
+    encoders.write(models / "trellis2" / "encoders")
     decoders = [prefix for prefix in PREFIXES if "dec" in prefix]
     for kind in ("diffusion_models", "vae", "clip_vision"):
         (models / kind).mkdir(parents=True)
@@ -152,6 +154,10 @@ def test_a_photograph_is_cut_out_by_comfyuis_own_node(server):
 def test_every_graph_makes_a_valid_glb(server, validate, tmp_path, name):
     loaded = graph(name)
     needs(server, loaded)
+    if needs_encoders(name):
+        with pytest.raises(api().GraphError, match=r"mesh needs shape_slat_encoder.*, which small lacks.*Get "):
+            server.run(loaded)
+        loaded["2"]["inputs"]["checkpoint"] = "trellis2/encoders"
     run = server.run(loaded)
     assert run.glbs
     for glb in run.glbs:

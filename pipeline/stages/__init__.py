@@ -24,11 +24,13 @@ from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
+from .existing import base_color_image
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
 from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .keep import Keep, Mask
 from .preview import draw, draw_each
 from .process import process_mesh
 from .project_texture import project_scene, project_texture
@@ -84,9 +86,11 @@ __all__ = [
     "Generation",
     "Hollowing",
     "Inspection",
+    "Keep",
     "Latent",
     "LatentStart",
     "Length",
+    "Mask",
     "Mesh",
     "Origin",
     "PBRVoxels",
@@ -99,6 +103,7 @@ __all__ = [
     "Unwrapped",
     "bake_scene",
     "bake_texture",
+    "base_color_image",
     "check_density",
     "check_export",
     "check_finish",
