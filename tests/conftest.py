@@ -192,9 +192,9 @@ def rocket_state(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory) -> Path:
     """A checkpoint with encoders; its weights are random."""
-    from encoders import write
+    from tiny import tiny_checkpoint
 
-    return write(tmp_path_factory.mktemp("encoders") / "tiny")
+    return tiny_checkpoint(tmp_path_factory.mktemp("encoders") / "tiny")
 
 
 @pytest.fixture
