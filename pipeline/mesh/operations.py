@@ -61,12 +61,18 @@ def solid(
 
 
 def unwrap(
-    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+    fewer_seams: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """uv.unwrap, which imports Warp."""
+    from .uv.unwrap import FEWER_SEAMS, UnwrapConfig
     from .uv.unwrap import unwrap as run
 
-    return run(vertices, faces, size, padding, tick)
+    return run(vertices, faces, size, padding, tick, FEWER_SEAMS if fewer_seams else UnwrapConfig())
 
 
 def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: str = "warp") -> Backend:

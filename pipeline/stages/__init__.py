@@ -28,6 +28,7 @@ from .export import export_mesh
 from .generate import generate
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .presets import PRESETS, Preset
 from .preview import draw, draw_each
 from .process import process_mesh
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
@@ -42,6 +43,7 @@ from .types import (
     METALLIC,
     MIN_FACES,
     ROUGHNESS,
+    SEAMS,
     SHELLS,
     TEXTURE_SIZES,
     Condition,
@@ -72,7 +74,9 @@ __all__ = [
     "MIN_FACES",
     "PICTURE_BUDGET",
     "PLA",
+    "PRESETS",
     "ROUGHNESS",
+    "SEAMS",
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
@@ -87,6 +91,7 @@ __all__ = [
     "Mesh",
     "Origin",
     "PBRVoxels",
+    "Preset",
     "SceneTextures",
     "State",
     "Structure",

@@ -107,6 +107,7 @@ def check_export(export: ExportSettings, texture: bool = True) -> None:
     """Raises as preflight. texture: whether there will be colours."""
     check_shells(export.shells, export.wall, export.cavities, export.hollow)
     unused = [name for name in ("normal_map", "occlusion") if getattr(export, name)]
+    unused += ["fewer seams"] if export.seams == "fewer" else []
     if unused and (export.vertex_colors or not texture):
         why = "vertex colours take the place of textures" if export.vertex_colors else "there is no texture"
         raise SettingsError(f"{' and '.join(unused)} would have no effect: {why}. Leave one of the two out.")

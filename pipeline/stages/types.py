@@ -22,6 +22,7 @@ from .hollowing import Hollowing
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
 LOWER = "Choose a lower type, or fewer max tokens."  # what to try where memory does not suffice
+SEAMS = ("usual", "fewer")  # how far charts may be stretched so that there are fewer
 SHELLS = ("surface", "outer", "solid", "auto")  # what process_mesh can make of inner and open surfaces
 # Pixels along a side of a baked texture, of the command line and of the nodes too. In less than 64 the charts of a
 # generated object hardly ever find a place; more than MAX_SIZE no step can do (and few viewers can show).
@@ -294,6 +295,7 @@ class ExportSettings:
     max_error: Length | None = None  # how far simplifying may move the surface; fewer faces where it allows that
     size: TrueSize | None = None  # in reality; None: a unit of the world is a metre where the format has units
     flat_base: float = 0.0  # share of the height below which everything is moved up, to a plane to stand on
+    seams: str = "usual"  # one of SEAMS, see bake_texture
     cavities: str = "fill"  # one of CAVITIES, see process_mesh
     hollow: Hollowing | None = None  # how the solid is hollowed out, which flat_base would make thinner
 
@@ -301,6 +303,7 @@ class ExportSettings:
         check_levels([self.faces, *self.lods])
         check_texture_size(self.texture_size)
         check_flat_base(self.flat_base)
+        check_seams(self.seams)
         if self.hollow and self.flat_base:
             raise SettingsError("A flat base would thin the floor of a hollow object: make it part of the hollowing.")
         if self.image_format == "webp" and self.texture_size > MAX_WEBP:
@@ -314,6 +317,12 @@ def check_texture_size(size: int) -> None:
     least, most = TEXTURE_SIZES
     if not least <= size <= most:
         raise SettingsError(f"The texture size must lie in {least}-{most}, got {size}.")
+
+
+def check_seams(seams: str) -> None:
+    """Raises SettingsError for an unknown name."""
+    if seams not in SEAMS:
+        raise SettingsError(f"Unknown seams {seams!r}; choose one of {', '.join(SEAMS)}.")
 
 
 def check_levels(counts: Sequence[int]) -> None:

@@ -111,7 +111,7 @@ def _found_again(points, faces, given, wanted):
     return number
 
 
-def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
+def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES, cost=2.0):
     import xatlas
 
     atlas = xatlas.Atlas()
@@ -123,7 +123,9 @@ def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
         atlas.add_mesh(vertices[own].astype(np.float32), local.reshape(-1, 3).astype(np.uint32))
     options = xatlas.PackOptions()
     options.resolution, options.padding, options.bilinear = int(resolution), int(padding), True
-    atlas.generate(pack_options=options)
+    charts = xatlas.ChartOptions()
+    charts.max_cost = float(cost)
+    atlas.generate(chart_options=charts, pack_options=options)
     source, new_faces, uvs, count = [], [], [], 0
     for i, own in enumerate(used):
         mapping, indices, uv = atlas.get_mesh(i)
