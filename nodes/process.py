@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from .host.progress import Progress
-from .host.report import told
+from .host.report import report_lines
 from .host.run import explained, run
 from .sockets import CATEGORY, Mesh, advanced, aliases, node_schema
 
@@ -128,7 +128,10 @@ class ProcessMesh(io.ComfyNode):
         flat_base: float = 0.0,
     ) -> io.NodeOutput:
         result = run(
-            *(stages.process_mesh, None, Progress(), mesh),
+            stages.process_mesh,
+            None,
+            Progress(),
+            mesh,
             target_faces=faces,
             max_hole_perimeter=hole_perimeter,
             shells=shells,
@@ -139,7 +142,7 @@ class ProcessMesh(io.ComfyNode):
             cavities=cavities,
             hollow=stages.Hollowing.parse(hollow, drain, size, flat_base),
         )
-        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [report_lines(result)]})
 
 
 def _check_processing(

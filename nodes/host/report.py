@@ -16,7 +16,7 @@ _REPAIRS = {
 }
 
 
-def told(mesh: stages.Mesh | stages.TexturedMesh) -> str:
+def report_lines(mesh: stages.Mesh | stages.TexturedMesh) -> str:
     """Counts, repairs, textures and warnings, a line each."""
     plain, *coarser = [level.mesh for level in mesh.levels] if isinstance(mesh, stages.TexturedMesh) else mesh.levels
     facts = mesh.facts

@@ -11,7 +11,6 @@ from typing import TypeVar
 from .. import stages
 from ..errors import SettingsError
 from ..export import WRITERS, AlphaMode, TrueSize, level_path, writer, written_paths
-from ..runtime import Runtime
 
 _Kind = TypeVar("_Kind")
 
@@ -22,7 +21,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         choices=stages.PRESETS,
         default="standard",
         help="what --faces, --texture-size, --lods, --normal-map and --seams are where they are not given: "
-        + "; ".join(f"{name}: {_told(preset.export)}" for name, preset in stages.PRESETS.items())
+        + "; ".join(f"{name}: {_in_words(preset.export)}" for name, preset in stages.PRESETS.items())
         + "; default: standard",
     )
     parser.add_argument("--faces", type=int, metavar="N", help="maximum number of faces; default: 500000")
@@ -206,7 +205,7 @@ def _chosen(options: argparse.Namespace, textures: bool = True) -> stages.Export
     )
 
 
-def _told(export: stages.ExportSettings) -> str:
+def _in_words(export: stages.ExportSettings) -> str:
     """The numbers of a preset, for people."""
     said = [f"{export.faces:,} faces", f"{export.texture_size} pixels"]
     said += [f"levels of {', '.join(f'{count:,}' for count in export.lods)}"] if export.lods else []
@@ -221,31 +220,3 @@ def _hollowing(options: argparse.Namespace) -> stages.Hollowing | None:
             raise SettingsError("--drain would have no effect without --hollow: give the thickness of the wall too.")
         return None
     return stages.Hollowing(options.hollow, options.drain, options.size, options.flat_base)
-
-
-def finish(
-    runtime: Runtime, raw: stages.Mesh, voxels: stages.PBRVoxels | None, export: stages.ExportSettings
-) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
-    """The processed mesh, textured or coloured if there are voxels, and what there is to say about it."""
-    mesh = stages.process_mesh(
-        *(runtime, raw, export.faces),
-        shells=export.shells,
-        lods=export.lods,
-        wall=export.wall,
-        max_error=export.max_error,
-        cavities=export.cavities,
-        hollow=export.hollow,
-    )
-    facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
-    if voxels is not None and export.vertex_colors:
-        mesh = stages.color_vertices(runtime, mesh, voxels, raw)
-    if voxels is None or export.vertex_colors:
-        return mesh, {**facts, **mesh.facts}
-    textured = stages.bake_texture(
-        *(runtime, mesh, voxels, export.texture_size),
-        original=raw,
-        normal_map=export.normal_map,
-        occlusion=export.occlusion,
-        seams=export.seams,
-    )
-    return textured, {**facts, **textured.facts, "texture_size": export.texture_size}

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import __version__, stages
+from .. import stages
 from ..budget import bound
 from ..console import Bars, Written
 from ..errors import SettingsError
@@ -15,8 +15,9 @@ from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
-from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
-from .export import add_export, add_output, export_settings, finish, output_paths
+from ..speed import SPEEDS
+from ..weights import SMALL_CHECKPOINT, Models
+from .export import add_export, add_output, export_settings, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -27,6 +28,7 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_speed,
     add_views,
     backend_choices,
     opened_checkpoint,
@@ -47,7 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        *("--type", "--pipeline-type"),
+        "--type",
+        "--pipeline-type",
         metavar="{" + ",".join(PIPELINE_TYPES) + "}",
         help="resolution and cascade; default: the checkpoint's",
     )
@@ -70,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_memory_limit(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -88,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
-        *(checkpoint, chosen, export if output else None),
+        checkpoint,
+        chosen,
+        export if output else None,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         pictures=options.picture is not None,
@@ -105,35 +111,20 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit, speed=SPEEDS[options.speed])
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
-        settings = _settings(options, checkpoint, chosen, made)
+        settings = stages.generation_settings(runtime, models, chosen, options.seed, options.max_tokens, sampling, made)
         if count > 1:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
         if images.remarks:
             settings["remarks"] = list(images.remarks)
-        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()
         report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
-
-
-def _settings(
-    options: argparse.Namespace, checkpoint: Checkpoint, chosen: PipelineType, made: stages.Generation
-) -> dict:
-    """What led to a result, for the files."""
-    return {
-        "checkpoint": checkpoint.name,
-        "pipeline_type": chosen.name,
-        "seed": options.seed,
-        "resolution": made.shape.resolution,
-        "max_num_tokens": options.max_tokens,
-        "version": __version__,
-    }
 
 
 def _write(
@@ -153,7 +144,7 @@ def _write(
             written.paths.append(options.save_state)
     facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
     if output:
-        result, more = finish(runtime, made.mesh, made.voxels, export)
+        result, more = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
         write_result(options, runtime, result, output, export, {**settings, **more}, written)
         facts |= more
     return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}

@@ -38,17 +38,17 @@ def process_mesh(
     it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
 
     Args:
-        max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing. Of the raw mesh of a grid
-            coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
+        max_hole_perimeter: world units; holes with a shorter boundary loop are filled, 0 fills nothing. Of the raw mesh
+            of a grid coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
         shells: "surface" keeps every face that is not broken, open sheets and inner shells too; "outer" drops what
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
-            closed manifold surface, holes closed, and snaps it to the raw one; "auto" is "solid" where the mesh has
-            holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
+            closed manifold surface, holes closed, and moves its vertices onto the raw one; "auto" is "solid" where the
+            mesh has holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
             "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
             its faces are, or 128 cells.
-        lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
-            from the one before are left out.
+        lods: face counts of coarser levels of detail, descending from below target_faces. Those that would equal
+            the one before are left out.
         wall: world units; how thick "solid" makes open sheets at least.
         cavities: what "solid" makes of cavities without a way out: "fill" or "keep" them; "auto" is "solid" then.
         hollow: how "solid" is hollowed out, and "auto", which is "solid" then; facts["shells"]["hollow"] says what that
@@ -93,7 +93,7 @@ def process_mesh(
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"]]
         if hollow:
-            facts["shells"]["hollow"], more = hollow.told(found["hollow"], first)
+            facts["shells"]["hollow"], more = hollow.facts(found["hollow"], first)
             warnings += more
         if first.facts["mesh"]["boundary_edges"] and made != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')

@@ -40,14 +40,14 @@ class Origin:
     recipe: fingerprint of the inputs and settings that led to the condition, the structure or the shape. Texture,
         subdivisions, meshes and voxels have that of their shape. It does not depend on device, precision or backends:
         the same graph, run again, has the same recipe even where its numbers differ in the last bits.
-    told: the settings, for people.
+    description: what was made how, in words, for error messages.
     """
 
     role: str = ""
     network: str = ""
     checkpoint: str = ""
     recipe: str = ""
-    told: str = ""
+    description: str = ""
 
 
 UNKNOWN = Origin()

@@ -93,8 +93,8 @@ def regions(lattice: Frame, blocked: torch.Tensor, closed: torch.Tensor) -> torc
     parent = 2 * torch.arange(stored + bricks, dtype=torch.int32, device=blocked.device)
     launch_parallel(flood_kernels.unite_cells, stored, blocked, parent, chunk=CHUNK)  # whole bricks
     sides = 6 * len(lattice.places)
-    launch_atomic(flood_kernels.unite_bricks, sides, lattice.places, *lattice.grid, blocked, closed, stored, parent)
-    launch_atomic(flood_kernels.unite_empty_bricks, bricks, *lattice.grid, closed, stored, parent)
+    launch_atomic(flood_kernels.unite_bricks, sides, lattice.grid, blocked, closed, stored, parent)
+    launch_atomic(flood_kernels.unite_empty_bricks, bricks, lattice.grid, closed, stored, parent)
     return parent
 
 
@@ -131,7 +131,7 @@ def _classified(lattice: Lattice, cells, empty, torn, known=None, undecided=None
     """With the states of lattice points: `known` where that is not 0, by the states of cells elsewhere; CUT
     where undecided."""
     states = torch.empty_like(cells)
-    launch_parallel(flood_kernels.classify_points, len(states), lattice.places, *lattice.grid, cells, empty, states)
+    launch_parallel(flood_kernels.classify_points, len(states), lattice.grid, cells, empty, states)
     if known is not None:
         states = torch.where(known > 0, known, states)
         states[undecided] = CUT
@@ -145,7 +145,7 @@ def _settle(lattice: Lattice, states: torch.Tensor, torn: torch.Tensor) -> None:
     blocked = torch.zeros(len(states) * 3, dtype=torch.uint8, device=states.device)
     blocked[lattice.crossed] = 1
     parent = 2 * torch.arange(len(states), dtype=torch.int32, device=states.device)
-    given = lattice.places, *lattice.grid, blocked, torn, states
+    given = lattice.grid, blocked, torn, states
     launch_atomic(flood_kernels.unite_points, len(states), *given, parent)
     root = torch.empty_like(parent)
     launch_parallel(flood_kernels.find_roots, len(states), parent, root)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...errors import EmptyResultError, SettingsError
-from ...warp.launch import launch_parallel
+from ...warp.launch import array, launch_parallel
 from ..mesh import Mesh
 from . import band_kernels, crossing_kernels, flood_kernels
-from .lattice_functions import vector
+from .lattice_functions import Grid, vector
 from .resolution import RESOLUTIONS
 
 # The lattice is moved by odd fractions of a cell: modelled parts like to lie on round coordinates.
@@ -37,9 +37,11 @@ class Frame:
         return vector(self.size)
 
     @property
-    def grid(self) -> tuple:
-        """bricks and size as kernels take them."""
-        return self.bricks, self.wide
+    def grid(self):
+        """bricks, places and size as kernels take them."""
+        grid = Grid()
+        grid.bricks, grid.places, grid.size = array(self.bricks), array(self.places), self.wide
+        return grid
 
     @property
     def nodes(self) -> int:
@@ -52,28 +54,28 @@ class Frame:
     def coordinates(self, nodes: torch.Tensor) -> torch.Tensor:
         """[N, 3] int32 lattice coordinates of nodes [N] int64."""
         xyz = torch.empty(len(nodes), 3, dtype=torch.int32, device=nodes.device)
-        launch_parallel(band_kernels.coordinates, len(nodes), self.places, self.wide, nodes, xyz)
+        launch_parallel(band_kernels.coordinates, len(nodes), self.grid, nodes, xyz)
         return xyz
 
     def look_up(self, xyz: torch.Tensor) -> torch.Tensor:
         """[N] int64 nodes at lattice coordinates [N, 3] int32; -1 - b in the empty brick b."""
         nodes = torch.empty(len(xyz), dtype=torch.int64, device=xyz.device)
-        launch_parallel(band_kernels.look_up, len(xyz), *self.grid, xyz, nodes)
+        launch_parallel(band_kernels.look_up, len(xyz), self.grid, xyz, nodes)
         return nodes
 
-    def around(self, nodes: torch.Tensor, reach: int, missing: torch.Tensor | None = None) -> torch.Tensor:
-        """[nodes] uint8: the lattice points up to `reach` steps along each axis from given ones, but for those in the
+    def around(self, nodes: torch.Tensor, steps: int, missing: torch.Tensor | None = None) -> torch.Tensor:
+        """[nodes] uint8: the lattice points up to `steps` away along each axis from given ones, but for those in the
         outermost bricks. missing: [size] uint8, where empty bricks that would hold some are marked."""
         marks = torch.zeros(self.nodes, dtype=torch.uint8, device=nodes.device)
         missing = torch.zeros_like(self.bricks, dtype=torch.uint8) if missing is None else missing
-        given = self.places, *self.grid, nodes, reach, marks, missing
+        given = self.grid, nodes, steps, marks, missing
         launch_parallel(band_kernels.mark_around, len(nodes), *given)
         return marks
 
     def along(self, segments: torch.Tensor) -> torch.Tensor:
         """[nodes] uint8: cells through which line segments between vertices [N, 2] run."""
         marks = torch.zeros(self.nodes, dtype=torch.uint8, device=self.points.device)
-        launch_parallel(crossing_kernels.mark_segments, len(segments), self.points, segments.int(), *self.grid, marks)
+        launch_parallel(crossing_kernels.mark_segments, len(segments), self.points, segments.int(), self.grid, marks)
         return marks
 
 
@@ -101,9 +103,7 @@ class Lattice(Frame):
     def ends(self, edges: torch.Tensor) -> torch.Tensor:
         """[N, 2] uint8 states of both ends of lattice edges [N]."""
         result = torch.empty(len(edges), 2, dtype=torch.uint8, device=edges.device)
-        launch_parallel(
-            flood_kernels.edge_states, len(edges), self.places, *self.grid, self.states, self.empty, edges, result
-        )
+        launch_parallel(flood_kernels.edge_states, len(edges), self.grid, self.states, self.empty, edges, result)
         return result
 
 
@@ -175,7 +175,7 @@ def rasterise(frame: Frame, resolution: int) -> Lattice:
     pairs = new(int(ends[-1])), new(int(ends[-1]))
     launch_parallel(kernel, len(faces), *given, True, counts, ends, *pairs)
     touched = torch.zeros(frame.nodes, dtype=torch.uint8, device=device)
-    given = points, faces, *pairs, *frame.grid
+    given = points, faces, *pairs, frame.grid
     launch_parallel(crossing_kernels.touch_cells, len(pairs[0]), *given, touched)
     counts = new(len(pairs[0]))
     nothing = new(0, torch.int64), new(0, torch.int64), new(0, torch.float32), new(0)

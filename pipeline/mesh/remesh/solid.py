@@ -137,7 +137,7 @@ def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
     Sheets are touched cells that have only outside points up to one cell away.
     """
     marks = torch.zeros_like(lattice.states)
-    given = lattice.places, *lattice.grid, lattice.touched, lattice.states, lattice.empty
+    given = lattice.grid, lattice.touched, lattice.states, lattice.empty
     launch_parallel(contour_kernels.mark_sheets, lattice.nodes, *given, marks)
     front = marks.nonzero().squeeze(1)
     if len(front) == 0:

@@ -85,13 +85,13 @@ def _mutual(labels: torch.Tensor, dual: Dual, number: torch.Tensor, failed: torc
     count = len(number)
     ends = labels[dual.pairs]
     apart = ends[:, 0] != ends[:, 1]
-    rims = sum_by(dual.rims, labels, count)
+    perimeters = sum_by(dual.perimeters, labels, count)
     inner = ~apart
-    rims.index_add_(0, ends[inner, 0], -2 * dual.lengths[inner])
+    perimeters.index_add_(0, ends[inner, 0], -2 * dual.lengths[inner])
     pairs, lengths = unite(ends[apart], dual.lengths[apart], count)
     fresh = ~torch.isin(_key(number[pairs], most), failed)
     pairs, lengths = pairs[fresh], lengths[fresh]
-    share = lengths / torch.minimum(rims[pairs[:, 0]], rims[pairs[:, 1]]).clamp_min(1)
+    share = lengths / torch.minimum(perimeters[pairs[:, 0]], perimeters[pairs[:, 1]]).clamp_min(1)
     order = share.argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)

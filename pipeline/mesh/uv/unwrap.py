@@ -206,9 +206,8 @@ def _merged(
         bad[chart[_covered_twice(points, pieces, chart, ~bad, scale, resolution)]] = True
         return bad
 
-    labels, corners = fewer(
-        *(mesh.vertices, mesh.faces, mesh.dual, mesh.rest), labels, corners, limit, covers_itself, tick
-    )
+    given = mesh.vertices, mesh.faces, mesh.dual, mesh.rest
+    labels, corners = fewer(*given, labels, corners, limit, covers_itself, tick)
     pieces = cut(mesh.faces, labels, len(mesh.vertices), int(labels.max()) + 1)
     points = torch.zeros(len(pieces.source), 2, dtype=torch.float64, device=labels.device)
     points[pieces.faces.long()] = corners
