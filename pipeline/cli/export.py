@@ -26,6 +26,14 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--faces", type=int, metavar="N", help="maximum number of faces; default: 500000")
     parser.add_argument(
+        "--quads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="about so many quads along the shape in place of --faces triangles; .obj and .ply hold them, the other "
+        "formats their triangles; needs pynanoinstantmeshes",
+    )
+    parser.add_argument(
         "--shells",
         choices=stages.SHELLS,
         default="auto",
@@ -192,6 +200,7 @@ def export_settings(options: argparse.Namespace, output: Path | None = None) -> 
         size=options.size,
         flat_base=0.0 if options.hollow else options.flat_base,
         cavities=options.cavities,
+        quads=options.quads,
         hollow=_hollowing(options),
     )
 

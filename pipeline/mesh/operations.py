@@ -14,6 +14,7 @@ from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
 from .remesh.hollow_settings import Hollow
+from .remesh.quads import instant_meshes
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify.collapse import collapse
@@ -22,6 +23,7 @@ from .uv.fallback import triangle_by_triangle, xatlas
 
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
 WINDING = "winding"
+QUADS = "quads"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
 
@@ -83,6 +85,10 @@ def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
 
 
+def no_quads() -> str:
+    return missing("pynanoinstantmeshes", "pip install -r requirements-quads.txt.")
+
+
 def no_xatlas() -> str:
     return missing("xatlas", "it has wheels for Python up to 3.13, none for Linux on Arm.")
 
@@ -110,6 +116,7 @@ OPERATIONS = (
         ),
         check=examples.check_simplify,
     ),
+    Operation(QUADS, (Backend("instant-meshes", instant_meshes, no_quads),), check=examples.check_quads),
     Operation(
         UNWRAP,
         (_warp(unwrap), Backend("xatlas", xatlas, no_xatlas), Backend("triangles", triangle_by_triangle)),

@@ -43,6 +43,7 @@ from .types import (
     BASE_COLOR,
     METALLIC,
     MIN_FACES,
+    MIN_QUADS,
     ROUGHNESS,
     SEAMS,
     SHELLS,
@@ -61,6 +62,7 @@ from .types import (
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_quads,
     check_texture_size,
 )
 
@@ -73,6 +75,7 @@ __all__ = [
     "CAVITIES",
     "METALLIC",
     "MIN_FACES",
+    "MIN_QUADS",
     "PICTURE_BUDGET",
     "PLA",
     "PRESETS",
@@ -109,6 +112,7 @@ __all__ = [
     "check_levels",
     "check_maps",
     "check_pictures",
+    "check_quads",
     "check_shells",
     "check_texture_size",
     "check_tokens",

@@ -102,7 +102,9 @@ def bake_texture(
         facts |= kept_facts(mesh, uvs, faces, texels)
     facts = {**mesh.facts, **facts, "texels_far": far, "translucent": round(translucent, 4)}
     counts = [len(level.faces) for level in levels]
-    return TexturedMesh(_levels_of(faces, counts, vertices, normals, uvs, tangents), maps, facts, relief, shade)
+    return TexturedMesh(
+        _levels_of(faces, counts, vertices, normals, uvs, tangents, mesh.quads), maps, facts, relief, shade
+    )
 
 
 def _smooth_normals(mesh: Mesh) -> torch.Tensor:
@@ -113,12 +115,12 @@ def _smooth_normals(mesh: Mesh) -> torch.Tensor:
     return vertex_normals(places, place[mesh.faces.long()])[place]
 
 
-def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -> tuple[Unwrapped, ...]:
+def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents, quads: bool) -> tuple[Unwrapped, ...]:
     """Parts the faces and what their vertices have by level, onto the CPU."""
     columns = [vertices, normals, uvs, *([] if tangents is None else [tangents])]
     rows, levels = torch.cat(columns, 1), []
     for part in faces.split(list(counts)):
         used, own = compact(rows, part)
         at, *more = (each.contiguous().cpu() for each in used.split([each.shape[1] for each in columns], 1))
-        levels.append(Unwrapped(TriangleMesh.known(at, own.int().cpu()), *more))
+        levels.append(Unwrapped(TriangleMesh.known(at, own.int().cpu()), *more, quads=quads))
     return tuple(levels)

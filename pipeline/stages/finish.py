@@ -33,6 +33,7 @@ def finish_mesh(
         max_error=export.max_error,
         cavities=export.cavities,
         hollow=export.hollow,
+        quads=export.quads,
     )
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if voxels is not None and export.vertex_colors:

@@ -111,6 +111,27 @@ def _found_again(points, faces, given, wanted):
     return number
 
 
+def quads(vertices, faces, target):
+    import pynanoinstantmeshes
+
+    # the package makes quads of quads at last, four of each
+    count = max(1, int(target) // 4)
+    points, found = pynanoinstantmeshes.remesh(
+        vertices.astype(np.float32),
+        faces.astype(np.uint32),
+        vertex_count=count,
+        face_count=count,
+        rosy=4,
+        posy=4,
+        creaseAngle=0.0,
+        extrinsic=True,
+        smooth_iter=2,
+        knn_points=10,
+        deterministic=True,
+    )
+    return {"vertices": np.array(points, np.float32), "quads": np.array(found, np.int32)}
+
+
 def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES, cost=2.0):
     import xatlas
 
@@ -188,5 +209,5 @@ def _read(file, array):
 if __name__ == "__main__":
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print belongs into the log
-    jobs = {"simplify": simplify, "simplify_parts": simplify_parts, "unwrap": unwrap}
+    jobs = {"simplify": simplify, "simplify_parts": simplify_parts, "quads": quads, "unwrap": unwrap}
     write_arrays(output, jobs[sys.argv[1]](**read_arrays(sys.stdin.buffer)))
