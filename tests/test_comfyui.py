@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import encoders
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from host_stub import served
 from PIL import Image, ImageOps
 from quantised import int8_folder
 from safetensors.torch import load_file, save_file
+from tiny import tiny_checkpoint
 
 import pipeline
 
@@ -63,7 +63,7 @@ def fill_model_folders(base: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:2000])
     (base / "paths.yaml").write_text(f"mine:\n  base_path: {elsewhere}\n  trellis2: trellis2\n")
 
-    encoders.write(models / "trellis2" / "encoders")
+    tiny_checkpoint(models / "trellis2" / "encoders")
     decoders = [prefix for prefix in PREFIXES if "dec" in prefix]
     for kind in ("diffusion_models", "vae", "clip_vision"):
         (models / kind).mkdir(parents=True)

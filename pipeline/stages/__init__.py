@@ -31,6 +31,7 @@ from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .keep import Keep, Mask
+from .presets import PRESETS, Preset
 from .preview import draw, draw_each
 from .process import process_mesh
 from .project_texture import project_scene, project_texture
@@ -45,7 +46,9 @@ from .types import (
     BASE_COLOR,
     METALLIC,
     MIN_FACES,
+    MIN_QUADS,
     ROUGHNESS,
+    SEAMS,
     SHELLS,
     TEXTURE_SIZES,
     Condition,
@@ -62,6 +65,7 @@ from .types import (
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_quads,
     check_texture_size,
 )
 
@@ -74,9 +78,12 @@ __all__ = [
     "CAVITIES",
     "METALLIC",
     "MIN_FACES",
+    "MIN_QUADS",
     "PICTURE_BUDGET",
     "PLA",
+    "PRESETS",
     "ROUGHNESS",
+    "SEAMS",
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
@@ -94,6 +101,7 @@ __all__ = [
     "Mesh",
     "Origin",
     "PBRVoxels",
+    "Preset",
     "SceneTextures",
     "State",
     "Structure",
@@ -111,6 +119,7 @@ __all__ = [
     "check_levels",
     "check_maps",
     "check_pictures",
+    "check_quads",
     "check_shells",
     "check_texture_size",
     "check_tokens",
