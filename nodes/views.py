@@ -14,7 +14,7 @@ from .picture import CURES, mask_marks_input
 from .sockets import CATEGORY, Views, advanced, aliases, node_schema
 
 _SIDES = {
-    "front": "seen from the front",
+    "front": "seen from the front (azimuth 0)",
     "left": "seen from the object's own left (azimuth 90), which is on the right hand side of the front view",
     "back": "seen from behind (azimuth 180)",
     "right": "seen from the object's own right (azimuth 270)",
@@ -73,6 +73,15 @@ class ViewsNode(io.ComfyNode):
                         "the front view; where much would go, nothing is cut.",
                     )
                 ),
+                advanced(
+                    io.String.Input(
+                        "view_weights",
+                        default="",
+                        tooltip="How much each picture counts against the others where views are mixed: a number above "
+                        "0 for each connected one, between semicolons, in the order of the inputs: 2; 1; 1. Empty: all "
+                        "alike.",
+                    )
+                ),
             ],
             outputs=[
                 Views.Output(display_name="views", tooltip="For TRELLIS.2 Encode Image."),
@@ -98,6 +107,7 @@ class ViewsNode(io.ComfyNode):
         shape_views: str = NAMED_MIXING.shape,
         texture_views: str = NAMED_MIXING.texture,
         carve: bool = False,
+        view_weights: str = "",
     ) -> io.NodeOutput:
         sides = {"front": (front, front_mask), "left": (left, left_mask)}
         sides |= {"back": (back, back_mask), "right": (right, right_mask)}
@@ -114,10 +124,23 @@ class ViewsNode(io.ComfyNode):
         if not cuts:
             raise SettingsError("No view is connected. Connect at least the front view.")
         views = named_views([*names, *named], len(cuts))
-        found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve))
-        told = [", ".join(view.name for view in views), *found.remarks]
+        weights = _numbers(view_weights, len(cuts))
+        found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve, weights))
+        lines = [", ".join(view.name for view in views), *found.remarks]
         shown = pictures.to_image(pictures.same_size(list(found.pictures)))
-        return io.NodeOutput(found, shown, ui={"text": ["\n".join(told)]})
+        return io.NodeOutput(found, shown, ui={"text": ["\n".join(lines)]})
+
+
+def _numbers(text: str, pictures: int) -> tuple[float, ...]:
+    """The weights in a text, one for each picture; none in an empty text."""
+    words = [word for word in text.split(";") if word.strip()]
+    try:
+        found = tuple(map(float, words))
+    except ValueError as error:
+        raise SettingsError(f"`view_weights` takes numbers between semicolons, as 2; 1; 1, got {text!r}.") from error
+    if found and len(found) != pictures:
+        raise SettingsError(f"`view_weights` holds {len(found)} numbers for {pictures} connected pictures.")
+    return found
 
 
 def _cut(image: torch.Tensor, mask: torch.Tensor | None, mask_marks: str) -> Image.Image:

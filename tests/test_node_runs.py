@@ -246,6 +246,14 @@ def test_comfyuis_attention_gives_nearly_the_same(host, made):
     assert (results[0] - results[1]).abs().max() < 1e-4 * results[1].abs().max()
 
 
+def test_a_speed_of_the_models_is_the_samplers(host, made, caplog):
+    caplog.set_level(logging.INFO)
+    (models,) = host.call("T2LoadModels", speed="fast")
+    (sampler,) = host.call("T2SamplerSettings", steps=5, guidance=1.0)
+    host.call("T2SampleTexture", models=models, condition=made["condition"], shape=made["shape"], sampler=sampler)
+    assert "Speed fast: 1 passes of the network were predicted" in caplog.text  # the third of five
+
+
 # --- pictures
 
 
@@ -277,7 +285,9 @@ def test_views_with_directions_reach_the_samplers(host, made):
         left_mask=mask,
         mask_marks="object",
         texture_views="average",
+        view_weights="2; 1",
     )
+    assert views.mixing.weights == (2, 1)
     assert [view.name for view in views.views] == ["front", "left"] and shown.shape[0] == 2
     assert "front and left are the same picture" in views.remarks
     (condition,) = host.call("T2EncodeImage", models=made["models"], image=views)
@@ -286,6 +296,9 @@ def test_views_with_directions_reach_the_samplers(host, made):
         host.call("T2Views")
     with pytest.raises(Exception, match="holds 0 pictures"):
         host.call("T2Views", front=image, other_views="45")
+    for weights, why in (("2; 1", "2 numbers for 1"), ("much", "takes numbers"), ("0", "above 0")):
+        with pytest.raises(Exception, match=why):
+            host.call("T2Views", front=image, front_mask=mask, mask_marks="object", view_weights=weights)
 
 
 # --- meshes

@@ -22,6 +22,7 @@ from ..models import build
 from ..runtime import DTYPES, Runtime, StageRecord, Step, choose_device, choose_dtype
 from ..sparse import SparseTensor, Voxels
 from ..spec import PipelineType
+from ..speed import SPEEDS
 from ..weights import Checkpoint, Models, open_checkpoint
 from .jobs import Job, views_path
 from .recipe import Recipe
@@ -32,8 +33,16 @@ _Result = TypeVar("_Result")
 
 # What libraries raise for an input that nobody has thought of: it must cost one object, not the batch.
 _UNFORESEEN = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(TypeError, ValueError),
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the disk takes no other file either
 _ROOM = {"cpu": 4}  # free memory, in sizes of the weights' files, in which all models stay: fp32 of 16 bits on a CPU
@@ -58,14 +67,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the networks made of a picture. voxels: None without texture. settings: for the files; `told`: for the
-    report."""
+    """What the networks made of a picture. voxels: None without texture. settings: for the files; report: what is known
+    by now."""
 
     job: Job
     mesh: stages.Mesh
     voxels: stages.PBRVoxels | None
     settings: dict
-    told: dict
+    report: dict
 
     def packed(self) -> Sampled:
         """On the CPU and without what was derived from it, to be pickled."""
@@ -180,20 +189,29 @@ class Maker:
             self.on_step,
             keep_models=self.keep_models,
             memory_limit=self.memory_limit,
+            speed=SPEEDS[recipe.speed],
         )
-        arguments = (runtime, self.models, images, self.pipeline_type, job.seed, recipe.texture, recipe.max_tokens)
-        made = stages.generate(*arguments, recipe.samplers)
+        made = stages.generate(
+            runtime,
+            self.models,
+            images,
+            self.pipeline_type,
+            job.seed,
+            recipe.texture,
+            recipe.max_tokens,
+            recipe.samplers,
+        )
         settings = stages.generation_settings(
-            self.models, self.pipeline_type, job.seed, recipe.max_tokens, recipe.samplers, made
+            runtime, self.models, self.pipeline_type, job.seed, recipe.max_tokens, recipe.samplers, made
         )
-        told = {
+        report = {
             **settings,
             "raw_vertices": len(made.mesh.vertices),
             "raw_faces": len(made.mesh.faces),
             "tokens": len(made.shape.sparse.voxels),
             **_circumstances(runtime, start),
         }
-        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, told)
+        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, report)
 
 
 def finish(
@@ -216,11 +234,11 @@ def finish(
         files.append(views_path(path))
         stages.write_views(runtime, result, files[-1], export.alpha_mode)
     finished = _circumstances(runtime, start)
-    report: dict[str, Any] = {**sampled.told, **facts, **finished}
+    report: dict[str, Any] = {**sampled.report, **facts, **finished}
     for name in ("stages", "seconds"):
-        report[name] = sampled.told[name] + finished[name]
-    report["backends"] = {**sampled.told["backends"], **finished["backends"]}
-    report |= {"device": sampled.told["device"], "finished_on": finished["device"], "dtype": sampled.told["dtype"]}
+        report[name] = sampled.report[name] + finished[name]
+    report["backends"] = {**sampled.report["backends"], **finished["backends"]}
+    report |= {"device": sampled.report["device"], "finished_on": finished["device"], "dtype": sampled.report["dtype"]}
     return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
 
 
@@ -261,8 +279,8 @@ def guarded(step: Callable[..., _Result], *arguments: Any) -> _Result | Outcome:
         return Outcome(error=str(error), kind=type(error).__name__, stop=_is_final(error))
     except _UNFORESEEN as error:
         log.exception("An error that was not foreseen")
-        told = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
-        return Outcome(error=told, kind=type(error).__name__, stop=_is_final(error))
+        message = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
+        return Outcome(error=message, kind=type(error).__name__, stop=_is_final(error))
 
 
 def _is_final(error: BaseException) -> bool:
@@ -280,9 +298,9 @@ def _circumstances(runtime: Runtime, start: float) -> dict:
         "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
         "backends": dict(runtime.backends.used),
         "seconds": round(time.perf_counter() - start, 3),
-        "stages": [_told(record) for record in runtime.records],
+        "stages": [_record(record) for record in runtime.records],
     }
 
 
-def _told(record: StageRecord) -> dict:
+def _record(record: StageRecord) -> dict:
     return {**vars(record), "notes": list(record.notes)}

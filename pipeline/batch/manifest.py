@@ -95,13 +95,13 @@ class Manifest:
         """Whether an object was made of the same picture with the same seed and settings, and all its files are
         there."""
         line = self.lines.get(job.name, {})
-        told = line.get("settings")
+        found = line.get("settings")
         return (
             line.get("status") == DONE
             and bool(job.sha256)
             and (line.get("sha256"), line.get("seed")) == (job.sha256, job.seed)
-            and isinstance(told, dict)
-            and same(told, settings)
+            and isinstance(found, dict)
+            and same(found, settings)
             and self._are_there(line.get("files"))
         )
 
@@ -132,8 +132,8 @@ class Manifest:
         self._append([{"event": what, "time": _now(), **facts}])
 
     def _line(self, job: Job, status: str) -> dict:
-        told = asdict(job)
-        return {"object": told.pop("name"), "status": status, **told, "time": _now()}
+        found = asdict(job)
+        return {"object": found.pop("name"), "status": status, **found, "time": _now()}
 
     def _append(self, entries: list[dict]) -> None:
         """Write lines whole, or none of them.

@@ -21,6 +21,7 @@ from .options import (
     add_image_encoder,
     add_memory_limit,
     add_seed,
+    add_speed,
     backend_choices,
     opened_checkpoint,
 )
@@ -93,6 +94,7 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -122,6 +124,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         background_model=options.background_model,
         reduce_first=options.reduce_first,
         dtype=options.dtype,
+        speed=options.speed,
         backends=backend_choices(options),
     )
 

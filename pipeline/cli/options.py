@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, prepare, read_mask, read_picture
 from ..runtime import DTYPES
+from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
 from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
@@ -37,6 +38,16 @@ def add_memory_limit(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
         "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+    )
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--speed",
+        choices=tuple(SPEEDS),
+        default=EXACT.name,
+        help="exact runs the network at every step; balanced predicts half of its passes without the picture, fast "
+        "also passes with it, for slightly other results (docs/performance.md says how much); default: exact",
     )
 
 
@@ -133,7 +144,17 @@ def add_views(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="VIEW",
         help="where each picture was taken from: front, left (the object's own left), back, right, an azimuth such as "
-        "45 or azimuth and elevation such as 45,20; the first is the primary view. Level ones are brought to one scale",
+        "45 or azimuth and elevation such as 45,20; the azimuth is 0 in front, 90 on the object's own left. The first "
+        "is the primary view. Level ones are brought to one scale",
+    )
+    group.add_argument(
+        "--view-weights",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="W",
+        help="how much each picture counts against the others where views are mixed: a number above 0 for each; "
+        "default: all alike",
     )
     for stage in ("structure", "shape", "texture"):
         group.add_argument(
@@ -151,8 +172,15 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
     """The prepared pictures of `images` with their directions, and how they are mixed."""
     given = {stage: getattr(options, f"{stage}_views") for stage in ("structure", "shape", "texture")}
     mixing = replace(
-        NAMED if options.views else UNNAMED, **{k: v for k, v in given.items() if v is not None}, carve=options.carve
+        NAMED if options.views else UNNAMED,
+        **{k: v for k, v in given.items() if v is not None},
+        carve=options.carve,
+        weights=tuple(options.view_weights),
     )
+    if mixing.weights and len(mixing.weights) != len(options.images):
+        raise SettingsError(
+            f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
+        )
     if not options.views:
         return PosedPictures(tuple(pictures(options)), mixing=mixing)
     views = named_views(options.views, len(options.images))

@@ -77,6 +77,8 @@ def _print_result(report: dict, written: list[Path]) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
+        print(line)
     for warning in report.get("warnings", ()):
         print(warning)
     if report["backends"].get("unwrap") == "triangles":

@@ -27,6 +27,7 @@ from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, sha
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
 from .generate import generate, generation_settings
+from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
@@ -67,6 +68,7 @@ export_glb = export_mesh  # likewise
 __all__ = [
     "ALPHA",
     "BASE_COLOR",
+    "CAVITIES",
     "METALLIC",
     "MIN_FACES",
     "PICTURE_BUDGET",
@@ -78,6 +80,7 @@ __all__ = [
     "Encoded",
     "ExportSettings",
     "Generation",
+    "Hollowing",
     "Inspection",
     "Latent",
     "LatentStart",
@@ -90,6 +93,7 @@ __all__ = [
     "Structure",
     "Subdivisions",
     "TexturedMesh",
+    "Thickness",
     "Unwrapped",
     "bake_scene",
     "bake_texture",
@@ -118,6 +122,7 @@ __all__ = [
     "generate",
     "generation_settings",
     "held_in",
+    "hollow_lines",
     "in_unit_cube",
     "inspect_file",
     "inspect_mesh",

@@ -31,6 +31,8 @@ def finish_mesh(
         lods=export.lods,
         wall=export.wall,
         max_error=export.max_error,
+        cavities=export.cavities,
+        hollow=export.hollow,
     )
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if voxels is not None and export.vertex_colors:
@@ -61,8 +63,8 @@ def write_finished(
     """
     backends = {**extras.get("backends", {}), **runtime.backends.used}
     # sorted, as those of a state are: a run that is opened again must give the same bytes
-    told = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
-    return export_mesh(runtime, result, path, export, told)
+    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
+    return export_mesh(runtime, result, path, export, facts)
 
 
 def write_views(runtime: Runtime, result: Mesh | TexturedMesh, path: Path, alpha_mode: AlphaMode) -> None:

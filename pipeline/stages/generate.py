@@ -52,7 +52,13 @@ def generate(
 
 
 def generation_settings(
-    models: Models, pipeline_type: PipelineType, seed: int, max_tokens: int, samplers: Samplers, made: Generation
+    runtime: Runtime,
+    models: Models,
+    pipeline_type: PipelineType,
+    seed: int,
+    max_tokens: int,
+    samplers: Samplers,
+    made: Generation,
 ) -> dict:
     """What led to a generation, for the files that are made of it."""
     changed = {stage: sampler for stage, sampler in asdict(samplers).items() if sampler}
@@ -62,6 +68,7 @@ def generation_settings(
         "seed": seed,
         "resolution": made.shape.resolution,
         "max_num_tokens": max_tokens,
+        "speed": runtime.speed.name,
         "version": __version__,
         **({"samplers": changed} if changed else {}),
     }

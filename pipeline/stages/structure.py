@@ -62,7 +62,8 @@ def _structure_latent(runtime, models, condition: Condition, random: torch.Gener
         def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
             return flow(x, t, context, runtime.backends)
 
-        mix = Mix(condition.mixing.structure)  # which voxels a view sees is not known yet
+        # which voxels a view sees is not known yet
+        mix = Mix(condition.mixing.structure, None, condition.mixing.weights)
         return run_sampler(
             runtime, "structure", flow, velocity, condition.tokens[1], noise, settings, dense_spread, mix=mix
         )

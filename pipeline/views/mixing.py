@@ -29,6 +29,7 @@ class Views:
     velocities: of each of N views; x is [T, C] (packed) or [B, C, ...] (dense), channels second.
     nothing: velocity without a condition.
     weights: [N, T, 1] shares of each view at each voxel that do not change with time, for `visibility`, or None.
+    importance: above 0, how much each view counts as a whole; empty: all alike.
     """
 
     velocities: tuple[Velocity, ...]
@@ -36,6 +37,12 @@ class Views:
     settings: SamplerSettings
     spread: Spread
     weights: torch.Tensor | None = None
+    importance: tuple[float, ...] = ()
+
+    def parts(self) -> list[float]:
+        """Each view's part of the whole, N numbers whose sum is 1."""
+        importance = self.importance or (1.0,) * len(self.velocities)
+        return [each / sum(importance) for each in importance]
 
     def guide(self, conditional: Velocity) -> Velocity:
         return guided(conditional, self.nothing, self.settings, self.spread)
@@ -64,39 +71,33 @@ def primary(views: Views) -> Velocity:
 def sequential(views: Views) -> Velocity:
     """One view a step in turn: "stochastic" of TRELLIS's run_multi_image; costs what one view costs."""
     starts = times(views.settings.steps, views.settings.rescale_t)
+    turns = _turns(views.parts(), len(starts))
 
     def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
         step = sum(start > t + 1e-9 for start in starts)
-        return views.velocities[step % len(views.velocities)](x, t)
+        return views.velocities[turns[min(step, len(turns) - 1)]](x, t)
 
     return views.guide(conditional)
 
 
 def average(views: Views) -> Velocity:
     """Guidance and rescale for each view, then the mean. Euler steps are linear: their mean is the mean's step."""
-    each = [views.guide(velocity) for velocity in views.velocities]
-    return lambda x, t: torch.stack([velocity(x, t) for velocity in each]).mean(0)
+    return _mean([views.guide(velocity) for velocity in views.velocities], views)
 
 
 def average_right(views: Views) -> Velocity:
     """The mean of the velocities, then guidance and rescale once (MultiDiffusion, arXiv 2302.08113)."""
-
-    def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
-        total = views.velocities[0](x, t)
-        for velocity in views.velocities[1:]:
-            total = total + velocity(x, t)
-        return total / len(views.velocities)
-
-    return views.guide(conditional)
+    return views.guide(_mean(views.velocities, views))
 
 
 def weighted_average(views: Views) -> Velocity:
     """Views that differ from the mean count less: softmax of -||v_i - mean|| at each voxel."""
 
     def share(found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
-        return (-_lengths(found - found.mean(0))).softmax(0)
+        parts = _parts(views, found)
+        return (-_lengths(found - (parts * found).sum(0))).softmax(0)
 
-    return views.guide(partial(_weighted, views.velocities, share))
+    return views.guide(partial(_weighted, views, share))
 
 
 def adaptive_guidance_weight(views: Views) -> Velocity:
@@ -104,21 +105,21 @@ def adaptive_guidance_weight(views: Views) -> Velocity:
 
     The length is divided by its mean over voxels and views, and t is kept above a floor, which ReconViaGen does not.
     """
-    return views.guide(partial(_weighted, views.velocities, partial(_adaptive, views)))
+    return views.guide(partial(_weighted, views, partial(_adaptive, views)))
 
 
 def fixed_guidance_rescale(views: Views) -> Velocity:
     """Product of experts: guidance of strength / N for each view, each rescaled, summed without counting v_0 twice."""
-    settings, count = views.settings, len(views.velocities)
+    settings, count, parts = views.settings, len(views.velocities), views.parts()
     low, high = settings.interval
 
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
         strength = settings.guidance if low <= t <= high else 1.0
         nothing = views.nothing(x, t)
         total = (1 - count) * nothing
-        for one in views.velocities:
+        for one, part in zip(views.velocities, parts):
             seen = one(x, t)
-            v = nothing + strength / count * (seen - nothing)
+            v = nothing + strength * part * (seen - nothing)
             if settings.rescale > 0 and strength != 1:
                 v = rescaled(x, t, v, seen, settings, views.spread, _LARGEST_RATIO)
             total = total + v
@@ -134,20 +135,48 @@ def visibility(views: Views) -> Velocity:
     seen = views.weights
 
     def share(found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:
-        both = seen * _adaptive(views, found, x, t)
-        return both / both.sum(0)
+        return seen * _adaptive(views, found, x, t)
 
-    return views.guide(partial(_weighted, views.velocities, share))
+    return views.guide(partial(_weighted, views, share))
+
+
+def _mean(velocities: Sequence[Velocity], views: Views) -> Velocity:
+    """The mean of velocities, one of each view, by how much each view counts."""
+    importance = views.importance or (1.0,) * len(velocities)
+
+    def mean(x: torch.Tensor, t: float) -> torch.Tensor:
+        total = importance[0] * velocities[0](x, t)
+        for weight, velocity in zip(importance[1:], velocities[1:]):
+            total = total + weight * velocity(x, t)
+        return total / sum(importance)
+
+    return mean
 
 
 def _weighted(
-    velocities: Sequence[Velocity],
+    views: Views,
     share: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor],
     x: torch.Tensor,
     t: float,
 ) -> torch.Tensor:
-    found = torch.stack([velocity(x, t) for velocity in velocities])  # [N, T, C]
-    return (share(found, x, t).to(found.dtype) * found).sum(0)
+    """The velocities summed by shares [N, T, 1] of any scale, times how much each view counts."""
+    found = torch.stack([velocity(x, t) for velocity in views.velocities])  # [N, T, C]
+    shares = share(found, x, t) * _parts(views, found)
+    return ((shares / shares.sum(0)).to(found.dtype) * found).sum(0)
+
+
+def _parts(views: Views, found: torch.Tensor) -> torch.Tensor:
+    """[N, 1, 1, ...] of as many axes as `found`."""
+    return found.new_tensor(views.parts()).reshape(-1, *(1,) * (found.ndim - 1))
+
+
+def _turns(parts: Sequence[float], steps: int) -> list[int]:
+    """Which view each step takes: always the one that is furthest behind its part."""
+    turns: list[int] = []
+    for step in range(1, steps + 1):
+        behind = [part * step - turns.count(view) for view, part in enumerate(parts)]
+        turns.append(behind.index(max(behind)))
+    return turns
 
 
 def _adaptive(views: Views, found: torch.Tensor, x: torch.Tensor, t: float) -> torch.Tensor:

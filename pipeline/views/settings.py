@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -16,16 +17,23 @@ from .rig import View
 class Mixing:
     """The strategy (a name of STRATEGIES) of each stage; carve: cut the structure by the pictures' silhouettes.
 
+    weights: above 0, how much each view counts against the others in every strategy that mixes; empty: all alike.
+
     Raises:
-        SettingsError: there is no such strategy.
+        SettingsError: there is no such strategy, or a weight is none.
     """
 
     structure: str = "average_right"
     shape: str = "average_right"
     texture: str = "average_right"
     carve: bool = False
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+        if not all(0 < weight < math.inf for weight in self.weights):
+            told = ", ".join(f"{weight:g}" for weight in self.weights)
+            raise SettingsError(f"The weights of views must be above 0, got {told}. Leave out a picture instead.")
         for stage in (self.structure, self.shape, self.texture):
             if stage not in STRATEGIES:
                 raise SettingsError(f"No strategy is called {stage!r}; there are {', '.join(STRATEGIES)}.")
@@ -58,5 +66,8 @@ class PosedPictures:
             raise SettingsError("There is no picture.")
         if self.views and len(self.views) != len(self.pictures):
             raise SettingsError(f"{len(self.pictures)} pictures have {len(self.views)} views.")
+        weights = self.mixing.weights
+        if weights and len(weights) != len(self.pictures):
+            raise SettingsError(f"{len(self.pictures)} pictures have {len(weights)} weights; give each one, or none.")
         if self.mixing.carve and not (self.views and len(self.masks) == len(self.pictures)):
             raise SettingsError("Carving needs the direction and the cut-out of every picture.")
