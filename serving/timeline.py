@@ -60,8 +60,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def idle(spans: Sequence[dict[str, Any]]) -> float:
-    """Share of the time, from the first span to the last, that the processes of these spans stood still: as many as were
-    ever at work at once, so that one that takes the place of a dead one counts as the same."""
+    """Share of the time, from the first span to the last, that the processes of these spans stood still.
+
+    They count as so many as were ever at work at once: one that takes the place of a dead one is the same."""
     marks = sorted((time, step) for span in spans for time, step in ((span["start"], 1), (span["end"], -1)))
     most = at_work = 0
     for _, step in marks:
