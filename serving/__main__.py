@@ -1,4 +1,4 @@
-"""The command line of what serves many: python -m serving batch | timeline | run."""
+"""The command line of what serves many: python -m serving batch | run | generate | ..."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from pipeline.signals import leave_at_once
 COMMANDS = {
     "batch": "batch",
     "timeline": "timeline",
+    "run": "run",
+    "generate": "client",
+    "cold-start": "cold_start",
+    "soak": "soak",
+    "load": "load",
 }
 
 
