@@ -2,9 +2,9 @@
 
     python benchmarks/random_checkpoint.py FOLDER [--device cuda] [--small]
 
-FOLDER then works as `--checkpoint FOLDER --image-encoder FOLDER/image_encoder`; it takes 16 GB. Objects are noise: about
-one in fifty of the structure's voxels is occupied, as in a typical object, which makes some thousand latent voxels, and
-every voxel of the shape has four children. --small: a few megabytes, to try it.
+FOLDER then works as `--checkpoint FOLDER --image-encoder FOLDER/image_encoder`; it takes 16 GB. Objects are noise:
+about one in fifty of the structure's voxels is occupied, as in a typical object, which makes some thousand latent
+voxels, and every voxel of the shape has four children. --small: a few megabytes, to try it.
 """
 
 import argparse

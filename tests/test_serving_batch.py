@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from importlib import import_module, util
 
 import psutil
 import pytest
+from generate_texts import commands
 
 from pipeline.batch import Job, Outcome
 from pipeline.errors import SettingsError, StateError
@@ -167,3 +168,12 @@ def test_killed_processes_lose_no_picture(root, tmp_path, picture, checkpoint, r
     code, out, _ = run(*arguments, "--device", "cpu")
     assert code == 1 and "5 objects to make, 4 of them are there already." in out, out
     assert time.monotonic() - started < 60
+
+
+def test_every_option_of_ray_is_described(serving, root):
+    parser = ArgumentParser()
+    serving("batch").add(parser)
+    own = {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
+    shared = {each for action in commands()["batch"]._actions for each in action.option_strings}
+    text = (root / "docs" / "batch.md").read_text(encoding="utf-8")
+    assert len(own - shared) >= 5 and not [option for option in own - shared if f"`{option}" not in text]
