@@ -55,6 +55,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             if record.todo:
                 _work(options, recipe, record, spans)
+            else:  # no cluster for that
+                record.begin()
+                record.end("end")
         finally:
             print_end(record)
             if spans:

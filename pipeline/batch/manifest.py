@@ -23,6 +23,7 @@ from .recipe import same
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows writes line ends of its own otherwise
 WAITING, DONE, FAILED = "waiting", "done", "failed"
 
 
@@ -43,7 +44,7 @@ class Manifest:
     def __enter__(self) -> Manifest:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o666)
+            self._file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND | _BINARY, 0o666)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
         if not locked(self._file):

@@ -165,7 +165,7 @@ def tell(job: Job, outcome: Outcome, record: Record) -> None:
 
 def print_end(record: Record) -> None:
     counts, seconds = record.counts(), time.perf_counter() - record.start
-    rate = f", {3600 * record.ended / seconds:,.0f} an hour" if record.ended else ""
+    rate = f", {3600 * record.made / seconds:,.0f} an hour" if record.made else ""
     print(f"{counts['done']:,} done, {counts['failed']:,} failed, {counts['waiting']:,} left in {seconds:.1f} s{rate}.")
     print(f"{record.manifest.path} tells of each.")
 
