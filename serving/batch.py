@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(recipe)
     spans: list[dict[str, Any]] = []
     with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
         record = Record(manifest, jobs, settings, recipe.suffix, tell)
         print_begin(record)
         try:

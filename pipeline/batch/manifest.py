@@ -84,13 +84,12 @@ class Manifest:
         self.lines[entry["object"]] = entry
         return True
 
-    def groups(self) -> dict[str, str]:
-        """{picture: the name that its objects begin with}"""
-        return {
-            line["picture"]: line["group"]
-            for line in self.lines.values()
-            if isinstance(line.get("picture"), str) and isinstance(line.get("group"), str)
-        }
+    def pictures(self) -> dict[str, tuple[str, str]]:
+        """{picture: (the name that its objects begin with, its SHA-256)} of what was made, see plan_jobs."""
+        fields = ("picture", "group", "sha256")
+        made = [line for line in self.lines.values() if line["status"] == DONE]
+        made = [line for line in made if all(isinstance(line.get(field), str) for field in fields)]
+        return {line["picture"]: (line["group"], line["sha256"]) for line in made}
 
     def is_done(self, job: Job, settings: Mapping) -> bool:
         """Whether an object was made of the same picture with the same seed and settings, and all its files are

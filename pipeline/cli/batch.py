@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
     overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
     with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
         record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
         print_begin(record)
         try:
