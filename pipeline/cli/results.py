@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from .. import bench, stages
 from ..console import Written
 from ..export.files import writing
+from ..plan import Plan
+from ..record import device_name
 from ..runtime import Runtime
+from .planning import Run
 
 
 def write_result(
@@ -30,11 +33,8 @@ def write_result(
 
     extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
     """
-    backends = {**extras.get("backends", {}), **runtime.backends.used}
-    # sorted, as those of a state are: a run that is opened again must give the same bytes
-    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
     with written.or_not():
-        written.paths += stages.export_mesh(runtime, result, output, export, facts)
+        written.paths += stages.write_finished(runtime, result, output, export, extras)
     write_picture(options, runtime, result, export, written)
 
 
@@ -43,17 +43,16 @@ def write_picture(options: argparse.Namespace, runtime: Runtime, result, export,
     if not options.picture:
         return
     with written.or_not():
-        views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
-        with writing(options.picture) as temporary:
-            Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+        stages.write_views(runtime, result, options.picture, export.alpha_mode)
         written.paths.append(options.picture)
 
 
-def report_result(
-    options: argparse.Namespace, runtime: Runtime, facts: Mapping, written: Written, seconds: float
-) -> None:
-    """Print what was made and, if --report asks for it, write it as JSON."""
-    report = {**facts, **_circumstances(runtime, seconds)}
+def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapping, written: Written) -> None:
+    """Print what was made, end the log and, if --report asks for it, write all of it as JSON."""
+    runtime, seconds = run.runtime, time.perf_counter() - run.start
+    facts = {**facts, "warnings": [*plan.tried, *facts.get("warnings", ())]}
+    record = run.journal.end({**facts, "plan": plan.as_dict()}, runtime.records, seconds)
+    report = {**facts, **_circumstances(runtime, seconds), "record": asdict(record)}
     if options.report:
         report["outputs"] = [str(path) for path in (*written.paths, options.report)]
         with written.or_not():
@@ -69,14 +68,13 @@ def report_result(
 
 def _circumstances(runtime: Runtime, seconds: float) -> dict:
     """Where and how a run ran, for the report."""
-    device = runtime.device
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(runtime.device),
         "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
         "torch": torch.__version__,
         "backends": runtime.backends.used,
         "seconds": round(seconds, 3),
-        "stages": [vars(record) for record in runtime.records],
+        "stages": [asdict(record) for record in runtime.records],
     }
 
 
