@@ -104,6 +104,15 @@ Left: what needs the networks; **Save State** keeps the raw mesh and its voxels 
 none. Tomorrow, put the file's path into **Open State** in place of the link and bypass the left part (Ctrl+B): other
 faces, shells and textures of the same object, in seconds.
 """,
+    "project_texture": """
+## The picture on the object
+
+**Project Texture** puts the picture itself onto the baked texture: as sharp as the picture where it sees the object.
+What it does not show keeps the generated texture. The camera is found by comparing silhouettes and colours; a picture
+that fits from nowhere is refused.
+
+Connect the picture as it was loaded: the cropped one has 1,024 pixels at most.
+""",
     "texture_my_mesh": """
 ## Texture my mesh
 
@@ -192,6 +201,20 @@ LAYOUTS = {
             ("File", [["14"], ["15"]]),
         ],
     ],
+    "project_texture": [
+        [
+            ("1 Picture", [["1", "3"], [NOTE, "2", "4"]]),
+            ("2 Structure", [["5"]]),
+            ("3 Shape", [["9", "11"]]),
+            ("4 Texture", [["10", "12"]]),
+        ],
+        [
+            ("5 Mesh", [["13"]]),
+            ("6 Bake", [["14", "17"]]),
+            ("7 Projection", [["23", "18"]]),
+            ("8 File", [["15"], ["16"]]),
+        ],
+    ],
     "texture_my_mesh": [
         [
             ("Picture", [[NOTE, "1"], ["2", "3", "4"]]),
@@ -250,6 +273,7 @@ MORE = {
     "T2DecodeTexture": PICTURE,
     "T2ImageToGLB": PICTURE + 130,
     "T2ProcessMesh": 140,
+    "T2ProjectTexture": 60,
     "T2ExportGLB": 140,
     "T2TextureMesh": 140,
 }

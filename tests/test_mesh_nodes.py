@@ -3,7 +3,6 @@
 import io
 import json
 
-import encoders as tiny
 import host_modules
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from host_run import Host, graph
 from meshes import needs_warp
 from PIL import Image
+from tiny import tiny_checkpoint
 
 from pipeline.mesh.io import Gltf
 
@@ -22,7 +22,7 @@ MESH_GRAPHS = ("texture_my_mesh", "repaint_part", "refine_my_mesh")
 def host(tmp_path_factory):
     before = host_modules.get_output_directory()
     base = tmp_path_factory.mktemp("comfyui")
-    tiny.write(base / "models" / "trellis2" / "tiny")
+    tiny_checkpoint(base / "models" / "trellis2" / "tiny")
     yield Host(base)
     host_modules.use_folder(type(base)(before).parent)
 

@@ -98,7 +98,12 @@ def test_texture_through_the_command_line_is_the_stages_one_by_one(run, encoders
     whole = stages.texture_scene(runtime, models, condition, scene, TYPE, size=64, seed=5, uvs="fill")
     assert torch.equal(whole.voxels.sparse.voxels.coords, voxels.sparse.voxels.coords)
     assert torch.equal(whole.voxels.sparse.feats, voxels.sparse.feats)
-    assert textured_document(scene, whole.groups).glb() == out.read_bytes()
+    document = textured_document(scene, whole.groups)
+    document.json["asset"]["extras"] = extras = Gltf.open(out).json["asset"]["extras"]
+    assert document.glb() == out.read_bytes() and extras["trellis2"]["kind"] == "job"
+    assert extras["trellis2"]["counts"] == {"faces": whole.facts["faces"], "vertices": whole.facts["vertices"]} | {
+        "texture_size": 64
+    }
     bare = Gltf.open(out).json["meshes"][3]["primitives"][0]  # made for it, as it had none
     assert "TEXCOORD_0" in bare["attributes"]
     code, _, err = run("texture", source, picture, "--output", out, *options[:4])

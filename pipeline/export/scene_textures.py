@@ -152,8 +152,8 @@ def write_scene(
     document = textured_document(scene, baked, image_format)
     if extras:
         asset = document.json["asset"]
-        known = asset.get("extras")
-        asset["extras"] = {**(known if isinstance(known, dict) else {}), **extras}
+        known = asset.get("extras", {})
+        asset["extras"] = {**(known if isinstance(known, dict) else {"extras": known}), **extras}
     data = document.glb()
     with writing(Path(path)) as temporary:
         temporary.write_bytes(data)

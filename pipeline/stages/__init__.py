@@ -27,10 +27,11 @@ from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, sha
 from .existing import base_color_image
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
-from .generate import generate, generation_settings
+from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .keep import Keep, Mask
+from .presets import PRESETS, Preset
 from .preview import draw, draw_each
 from .process import process_mesh
 from .project_texture import project_scene, project_texture
@@ -45,7 +46,9 @@ from .types import (
     BASE_COLOR,
     METALLIC,
     MIN_FACES,
+    MIN_QUADS,
     ROUGHNESS,
+    SEAMS,
     SHELLS,
     TEXTURE_SIZES,
     Condition,
@@ -62,6 +65,7 @@ from .types import (
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_quads,
     check_texture_size,
 )
 
@@ -74,14 +78,18 @@ __all__ = [
     "CAVITIES",
     "METALLIC",
     "MIN_FACES",
+    "MIN_QUADS",
     "PICTURE_BUDGET",
     "PLA",
+    "PRESETS",
     "ROUGHNESS",
+    "SEAMS",
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
     "Encoded",
     "ExportSettings",
+    "Finished",
     "Generation",
     "Hollowing",
     "Inspection",
@@ -93,6 +101,7 @@ __all__ = [
     "Mesh",
     "Origin",
     "PBRVoxels",
+    "Preset",
     "SceneTextures",
     "State",
     "Structure",
@@ -110,6 +119,7 @@ __all__ = [
     "check_levels",
     "check_maps",
     "check_pictures",
+    "check_quads",
     "check_shells",
     "check_texture_size",
     "check_tokens",

@@ -70,6 +70,7 @@ def texture_scene(
     strength: float = 1.0,
     keep: Keep = NOTHING,
     settings: SamplerSettings | None = None,
+    finishing: Runtime | None = None,
 ) -> SceneTextures:
     """New textures for a scene from pictures of what it is to look like.
 
@@ -78,6 +79,7 @@ def texture_scene(
         uvs: "keep" bakes into the UVs that are there, "fill" makes new ones for meshes without, "new" for all.
         strength: 1 from noise alone; below it from the textures that the scene has, which change the less the lower.
         keep: what stays as it is; what is new beside it goes with it. Kept texels are those of the old textures.
+        finishing: where textures are baked, if not where the networks run.
 
     Raises:
         SettingsError: an unknown name or value. MeshError: UVs that cannot be kept, see mesh.io.atlas.
@@ -93,7 +95,7 @@ def texture_scene(
         start = _start(runtime, models, scene, frame, encoded, strength, keep)
     latent = sample_texture(runtime, models, condition, encoded.shape, pipeline_type, settings, start)
     voxels = decode_texture(runtime, models, latent, encoded.subdivisions)
-    return bake_scene(runtime, scene, frame, voxels, groups, size, keep)
+    return bake_scene(finishing or runtime, scene, frame, voxels, groups, size, keep)
 
 
 def bake_scene(

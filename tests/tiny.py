@@ -1,6 +1,4 @@
-"""A checkpoint with encoders, tiny and of seeded weights: what needs one can be run while the bundled one has none."""
-
-from pathlib import Path
+"""A checkpoint of 32 voxels a side with encoders: the networks of the training's tests, seeded, not trained."""
 
 import torch
 
@@ -9,8 +7,8 @@ from training import networks, operations, tasks
 from training.export import export
 
 
-def write(folder: Path) -> Path:
-    """32 voxels a side: the networks of the training's tests, not trained."""
+def tiny_checkpoint(folder):
+    """Write it to a folder; a run of it takes a second, and has faces."""
     torch.manual_seed(0)
     made = {}
     for name, task in tasks.TASKS.items():
