@@ -14,6 +14,7 @@ from ..pipeline.stages import Latent
 Models = io.Custom("T2_MODELS")  # host.memory.ManagedModels
 Condition = io.Custom("T2_CONDITION")  # stages.Condition
 Views = io.Custom("T2_VIEWS")  # views.PosedPictures
+Cameras = io.Custom("T2_CAMERAS")  # tuple of views.PictureCamera, one for each picture of a batch
 Sampler = io.Custom("T2_SAMPLER")  # spec.SamplerSettings
 Structure = io.Custom("T2_STRUCTURE")  # stages.Structure
 Shape = io.Custom("T2_SHAPE")  # ShapeLatent
@@ -22,12 +23,14 @@ Mesh = io.Custom("T2_MESH")  # stages.Mesh
 Subdivision = io.Custom("T2_SUBDIVISION")  # stages.Subdivisions
 Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
 TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
+Scene = io.Custom("T2_SCENE")  # stages.Scene
 
 # Their colours in the editor, far from each other and from those of ComfyUI's own types: two sockets of one colour look
 # as if they fit. web/js/trellis2.js has them from here (python tests/generate_texts.py).
 COLORS = {
     "T2_MODELS": "#7e6bd6",
     "T2_VIEWS": "#3f51b5",
+    "T2_CAMERAS": "#7a1f2b",
     "T2_CONDITION": "#c6a700",
     "T2_SAMPLER": "#a1887f",
     "T2_STRUCTURE": "#78909c",
@@ -37,6 +40,7 @@ COLORS = {
     "T2_MESH": "#26a69a",
     "T2_VOXELS": "#ff7b3a",
     "T2_TEXTURED_MESH": "#ba68c8",
+    "T2_SCENE": "#d4e157",
 }
 
 # ComfyUI's types for 3D files; hosts before 2026 lack the classes, and the socket carries the path there.

@@ -24,14 +24,17 @@ from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
+from .existing import base_color_image
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
-from .generate import generate, generation_settings
+from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .keep import Keep, Mask
 from .presets import PRESETS, Preset
 from .preview import draw, draw_each
 from .process import process_mesh
+from .project_texture import project_scene, project_texture
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
@@ -86,12 +89,15 @@ __all__ = [
     "Condition",
     "Encoded",
     "ExportSettings",
+    "Finished",
     "Generation",
     "Hollowing",
     "Inspection",
+    "Keep",
     "Latent",
     "LatentStart",
     "Length",
+    "Mask",
     "Mesh",
     "Origin",
     "PBRVoxels",
@@ -105,6 +111,7 @@ __all__ = [
     "Unwrapped",
     "bake_scene",
     "bake_texture",
+    "base_color_image",
     "check_density",
     "check_export",
     "check_finish",
@@ -139,6 +146,8 @@ __all__ = [
     "pipeline_type_of",
     "preflight",
     "process_mesh",
+    "project_scene",
+    "project_texture",
     "refine_mesh",
     "refine_shape",
     "refining_roles",
