@@ -210,6 +210,14 @@ def test_the_simple_node_reuses_its_stages(server):
     assert len(stages) == 2, stages  # bake and export
 
 
+def test_the_game_preset_writes_levels_and_a_normal_map(server):
+    done = server.run(graph("image_to_glb", n2_preset="game", n2_texture_size=512))
+    found = facts(done.glbs[0])
+    assert found["mesh"]["faces"] <= 10_000 and found["stretch"] <= 1.15
+    assert [level["mesh"]["faces"] <= limit for level, limit in zip(found["lods"], (4_000, 1_500))] == [True, True]
+    assert b'"normalTexture"' in done.glbs[0]
+
+
 def test_a_preset_that_the_checkpoint_lacks_falls_back_to_its_own(server):
     high = server.run(graph("image_to_glb", n2_preset="high", n2_texture_size=1024))
     standard = server.run(graph("image_to_glb", n2_faces=1_000_000, n2_texture_size=1024))
