@@ -14,6 +14,7 @@ from ..pipeline.stages import Latent
 Models = io.Custom("T2_MODELS")  # host.memory.ManagedModels
 Condition = io.Custom("T2_CONDITION")  # stages.Condition
 Views = io.Custom("T2_VIEWS")  # views.PosedPictures
+Cameras = io.Custom("T2_CAMERAS")  # tuple of views.PictureCamera, one for each picture of a batch
 Sampler = io.Custom("T2_SAMPLER")  # spec.SamplerSettings
 Structure = io.Custom("T2_STRUCTURE")  # stages.Structure
 Shape = io.Custom("T2_SHAPE")  # ShapeLatent
@@ -28,6 +29,7 @@ TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
 COLORS = {
     "T2_MODELS": "#7e6bd6",
     "T2_VIEWS": "#3f51b5",
+    "T2_CAMERAS": "#7a1f2b",
     "T2_CONDITION": "#c6a700",
     "T2_SAMPLER": "#a1887f",
     "T2_STRUCTURE": "#78909c",

@@ -1,4 +1,4 @@
-"""The command line of what serves many: python -m serving run | generate | ..."""
+"""The command line of what serves many: python -m serving batch | run | generate | ..."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pipeline.signals import leave_at_once
 
 # name -> module of this folder with HELP, add(parser) and run(options); only the one that is called is imported
 COMMANDS = {
+    "batch": "batch",
+    "timeline": "timeline",
     "run": "run",
     "generate": "client",
     "cold-start": "cold_start",

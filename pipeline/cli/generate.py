@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from .. import __version__, stages
+from .. import stages
 from ..budget import bound
 from ..console import Bars, Written
-from ..errors import SettingsError
+from ..errors import ImageError, SettingsError
 from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
-from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
-from .export import add_export, add_output, export_settings, finish, output_paths
+from ..weights import SMALL_CHECKPOINT, Models
+from .export import add_export, add_output, export_settings, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -34,6 +36,7 @@ from .options import (
     opened_checkpoint,
     posed_pictures,
 )
+from .project import add_projection, photos, projection
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 
@@ -63,6 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
+    add_projection(parser)
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -82,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     output = _outputs(options)
     export = export_settings(options, output)
+    projected = projection(options, output is not None and not (options.geometry_only or export.vertex_colors))
     device = choose_device(options.device)
     if options.memory_limit:
         bound(device, options.memory_limit)
@@ -102,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
         device=device,
     )
     images = posed_pictures(options)
+    shots = photos(options) if projected else []
     count = len(images.pictures)
     if count > 1 and not images.views:
         print(
@@ -115,32 +121,17 @@ def run(options: argparse.Namespace) -> int:
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
-        settings = _settings(options, checkpoint, chosen, made)
+        settings = stages.generation_settings(runtime, models, chosen, options.seed, options.max_tokens, sampling, made)
         if count > 1:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
         if images.remarks:
             settings["remarks"] = list(images.remarks)
-        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
-        facts = _write(options, runtime, made, output, export, settings, written)
+        project = partial(stages.project_texture, runtime, photos=shots, settings=projected) if projected else None
+        facts = _write(options, runtime, made, output, export, settings, written, project)
         bars.close()
         report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
-
-
-def _settings(
-    options: argparse.Namespace, checkpoint: Checkpoint, chosen: PipelineType, made: stages.Generation
-) -> dict:
-    """What led to a result, for the files."""
-    return {
-        "checkpoint": checkpoint.name,
-        "pipeline_type": chosen.name,
-        "seed": options.seed,
-        "resolution": made.shape.resolution,
-        "max_num_tokens": options.max_tokens,
-        "speed": options.speed,
-        "version": __version__,
-    }
 
 
 def _write(
@@ -151,8 +142,12 @@ def _write(
     export: stages.ExportSettings,
     settings: dict,
     written: Written,
+    project: Callable | None,
 ) -> dict:
-    """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report."""
+    """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report.
+
+    project: puts pictures on the textured mesh; one that is refused does not cost the generated texture.
+    """
     if options.save_state:
         with written.or_not():
             used = {"backends": dict(runtime.backends.used)}  # `finish` tells the backends of the whole run
@@ -160,7 +155,11 @@ def _write(
             written.paths.append(options.save_state)
     facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
     if output:
-        result, more = finish(runtime, made.mesh, made.voxels, export)
+        result, more = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
+        if project:
+            with written.or_not(ImageError):
+                result = project(result)
+                more |= {**result.facts, "texture_size": len(result.maps)}
         write_result(options, runtime, result, output, export, {**settings, **more}, written)
         facts |= more
     return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}

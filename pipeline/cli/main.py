@@ -12,10 +12,11 @@ from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
+from . import batch, bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
 
 COMMANDS = {
     "generate": generate,
+    "batch": batch,
     "texture": texture,
     "refine": refine,
     "finish": finish,

@@ -7,9 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from .. import bench, stages
 from ..console import Written
@@ -30,11 +28,8 @@ def write_result(
 
     extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
     """
-    backends = {**extras.get("backends", {}), **runtime.backends.used}
-    # sorted, as those of a state are: a run that is opened again must give the same bytes
-    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
     with written.or_not():
-        written.paths += stages.export_mesh(runtime, result, output, export, facts)
+        written.paths += stages.write_finished(runtime, result, output, export, extras)
     write_picture(options, runtime, result, export, written)
 
 
@@ -43,9 +38,7 @@ def write_picture(options: argparse.Namespace, runtime: Runtime, result, export,
     if not options.picture:
         return
     with written.or_not():
-        views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
-        with writing(options.picture) as temporary:
-            Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+        stages.write_views(runtime, result, options.picture, export.alpha_mode)
         written.paths.append(options.picture)
 
 
@@ -84,6 +77,12 @@ def _print_result(report: dict, written: list[Path]) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for each in report.get("projected", ()):
+        print(
+            f"{each['picture']}: {'found' if each['fitted'] else 'given'} at azimuth {each['azimuth']:g}, elevation "
+            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}; it gives {each['share']:.0%} of the "
+            "texture."
+        )
     for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
         print(line)
     for warning in report.get("warnings", ()):

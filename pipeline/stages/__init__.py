@@ -25,11 +25,13 @@ from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
-from .generate import generate
+from .finish import finish_mesh, write_finished, write_views
+from .generate import generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
+from .project_texture import project_scene, project_texture
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
@@ -117,7 +119,9 @@ __all__ = [
     "encode_texture",
     "export_glb",
     "export_mesh",
+    "finish_mesh",
     "generate",
+    "generation_settings",
     "held_in",
     "hollow_lines",
     "in_unit_cube",
@@ -127,6 +131,8 @@ __all__ = [
     "pipeline_type_of",
     "preflight",
     "process_mesh",
+    "project_scene",
+    "project_texture",
     "refine_mesh",
     "refine_shape",
     "refining_roles",
@@ -140,6 +146,8 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
+    "write_finished",
     "write_generation",
     "write_state",
+    "write_views",
 ]
