@@ -155,6 +155,10 @@ class Jobs:
             rows = connection.execute(sa.select(_JOBS.c.status, sa.func.count().label("jobs")).group_by(_JOBS.c.status))
             return {row.status: row.jobs for row in rows}
 
+    def waiting(self) -> int:
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.count()).where(_JOBS.c.status == QUEUED)) or 0
+
     def ahead_of(self, job: Job) -> int:
         """How many jobs wait before this one."""
         earlier = sa.or_(_JOBS.c.created < job.created, sa.and_(_JOBS.c.created == job.created, _JOBS.c.id < job.id))
