@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,9 @@ from pipeline import __version__, stages
 from pipeline.budget import bound, device_bytes
 from pipeline.cli.export import export_settings
 from pipeline.cli.options import DTYPES, posed_pictures
-from pipeline.cli.results import write_result
+from pipeline.cli.project import photos, projection
 from pipeline.cli.samplers import samplers
-from pipeline.console import Written
-from pipeline.errors import PipelineError
+from pipeline.errors import ImageError, PipelineError
 from pipeline.models import build
 from pipeline.render import RENDER
 from pipeline.runtime import Runtime, Step, choose_device, choose_dtype
@@ -94,7 +94,7 @@ class Maker:
         return {
             "files": files,
             "facts": _plain({**facts, **told, "version": __version__}),
-            "stages": [asdict(record) for record in runtime.records],
+            "stages": _plain([asdict(record) for record in runtime.records]),
             "memory": self.memory(),
         }
 
@@ -112,22 +112,17 @@ class Maker:
         export = export_settings(options, output)
         chosen = check_generate(self.checkpoint, options, export, self.backends, self.device)
         sampling = samplers(options, self.checkpoint.spec)
+        projected = projection(options, not (options.geometry_only or export.vertex_colors))
         images = posed_pictures(options)
+        shots = photos(options) if projected else []
         self.models.fetch(chosen.roles(not options.geometry_only))
         made = stages.generate(
             *(runtime, self.models, images, chosen, options.seed, not options.geometry_only, options.max_tokens),
             samplers=sampling,
         )
-        settings = {
-            "checkpoint": self.checkpoint.name,
-            "pipeline_type": chosen.name,
-            "seed": options.seed,
-            "resolution": made.shape.resolution,
-            "max_num_tokens": options.max_tokens,
-            "speed": options.speed,
-            "version": __version__,
-        }
-        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
+        settings = stages.generation_settings(
+            runtime, self.models, chosen, options.seed, options.max_tokens, sampling, made
+        )
         if len(images.pictures) > 1:
             settings["views"] = [view.name for view in images.views] or len(images.pictures)
             settings["view_mixing"] = asdict(images.mixing)
@@ -135,7 +130,8 @@ class Maker:
             settings["remarks"] = list(images.remarks)
         used = {"backends": dict(runtime.backends.used)}
         stages.write_generation(options.save_state, made, {**settings, **used})
-        facts = self._finished(runtime, options, made.mesh, made.voxels, export, settings, output)
+        project = partial(stages.project_texture, runtime, photos=shots, settings=projected) if projected else None
+        facts = self._finished(runtime, options, made.mesh, made.voxels, export, settings, output, project)
         return {**settings, **facts, "tokens": len(made.shape.sparse.voxels)}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
@@ -148,12 +144,19 @@ class Maker:
         facts = self._finished(runtime, options, state.mesh, state.voxels, export, state.settings, output)
         return {**state.settings, **facts}
 
-    def _finished(self, runtime, options, raw, voxels, export, settings, output: Path) -> dict:
+    def _finished(self, runtime, options, raw, voxels, export, settings, output: Path, project=None) -> dict:
         result, facts = stages.finish_mesh(runtime, raw, voxels, export)
-        with Written() as written:
-            write_result(options, runtime, result, output, export, {**settings, **facts}, written)
-        if written.errors:
-            raise written.errors[0]
+        warnings = []
+        if project:
+            try:
+                result = project(result)
+                facts |= {**result.facts, "texture_size": len(result.maps)}
+            except ImageError as error:  # which does not cost the generated texture
+                warnings.append(str(error))
+        stages.write_finished(runtime, result, output, export, {**settings, **facts})
+        if options.picture:
+            stages.write_views(runtime, result, options.picture, export.alpha_mode)
+        facts |= {"warnings": [*facts.get("warnings", ()), *warnings]} if warnings else {}
         return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts}
 
     def _picture(self, output: Path) -> Path | None:
@@ -222,6 +225,7 @@ def check_generate(
         device=device,
     )
     samplers(options, checkpoint.spec)
+    projection(options, not (options.geometry_only or export.vertex_colors))
     return chosen
 
 
