@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.image import DEFAULT_MODEL, KINDS, background_remover, cut_out, on_black
-from ..pipeline.spec import PIPELINE_TYPES
+from ..pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
 from ..pipeline.views import PosedPictures
 from .host import pictures
 from .host.memory import ManagedModels
@@ -140,6 +140,7 @@ class EncodeImage(io.ComfyNode):
             views = image
         else:
             views = PosedPictures(tuple(picture.convert("RGB") for picture in pictures.to_pil(image)))
+        models.announce(models.checkpoint.default_pipeline_type, IMAGE_ENCODER)
         condition = run(stages.encode_images, models, Progress(), views, scales)
         count = len(views.pictures)
         said = {"text": [f"{count} views of one object"]} if count > 1 else None

@@ -22,7 +22,8 @@ from ..pipeline.spec import (
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
-from .host.run import explained, run
+from .host.report import told_latent
+from .host.run import explained, prepare_kernels, run
 from .sockets import (
     CATEGORY,
     Condition,
@@ -202,6 +203,8 @@ class SampleStructure(io.ComfyNode):
             occupied = models.patcher(STRUCTURE_DECODER).model(step.preview)[0, 0] > 0
             return pictures.draw_voxels(occupied.nonzero(), occupied.shape[0])
 
+        prepare_kernels()
+        models.announce(models.checkpoint.default_pipeline_type, STRUCTURE_FLOW)
         progress = Progress(picture=picture)
         return io.NodeOutput(
             run(stages.sample_structure, models, progress, condition, seed=seed, settings=sampler, beside=beside)
@@ -263,7 +266,7 @@ class SampleShape(io.ComfyNode):
         if start is not None:
             own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler}
             latent = run(stages.resample_shape, models, Progress(), condition, start.latent, **own)
-            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type))
+            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type), ui={"text": [told_latent(latent)]})
         if structure is None:
             raise SettingsError("Sample Shape needs a structure, or a start from TRELLIS.2 Encode Mesh. Connect one.")
         if resolution == folders.OWN:
@@ -272,6 +275,7 @@ class SampleShape(io.ComfyNode):
         else:
             chosen = PipelineType.named(resolution)
         models.checkpoint.require(chosen, texture=False, setting="resolution")
+        models.announce(chosen, chosen.shape[0].model)
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(
             stages.sample_shape,
@@ -283,7 +287,7 @@ class SampleShape(io.ComfyNode):
             settings=sampler,
             max_tokens=max_tokens,
         )
-        return io.NodeOutput(ShapeLatent(latent, chosen))
+        return io.NodeOutput(ShapeLatent(latent, chosen), ui={"text": [told_latent(latent)]})
 
 
 class SampleTexture(io.ComfyNode):

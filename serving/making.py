@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,18 @@ import psutil
 import torch
 
 from pipeline import __version__, stages
+from pipeline import plan as planning
 from pipeline.budget import bound, device_bytes
 from pipeline.cli.export import export_settings
-from pipeline.cli.options import DTYPES, posed_pictures
+from pipeline.cli.generate import several_views
+from pipeline.cli.options import posed_pictures
 from pipeline.cli.project import photos, projection
 from pipeline.cli.samplers import samplers
 from pipeline.errors import ImageError, PipelineError
 from pipeline.models import build
+from pipeline.plan import Demand, Plan
 from pipeline.render import RENDER
-from pipeline.runtime import Runtime, Step, choose_device, choose_dtype
+from pipeline.runtime import DTYPES, Runtime, Step, choose_device, choose_dtype
 from pipeline.spec import PIPELINE_TYPES, PipelineType
 from pipeline.speed import SPEEDS
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, Models, open_checkpoint
@@ -116,23 +118,34 @@ class Maker:
         images = posed_pictures(options)
         shots = photos(options) if projected else []
         self.models.fetch(chosen.roles(not options.geometry_only))
-        made = stages.generate(
-            *(runtime, self.models, images, chosen, options.seed, not options.geometry_only, options.max_tokens),
-            samplers=sampling,
-        )
-        settings = stages.generation_settings(
-            runtime, self.models, chosen, options.seed, options.max_tokens, sampling, made
-        )
-        if len(images.pictures) > 1:
-            settings["views"] = [view.name for view in images.views] or len(images.pictures)
-            settings["view_mixing"] = asdict(images.mixing)
-        if images.remarks:
-            settings["remarks"] = list(images.remarks)
-        used = {"backends": dict(runtime.backends.used)}
-        stages.write_generation(options.save_state, made, {**settings, **used})
-        project = partial(stages.project_texture, runtime, photos=shots, settings=projected) if projected else None
-        facts = self._finished(runtime, options, made.mesh, made.voxels, export, settings, output, project)
-        return {**settings, **facts, "tokens": len(made.shape.sparse.voxels)}
+        texture, finished = not options.geometry_only, stages.Finished()
+        size = options.texture_size if texture and not export.vertex_colors else 0
+        demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size)
+        several = several_views(images)
+
+        def attempt(plan: Plan) -> tuple[dict, tuple]:
+            used = plan.runtime(runtime, self.models)
+            arguments = (used, self.models, images, plan.pipeline_type, options.seed, texture, plan.max_tokens)
+            made = stages.generate(*arguments, sampling, finished)
+            settings = stages.generation_settings(used, self.models, plan, options.seed, sampling, made) | several
+            backends = {"backends": dict(runtime.backends.used)}
+            stages.write_generation(options.save_state, made, {**settings, **backends})
+            where = plan.finishing(used)
+            result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
+            if not projected or not isinstance(result, stages.TexturedMesh):
+                return settings, (result, facts)
+            try:
+                result = stages.project_texture(where, result, shots, projected)
+            except ImageError as error:  # a picture that is refused does not cost the generated texture
+                return settings, (result, {**facts, "warnings": [*facts.get("warnings", ()), str(error)]})
+            return settings, (result, {**facts, **result.facts, "texture_size": len(result.maps)})
+
+        (settings, (result, facts)), plan = planning.run(self._plan(options, demand, self.models), attempt)
+        if plan.tried:  # there is less memory than was thought
+            self.keeps = self.keeps and plan.rung.keep_models
+        facts = plan.noted({**settings, **facts})
+        self._write(runtime, options, result, export, facts, output)
+        return {**facts, "plan": plan.as_dict()}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
         options.picture = self._picture(output)
@@ -140,32 +153,46 @@ class Maker:
         textured = not options.geometry_only and "voxels" in stages.held_in(inputs["state"])
         stages.check_finish(export, textured, options.picture is not None, self.backends, self.device)
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
-        assert state.mesh is not None  # as it was asked for
-        facts = self._finished(runtime, options, state.mesh, state.voxels, export, state.settings, output)
-        return {**state.settings, **facts}
+        raw = state.mesh
+        assert raw is not None  # as it was asked for
+        size = options.texture_size if textured and not export.vertex_colors else 0
+        demand = Demand(
+            PIPELINE_TYPES["512"], textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE
+        )
 
-    def _finished(self, runtime, options, raw, voxels, export, settings, output: Path, project=None) -> dict:
-        result, facts = stages.finish_mesh(runtime, raw, voxels, export)
-        warnings = []
-        if project:
-            try:
-                result = project(result)
-                facts |= {**result.facts, "texture_size": len(result.maps)}
-            except ImageError as error:  # which does not cost the generated texture
-                warnings.append(str(error))
-        stages.write_finished(runtime, result, output, export, {**settings, **facts})
+        def attempt(plan: Plan) -> tuple:
+            return stages.finish_mesh(plan.finishing(plan.runtime(runtime)), raw, state.voxels, export)
+
+        (result, facts), plan = planning.run(self._plan(options, demand, None), attempt)
+        facts = {**state.settings, **facts}
+        if plan.rung.finish_on_cpu or "plan" not in facts:  # else the plan of the networks is worth more
+            facts = plan.noted(facts)
+        self._write(runtime, options, result, export, facts, output)
+        return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts, "plan": plan.as_dict()}
+
+    def _plan(self, options: argparse.Namespace, demand: Demand, models: Models | None) -> Plan:
+        return planning.choose(
+            models,
+            demand,
+            self.device,
+            memory_limit=self.settings.memory_limit,
+            dtype=self.dtype,
+            allow_lower=options.allow_lower,
+            reuse=self.keeps,
+        )
+
+    def _write(self, runtime, options, result, export, facts: dict, output: Path) -> None:
+        stages.write_finished(runtime, result, output, export, facts)
         if options.picture:
             stages.write_views(runtime, result, options.picture, export.alpha_mode)
-        facts |= {"warnings": [*facts.get("warnings", ()), *warnings]} if warnings else {}
-        return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts}
 
     def _picture(self, output: Path) -> Path | None:
         return output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
 
     def _runtime(self, options: argparse.Namespace, on_step: Callable[[Step], None]) -> Runtime:
-        speed = {"speed": SPEEDS[options.speed]} if hasattr(options, "speed") else {}  # finish has no networks
+        speed = SPEEDS[vars(options).get("speed", "exact")]  # finish, which has no networks, has no such option
         limit = self.settings.memory_limit
-        return Runtime(self.device, self.backends, self.dtype, on_step, self.keeps, memory_limit=limit, **speed)
+        return Runtime(self.device, self.backends, self.dtype, on_step, self.keeps, memory_limit=limit, speed=speed)
 
     def _keeps(self, roles: Iterable[str]) -> bool:
         """Whether the models may stay loaded: they leave at least half of the device's memory to the work."""
@@ -218,7 +245,9 @@ def check_generate(
     """
     chosen = PipelineType.named(options.type) if options.type else checkpoint.default_pipeline_type
     stages.preflight(
-        *(checkpoint, chosen, export),
+        checkpoint,
+        chosen,
+        export,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         backends=backends,

@@ -20,6 +20,7 @@ HEIGHT = {
     "speed": 2.5,
     "warp": 2,
     "runtime": 3,
+    "streaming": 2,
     "weights": 3,
     "image": 3,
     "triton_launch": 2,
@@ -28,6 +29,8 @@ HEIGHT = {
     "sparse": 3,
     "models": 4,
     "mesh": 4,
+    "plan": 5,
+    "record": 5.5,
     "export": 5,
     "render": 5,
     "project": 5,
@@ -181,7 +184,7 @@ def test_an_unpacked_literal_is_seen():
 
 
 def test_arguments_are_written_as_arguments(root):
-    folders = ("pipeline", "nodes", "training", "tests", "workflows")
+    folders = ("pipeline", "nodes", "training", "serving", "tests", "workflows", "benchmarks")
     files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
     found = {path: unpacked_literals(parsed(path)) for path in files}
     assert not {path: lines for path, lines in found.items() if lines}

@@ -7,6 +7,7 @@ import pytest
 import torch
 import trimesh
 from scenes import furniture
+from tiny import tiny_checkpoint
 
 from pipeline import stages
 from pipeline.errors import CheckpointError, MeshError, SettingsError
@@ -15,11 +16,9 @@ from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, heun
-from pipeline.spec import PIPELINE_TYPES, SHAPE_DECODER, TEXTURE_DECODER, SamplerSettings
+from pipeline.spec import PIPELINE_TYPES, SamplerSettings
 from pipeline.stages.existing import Materials, bilinear
 from pipeline.weights import Models, open_checkpoint
-from training import networks, operations, tasks
-from training.export import export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,24 +27,7 @@ TYPE = PIPELINE_TYPES["512"]
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    """A checkpoint of 32 voxels a side with encoders: the networks of the training's tests, seeded, not trained."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    torch.manual_seed(0)
-    made = {}
-    for name, task in tasks.TASKS.items():
-        one = task(networks.TINY, "cpu", operations.table())
-        made[name] = dict(one.modules.state_dict())
-    for name in (tasks.SHAPE_VAE, tasks.TEXTURE_VAE):
-        channels = networks.TINY.args({tasks.SHAPE_VAE: SHAPE_DECODER, tasks.TEXTURE_VAE: TEXTURE_DECODER}[name])
-        ones = torch.ones(channels["latent_channels"])
-        made[name] |= {"statistics.mean": 0 * ones, "statistics.std": ones}
-    decoder = made[tasks.SHAPE_VAE]
-    decoder["decoder.output_layer.bias"][3:6] = 5.0  # every edge is crossed, so that there are faces
-    for key, value in decoder.items():
-        if key.endswith("to_subdiv.bias"):
-            value.fill_(5.0)
-    export(networks.TINY, made.__getitem__, folder)
-    return folder
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +104,12 @@ def test_texture_through_the_command_line_is_the_stages_one_by_one(run, encoders
     whole = stages.texture_scene(runtime, models, condition, scene, TYPE, size=64, seed=5, uvs="fill")
     assert torch.equal(whole.voxels.sparse.voxels.coords, voxels.sparse.voxels.coords)
     assert torch.equal(whole.voxels.sparse.feats, voxels.sparse.feats)
-    assert textured_document(scene, whole.groups).glb() == out.read_bytes()
+    document = textured_document(scene, whole.groups)
+    document.json["asset"]["extras"] = extras = Gltf.open(out).json["asset"]["extras"]
+    assert document.glb() == out.read_bytes() and extras["trellis2"]["kind"] == "job"
+    assert extras["trellis2"]["counts"] == {"faces": whole.facts["faces"], "vertices": whole.facts["vertices"]} | {
+        "texture_size": 64
+    }
     bare = Gltf.open(out).json["meshes"][3]["primitives"][0]  # made for it, as it had none
     assert "TEXCOORD_0" in bare["attributes"]
     code, _, err = run("texture", source, picture, "--output", out, *options[:4])

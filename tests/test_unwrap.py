@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse.csgraph
 import torch
 import trimesh
+from devices import on_device
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
@@ -17,6 +18,20 @@ from pipeline.mesh.uv.charts import ChartConfig, axes_of, cone_angles, dual_grap
 from pipeline.mesh.uv.pack import PackConfig, _outlines, chart_boxes, overlapping
 from pipeline.mesh.uv.parameterise import cut, flat_shapes, folds, stretches
 from pipeline.mesh.uv.unwrap import UnwrapConfig, unwrap
+
+pytestmark = pytest.mark.usefixtures("device")
+unwrap = on_device(unwrap)
+axes_of = on_device(axes_of)
+cone_angles = on_device(cone_angles)
+dual_graph = on_device(dual_graph)
+merge = on_device(merge)
+_outlines = on_device(_outlines)
+chart_boxes = on_device(chart_boxes)
+overlapping = on_device(overlapping)
+cut = on_device(cut)
+flat_shapes = on_device(flat_shapes)
+folds = on_device(folds)
+stretches = on_device(stretches)
 
 
 def nothing():

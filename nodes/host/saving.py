@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ...pipeline import stages
 from ...pipeline.export import AlphaMode
+from ...pipeline.record import job_record
 from ..sockets import Mesh, TexturedMesh
 from . import output
 from .progress import Progress
@@ -80,7 +81,10 @@ def save(
 def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
     """What the file says of itself."""
     plain = mesh.levels[0].mesh if isinstance(mesh, stages.TexturedMesh) else mesh
-    return {"vertices": len(plain.vertices), "faces": len(plain.faces), **mesh.facts}
+    facts = {"vertices": len(plain.vertices), "faces": len(plain.faces), **mesh.facts}
+    if isinstance(mesh, stages.Mesh) and not mesh.facts and mesh.origin.notes:  # raw
+        facts["warnings"] = mesh.origin.notes.splitlines()
+    return {**facts, "record": job_record(facts).lasting()}
 
 
 def _graph(hidden) -> dict:

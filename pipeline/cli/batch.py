@@ -21,9 +21,11 @@ from .options import (
     add_image_encoder,
     add_memory_limit,
     add_seed,
+    add_speed,
     backend_choices,
     opened_checkpoint,
 )
+from .planning import add_allow_lower
 from .samplers import add_samplers, samplers
 
 HELP = "make an object of each of many pictures; what is done is not done again"
@@ -93,6 +95,8 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_allow_lower(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -123,6 +127,8 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         reduce_first=options.reduce_first,
         dtype=options.dtype,
         backends=backend_choices(options),
+        speed=options.speed,
+        allow_lower=options.allow_lower,
     )
 
 

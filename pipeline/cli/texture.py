@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from .. import __version__, stages
@@ -14,6 +13,8 @@ from ..export.scene_textures import write_scene
 from ..mesh.io import FORMATS, read_scene
 from ..mesh.io.atlas import UVS
 from ..models import build
+from ..plan import TEXTURE, Demand, Plan
+from ..record import job_record
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
@@ -35,6 +36,7 @@ from .options import (
     opened_checkpoint,
     posed_pictures,
 )
+from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
 from .results import report_result
 
@@ -92,6 +94,8 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
+    add_plan(parser)
+    add_log(parser)
     add_backend(parser)
     add_speed(parser)
     parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
@@ -114,7 +118,6 @@ def check_paths(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    start = time.perf_counter()
     check_paths(options)
     stages.check_texture_size(options.texture_size)
     check_strength(options.strength)
@@ -132,29 +135,42 @@ def run(options: argparse.Namespace) -> int:
     images = posed_pictures(options)
     shots = photos(options) if projected else []
     models.fetch(roles)
-    with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
-        condition = stages.encode_images(runtime, models, images, (chosen.texture.image_scale,))
-        made = stages.texture_scene(
-            runtime,
-            models,
-            condition,
-            scene,
-            chosen,
-            size=options.texture_size,
-            seed=options.seed,
-            uvs=options.uvs,
-            strength=options.strength,
-            keep=options.keep,
-        )
-        if projected:
-            with written.or_not(ImageError):
-                made = stages.project_scene(runtime, scene, scene.frame(), made, shots, projected)
-        settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
-        settings |= {"strength": options.strength, "uvs": options.uvs, "speed": options.speed, "version": __version__}
+    demand = Demand(
+        chosen, views=len(images.pictures), process=False, texture_size=options.texture_size, source=TEXTURE
+    )
+    run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
+    with Written() as written, Bars(options.check) as bars, run.logged(bars):
+
+        def attempt(plan: Plan, runtime: Runtime) -> tuple:
+            kind = plan.pipeline_type
+            condition = stages.encode_images(runtime, models, images, (kind.texture.image_scale,))
+            made = stages.texture_scene(
+                runtime,
+                models,
+                condition,
+                scene,
+                kind,
+                size=options.texture_size,
+                seed=options.seed,
+                uvs=options.uvs,
+                strength=options.strength,
+                keep=options.keep,
+                finishing=plan.finishing(runtime),
+            )
+            if projected:
+                with written.or_not(ImageError):
+                    where = plan.finishing(runtime)
+                    made = stages.project_scene(where, scene, scene.frame(), made, shots, projected)
+            return made.groups, {"pipeline_type": kind.name, **made.facts}
+
+        (groups, facts), plan = run.planned(demand, models, attempt)
+        settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
+        settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
+        facts = plan.noted({**settings, **facts})
+        extras = {"trellis2": job_record(facts).lasting()}
         with written.or_not():
-            write_scene(options.output, scene, made.groups, options.texture_format)
+            write_scene(options.output, scene, groups, options.texture_format, extras)
             written.paths.append(options.output)
         bars.close()
-        report_result(options, runtime, {**settings, **made.facts}, written, time.perf_counter() - start)
+        report_result(options, run, plan, facts, written)
     return 1 if written.errors else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +130,18 @@ def _texture(document: Gltf, data: bytes, webp: bool, tile: tuple[int, int]) -> 
     return len(document.json["textures"]) - 1
 
 
-def write_scene(path: Path, scene: Scene, baked: Sequence[BakedGroup], image_format: str = "png") -> None:
-    """Write a scene with baked materials as GLB, whole or not at all. Raises OutputError if it cannot be written."""
-    data = textured_document(scene, baked, image_format).glb()
+def write_scene(
+    path: Path, scene: Scene, baked: Sequence[BakedGroup], image_format: str = "png", extras: Mapping | None = None
+) -> None:
+    """Write a scene with baked materials as GLB, whole or not at all. Raises OutputError if it cannot be written.
+
+    extras: go beside those that its asset has.
+    """
+    document = textured_document(scene, baked, image_format)
+    if extras:
+        asset = document.json["asset"]
+        known = asset.get("extras", {})
+        asset["extras"] = {**(known if isinstance(known, dict) else {"extras": known}), **extras}
+    data = document.glb()
     with writing(Path(path)) as temporary:
         temporary.write_bytes(data)

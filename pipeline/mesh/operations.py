@@ -89,7 +89,7 @@ OPERATIONS = (
     Operation(
         WINDING,
         (_warp(winding_numbers_by_tree),),
-        twin=winding_numbers,
+        reference=winding_numbers,
         example=examples.points_round_an_open_ball,
         tolerance=0.05,
     ),
@@ -109,7 +109,9 @@ OPERATIONS = (
         (_warp(unwrap), Backend("xatlas", xatlas, no_xatlas), Backend("triangles", triangle_by_triangle)),
         check=examples.check_unwrap,
     ),
-    Operation(RASTER, (_warp(rasterise_warp),), twin=rasterise, example=examples.overlapping_triangles, tolerance=1e-6),
-    Operation(NEAREST, (_warp(nearest_covered_warp),), twin=nearest_covered, example=examples.two_texels),
+    Operation(
+        RASTER, (_warp(rasterise_warp),), reference=rasterise, example=examples.overlapping_triangles, tolerance=1e-6
+    ),
+    Operation(NEAREST, (_warp(nearest_covered_warp),), reference=nearest_covered, example=examples.two_texels),
     Operation(CLOSEST, (_warp(SourceMesh),), check=examples.check_closest),
 )

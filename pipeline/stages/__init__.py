@@ -26,7 +26,7 @@ from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
-from .generate import generate, generation_settings
+from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
@@ -80,6 +80,7 @@ __all__ = [
     "Condition",
     "Encoded",
     "ExportSettings",
+    "Finished",
     "Generation",
     "Hollowing",
     "Inspection",

@@ -14,7 +14,7 @@ from ..mesh.bake.bake import Texels, bake_normals, bake_occlusion, bake_voxels, 
 from ..mesh.repair.repair import compact, vertex_normals
 from ..runtime import Runtime
 from .checks import check_maps, geometry_device
-from .provenance import check_voxels
+from .provenance import check_voxels, with_notes
 from .quantise import to_bytes, to_uint8
 from .source_mesh import source_mesh
 from .types import ALPHA, Mesh, PBRVoxels, TexturedMesh, Unwrapped, check_texture_size
@@ -62,6 +62,7 @@ def bake_texture(
         levels = [level.to(device) for level in mesh.levels]
         unwrapped = kept_uvs(levels[0]) if keep_uvs else unwrap_levels(runtime, levels, size, padding)
         source, faces, uvs, facts = unwrapped
+        runtime.count(faces=len(faces))
         vertices = torch.cat([level.vertices for level in levels])[source]
         normals = torch.cat([_smooth_normals(level) for level in levels])[source]
         runtime.step("unwrap", 1, 1)
@@ -77,6 +78,7 @@ def bake_texture(
         texels = Texels.of(uvs, faces, size, rasterise, nearest)
         runtime.step("bake", 0, 3)
         at = vertices, faces
+        runtime.count(faces=len(faces), texels=size * size)
         values, far = bake_voxels(
             texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear, source=full if original else None
         )
@@ -97,7 +99,7 @@ def bake_texture(
         runtime.step("bake", 3, 3)
     if keep_uvs:
         facts |= kept_facts(mesh, uvs, faces, texels)
-    facts = {**mesh.facts, **facts, "texels_far": far, "translucent": round(translucent, 4)}
+    facts = {**with_notes(mesh.facts, voxels.origin), **facts, "texels_far": far, "translucent": round(translucent, 4)}
     counts = [len(level.faces) for level in levels]
     return TexturedMesh(_levels_of(faces, counts, vertices, normals, uvs, tangents), maps, facts, relief, shade)
 

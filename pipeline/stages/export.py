@@ -47,6 +47,7 @@ def export_mesh(
                 normal=result.normal_map,
             )
             levels = [_textured(level) for level in result.levels]
+        runtime.count(vertices=len(levels[0].vertices), faces=len(levels[0].faces))
         scene = for_print(Scene(tuple(levels), material, extras, name), settings.size, settings.flat_base)
         if settings.lods_in_one_file:
             paths = write(path, scene)[:1]

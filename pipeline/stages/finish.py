@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..export import AlphaMode
 from ..export.files import writing
+from ..record import job_record
 from ..runtime import Runtime
 from .bake import bake_texture
 from .color import color_vertices
@@ -63,7 +64,8 @@ def write_finished(
     """
     backends = {**extras.get("backends", {}), **runtime.backends.used}
     # sorted, as those of a state are: a run that is opened again must give the same bytes
-    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
+    more = {"backends": dict(sorted(backends.items())), "record": job_record(extras).lasting()}
+    facts = dict(sorted({**extras, **more}.items()))
     return export_mesh(runtime, result, path, export, facts)
 
 

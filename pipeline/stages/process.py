@@ -91,7 +91,7 @@ def process_mesh(
         levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
         facts |= {"max_error": bound} if bound else {}
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
-        warnings += [*said, *first.facts["warnings"]]
+        warnings += [*said, *first.facts["warnings"], *mesh.origin.notes.splitlines()]
         if hollow:
             facts["shells"]["hollow"], more = hollow.told(found["hollow"], first)
             warnings += more
@@ -101,6 +101,7 @@ def process_mesh(
         if rest:
             facts["lods"] = [level.facts for level in rest]
         runtime.step("process mesh", 4, 4)
+        runtime.count(raw_faces=len(mesh.faces), faces=len(first.faces))
         return first.replace(facts=facts, lods=tuple(rest))
 
 

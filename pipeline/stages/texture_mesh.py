@@ -67,6 +67,7 @@ def texture_scene(
     strength: float = 1.0,
     keep: Collection[str] = (),
     settings: SamplerSettings | None = None,
+    finishing: Runtime | None = None,
 ) -> SceneTextures:
     """New textures for a scene from pictures of what it is to look like.
 
@@ -75,6 +76,7 @@ def texture_scene(
         uvs: "keep" bakes into the UVs that are there, "fill" makes new ones for meshes without, "new" for all.
         strength: 1 from noise alone; below it from the textures that the scene has, which change the less the lower.
         keep: names of mesh nodes that stay as they are; what is new beside them goes with them.
+        finishing: where textures are baked, if not where the networks run.
 
     Raises:
         SettingsError: an unknown name or value. MeshError: UVs that cannot be kept, see mesh.io.atlas.
@@ -90,7 +92,7 @@ def texture_scene(
         start = _start(runtime, models, scene, frame, encoded, strength, parts)
     latent = sample_texture(runtime, models, condition, encoded.shape, pipeline_type, settings, start)
     voxels = decode_texture(runtime, models, latent, encoded.subdivisions)
-    return bake_scene(runtime, scene, frame, voxels, groups, size)
+    return bake_scene(finishing or runtime, scene, frame, voxels, groups, size)
 
 
 def bake_scene(

@@ -40,6 +40,8 @@ class Origin:
         subdivisions, meshes and voxels have that of their shape. It does not depend on device, precision or backends:
         the same graph, run again, has the same recipe even where its numbers differ in the last bits.
     description: what was made how, in words, for error messages.
+    notes: what a user must know of how it was made, a line each: what was made in place of what was asked for, how it
+        was made to fit into the memory. They go along to the mesh, its report and its file.
     """
 
     role: str = ""
@@ -47,6 +49,16 @@ class Origin:
     checkpoint: str = ""
     recipe: str = ""
     description: str = ""
+    notes: str = ""
+
+    @property
+    def of_shape(self) -> Origin:
+        """Of what is decoded: the same shape, in the terms of no network any more."""
+        return Origin(recipe=self.recipe, description=self.description, notes=self.notes)
+
+    def noted(self, text: str) -> Origin:
+        """With a line more, if it is not there."""
+        return replace(self, notes="\n".join(dict.fromkeys(filter(None, (*self.notes.splitlines(), text)))))
 
 
 UNKNOWN = Origin()
