@@ -186,15 +186,15 @@ def test_views_come_to_one_scale():
     found = to_one_scale([cut(80, 60), cut(60, 120)], [0, 90], ["front", "left"])
     boxes = [picture.getchannel("A").getbbox() for picture in found.pictures]
     heights = [box[3] - box[1] for box in boxes]
-    assert abs(heights[0] - heights[1]) <= 1 and not found.remarks
+    assert abs(heights[0] - heights[1]) <= 1 and not found.residuals
     assert found.pictures[0].size == found.pictures[1].size
     assert (boxes[0][2] - boxes[0][0]) / heights[0] == pytest.approx(80 / 60, rel=0.03)
 
 
 def test_what_does_not_agree_is_said():
     found = to_one_scale([cut(80, 60), cut(80, 66)], [0, 180], ["front", "back"])
-    assert any("back is" in remark and "taller than front" in remark for remark in found.remarks)
-    assert any("front is" in remark and "wider than back" in remark for remark in found.remarks)
+    assert any("back is" in remark and "taller than front" in remark for remark in found.residuals)
+    assert any("front is" in remark and "wider than back" in remark for remark in found.residuals)
 
 
 def test_what_does_not_go_together_is_refused():

@@ -113,8 +113,7 @@ def run(options: argparse.Namespace) -> int:
         if count > 1:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
-        if images.remarks:
-            settings["remarks"] = list(images.remarks)
+        settings |= {name: list(told) for name in ("remarks", "residuals") if (told := getattr(images, name))}
         settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from .masks import border_mean, fitted, has_transparency, opaque
+from .remarks import remarks_on
 from .remover import Remover, background_remover
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def cut_out(
             up to MAX_SIDE, more of the object's own pixels for larger ones.
 
     Returns:
-        Square RGBA picture, at most MAX_SIDE large.
+        Square RGBA picture, at most MAX_SIDE large. Its info may have "remarks", texts of what may be wrong with it,
+        which are logged too.
 
     Raises:
         ImageError: nothing to cut out with, or nothing left after it.
@@ -78,7 +80,12 @@ def cut_out(
         image = _removed(image.convert("RGB"), remove_background or background_remover("plain"))
         if "remark" in image.info:
             log.warning(image.info["remark"])
-    return _reduced(_crop(image))
+    remarks = remarks_on(image, mask is not None)
+    for remark in remarks:
+        log.warning(f"{remark[0].upper()}{remark[1:]}.")
+    found = _reduced(_crop(image))
+    found.info["remarks"] = remarks
+    return found
 
 
 def _removed(image: Image.Image, remove_background: Remover) -> Image.Image:
