@@ -93,7 +93,11 @@ class BakeTexture(io.ComfyNode):
     ) -> io.NodeOutput:
         make_room(_BYTES_A_TEXEL * texture_size**2)
         textured = run(
-            *(stages.bake_texture, None, Progress(2), mesh, voxels),
+            stages.bake_texture,
+            None,
+            Progress(2),
+            mesh,
+            voxels,
             size=texture_size,
             padding=padding,
             original=original,

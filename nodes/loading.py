@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..pipeline import sparse, stages
 from ..pipeline.errors import CheckpointError
 from ..pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
+from ..pipeline.speed import EXACT, SPEEDS, speed_named
 from ..pipeline.weights import RELEASED_CHECKPOINT, SMALL_IS
 from .host import folders
 from .host.attention import COMFYUI
@@ -79,6 +80,15 @@ class LoadModels(io.ComfyNode):
                         "started with (SageAttention, FlashAttention, ...), which may be faster and less exact.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "speed",
+                        options=list(SPEEDS),
+                        default=EXACT.name,
+                        tooltip="exact runs the network at every step. balanced predicts half of the passes without "
+                        "the picture from earlier ones; fast also predicts passes with it, at most every second step.",
+                    )
+                ),
             ],
             outputs=[Models.Output(display_name="models", tooltip="For every TRELLIS.2 node that samples.")],
         )
@@ -107,19 +117,21 @@ class LoadModels(io.ComfyNode):
         image_encoder: str = folders.OWN,
         precision: str = "auto",
         attention: str = "torch",
+        speed: str = EXACT.name,
     ) -> io.NodeOutput:
         if problem := folders.why_not(checkpoint):  # a node inside a subgraph is not validated
             raise CheckpointError(problem)
         if checkpoint == folders.SMALL:
             log.info(
                 "Using the bundled small checkpoint: %s. For any object choose %s (16 GB download).",
-                *(SMALL_IS, RELEASED_CHECKPOINT),
+                SMALL_IS,
+                RELEASED_CHECKPOINT,
             )
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)
         dtype = device_dtype() if precision == "auto" else _PRECISIONS[precision]
         backends = stages.default_backends({sparse.ATTENTION: attention}, {sparse.ATTENTION: [COMFYUI]})
-        models = ManagedModels(opened, dtype, backends)
+        models = ManagedModels(opened, dtype, backends, speed_named(speed))
         needed = {role for pipeline_type in PIPELINE_TYPES.values() for role in pipeline_type.roles()}
         # the encoder first: it is gated, and who may not have it should learn so before 16 GB are here
         roles = sorted((role for role in opened.roles if role in needed), key=lambda role: role != IMAGE_ENCODER)

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from .host.progress import Progress
-from .host.report import told
+from .host.report import report_lines
 from .host.run import explained, run
 from .sockets import CATEGORY, Mesh, advanced, aliases, node_schema
 
@@ -81,6 +81,7 @@ class ProcessMesh(io.ComfyNode):
                         "as far as faces asks, and where auto chose solid, as long as the mesh looks the same.",
                     )
                 ),
+                *map(advanced, printing_inputs()),
             ],
             outputs=[
                 Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
@@ -91,9 +92,23 @@ class ProcessMesh(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, faces=None, shells=None, lods=None, wall=None, max_error=None) -> bool | str:
+    def validate_inputs(
+        cls,
+        faces=None,
+        shells=None,
+        lods=None,
+        wall=None,
+        max_error=None,
+        cavities=None,
+        hollow=None,
+        drain=None,
+        size=None,
+        flat_base=None,
+    ) -> bool | str:
         # what comes through a link is None here
-        return explained(_check_processing, faces, shells, lods, wall, max_error)
+        given = [each for each in (hollow, drain, size, flat_base) if each is not None]
+        hollowing = given if len(given) == 4 else None
+        return explained(_check_processing, faces, shells, lods, wall, max_error, cavities, hollowing)
 
     @classmethod
     def execute(
@@ -106,9 +121,17 @@ class ProcessMesh(io.ComfyNode):
         lods: str = "",
         wall: float = 0.0,
         max_error: str = "",
+        cavities: str = "fill",
+        hollow: str = "",
+        drain: str = "",
+        size: str = "",
+        flat_base: float = 0.0,
     ) -> io.NodeOutput:
         result = run(
-            *(stages.process_mesh, None, Progress(), mesh),
+            stages.process_mesh,
+            None,
+            Progress(),
+            mesh,
             target_faces=faces,
             max_hole_perimeter=hole_perimeter,
             shells=shells,
@@ -116,16 +139,27 @@ class ProcessMesh(io.ComfyNode):
             lods=_counts(lods),
             wall=wall,
             max_error=_length(max_error),
+            cavities=cavities,
+            hollow=stages.Hollowing.parse(hollow, drain, size, flat_base),
         )
-        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [told(result)]})
+        return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [report_lines(result)]})
 
 
 def _check_processing(
-    faces: int | None, shells: str | None, lods: str | None, wall: float | None, max_error: str | None
+    faces: int | None,
+    shells: str | None,
+    lods: str | None,
+    wall: float | None,
+    max_error: str | None,
+    cavities: str | None,
+    hollowing: list | None,
 ) -> None:
+    """hollowing: hollow, drain, size and flat_base; None where one of them is linked."""
     levels = _counts(lods or "")
     stages.check_levels([max(levels, default=4) + 1 if faces is None else faces, *levels])
-    stages.check_shells(shells or stages.SHELLS[0], (wall or 0.0) if shells else 0.0)
+    hollow = stages.Hollowing.parse(*hollowing) if hollowing else None
+    if shells:
+        stages.check_shells(shells, wall or 0.0, cavities or "fill", hollow)
     _length(max_error or "")
 
 
@@ -141,6 +175,50 @@ def _counts(text: str) -> list[int]:
         raise SettingsError(
             f"lods must be numbers of triangles between commas, for example 100000, 20000; got {text!r}."
         ) from error
+
+
+def printing_inputs() -> list[io.Input]:
+    """What is made of the inside of a solid."""
+    return [
+        io.Combo.Input(
+            "cavities",
+            options=list(stages.CAVITIES),
+            default="fill",
+            optional=True,
+            tooltip="What solid makes of cavities without a way out.",
+        ),
+        io.String.Input(
+            "hollow",
+            default="",
+            optional=True,
+            tooltip="Hollows the solid out behind a wall of this thickness, for printing: 2mm with a size below, or "
+            "0.02 (the object fits into a cube of side 1). Empty: it stays solid.",
+        ),
+        io.String.Input(
+            "drain",
+            default="",
+            optional=True,
+            tooltip="With hollow, a hole of this diameter at the lowest place of each cavity, for example 5mm. Empty: "
+            "no holes.",
+        ),
+        io.String.Input(
+            "size",
+            default="",
+            optional=True,
+            tooltip="With hollow, the true size that its mm refer to, for example 80mm or height=80mm; give Export "
+            "Mesh the same.",
+        ),
+        io.Float.Input(
+            "flat_base",
+            default=0.0,
+            min=0.0,
+            max=0.5,
+            step=0.01,
+            optional=True,
+            tooltip="With hollow, cuts this share of the height off, so that the floor has a wall too; then leave that "
+            "of Export Mesh at 0.",
+        ),
+    ]
 
 
 def shells_input() -> io.Input:

@@ -109,7 +109,10 @@ class RenderMesh(io.ComfyNode):
             mask[number] = values[..., 3]
 
         run(
-            *(stages.draw_each, None, Progress(), mesh),
+            stages.draw_each,
+            None,
+            Progress(),
+            mesh,
             receive=receive,
             frames=frames,
             size=size,

@@ -126,9 +126,9 @@ class ViewsNode(io.ComfyNode):
         views = named_views([*names, *named], len(cuts))
         weights = _numbers(view_weights, len(cuts))
         found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve, weights))
-        told = [", ".join(view.name for view in views), *found.remarks, *found.residuals]
+        lines = [", ".join(view.name for view in views), *found.remarks, *found.residuals]
         shown = pictures.to_image(pictures.same_size(list(found.pictures)))
-        return io.NodeOutput(found, shown, ui={"text": ["\n".join(told)]})
+        return io.NodeOutput(found, shown, ui={"text": ["\n".join(lines)]})
 
 
 def _numbers(text: str, pictures: int) -> tuple[float, ...]:

@@ -222,7 +222,7 @@ class Backends:
         if name is not None:
             return BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problems[name]}")
         listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-        return BackendError(f"Nothing here can run {op!r} on {device.type}. {listed}")
+        return BackendError(f"No backend for {op!r} is available on {device.type}. {listed}")
 
     def _row(self, op: str, name: str) -> Backend:
         for row in self.operations[op].rows:

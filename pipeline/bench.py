@@ -26,6 +26,7 @@ from .errors import OutOfMemoryError, SettingsError
 from .export.files import check_writable, writing
 from .runtime import Runtime, StageRecord, choose_dtype, synchronise
 from .spec import PIPELINE_TYPES
+from .speed import EXACT, speed_named
 
 _REPEATS = 3
 
@@ -37,6 +38,7 @@ def run(
     report: Path | None = None,
     history: Path | None = None,
     reference: Path | None = None,
+    speed: str = EXACT.name,
 ) -> int:
     """Print both tables.
 
@@ -45,6 +47,7 @@ def run(
         report: where to write the numbers as JSON.
         history: JSON lines to which they are appended.
         reference: a clone of microsoft/TRELLIS.2, to be measured beside.
+        speed: of the samplers of the whole run; the networks alone do the same at any.
     """
     limit = round(memory_limit * 1e9) if memory_limit else None
     if limit:
@@ -58,14 +61,16 @@ def run(
     facts = bench_history.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
     print(title)
-    runtime = Runtime(device, stages.default_backends(), choose_dtype(device), memory_limit=limit)
+    runtime = Runtime(
+        device, stages.default_backends(), choose_dtype(device), memory_limit=limit, speed=speed_named(speed)
+    )
     head = "| network | size | first call | later calls | peak memory |"
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
     print("|---" * (8 if theirs else 5) + "|")
     models, networks = RandomModels(size.models), []
     for case in cases(size, device):
         networks += _compared(runtime, models, case, size.models[case.role], theirs)
-    print("\n1024_cascade from start to end:\n")
+    print(f"\n1024_cascade from start to end, speed {speed}:\n")
     runtime.records.clear()
     what = _whole_run(runtime, size)
     print(f"{what}\n\n{stage_table(runtime.records)}")
@@ -76,8 +81,9 @@ def run(
         with writing(report) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if history:
+        own = {} if speed == EXACT.name else {"speed": speed}
         lines = [{**facts, "kind": "network", **one} for one in networks]
-        lines += [{**facts, "kind": "stage", "run": what, **one} for one in whole]
+        lines += [{**facts, "kind": "stage", **own, "run": what, **one} for one in whole]
         bench_history.append(history, lines)
     return 0
 

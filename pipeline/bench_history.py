@@ -4,7 +4,7 @@ A line is one measured thing, with where and when: `when` (a date, or date and t
 are known `cores` (of the CPU beside a GPU), `python`, `version` and `commit`. `kind` says what it is:
 
 network  sizes, implementation (ours, reference), speed, network, size, first_seconds, seconds, peak_bytes, difference
-stage    sizes, run (counts in words), stage, seconds, loading_seconds, peak_bytes
+stage    sizes, speed (where it is not exact), run (counts in words), stage, seconds, loading_seconds, peak_bytes
 mesh     mesh (its faces, in words), work, seconds, peak_bytes, notes
 """
 
@@ -28,7 +28,7 @@ _TITLES = {"network": "Networks", "stage": "A whole run", "mesh": "Post-processi
 # Lines of one table have these values in common.
 _TABLE = {
     "network": ("machine", "sizes", "memory_limit_gb"),
-    "stage": ("machine", "sizes", "memory_limit_gb"),
+    "stage": ("machine", "sizes", "memory_limit_gb", "speed"),
     "mesh": ("machine",),
 }
 # Of lines that have these in common too, only those of the newest run are shown.
@@ -99,11 +99,12 @@ def heading(lines: Sequence[dict]) -> str:
     dates = sorted({line["when"][:10] for line in lines})
     torches = sorted({line["torch"].partition("+")[0] for line in lines if "torch" in line})
     limit = lines[0].get("memory_limit_gb")
-    cores = lines[0].get("cores")
+    cores, speed = lines[0].get("cores"), lines[0].get("speed")
     parts = [
         lines[0]["machine"],
         f"{cores} CPU cores" if cores else "",
         f"limited to {limit:g} GB" if limit else "",
+        f"speed {speed}" if speed and lines[0].get("kind") == "stage" else "",
         *(f"torch {each}" for each in torches),
     ]
     parts.append(dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}")

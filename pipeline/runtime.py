@@ -17,6 +17,7 @@ import torch
 from .backends import Backends
 from .budget import Budget, device_bytes, is_out_of_memory
 from .errors import NotFiniteError, OutOfMemoryError, SettingsError
+from .speed import EXACT, Speed
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Runtime:
         keep_models: keep each model in memory after its stage (faster runs afterwards) instead of
             releasing it (the largest model decides the memory, not their sum).
         memory_limit: bytes of the device that the run plans to use at most, weights included; None: what is free.
+        speed: which velocities of samplers are predicted in place of a pass of the network.
     """
 
     def __init__(
@@ -94,9 +96,11 @@ class Runtime:
         on_step: Callable[[Step], None] = lambda step: None,
         keep_models: bool = False,
         memory_limit: int | None = None,
+        speed: Speed = EXACT,
     ) -> None:
         self.device, self.dtype, self.backends = torch.device(device), dtype, backends
         self.on_step, self.keep_models, self.memory_limit = on_step, keep_models, memory_limit
+        self.speed = speed
         self.records: list[StageRecord] = []
         self._loading = 0.0
         self._notes: list[str] = []
@@ -129,9 +133,10 @@ class Runtime:
 
     def budget(self) -> Budget:
         """What work that can be cut into tiles plans with; what it decides is noted in the stage's record."""
-        return Budget(self.free_bytes, self._note)
+        return Budget(self.free_bytes, self.note)
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Record a decision with the stage that made it, and log it."""
         self._notes.append(text)
         log.info(text)
 

@@ -117,14 +117,20 @@ def check_strength(strength: float) -> None:
         raise SettingsError(f"The strength must lie in 0-1, got {strength:g}.")
 
 
+def step_times(settings: SamplerSettings, start: Start | None = None) -> list[float]:
+    """The times of a run's steps and its end, falling to 0."""
+    moments = times(settings.steps, settings.rescale_t)
+    if start is None or start.strength == 1:
+        return moments
+    return [start.strength, *(t for t in moments if t < start.strength)]
+
+
 def _path(noise: torch.Tensor, settings: SamplerSettings, start: Start | None) -> tuple[torch.Tensor, list[float]]:
     """What a solver begins with, and its times."""
-    moments = times(settings.steps, settings.rescale_t)
-    if start is None:
+    moments = step_times(settings, start)
+    if start is None or start.strength == 1:
         return noise, moments
-    if start.strength < 1:
-        moments = [start.strength, *(t for t in moments if t < start.strength)]
-    return (start.at(start.strength, noise, settings.sigma_min) if start.strength < 1 else noise), moments
+    return start.at(start.strength, noise, settings.sigma_min), moments
 
 
 def euler(

@@ -337,29 +337,22 @@ def module(name, *contents, **values):
     return made
 
 
-folder_paths = module(
-    "folder_paths",
-    *("models_dir", "add_model_folder_path", "get_folder_paths", "get_full_path", "get_save_image_path"),
-    *("get_input_directory", "get_output_directory", "get_user_directory"),
-)
+_FOLDERS = """
+models_dir add_model_folder_path get_folder_paths get_full_path get_save_image_path get_input_directory
+get_output_directory get_user_directory
+"""
+_MANAGEMENT = """
+InterruptProcessingException interrupt_current_processing throw_exception_if_processing_interrupted get_torch_device
+get_torch_device_name intermediate_device unet_offload_device free_memory get_free_memory get_total_memory
+minimum_inference_memory load_models_gpu unload_all_models soft_empty_cache extra_reserved_memory
+"""
+folder_paths = module("folder_paths", *_FOLDERS.split())
 MODULES = [
     folder_paths,
     module("comfy_api.latest", io=host_api.io(), Types=host_api.Types, ComfyExtension=host_api.ComfyExtension),
     module("comfy.cli_args", "args", "parser", "LatentPreviewMethod"),
     module("comfy.ldm.modules.attention", "optimized_attention"),
-    module(
-        "comfy.model_management",
-        *("InterruptProcessingException", "interrupt_current_processing", "throw_exception_if_processing_interrupted"),
-        *("get_torch_device", "get_torch_device_name", "intermediate_device", "unet_offload_device", "free_memory"),
-        *(
-            "get_free_memory",
-            "get_total_memory",
-            "minimum_inference_memory",
-            "load_models_gpu",
-            "unload_all_models",
-        ),
-        *("soft_empty_cache", "extra_reserved_memory"),
-    ),
+    module("comfy.model_management", *_MANAGEMENT.split()),
     module("comfy.model_patcher", "ModelPatcher"),
     module("comfy.ops", "cast_bias_weight", "uncast_bias_weight"),
     module("comfy.utils", "ProgressBar"),

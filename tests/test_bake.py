@@ -416,7 +416,7 @@ def test_a_coarse_ball_shows_the_normals_of_a_fine_one(smooth):
     """Decoded as a viewer does, with flat faces and with interpolated normals of the coarse ball."""
     vertices, faces, uvs, _ = unwrapped(BALL, 256)
     fine_vertices, fine_faces = tensors(FINE)
-    fine_faces[::2] = fine_faces[::2].flip(1)  # faces of raw meshes are not wound alike
+    fine_faces[::2] = fine_faces[::2].flip(1)  # faces of raw meshes are not consistently oriented
     original, normals = original_of(fine_vertices, fine_faces), F.normalize(vertices, dim=1)
     if not smooth:
         a, b, c = vertices[faces.long()].unbind(1)

@@ -210,6 +210,14 @@ def test_columns_are_those_that_have_been_measured():
     assert "| flow | 20 |  | out of memory |  |  |  |  |  |  |" in text
 
 
+def test_a_whole_run_at_a_speed_has_a_table_of_its_own():
+    base = {"kind": "stage", "when": "2026-01-01", "machine": "chip", "sizes": "small", "run": "512", "stage": "shape"}
+    base |= {"seconds": 2.0, "loading_seconds": 0.0, "peak_bytes": 1_000_000_000}
+    text = bench_history.tables([base, base | {"speed": "fast", "seconds": 1.0}])["stage"]
+    assert "### chip, 2026-01-01\n" in text and "### chip, speed fast, 2026-01-01\n" in text
+    assert "| shape | 2.00 |" in text and "| shape | 1.00 |" in text
+
+
 def test_what_is_measured_says_where_and_when():
     found = bench_history.facts(CPU, sizes="small", memory_limit_gb=None)
     assert found["machine"].endswith("cores") and found["torch"] == torch.__version__ and found["sizes"] == "small"

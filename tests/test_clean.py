@@ -512,7 +512,7 @@ def test_a_slit_is_not_filled():
     assert clean(vertices, faces, CleanSettings(max_hole_perimeter=10.0)).changes["filled_holes"] == 0
 
 
-def test_the_hole_of_a_one_sided_strip_is_not_filled():
+def test_the_hole_of_a_non_orientable_strip_is_not_filled():
     """Its rim is one loop, round which the faces cannot be consistently oriented."""
     vertices, faces = moebius()
     done = clean(vertices, faces, CleanSettings(max_hole_perimeter=100.0))
@@ -587,7 +587,7 @@ def test_report_of_defects():
     assert found.inconsistent_edges == 3 and not found.watertight and found.volume is None
     assert found.bounds[1] == (5, 5, 5)
     assert found.warnings() == [
-        "3 open edges in 1 hole or border: the mesh is not watertight.",
+        "3 boundary edges in 1 hole or border: the mesh is not watertight.",
         "1 edge with more than two faces: the mesh is not manifold.",
         "3 edges with faces wound against each other: parts of the mesh may look inside out.",
     ]

@@ -1,6 +1,7 @@
 """The house: imports go downhill only, and rules that a machine can check."""
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -16,6 +17,7 @@ HEIGHT = {
     "backends": 1,
     "budget": 1,
     "sampling": 2,
+    "speed": 2.5,
     "warp": 2,
     "runtime": 3,
     "weights": 3,
@@ -42,13 +44,18 @@ HEIGHT = {
 }
 
 
+@cache
+def parsed(path):
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def rooms(path, root):
     """(room of the file, rooms it imports from the pipeline, other modules it imports)."""
     parts = path.relative_to(root / "pipeline").with_suffix("").parts
     package = parts[:-1]
     own = parts[0] if parts != ("__init__",) else ""
     ours, others = set(), set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in parsed(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             full = (*base, *(node.module.split(".") if node.module else ()))
@@ -85,7 +92,7 @@ def imports(root, folder):
     for module, path in paths.items():
         package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
         graph[module] = targets = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in parsed(path):
             if not isinstance(node, ast.ImportFrom):
                 continue
             base = package[: len(package) - node.level + 1] if node.level else []
@@ -147,11 +154,28 @@ def test_refused_phrases(sources, phrase):
     assert not [path for path in sources if phrase in path.read_text(encoding="utf-8")]
 
 
+def unpacked_literals(nodes):
+    """Lines on which a tuple or list that is written out is unpacked into a call: f(*(a, b)), which is f(a, b)."""
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    stars = [each for call in calls for each in call.args if isinstance(each, ast.Starred)]
+    return [star.lineno for star in stars if isinstance(star.value, (ast.Tuple, ast.List))]
+
+
+def test_an_unpacked_literal_is_seen():
+    text = "f(*(1, 2))\ng(*[x], y)\nh(*x, *(k for k in y))\n(*a, *b)"
+    assert unpacked_literals(ast.walk(ast.parse(text))) == [1, 2]
+
+
+def test_arguments_are_written_as_arguments(root):
+    folders = ("pipeline", "nodes", "training", "tests", "workflows")
+    files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
+    found = {path: unpacked_literals(parsed(path)) for path in files}
+    assert not {path: lines for path, lines in found.items() if lines}
+
+
 def test_only_the_command_line_prints(sources, root):
     for path in sources:
         if rooms(path, root)[0] in ("cli", "bench", "bench_mesh", "console"):
             continue
-        calls = [
-            node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
-        ]
+        calls = [node.func for node in parsed(path) if isinstance(node, ast.Call)]
         assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path

@@ -244,6 +244,14 @@ def test_comfyuis_attention_gives_nearly_the_same(host, made):
     assert (results[0] - results[1]).abs().max() < 1e-4 * results[1].abs().max()
 
 
+def test_a_speed_of_the_models_is_the_samplers(host, made, caplog):
+    caplog.set_level(logging.INFO)
+    (models,) = host.call("T2LoadModels", speed="fast")
+    (sampler,) = host.call("T2SamplerSettings", steps=5, guidance=1.0)
+    host.call("T2SampleTexture", models=models, condition=made["condition"], shape=made["shape"], sampler=sampler)
+    assert "Speed fast: 1 passes of the network were predicted" in caplog.text  # the third of five
+
+
 # --- pictures
 
 

@@ -118,7 +118,7 @@ def test_a_node_tells_what_a_mesh_is_like():
     report = sys.modules[f"{pack().__name__}.nodes.host.report"]
     stages = sys.modules[f"{pack().__name__}.pipeline.stages"]
     square = stages.Mesh(torch.zeros(4, 3), torch.zeros(2, 3, dtype=torch.int32))
-    assert report.told(square) == "2 faces, 4 vertices"
+    assert report.report_lines(square) == "2 faces, 4 vertices"
     measured = {"components": 3, "watertight": False}
     facts = {"mesh": measured, "cleaned": {"filled_holes": 1234, "welded_vertices": 0}, "warnings": ["5 open edges."]}
     processed = replace(square, facts=facts, lods=(square,))
@@ -128,11 +128,11 @@ def test_a_node_tells_what_a_mesh_is_like():
         "Repairs: 1,234 holes filled",
         "! 5 open edges.",
     ]
-    assert report.told(processed).splitlines() == lines
+    assert report.report_lines(processed).splitlines() == lines
     unwrapped = stages.Unwrapped(processed, torch.zeros(4, 2), torch.zeros(4, 3))
     textured = stages.TexturedMesh((unwrapped,), np.zeros((64, 64, 6), np.uint8), {**facts, "charts": 9})
     lines[1:] = [lines[2], "Textures of 64 pixels, 9 charts", lines[3]]
-    assert report.told(textured).splitlines() == lines
+    assert report.report_lines(textured).splitlines() == lines
 
 
 def hue(color):

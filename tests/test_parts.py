@@ -67,7 +67,7 @@ def test_a_target_near_the_input_needs_no_parts(target):
 
 
 def test_cuts_that_cannot_be_joined_are_not_made():
-    """Two balls that share a vertex, which is on no open edge of either: it could not be told from others."""
+    """Two balls that share a vertex, which is on no boundary edge of either: it could not be told from others."""
     ball = trimesh.creation.icosphere(4, 0.2)
     tip = ball.vertices[:, 0].argmax()
     other = 2 * ball.vertices[tip] - ball.vertices  # mirrored at the tip, which falls on itself

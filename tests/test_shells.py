@@ -51,7 +51,7 @@ def volume(vertices, faces):
 
 
 def euler_of_manifold(vertices, faces):
-    """Euler number; fails unless every edge has two faces, wound alike, and every vertex one fan of faces."""
+    """Euler number; fails unless every edge has two consistently oriented faces, and every vertex one fan of faces."""
     faces = faces.numpy().astype(np.int64)
     assert len(np.unique(faces)) == len(vertices)
     start, end = faces.reshape(-1), np.roll(faces, -1, 1).reshape(-1)
@@ -59,7 +59,7 @@ def euler_of_manifold(vertices, faces):
     order = np.argsort(half)
     assert (np.diff(half[order]) > 0).all(), "two faces run along an edge the same way"
     twin = order[np.searchsorted(half, back, sorter=order).clip(0, len(half) - 1)]
-    assert (half[twin] == back).all(), "open edges"
+    assert (half[twin] == back).all(), "boundary edges"
     corner = np.arange(len(start))
     after_twin = twin - twin % 3 + (twin + 1) % 3  # begins at the same vertex
     fans = connected_components(coo_matrix((np.ones(len(corner)), (corner, after_twin))), directed=False)[0]
@@ -254,7 +254,7 @@ def test_faces_resolved_the_other_way_are_needed(monkeypatch):
     for mesh in meshes:
         euler_of_manifold(*solid(*mesh, 32)[:2])
     monkeypatch.setattr(contour, "_resolve", lambda lattice, cells: cells.signs * 64)
-    with pytest.raises(AssertionError, match="same way|open edges"):
+    with pytest.raises(AssertionError, match="same way|boundary edges"):
         for mesh in meshes:
             euler_of_manifold(*solid(*mesh, 32)[:2])
 

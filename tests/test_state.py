@@ -81,6 +81,13 @@ def test_every_value_comes_back_to_the_bit(whole, tmp_path):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_keys_of_files_stay_when_names_in_code_change(whole, tmp_path):
+    stages.write_state(tmp_path / "a.safetensors", State(shape=whole.shape))
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        written = " ".join(file.metadata().values())
+    assert '"told": "seed 3"' in written and "description" not in written
+
+
 def test_values_alone_and_what_is_missing(whole, tmp_path):
     path = tmp_path / "a.safetensors"
     stages.write_state(path, State(texture=whole.texture))  # whose coordinates no shape holds

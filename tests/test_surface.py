@@ -114,7 +114,7 @@ def test_kernels_have_names_that_can_be_folders():
     from pipeline.mesh.simplify import collapse_kernels, flip_kernels, link_kernels, quadric_kernels
     from pipeline.mesh.topology import topology_kernels
     from pipeline.mesh.uv import pack_kernels, unwrap_kernels
-    from pipeline.render import render_kernels
+    from pipeline.render import depth_kernels, preparation_kernels, shade_kernels, visibility_kernels
     from pipeline.sparse import bricks_kernels
     from pipeline.warp.launch import wp
 
@@ -130,7 +130,10 @@ def test_kernels_have_names_that_can_be_folders():
         topology_kernels,
         pack_kernels,
         raster_kernels,
-        render_kernels,
+        depth_kernels,
+        preparation_kernels,
+        shade_kernels,
+        visibility_kernels,
     )
     for file in (*files, flip_kernels, link_kernels, quadric_kernels, query_kernels, unwrap_kernels):
         found = {each.module.name for each in vars(file).values() if isinstance(each, wp.Kernel)}

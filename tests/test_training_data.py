@@ -11,8 +11,9 @@ from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels
-from training import fields, lights, objects, parts, pictures, tracing_reference, truth
+from training import fields, lights, objects, pictures, tracing_reference, truth
 from training.cameras import crops, resample, sample_cameras
+from training.recipes import parts
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -50,6 +50,16 @@ def test_the_released_layout(checkpoint):
         assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
+def test_models_move_without_their_files(copy):
+    models = Models(open_checkpoint(copy), build)
+    role = "sparse_structure_decoder"
+    first = models.get(role, CPU, torch.float16)
+    shutil.rmtree(copy)
+    models.move(torch.device("meta"))
+    moved = models.get(role, torch.device("meta"), torch.float16)
+    assert moved is first and {parameter.device.type for parameter in moved.parameters()} == {"meta"}
+
+
 def test_models_are_loaded_once_and_released(checkpoint):
     models = Models(open_checkpoint(checkpoint), build)
     role = "sparse_structure_decoder"

@@ -20,7 +20,7 @@ from pipeline.console import patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
-from . import evaluate, showcase
+from . import evaluate, showcase, speeds
 from .encoders import ENCODER_PLANS, ENCODER_TASKS, decoder_weights
 from .examples import COUNT, SEED, examples
 from .export import add_encoders, export
@@ -72,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--report", type=Path, help="folder for objects.csv, autoencoders.csv and objects.png")
     judge.add_argument("--seed", type=int, default=SEED)
     judge.add_argument("--device", default="auto")
+    cost = commands.add_parser("speed", help=(text := "measure the settings of --speed beside exact"), description=text)
+    cost.set_defaults(run=_speed)
+    cost.add_argument("--checkpoint", type=Path, required=True)
+    cost.add_argument("--count", type=int, default=64, help="held-out objects")
+    cost.add_argument("--seed", type=int, default=SEED)
+    cost.add_argument("--design", choices=DESIGNS, default="small")
+    cost.add_argument("--device", default="auto")
     text = "make the README's picture: held-out objects from their pictures, by the command line, with the times"
     show = commands.add_parser("showcase", help=text, description=text)
     show.set_defaults(run=_showcase)
@@ -224,6 +231,19 @@ def _evaluate(options: argparse.Namespace) -> int:
         _write_csv(options.report / "objects.csv", rows)
         _write_csv(options.report / "autoencoders.csv", coded)
         evaluate.contact_sheet(rows).save(options.report / "objects.png")
+    return 0
+
+
+def _speed(options: argparse.Namespace) -> int:
+    device = choose_device(options.device)
+    models = evaluate.open_models(str(options.checkpoint))
+    runtime = Runtime(device, stages.default_backends(), torch.float32, keep_models=True)
+
+    def report(number: int, name: str, speed: str, cost: speeds.Cost) -> None:
+        print(f"{number:4} {name:12} {speed:9} " + "  ".join(f"{k} {v:.4f}" for k, v in vars(cost).items()), flush=True)
+
+    costs = speeds.compare(runtime, models, DESIGNS[options.design], options.count, options.seed, report)
+    print(f"\n{len(costs['exact'])} held-out objects, medians\n\n{speeds.table(costs)}")
     return 0
 
 

@@ -33,7 +33,7 @@ class ShapeEncoder(ShapeVAE):
         return {"encoder": new(self.design.shape_encoder)}
 
     def load(self, weights):
-        self.decoder: Any = self._frozen(self._network(SHAPE_DECODER), weights(SHAPE_VAE), "decoder")
+        self.decoder: Any = self.frozen(self.network(SHAPE_DECODER), weights(SHAPE_VAE), "decoder")
 
     def losses(self, batch, random):
         pair = self.modules["encoder"], self.decoder
@@ -47,7 +47,7 @@ class TextureEncoder(TextureVAE):
         return {"encoder": new(self.design.texture_encoder)}
 
     def load(self, weights):
-        self.decoder: Any = self._frozen(self._network(TEXTURE_DECODER), weights(TEXTURE_VAE), "decoder")
+        self.decoder: Any = self.frozen(self.network(TEXTURE_DECODER), weights(TEXTURE_VAE), "decoder")
 
     def losses(self, batch, random):
         return losses.texture_vae(self.modules["encoder"], self.decoder, batch.grids, random, self.backends)

@@ -144,11 +144,16 @@ def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -
     structure = stages.sample_structure(runtime, models, condition, seed)
     shape = stages.sample_shape(runtime, models, condition, structure, path)
     texture = stages.sample_texture(runtime, models, condition, shape, path)
+    return structure, solid_of(runtime, models, shape, texture)
+
+
+def solid_of(runtime: Runtime, models: Models, shape: stages.Latent, texture: stages.Latent) -> Solid:
+    """Both latents decoded; raises EmptyResultError for a mesh without faces."""
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     if len(mesh.faces) == 0:
         raise EmptyResultError("The mesh has no faces.")
-    return structure, Solid(mesh.vertices, mesh.faces, voxels.sparse.feats)
+    return Solid(mesh.vertices, mesh.faces, voxels.sparse.feats)
 
 
 def autoencode(
@@ -223,6 +228,15 @@ def chamfer(found: Solid, expected: Solid) -> float:
         return float("nan")
     ends = (found, expected), (expected, found)
     return float(np.mean([_surface(b).closest(_points(a)).distance.mean().item() for a, b in ends]))
+
+
+def f_score(found: Solid, expected: Solid, reach: float) -> float:
+    """Harmonic mean of precision and recall: the shares of each surface within `reach`, world units, of the other."""
+    if min(len(found.faces), len(expected.faces)) == 0:
+        return float("nan")
+    ends = (found, expected), (expected, found)
+    precision, recall = ((_surface(b).closest(_points(a)).distance <= reach).double().mean().item() for a, b in ends)
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
 
 def _surface(solid: Solid) -> Surface:

@@ -1,6 +1,6 @@
 """The light and the shading of pipeline.render, for batches: random studios, and what a surface sends to a viewer.
 
-The formulae are those of pipeline/render/render_kernels.py, where their sources are named.
+The formulae are those of pipeline/render/studio_functions.py, where their sources are named.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from pipeline.render import Softbox, Studio
+from pipeline.views.rig import axes_from
 
 _DEFAULT = 0.25  # part of the pictures that are lit by pipeline.render's own studio
 _DIRECTIONS = 1 << 11  # of the integral over all light
@@ -82,11 +83,8 @@ def sample_lights(count: int, random: torch.Generator, device: torch.device | st
 def camera_axes(azimuth: torch.Tensor, elevation: torch.Tensor) -> torch.Tensor:
     """[...] degrees -> [..., 3, 3], rows as pipeline.render.Camera.axes: right, up and towards the viewer."""
     a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
-    zero = torch.zeros_like(a)
-    right = torch.stack([a.cos(), a.sin(), zero], -1)
-    up = torch.stack([-e.sin() * a.sin(), e.sin() * a.cos(), e.cos()], -1)
-    back = torch.stack([e.cos() * a.sin(), -e.cos() * a.cos(), e.sin()], -1)
-    return torch.stack([right, up, back], -2)
+    rows = axes_from((a.cos(), a.sin()), (e.cos(), e.sin()), torch.zeros_like(a))
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def shade(

@@ -110,8 +110,8 @@ def decode(
     that saw only true voxels would read the surface from which of them are there.
 
     Returns:
-        Raw fields on the finest voxels, which hold the true ones (if the decoder is told, these, in their order); per
-        level the logits of the children [T, 8] and which of them exist, bool (no levels for a decoder that is told).
+        Raw fields on the finest voxels, which hold the true ones (if the decoder is given them, these, in their order);
+        per level the logits of the children [T, 8] and which of them exist, bool (no levels if it is given them).
     """
     h = latent.replace(decoder.from_latent(latent.feats))
     asked = []
@@ -181,7 +181,7 @@ def shape_vae(
 
 def odd(voxels: Voxels, crossed: torch.Tensor) -> torch.Tensor:
     """How likely it is that a closed surface does not cross the edges so: round each face of the grid it crosses an
-    even number of them. An odd number leaves an open edge in the mesh, between the two voxels that share the face.
+    even number of them. An odd number leaves a boundary edge in the mesh, between the two voxels that share the face.
 
     Args:
         crossed: [T, 3] how likely each voxel's edges are crossed, taken one by one.
@@ -303,7 +303,7 @@ def flow(
     tokens: torch.Tensor,
     random: torch.Generator,
     backends: Backends,
-    told: torch.Tensor | None = None,
+    concat: torch.Tensor | None = None,
     config: LossConfig = CONFIG,
 ) -> Terms:
     """Flow matching: the squared error of the velocity at logit-normal times, conditions left out now and then.
@@ -311,7 +311,7 @@ def flow(
     Args:
         x_0: normalised latent: [B, C, R, R, R] for the structure, else a SparseTensor.
         tokens: [B, L, Cc] of the pictures.
-        told: [T, C'] normalised shape latent, for the texture.
+        concat: [T, C'] normalised shape latent, for the texture.
     """
     batch, device = len(tokens), tokens.device
     kept = torch.rand(batch, 1, 1, generator=random, device=device) >= config.dropout
@@ -324,7 +324,7 @@ def flow(
     noise = torch.randn(data.shape, generator=random, device=device)
     x_t = (1 - at) * data + (config.sigma_min + (1 - config.sigma_min) * at) * noise
     if isinstance(x_0, SparseTensor):
-        velocity = network(x_0.replace(x_t), 1000 * t, context, told, backends)
+        velocity = network(x_0.replace(x_t), 1000 * t, context, concat, backends)
     else:
         velocity = network(x_t, 1000 * t, context, backends)
     error = (velocity.float() - ((1 - config.sigma_min) * noise - data)).square()

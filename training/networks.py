@@ -81,11 +81,13 @@ class Design:
         return PictureHead(encoder["hidden_size"], encoder["patch_size"], self.structure, **self.head)
 
 
-def _flow(name: str, resolution: int, channels: int, told: int, width: int, heads: int, blocks: int, seen: int) -> dict:
-    """told: channels of the latent it is told beside the noise. seen: width of the image tokens."""
+def _flow(
+    name: str, resolution: int, channels: int, concat: int, width: int, heads: int, blocks: int, seen: int
+) -> dict:
+    """concat: channels of the latent that it takes beside the noise. seen: width of the image tokens."""
     args = {
         "resolution": resolution,
-        "in_channels": channels + told,
+        "in_channels": channels + concat,
         "out_channels": channels,
         "model_channels": width,
         "cond_channels": seen,

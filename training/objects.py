@@ -9,8 +9,8 @@ import torch
 from pipeline.warp import unavailable_reason
 
 from .fields import KIND, OPERATION, WIDTH, bounds, distances
-from .parts import Draw
 from .recipes import RECIPES, SLOTS
+from .recipes.parts import Draw
 
 NAMES = tuple(RECIPES)
 _STEP = 5e-4  # world units, of the differences that give a gradient

@@ -269,7 +269,7 @@ class _Log:
         if not all(abs(value) < float("inf") for value in means.values()):
             raise TrainingError(
                 f"A loss is not finite after {steps} steps: {means}. Go on from the last saved state with --resume; "
-                "if it happens again, lower the rate in training/tasks.py."
+                "if it happens again, lower the rate in training/tasks/plans.py."
             )
         row = {"step": steps, "seconds": round(seconds, 1), "rate": self.rate, **means}
         new = not self.path.is_file()

@@ -37,7 +37,8 @@ def in_use(package: str, here: Path) -> bool:
     log.warning(
         "ComfyUI-TRELLIS2-Stages is installed twice: the nodes of %s are used, those of %s are not. Remove one of the "
         "two folders and restart ComfyUI.",
-        *(Path(file).parents[1] if file else first.__module__, here),
+        Path(file).parents[1] if file else first.__module__,
+        here,
     )
     return True
 

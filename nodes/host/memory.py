@@ -18,6 +18,7 @@ from torch import nn
 from ...pipeline.backends import Backends
 from ...pipeline.models import build, working_bytes
 from ...pipeline.runtime import Runtime, Step, choose_dtype
+from ...pipeline.speed import EXACT, Speed
 from ...pipeline.weights import Checkpoint, Models
 from .casting import is_castable, make_castable
 
@@ -32,11 +33,14 @@ class ManagedModels(Models):
     Args:
         dtype: torso dtype in place of the checkpoint's; None keeps it.
         backends: the table of operations that runs with these models use.
+        speed: which velocities of samplers their runs predict.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype | None, backends: Backends) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype | None, backends: Backends, speed: Speed = EXACT
+    ) -> None:
         super().__init__(checkpoint, build)
-        self.dtype, self.backends = dtype, backends
+        self.dtype, self.backends, self.speed = dtype, backends, speed
         self._patchers: dict[str, comfy.model_patcher.ModelPatcher] = {}
         opened.add(self)
 
@@ -70,8 +74,9 @@ class HostRuntime(Runtime):
         backends: Backends,
         on_step: Callable[[Step], None],
         beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        speed: Speed = EXACT,
     ) -> None:
-        super().__init__(management.get_torch_device(), backends, on_step=on_step)
+        super().__init__(management.get_torch_device(), backends, on_step=on_step, speed=speed)
         self._beside = beside
 
     @contextmanager

@@ -42,8 +42,8 @@ def offer_examples() -> None:
                 shutil.copyfile(_ASSETS / file, target)
         if not known >= EXAMPLES.keys():
             offered.parent.mkdir(parents=True, exist_ok=True)
-            told = "were put into the input folder once. Without this file they are put there again."
-            offered.write_text(f"{' '.join(EXAMPLES)} {told}\n", encoding="utf-8")
+            notice = "were put into the input folder once. Without this file they are put there again."
+            offered.write_text(f"{' '.join(EXAMPLES)} {notice}\n", encoding="utf-8")
     except OSError as error:
         log.warning("The example pictures could not be copied to ComfyUI's input folder: %s", error)
 

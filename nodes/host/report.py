@@ -16,7 +16,7 @@ _REPAIRS = {
 }
 
 
-def told(mesh: stages.Mesh | stages.TexturedMesh) -> str:
+def report_lines(mesh: stages.Mesh | stages.TexturedMesh) -> str:
     """Counts, repairs, textures and warnings, a line each."""
     plain, *coarser = [level.mesh for level in mesh.levels] if isinstance(mesh, stages.TexturedMesh) else mesh.levels
     facts = mesh.facts
@@ -29,6 +29,7 @@ def told(mesh: stages.Mesh | stages.TexturedMesh) -> str:
     repairs = facts.get("cleaned", {})
     if done := [f"{repairs[name]:,} {words}" for name, words in _REPAIRS.items() if repairs.get(name)]:
         lines.append("Repairs: " + ", ".join(done))
+    lines += stages.hollow_lines(facts.get("shells", {}).get("hollow"))
     if isinstance(mesh, stages.TexturedMesh):
         charts = f", {facts['charts']:,} charts" if "charts" in facts else ""
         lines.append(f"Textures of {len(mesh.maps)} pixels{charts}")

@@ -13,6 +13,7 @@ import comfy.model_management as management
 from ...pipeline import stages
 from ...pipeline.backends import Backends
 from ...pipeline.errors import OutOfMemoryError, PipelineError
+from ...pipeline.speed import EXACT
 from .memory import HostRuntime, ManagedModels
 from .progress import Progress
 
@@ -42,7 +43,8 @@ def run(
     runs out of memory, every model is unloaded and the stage gets one more try. What it took goes to ComfyUI's
     log. beside as for HostRuntime.
     """
-    runtime = HostRuntime(models.backends if models else default_backends(), progress, beside)
+    backends, speed = (models.backends, models.speed) if models else (default_backends(), EXACT)
+    runtime = HostRuntime(backends, progress, beside, speed)
     arguments = (runtime, models) if models else (runtime,)
 
     def call() -> _Result:
@@ -51,7 +53,10 @@ def run(
         for record in runtime.records:
             log.info(
                 "TRELLIS.2 %s: %.2f s, of these %.2f s loading; peak memory %.2f GB",
-                *(record.stage, record.seconds, record.loading_seconds, record.peak_bytes / 1e9),
+                record.stage,
+                record.seconds,
+                record.loading_seconds,
+                record.peak_bytes / 1e9,
             )
         return result
 

@@ -13,7 +13,7 @@ from ...pipeline.export import AlphaMode
 from ..sockets import Mesh, TexturedMesh
 from . import output
 from .progress import Progress
-from .report import told
+from .report import report_lines
 from .run import run
 
 
@@ -73,7 +73,7 @@ def save(
     subfolder = "" if subfolder == "." else subfolder
     # the mesh itself last, as clients of the queue fetch the last file
     shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
-    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told(mesh)}"
+    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{report_lines(mesh)}"
     return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown, "text": [text]})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import bench
 from ..runtime import choose_device
-from .options import add_device, add_history, add_report
+from .options import add_device, add_history, add_report, add_speed
 
 HELP = "seconds and peak memory of every stage, random weights on synthetic surfaces"
 
@@ -18,6 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--full-size", action="store_true", help="the released sizes, for a GPU with 12 GB; default: a small model"
     )
     parser.add_argument("--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device")
+    add_speed(parser)
     add_report(parser)
     add_history(parser)
     parser.add_argument(
@@ -31,5 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     return bench.run(
-        device, options.full_size, options.memory_limit, options.report, options.history, options.reference
+        device,
+        options.full_size,
+        options.memory_limit,
+        options.report,
+        options.history,
+        options.reference,
+        options.speed,
     )

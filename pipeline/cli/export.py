@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from .. import stages
 from ..errors import SettingsError
 from ..export import WRITERS, AlphaMode, TrueSize, level_path, writer, written_paths
 from ..runtime import Runtime
+
+_Kind = TypeVar("_Kind")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +34,26 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="with solid, how thick open sheets become at least, in sides of the cube of 1 that "
         "the object is made in (before --size); default: two cells of the solid's grid",
+    )
+    parser.add_argument(
+        "--cavities",
+        choices=stages.CAVITIES,
+        default="fill",
+        help="what solid makes of cavities without a way out: fill or keep them; default: fill",
+    )
+    parser.add_argument(
+        "--hollow",
+        type=_thickness,
+        metavar="2mm",
+        help="hollow the solid out behind a wall of this thickness: true, with --size, or in sides of the cube of 1 "
+        "that the object is made in",
+    )
+    parser.add_argument(
+        "--drain",
+        type=_thickness,
+        metavar="5mm",
+        help="with --hollow, a hole of this diameter at the lowest place of each cavity, for resin and powder to "
+        "leave; places without room for it stay solid",
     )
     parser.add_argument(
         "--max-error",
@@ -88,8 +112,21 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _size(text: str) -> TrueSize:
+    return _parsed(TrueSize.parse, text)
+
+
+def _thickness(text: str) -> stages.Thickness:
+    return _parsed(stages.Thickness.parse, text)
+
+
+def _length(text: str) -> stages.Length:
+    return _parsed(stages.Length.parse, text)
+
+
+def _parsed(parse: Callable[[str], _Kind], text: str) -> _Kind:
+    """For argparse, which names the option beside what is wrong with it."""
     try:
-        return TrueSize.parse(text)
+        return parse(text)
     except SettingsError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -138,16 +175,19 @@ def export_settings(options: argparse.Namespace, output: Path | None = None) -> 
         wall=options.wall,
         max_error=options.max_error,
         size=options.size,
-        flat_base=options.flat_base,
+        flat_base=0.0 if options.hollow else options.flat_base,
+        cavities=options.cavities,
+        hollow=_hollowing(options),
     )
 
 
-def _length(text: str) -> stages.Length:
-    """For argparse, which names the option beside what is wrong with it."""
-    try:
-        return stages.Length.parse(text)
-    except SettingsError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _hollowing(options: argparse.Namespace) -> stages.Hollowing | None:
+    """Raises SettingsError for a drain alone."""
+    if options.hollow is None:
+        if options.drain is not None:
+            raise SettingsError("--drain would have no effect without --hollow: give the thickness of the wall too.")
+        return None
+    return stages.Hollowing(options.hollow, options.drain, options.size, options.flat_base)
 
 
 def finish(
@@ -155,11 +195,15 @@ def finish(
 ) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
     """The processed mesh, textured or coloured if there are voxels, and what there is to say about it."""
     mesh = stages.process_mesh(
-        *(runtime, raw, export.faces),
+        runtime,
+        raw,
+        export.faces,
         shells=export.shells,
         lods=export.lods,
         wall=export.wall,
         max_error=export.max_error,
+        cavities=export.cavities,
+        hollow=export.hollow,
     )
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if voxels is not None and export.vertex_colors:
@@ -167,7 +211,10 @@ def finish(
     if voxels is None or export.vertex_colors:
         return mesh, {**facts, **mesh.facts}
     textured = stages.bake_texture(
-        *(runtime, mesh, voxels, export.texture_size),
+        runtime,
+        mesh,
+        voxels,
+        export.texture_size,
         original=raw,
         normal_map=export.normal_map,
         occlusion=export.occlusion,

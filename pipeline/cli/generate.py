@@ -15,6 +15,7 @@ from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
+from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
 from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
@@ -27,6 +28,7 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_speed,
     add_views,
     backend_choices,
     opened_checkpoint,
@@ -47,7 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_image_encoder(parser)
     parser.add_argument(
-        *("--type", "--pipeline-type"),
+        "--type",
+        "--pipeline-type",
         metavar="{" + ",".join(PIPELINE_TYPES) + "}",
         help="resolution and cascade; default: the checkpoint's",
     )
@@ -70,6 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_memory_limit(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -88,7 +92,9 @@ def run(options: argparse.Namespace) -> int:
     chosen = asked or checkpoint.default_pipeline_type
     sampling = samplers(options, checkpoint.spec)
     stages.preflight(
-        *(checkpoint, chosen, export if output else None),
+        checkpoint,
+        chosen,
+        export if output else None,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         pictures=options.picture is not None,
@@ -105,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     models = Models(checkpoint, build)
     models.fetch(chosen.roles(not options.geometry_only))
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit)
+        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit, speed=SPEEDS[options.speed])
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
@@ -131,6 +137,7 @@ def _settings(
         "seed": options.seed,
         "resolution": made.shape.resolution,
         "max_num_tokens": options.max_tokens,
+        "speed": options.speed,
         "version": __version__,
     }
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, read_mask, read_picture
+from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
 from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed, unposed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
@@ -38,6 +39,16 @@ def add_memory_limit(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
         "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+    )
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--speed",
+        choices=tuple(SPEEDS),
+        default=EXACT.name,
+        help="exact runs the network at every step; balanced predicts half of its passes without the picture, fast "
+        "also passes with it, for slightly other results (docs/performance.md says how much); default: exact",
     )
 
 

@@ -14,6 +14,7 @@ from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
+from ..speed import SPEEDS
 from ..weights import Models
 from .export import add_export, export_settings, finish
 from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
@@ -70,16 +71,22 @@ def run(options: argparse.Namespace) -> int:
     images = posed_pictures(options)
     models.fetch(roles)
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars)
+        runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
         condition = stages.encode_images(runtime, models, images, chosen.image_scales(texture))
         made = stages.refine_mesh(
-            *(runtime, models, condition, stages.scene_mesh(scene, frame), chosen, options.strength),
+            runtime,
+            models,
+            condition,
+            stages.scene_mesh(scene, frame),
+            chosen,
+            options.strength,
             seed=options.seed,
             texture=texture,
             max_tokens=options.max_tokens,
             samplers=samplers(options, checkpoint.spec),
         )
         settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
+        settings["speed"] = options.speed
         settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
         result, facts = finish(runtime, made.mesh, made.voxels, export)
         write_result(options, runtime, result, options.output, export, {**settings, **facts}, written)

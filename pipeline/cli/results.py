@@ -32,9 +32,9 @@ def write_result(
     """
     backends = {**extras.get("backends", {}), **runtime.backends.used}
     # sorted, as those of a state are: a run that is opened again must give the same bytes
-    told = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
+    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
     with written.or_not():
-        written.paths += stages.export_mesh(runtime, result, output, export, told)
+        written.paths += stages.export_mesh(runtime, result, output, export, facts)
     write_picture(options, runtime, result, export, written)
 
 
@@ -84,6 +84,8 @@ def _print_result(report: dict, written: list[Path]) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
+        print(line)
     for warning in report.get("warnings", ()):
         print(warning)
     if report["backends"].get("unwrap") == "triangles":

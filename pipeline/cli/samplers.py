@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..errors import SettingsError
 from ..sampling import SOLVERS
 from ..spec import CheckpointSpec, Samplers, SamplerSettings
+from ..speed import SPEEDS, check_solver
 
 STAGES = ("structure", "shape", "texture")
 # option behind the stage's name -> (field of SamplerSettings, values, how it is read, what it does)
@@ -44,7 +45,10 @@ def samplers(options: argparse.Namespace, spec: CheckpointSpec) -> Samplers:
         SettingsError: a stage's settings cannot work; says which stage's.
     """
     own = (spec.structure_sampler, spec.shape_sampler, spec.texture_sampler)
-    return Samplers(*(_changed(options, stage, sampler) for stage, sampler in zip(STAGES, own)))
+    changed = Samplers(*(_changed(options, stage, sampler) for stage, sampler in zip(STAGES, own)))
+    for settings in filter(None, (changed.structure, changed.shape, changed.texture)):
+        check_solver(SPEEDS[options.speed], settings)
+    return changed
 
 
 def _changed(options: argparse.Namespace, stage: str, sampler: SamplerSettings) -> SamplerSettings | None:

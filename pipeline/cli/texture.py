@@ -17,6 +17,7 @@ from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
+from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Models
 from .generate import named_outputs
 from .options import (
@@ -28,6 +29,7 @@ from .options import (
     add_pictures,
     add_report,
     add_seed,
+    add_speed,
     add_views,
     backend_choices,
     opened_checkpoint,
@@ -89,6 +91,7 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_pictures(parser)
     add_views(parser)
     add_backend(parser)
+    add_speed(parser)
     parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
 
 
@@ -126,10 +129,14 @@ def run(options: argparse.Namespace) -> int:
     images = posed_pictures(options)
     models.fetch(roles)
     with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars)
+        runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
         condition = stages.encode_images(runtime, models, images, (chosen.texture.image_scale,))
         made = stages.texture_scene(
-            *(runtime, models, condition, scene, chosen),
+            runtime,
+            models,
+            condition,
+            scene,
+            chosen,
             size=options.texture_size,
             seed=options.seed,
             uvs=options.uvs,
@@ -137,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
             keep=options.keep,
         )
         settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
-        settings |= {"strength": options.strength, "uvs": options.uvs, "version": __version__}
+        settings |= {"strength": options.strength, "uvs": options.uvs, "speed": options.speed, "version": __version__}
         with written.or_not():
             write_scene(options.output, scene, made.groups, options.texture_format)
             written.paths.append(options.output)

@@ -1,7 +1,7 @@
 """Files: a format-neutral scene, and writers by suffix."""
 
 from .files import writing
-from .printing import TrueSize, check_flat_base, for_print
+from .printing import TrueSize, check_flat_base, for_print, true_length
 from .scene import AlphaMode, Geometry, Material, Scene, srgb_to_linear
 from .writers import WRITERS, level_path, write, write_levels, writer, written_paths
 
@@ -16,6 +16,7 @@ __all__ = [
     "for_print",
     "level_path",
     "srgb_to_linear",
+    "true_length",
     "write",
     "write_levels",
     "writer",

@@ -37,7 +37,9 @@ def _beside(stem: str, image_format: str) -> list[str]:
 
 
 FORMAT = Format(
-    *("glTF with .bin and textures beside it", render, read),
+    "glTF with .bin and textures beside it",
+    render,
+    read,
     y_up=True,
     unit=1.0,
     image_formats=("png", "webp"),

@@ -12,9 +12,18 @@ from ..errors import OutputError, SettingsError
 from .scene import Geometry, Scene
 
 _UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "in": 0.0254}
-_SIZE = re.compile(r"(?:(longest|height)=)?([-+.\deE]+|nan|inf)\s*(mm|cm|m|in)", re.IGNORECASE)
+_LENGTH = re.compile(r"([-+.\deE]+|nan|inf)\s*(mm|cm|m|in)", re.IGNORECASE)
+_ALONG = re.compile(r"(longest|height)=", re.IGNORECASE)
 SIZES = (1e-4, 1e3)  # metres: what a nozzle can lay down, and what float32 can place to 0.1 mm
 MOST_CUT = 0.5  # of the height, that a flat base may take
+
+
+def true_length(text: str) -> float | None:
+    """Metres, of a number and a unit; None if it is something else."""
+    match = _LENGTH.fullmatch(text.strip())
+    with suppress(ValueError):
+        return None if match is None else float(match[1]) * _UNITS[match[2].lower()]
+    return None
 
 
 @dataclass(frozen=True)
@@ -39,16 +48,13 @@ class TrueSize:
         Raises:
             SettingsError: it is something else.
         """
-        match = _SIZE.fullmatch(text.strip())
-        number = None
-        if match is not None:
-            with suppress(ValueError):
-                number = float(match[2])
-        if match is None or number is None:
+        along = _ALONG.match(text.strip())
+        metres = true_length(text.strip()[along.end() if along else 0 :])
+        if metres is None:
             raise SettingsError(
                 f"A size is a number and mm, cm, m or in, for example 80mm or height=80mm; got {text!r}."
             )
-        return cls(number * _UNITS[match[3].lower()], (match[1] or "longest").lower())
+        return cls(metres, along[1].lower() if along else "longest")
 
     def metres_a_unit(self, vertices: np.ndarray, faces: np.ndarray) -> float:
         """How long a unit of vertices [V, 3], Z up, is if the faces [F, 3], at least one, have this size.

@@ -113,11 +113,11 @@ class StateFile:
             fits = len(at) == len(wanted) and all(want in (None, have) for have, want in zip(at, wanted))
             tensor = file.get_tensor(name) if fits else None
         if tensor is None or tensor.dtype != dtype:
-            told = ", ".join("N" if want is None else str(want) for want in wanted)
+            expected = ", ".join("N" if want is None else str(want) for want in wanted)
             kind = "" if tensor is None else f" {str(tensor.dtype).removeprefix('torch.')}"
             raise StateError(
-                f"{self.path}: {name} is {list(at)}{kind}; expected [{told}] {str(dtype).removeprefix('torch.')}. The "
-                "file is damaged or not a state; write it again."
+                f"{self.path}: {name} is {list(at)}{kind}; expected [{expected}] {str(dtype).removeprefix('torch.')}. "
+                "The file is damaged or not a state; write it again."
             )
         if dtype.is_floating_point and not bool(tensor.isfinite().all()):
             raise StateError(f"{self.path}: {name} holds NaN or infinity. Write the state again.")

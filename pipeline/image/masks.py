@@ -38,7 +38,8 @@ def fitted(mask: Image.Image, image: Image.Image) -> Image.Image:
     if abs(mask.width * image.height - mask.height * image.width) > max(*mask.size, *image.size):
         log.warning(
             "The mask is %d x %d pixels, the picture %d x %d: it is stretched. See that they belong together.",
-            *(*mask.size, *image.size),
+            *mask.size,
+            *image.size,
         )
     return mask.resize(image.size, Image.Resampling.BILINEAR)
 

@@ -41,13 +41,13 @@ def to_one_scale(cuts: Sequence[Image.Image], azimuths: Sequence[float], names: 
     """
     extents = np.array([_extent(cut, name) for cut, name in zip(cuts, names)], dtype=np.float64)  # [N, 2] width, height
     logs = np.log(extents)
-    equations, values, told = _equations(logs, azimuths, names)
+    equations, values, tellers = _equations(logs, azimuths, names)
     if equations:
         shifts = np.linalg.lstsq(np.array([*equations, np.ones(len(cuts))]), np.array([*values, 0.0]), rcond=None)[0]
     else:
         shifts = np.zeros(len(cuts))
     scales = np.exp(shifts)
-    residuals = [residual for tell in told if (residual := tell(shifts))]
+    residuals = [residual for tell in tellers if (residual := tell(shifts))]
     side = math.ceil((extents * scales[:, None]).max())
     pictures = tuple(_placed(cut, scale, side) for cut, scale in zip(cuts, scales))
     return Scaled(pictures, tuple(scales.tolist()), tuple(residuals))
@@ -55,7 +55,7 @@ def to_one_scale(cuts: Sequence[Image.Image], azimuths: Sequence[float], names: 
 
 def _equations(logs: np.ndarray, azimuths: Sequence[float], names: Sequence[str]):
     """Rows s_i - s_j = log extent_j - log extent_i over pairs of views that share it, and what to say of each."""
-    equations, values, told = [], [], []
+    equations, values, tellers = [], [], []
     for i in range(len(logs)):
         for j in range(i):
             opposite = abs((azimuths[i] - azimuths[j]) % 360 - 180) < 1
@@ -67,8 +67,8 @@ def _equations(logs: np.ndarray, azimuths: Sequence[float], names: Sequence[str]
                 value = logs[j, axis] - logs[i, axis]
                 equations.append(row)
                 values.append(value)
-                told.append(_teller(i, j, value, word, names))
-    return equations, values, told
+                tellers.append(_teller(i, j, value, word, names))
+    return equations, values, tellers
 
 
 def _teller(i: int, j: int, value: float, word: str, names: Sequence[str]):

@@ -13,6 +13,7 @@ from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
+from .remesh.hollow_settings import Hollow
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify.collapse import collapse
@@ -41,14 +42,22 @@ def outer_shell(mesh: Mesh, resolution: int) -> tuple[Mesh, dict]:
     return run(mesh, resolution)
 
 
-def solid(mesh: Mesh, resolution: int, tick: Callable[[], None] = lambda: None, wall: float = 0.0) -> tuple[Mesh, dict]:
+def solid(
+    mesh: Mesh,
+    resolution: int,
+    tick: Callable[[], None] = lambda: None,
+    wall: float = 0.0,
+    cavities: bool = False,
+    hollow: Hollow | None = None,
+) -> tuple[Mesh, dict]:
     """remesh.solid, which imports Warp, moved onto the mesh where that is near."""
     from .remesh.project import project
     from .remesh.solid import solid as run
 
-    closed, report = run(mesh, resolution, wall)
+    closed, report = run(mesh, resolution, wall, cavities, hollow)
     tick()
-    return project(closed, mesh, limit=0.5 * report["cell"]), report
+    floor = float(closed.vertices[:, 2].amin()) if hollow and hollow.base else None
+    return project(closed, mesh, 0.5 * report["cell"], floor), report
 
 
 def unwrap(

@@ -51,7 +51,7 @@ class MeshReport:
         found = []
         if self.boundary_edges:
             loops = _count(self.boundary_loops, "hole or border", "holes or borders")
-            found.append(f"{_count(self.boundary_edges, 'open edge')} in {loops}: the mesh is not watertight.")
+            found.append(f"{_count(self.boundary_edges, 'boundary edge')} in {loops}: the mesh is not watertight.")
         if self.non_manifold_edges:
             found.append(
                 f"{_count(self.non_manifold_edges, 'edge')} with more than two faces: the mesh is not manifold."

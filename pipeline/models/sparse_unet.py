@@ -1,7 +1,7 @@
 """The sparse convolutional autoencoders of shape and texture latents (16x, four levels in the released sizes).
 
 ConvNeXt blocks at each level; between levels, features move between a voxel's channels and its eight
-children. The shape decoder predicts which children exist, the texture decoder is told.
+children. The shape decoder predicts which children exist, the texture decoder is given them.
 """
 
 from __future__ import annotations

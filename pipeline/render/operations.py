@@ -8,7 +8,9 @@ import torch
 
 from ..backends import Backend, Operation
 from ..warp import unavailable_reason
-from .scene import Camera, Subject, turntable_frames
+from .camera import Camera
+from .pictures import turntable_frames
+from .subject import Subject
 
 RENDER = "render"
 

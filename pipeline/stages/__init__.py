@@ -26,6 +26,7 @@ from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
 from .generate import generate
+from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import draw, draw_each
 from .process import process_mesh
@@ -66,6 +67,7 @@ export_glb = export_mesh  # likewise
 __all__ = [
     "ALPHA",
     "BASE_COLOR",
+    "CAVITIES",
     "METALLIC",
     "MIN_FACES",
     "PICTURE_BUDGET",
@@ -77,6 +79,7 @@ __all__ = [
     "Encoded",
     "ExportSettings",
     "Generation",
+    "Hollowing",
     "Inspection",
     "Latent",
     "LatentStart",
@@ -89,6 +92,7 @@ __all__ = [
     "Structure",
     "Subdivisions",
     "TexturedMesh",
+    "Thickness",
     "Unwrapped",
     "bake_scene",
     "bake_texture",
@@ -115,6 +119,7 @@ __all__ = [
     "export_mesh",
     "generate",
     "held_in",
+    "hollow_lines",
     "in_unit_cube",
     "inspect_file",
     "inspect_mesh",

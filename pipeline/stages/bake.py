@@ -78,7 +78,7 @@ def bake_texture(
         runtime.step("bake", 0, 3)
         at = vertices, faces
         values, far = bake_voxels(
-            *(texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear), source=full if original else None
+            texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear, source=full if original else None
         )
         translucent = int((values[:, ALPHA] < 0.9).count_nonzero()) / len(values)
         maps = texels.image(to_uint8(values)).cpu().numpy()

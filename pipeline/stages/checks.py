@@ -19,6 +19,7 @@ from ..sparse import TRILINEAR
 from ..spec import MAX_TOKENS, PipelineType
 from ..warp import cores, unavailable_reason
 from ..weights import Checkpoint
+from .hollowing import CAVITIES, Hollowing
 from .types import SHELLS, ExportSettings
 
 PICTURE_BUDGET = 8_000_000_000  # bytes of all frames of a drawing together
@@ -83,7 +84,8 @@ def _operations(export: ExportSettings | None, texture: bool, pictures: bool) ->
     if export is None:
         return []
     wanted = [CLEAN, SIMPLIFY]
-    wanted += [SOLID] if export.shells == "solid" else []
+    made_solid = export.shells == "solid" or export.hollow or export.cavities == "keep"
+    wanted += [SOLID] if made_solid else []
     wanted += [UNWRAP, RASTER, NEAREST] if texture and not export.vertex_colors else []
     wanted += [CLOSEST] if export.normal_map or export.occlusion else []
     return [*wanted, *([RENDER] if pictures else [])]
@@ -103,7 +105,7 @@ def geometry_device(device: torch.device | str) -> torch.device:
 
 def check_export(export: ExportSettings, texture: bool = True) -> None:
     """Raises as preflight. texture: whether there will be colours."""
-    check_shells(export.shells, export.wall)
+    check_shells(export.shells, export.wall, export.cavities, export.hollow)
     unused = [name for name in ("normal_map", "occlusion") if getattr(export, name)]
     if unused and (export.vertex_colors or not texture):
         why = "vertex colours take the place of textures" if export.vertex_colors else "there is no texture"
@@ -113,8 +115,8 @@ def check_export(export: ExportSettings, texture: bool = True) -> None:
     check_maps(export.normal_map, export.occlusion)
 
 
-def check_shells(shells: str, wall: float = 0.0) -> None:
-    """Raises SettingsError for an unknown name or a wall that is none or of no use, BackendError for "solid" without
+def check_shells(shells: str, wall: float = 0.0, cavities: str = "fill", hollow: Hollowing | None = None) -> None:
+    """Raises SettingsError for an unknown name or what is impossible or of no use, BackendError for "solid" without
     Warp."""
     if shells not in SHELLS:
         raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
@@ -122,8 +124,13 @@ def check_shells(shells: str, wall: float = 0.0) -> None:
         raise BackendError(f"A solid mesh needs Warp: {reason}")
     if not 0 <= wall < math.inf:
         raise SettingsError(f"The wall is {wall:g} thick; choose a thickness of 0 or more.")
-    if wall and shells in ("surface", "outer"):
-        raise SettingsError(f'A wall would have no effect with shells "{shells}": choose "solid", or leave it out.')
+    if cavities not in CAVITIES:
+        raise SettingsError(f"Unknown cavities {cavities!r}; choose one of {', '.join(CAVITIES)}.")
+    asked = {"A wall": wall, "A hollow": hollow, "Keeping cavities": cavities == "keep"}
+    if unused := [name for name, value in asked.items() if value and shells in ("surface", "outer")]:
+        raise SettingsError(
+            f'{unused[0]} would have no effect with shells "{shells}": choose "solid", or leave it out.'
+        )
 
 
 def check_maps(normal_map: bool, occlusion: bool) -> None:

@@ -35,7 +35,9 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
         fields, subdivisions = decoder(
-            *(shape.sparse, None, runtime.backends),
+            shape.sparse,
+            None,
+            runtime.backends,
             lambda level: runtime.step("decode shape", level, decoder.levels + 1),
             runtime.budget(),
         )
@@ -47,7 +49,7 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         offsets, crossed, split = decoder.dual_grid(fields.feats)
         vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
         # of the shape, in the terms of no network any more
-        origin = Origin(recipe=shape.origin.recipe, told=shape.origin.told)
+        origin = Origin(recipe=shape.origin.recipe, description=shape.origin.description)
         return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
             tuple(subdivisions), origin
         )
@@ -91,5 +93,5 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
             runtime.budget(),
         )
         runtime.check_finite("decoded texture", fields.feats)
-        origin = Origin(recipe=texture.origin.recipe, told=texture.origin.told)
+        origin = Origin(recipe=texture.origin.recipe, description=texture.origin.description)
         return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution, origin)

@@ -58,7 +58,7 @@ def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, s
         raise MeshError(f"A grid of {resolution} voxels a side cannot be encoded {levels} times by halves.")
     networks = models.fingerprint(SHAPE_ENCODER), models.fingerprint(SHAPE_DECODER)
     made = recipe(*networks, vertices.tobytes(), faces.tobytes(), resolution, seed)
-    told = f"an encoded mesh of {len(faces):,} faces at {resolution}, {models.checkpoint.name}"
+    description = f"an encoded mesh of {len(faces):,} faces at {resolution}, {models.checkpoint.name}"
     with runtime.stage("encode mesh", _GRIDS, LOWER):
         grid = mesh_to_dual_grid(vertices, faces, resolution)
         if len(grid.coords) == 0:
@@ -70,7 +70,7 @@ def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, s
             mean, _ = encoder(voxels, offsets, crossed, runtime.backends)
         runtime.check_finite("encoded mesh", mean.feats)
         runtime.step("encode mesh", 2, _GRIDS)
-    origin = made_with(models, SHAPE_DECODER, made, told)
+    origin = made_with(models, SHAPE_DECODER, made, description)
     random = torch.Generator().manual_seed(seed).get_state()
     latent = Latent(SparseTensor(steps[0].parents, mean.feats), resolution, random, origin)
     return Encoded(latent, Subdivisions(tuple(steps), origin))
@@ -94,13 +94,13 @@ def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: L
     latent = shape.sparse.voxels.to(mean.feats.device)
     if not torch.equal(mean.voxels.coords, latent.coords):
         raise MeshError("The materials lie on other voxels than the shape. Take both of the same encoded mesh.")
-    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.told)
+    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description)
     return Latent(SparseTensor(latent, mean.feats), voxels.resolution, shape.random, origin)
 
 
 def in_unit_cube(mesh: Mesh) -> Mesh:
     """A mesh of any size and place, centred and scaled so that its longest side fills the cube but for 1e-5; its UVs
-    and colours stay. Raises MeshError if it has no extent that can be told."""
+    and colours stay. Raises MeshError if it has no usable extent."""
     mesh.require_faces()
     low, high = mesh.vertices[mesh.faces.long().unique()].double().aminmax(dim=0)
     longest = float((high - low).max())

@@ -15,9 +15,9 @@ from ..mesh import Mesh as TriangleMesh
 from ..mesh.query.printability import OVERHANG, Printability, printability
 from ..mesh.report import MeshReport
 from ..warp import unavailable_reason
+from .hollowing import PLA
 from .types import TexturedMesh
 
-PLA = 1.24  # g/cm^3, of the most common filament
 _NOZZLE = 0.4e-3  # metres: walls thinner than the usual nozzle come out as gaps
 _DENSITIES = (1e-3, 30.0)  # g/cm^3: foam to platinum
 

@@ -55,7 +55,10 @@ def draw_each(
         coloured = subject.maps is not None or subject.colours is not None
         done = 0
         drawn = runtime.backends.pick(RENDER, device)(
-            *(subject, frames, size, mode or ("pbr" if coloured else "shaded")),
+            subject,
+            frames,
+            size,
+            mode or ("pbr" if coloured else "shaded"),
             camera=camera or Camera(0.0),
             tick=lambda: runtime.step("draw", done, frames),
         )

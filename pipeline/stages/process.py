@@ -13,6 +13,7 @@ from ..mesh import CLEAN, SOLID
 from ..mesh.repair.clean import Cleaned, CleanSettings
 from ..runtime import Runtime
 from .checks import check_shells, geometry_device
+from .hollowing import Hollowing
 from .shells import choose_shells, make_shells, same_look
 from .simplify import simplify_levels
 from .types import LOWER, Length, Mesh, Origin, check_levels
@@ -30,33 +31,39 @@ def process_mesh(
     lods: Sequence[int] = (),
     wall: float = 0.0,
     max_error: Length | None = None,
+    cavities: str = "fill",
+    hollow: Hollowing | None = None,
 ) -> Mesh:
     """Raw mesh -> cleaned, shells as asked, at most target_faces faces, cleaned again; on the CPU. Colours and UVs that
     it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
 
     Args:
-        max_hole_perimeter: world units; holes with a shorter rim are filled, 0 fills nothing. Of the raw mesh of a grid
-            coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
+        max_hole_perimeter: world units; holes with a shorter boundary loop are filled, 0 fills nothing. Of the raw mesh
+            of a grid coarser than 512 voxels correspondingly longer ones, so that it means the same holes in it.
         shells: "surface" keeps every face that is not broken, open sheets and inner shells too; "outer" drops what
             cannot be reached from outside (nothing, with a warning, where Warp is absent); "solid" remeshes to one
-            closed manifold surface, holes closed, and snaps it to the raw one; "auto" is "solid" where the mesh has
-            holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
+            closed manifold surface, holes closed, and moves its vertices onto the raw one; "auto" is "solid" where the
+            mesh has holes and is meant to be closed, else "outer"; facts["shells"] says which and why.
         resolution: cells along the longest side in which "outer" and "solid" see; narrower gaps count as closed.
             "solid" sees no finer than the grid is of which it is the raw mesh, and a mesh from elsewhere no finer than
             its faces are, or 128 cells.
-        lods: face counts of coarser levels of detail, descending from below target_faces. Those that cannot be told
-            from the one before are left out.
+        lods: face counts of coarser levels of detail, descending from below target_faces. Those that would equal
+            the one before are left out.
         wall: world units; how thick "solid" makes open sheets at least.
+        cavities: what "solid" makes of cavities without a way out: "fill" or "keep" them; "auto" is "solid" then.
+        hollow: how "solid" is hollowed out, and "auto", which is "solid" then; facts["shells"]["hollow"] says what that
+            saves.
         max_error: how far simplifying may move the surface, if that allows fewer faces than target_faces. None: as far
             as target_faces ask; and where "auto" makes the raw mesh of a grid solid, until a thousandth of it would
             move by a quarter of a voxel, down to 20,000 faces.
 
     Raises:
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
-        SettingsError: unknown shells, a wall that has no effect or is thicker than half of the mesh, a max_error in
-            voxels for a mesh without, fewer than 4 faces, or levels that do not descend.
+        SettingsError: unknown shells, a wall that has no effect or is thicker than half of the mesh, the same of a
+            hollow or one that is too thin, a max_error in voxels for a mesh without, fewer than 4 faces, or levels that
+            do not descend.
     """
-    check_shells(shells, wall)
+    check_shells(shells, wall, cavities, hollow)
     bound = max_error.units(mesh.resolution) if max_error else 0.0
     check_levels([target_faces, *lods])
     if len(mesh.faces) == 0:
@@ -68,12 +75,14 @@ def process_mesh(
     with runtime.stage("process mesh", 4, LOWER):
         shell = cleaned = _clean(runtime, mesh, device, max_hole_perimeter)
         facts: dict = {"cleaned": cleaned.changes}
-        made, why, warnings = choose_shells(runtime, cleaned, shells)
+        needed = "it is to be hollow" if hollow else "cavities are to be kept" if cavities == "keep" else ""
+        made, why, warnings = choose_shells(runtime, cleaned, shells, needed)
         lean = shells == "auto" and made == "solid" and mesh.resolution and max_error is None
         look = same_look(mesh.resolution) if lean else None
         runtime.step("process mesh", 1, 4)
         tick = partial(runtime.step, "process mesh", 1, 4)  # so that a callback can interrupt
-        shell, found = make_shells(runtime, cleaned, made, resolution, mesh.resolution, wall, tick)
+        inner = hollow and hollow.in_units(cleaned)
+        shell, found = make_shells(runtime, cleaned, made, resolution, mesh.resolution, tick, wall, cavities, inner)
         facts |= {"shells": why | found} if why or found else {}
         del cleaned
         runtime.step("process mesh", 2, 4)
@@ -83,6 +92,9 @@ def process_mesh(
         facts |= {"max_error": bound} if bound else {}
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"]]
+        if hollow:
+            facts["shells"]["hollow"], more = hollow.told(found["hollow"], first)
+            warnings += more
         if first.facts["mesh"]["boundary_edges"] and made != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
         facts |= {**first.facts, "warnings": warnings}

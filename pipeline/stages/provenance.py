@@ -1,7 +1,7 @@
 """Whether values that a stage is given together belong together.
 
 A graph can connect what different runs made. Every value of a stage carries an Origin; each stage calls one function of
-this file before it does any work. What can be told from the values themselves (widths, voxels) is compared as well, so
+this file before it does any work. What shows in the values themselves (widths, voxels) is compared as well, so
 that values of unknown origin cannot read past the end of an array either.
 """
 
@@ -19,9 +19,9 @@ from ..weights import Models
 from .types import UNKNOWN, Condition, Latent, Mesh, Origin, PBRVoxels, Structure
 
 
-def made_with(models: Models, role: str, recipe: str, told: str = "") -> Origin:
+def made_with(models: Models, role: str, recipe: str, description: str = "") -> Origin:
     """The origin of a value in the terms of a network of this checkpoint."""
-    return Origin(role, models.fingerprint(role), models.checkpoint.name, recipe, told)
+    return Origin(role, models.fingerprint(role), models.checkpoint.name, recipe, description)
 
 
 def recipe(*parts: object) -> str:
@@ -132,7 +132,7 @@ def _check_recipes(origins: dict[str, Origin], cure: str) -> None:
     """That values are of one shape, as far as it is known."""
     known = {what: origin for what, origin in origins.items() if origin.recipe}
     if len({origin.recipe for origin in known.values()}) > 1:
-        listed = "; ".join(f"{what}: {origin.told}" for what, origin in known.items())
-        same = len({origin.told for origin in known.values()}) == 1
+        listed = "; ".join(f"{what}: {origin.description}" for what, origin in known.items())
+        same = len({origin.description for origin in known.values()}) == 1
         more = ", with another picture, other weights or other sampler settings" if same else ""
         raise SettingsError(f"These values belong to different shapes ({listed}{more}). {cure}")

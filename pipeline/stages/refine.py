@@ -90,12 +90,20 @@ def resample_shape(
     voxels = shape.sparse.voxels
     mix = mix_of(condition, condition.mixing.shape, voxels, shape.resolution // voxels_per_token(models))
     sparse = sample_shape_pass(
-        *(runtime, models, f"shape {shape.resolution}", condition, one_pass, voxels, random, settings, mix),
+        runtime,
+        models,
+        f"shape {shape.resolution}",
+        condition,
+        one_pass,
+        voxels,
+        random,
+        settings,
+        mix,
         LatentStart(shape, strength) if strength < 1 else None,
     )
     made = recipe(models.fingerprint(one_pass.model), shape.origin.recipe, condition.origin.recipe, strength, settings)
-    told = f"{shape.origin.told}, refined by {strength:g}"
-    return Latent(sparse, shape.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, told))
+    description = f"{shape.origin.description}, refined by {strength:g}"
+    return Latent(sparse, shape.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, description))
 
 
 def refine_mesh(
@@ -114,7 +122,12 @@ def refine_mesh(
     """A mesh in the unit cube, refined and textured: what generate makes of a picture alone. Arguments and errors as
     refine_shape; texture: False stops after the shape."""
     shape = refine_shape(
-        *(runtime, models, condition, mesh, pipeline_type, strength),
+        runtime,
+        models,
+        condition,
+        mesh,
+        pipeline_type,
+        strength,
         seed=seed,
         max_tokens=max_tokens,
         samplers=samplers,

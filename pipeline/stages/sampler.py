@@ -11,9 +11,10 @@ import torch
 from ..models.flow import Context, FlowTransformer
 from ..replay import Replayed
 from ..runtime import Runtime
-from ..sampling import Spread, Start, packed_spread, solver
+from ..sampling import Spread, Start, Velocity, packed_spread, solver, step_times
 from ..sparse import SparseTensor, Voxels
 from ..spec import SamplerSettings
+from ..speed import Reusing, Speed, check_solver
 from ..views import mixed, view_weights
 from ..views.mixing import Views
 from .types import Condition
@@ -60,7 +61,15 @@ def sample_packed(
 
     spread = packed_spread(voxels.lengths)
     return run_sampler(
-        *(runtime, stage, flow, velocity, tokens, noise, settings, spread, lambda x_0: SparseTensor(voxels, x_0)),
+        runtime,
+        stage,
+        flow,
+        velocity,
+        tokens,
+        noise,
+        settings,
+        spread,
+        lambda x_0: SparseTensor(voxels, x_0),
         mix=mix,
         start=start,
     )
@@ -80,6 +89,7 @@ def run_sampler(
     start: Start | None = None,
 ) -> torch.Tensor:
     """Run a sampler; several views are mixed by a strategy."""
+    check_solver(runtime.speed, settings)
     if mix.strategy == "primary":
         tokens = tokens[:1]
     contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
@@ -91,18 +101,33 @@ def run_sampler(
     def at_time(call: _Velocity, x: torch.Tensor, t: float) -> torch.Tensor:
         return call(x, torch.tensor([1000 * t], dtype=torch.float32, device=runtime.device))
 
-    *views, nothing = (partial(at_time, call) for call in calls)
-    weights = None if mix.weights is None else mix.weights.to(runtime.device)
-    mixing = Views(tuple(views), nothing, settings, spread, weights, mix.importance)
     if start is not None and start.strength == 0:
         return start.data
+    *views, nothing = _reusing(runtime.speed, stage, [partial(at_time, call) for call in calls], settings, start)
+    weights = None if mix.weights is None else mix.weights.to(runtime.device)
+    mixing = Views(tuple(views), nothing, settings, spread, weights, mix.importance)
     x = noise
     steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings, start)
     for done, sample in enumerate(steps, 1):
         x = sample.x
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
     runtime.check_finite(f"{stage} latent", x)
+    reusing = [each for each in (*views, nothing) if isinstance(each, Reusing)]
+    if predicted := sum(each.calls - each.passes for each in reusing):
+        runtime.note(f"Speed {runtime.speed.name}: {predicted} passes of the network were predicted, not run.")
     return x
+
+
+def _reusing(
+    speed: Speed, stage: str, velocities: list[Velocity], settings: SamplerSettings, start: Start | None
+) -> list[Velocity]:
+    """The velocities of the views and, last, of no view, some of whose calls are predicted as the speed says.
+
+    Several views are not predicted: strategies may call each of them at a few steps only.
+    """
+    reuses = [speed.of_stage(stage) if len(velocities) == 2 else None] * (len(velocities) - 1) + [speed.unconditional]
+    moments = step_times(settings, start)
+    return [Reusing(velocity, reuse, moments) if reuse else velocity for velocity, reuse in zip(velocities, reuses)]
 
 
 def _with(velocity: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor], context: Context) -> _Velocity:

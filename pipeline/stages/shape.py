@@ -67,8 +67,9 @@ def _shape_origin(
     ]
     most = max_tokens if len(pipeline_type.shape) > 1 else 0  # which no other pipeline type heeds
     made = recipe(*networks, condition.origin.recipe, structure.origin.recipe, pipeline_type.shape, settings, most)
-    told = f"{structure.origin.told or 'a structure from elsewhere'}, {pipeline_type.name}, {models.checkpoint.name}"
-    return made_with(models, SHAPE_DECODER, made, told)
+    before = structure.origin.description or "a structure from elsewhere"
+    description = f"{before}, {pipeline_type.name}, {models.checkpoint.name}"
+    return made_with(models, SHAPE_DECODER, made, description)
 
 
 def sample_shape_pass(

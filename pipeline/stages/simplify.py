@@ -47,7 +47,7 @@ def simplify_levels(
 ) -> tuple[dict[int, Mesh], list[str]]:
     """Levels of detail, each made of the one before: {goal: mesh}, and what to warn of.
 
-    goals: maximum numbers of faces, descending. Those after the first that cannot be told from the level before are
+    goals: maximum numbers of faces, descending. Those after the first that would equal the level before are
     left out. mesh, row: as for simplify_mesh. max_error: world units; the first level has as few faces as lie within
     it, however many its goal allows; 0: no bound. look: the first level has as few faces as look the same, at most its
     goal.

@@ -28,6 +28,7 @@ _SCALES = range(1, 9)  # image scales that a condition may hold
 _LEVELS = range(16)  # of a subdivision
 _LARGEST_GRID = 1 << 13
 _VIEWS = 64  # pictures of a condition
+_ORIGIN_KEYS = {"description": "told"}  # field of an Origin -> its key in files, where that is older than its name
 _VIEW = record({"azimuth": number(-1e6, 1e6), "elevation": number(-90, 90)})
 _MIXING = record(
     {**dict.fromkeys(("structure", "shape", "texture"), text(64)), "carve": flag},
@@ -137,7 +138,7 @@ def _shared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _write_condition(value: Condition, tensors: dict) -> dict:
     tensors |= {f"condition.{scale}": tokens.float() for scale, tokens in value.tokens.items()}
     tensors |= {f"condition.mask.{place}": mask.float() for place, mask in enumerate(value.masks)}
-    facts = {"scales": sorted(value.tokens), "origin": vars(value.origin), "masks": len(value.masks)}
+    facts = {"scales": sorted(value.tokens), "origin": _origin_facts(value.origin), "masks": len(value.masks)}
     return {
         **facts,
         "views": [{key: float(angle) for key, angle in asdict(view).items()} for view in value.views],
@@ -148,14 +149,14 @@ def _write_condition(value: Condition, tensors: dict) -> dict:
 def _write_structure(value: Structure, tensors: dict) -> dict:
     resolution = value.occupied.shape[0]
     tensors["structure_coords"] = value.voxels(resolution).coords
-    return {"resolution": resolution, "random": _text(value.random), "origin": vars(value.origin)}
+    return {"resolution": resolution, "random": _text(value.random), "origin": _origin_facts(value.origin)}
 
 
 def _write_latent(name: str):
     def write(value: Latent, tensors: dict) -> dict:
         tensors[f"{name}.coords"] = value.sparse.voxels.coords
         tensors[f"{name}.feats"] = value.sparse.feats.float()
-        return {"resolution": value.resolution, "random": _text(value.random), "origin": vars(value.origin)}
+        return {"resolution": value.resolution, "random": _text(value.random), "origin": _origin_facts(value.origin)}
 
     return write
 
@@ -164,7 +165,7 @@ def _write_subdivisions(value: Subdivisions, tensors: dict) -> dict:
     tensors["subdivision.coords"] = value[0].parents.coords
     for place, level in enumerate(value):
         tensors[f"subdivision.{place}.slots"] = level.slots
-    return {"levels": len(value), "origin": vars(value.origin)}
+    return {"levels": len(value), "origin": _origin_facts(value.origin)}
 
 
 def _write_mesh(value: Mesh, tensors: dict) -> dict:
@@ -172,12 +173,12 @@ def _write_mesh(value: Mesh, tensors: dict) -> dict:
         raise SettingsError("A mesh with levels of detail cannot be saved. Save the mesh that they were made of.")
     tensors |= {"vertices": value.vertices, "faces": value.faces}
     tensors |= {f"mesh.{name}": each for name in ("attrs", "uvs") if (each := getattr(value, name)) is not None}
-    return {"resolution": value.resolution, "origin": vars(value.origin)}
+    return {"resolution": value.resolution, "origin": _origin_facts(value.origin)}
 
 
 def _write_voxels(value: PBRVoxels, tensors: dict) -> dict:
     tensors |= {"voxel.coords": value.sparse.voxels.coords, "voxel.attrs": value.sparse.feats}
-    return {"resolution": value.resolution, "origin": vars(value.origin)}
+    return {"resolution": value.resolution, "origin": _origin_facts(value.origin)}
 
 
 _WRITERS = {
@@ -290,14 +291,18 @@ _READERS = {
 }
 
 
+def _origin_facts(origin: Origin) -> dict[str, str]:
+    return {_ORIGIN_KEYS.get(name, name): value for name, value in vars(origin).items()}
+
+
 def _origin(file: StateFile, facts: Mapping) -> Origin:
-    told = facts.get("origin", {})
-    names = {each.name for each in fields(Origin)}
-    if not isinstance(told, Mapping) or not all(
-        key in names and isinstance(value, str) and len(value) < 4096 for key, value in told.items()
+    origin = facts.get("origin", {})
+    names = {_ORIGIN_KEYS.get(each.name, each.name): each.name for each in fields(Origin)}
+    if not isinstance(origin, Mapping) or not all(
+        key in names and isinstance(value, str) and len(value) < 4096 for key, value in origin.items()
     ):
         raise StateError(f"{file.path}: an origin is not what T2SaveState writes. Write the state again.")
-    return replace(UNKNOWN, **told)
+    return replace(UNKNOWN, **{names[key]: value for key, value in origin.items()})
 
 
 def _text(random: torch.Tensor) -> str:

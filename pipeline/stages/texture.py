@@ -36,7 +36,7 @@ def sample_texture(
     if start is not None:
         check_latent(models, start.latent, TEXTURE_DECODER)
     settings = settings or models.spec.texture_sampler
-    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.told)
+    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description)
     random = torch.Generator()
     random.set_state(shape.random)
     seen = condition.count(pipeline_type.texture.image_scale)

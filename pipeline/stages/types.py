@@ -17,6 +17,7 @@ from ..mesh import Mesh as TriangleMesh
 from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..views import UNNAMED, Mixing, View
+from .hollowing import Hollowing
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
@@ -38,14 +39,14 @@ class Origin:
     recipe: fingerprint of the inputs and settings that led to the condition, the structure or the shape. Texture,
         subdivisions, meshes and voxels have that of their shape. It does not depend on device, precision or backends:
         the same graph, run again, has the same recipe even where its numbers differ in the last bits.
-    told: the settings, for people.
+    description: what was made how, in words, for error messages.
     """
 
     role: str = ""
     network: str = ""
     checkpoint: str = ""
     recipe: str = ""
-    told: str = ""
+    description: str = ""
 
 
 UNKNOWN = Origin()
@@ -293,11 +294,15 @@ class ExportSettings:
     max_error: Length | None = None  # how far simplifying may move the surface; fewer faces where it allows that
     size: TrueSize | None = None  # in reality; None: a unit of the world is a metre where the format has units
     flat_base: float = 0.0  # share of the height below which everything is moved up, to a plane to stand on
+    cavities: str = "fill"  # one of CAVITIES, see process_mesh
+    hollow: Hollowing | None = None  # how the solid is hollowed out, which flat_base would make thinner
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
         check_texture_size(self.texture_size)
         check_flat_base(self.flat_base)
+        if self.hollow and self.flat_base:
+            raise SettingsError("A flat base would thin the floor of a hollow object: make it part of the hollowing.")
         if self.image_format == "webp" and self.texture_size > MAX_WEBP:
             raise SettingsError(
                 f"WebP holds at most {MAX_WEBP} pixels a side, got a texture size of {self.texture_size}; choose png."

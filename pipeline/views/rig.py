@@ -54,10 +54,13 @@ def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
     """[3, 3] float64 of an upright camera at angles in degrees: rows are the picture's right, its up and the direction
     from the object to the camera."""
     a, e = math.radians(azimuth), math.radians(elevation)
-    right = (math.cos(a), math.sin(a), 0.0)
-    up = (-math.sin(e) * math.sin(a), math.sin(e) * math.cos(a), math.cos(e))
-    back = (math.cos(e) * math.sin(a), -math.cos(e) * math.cos(a), math.sin(e))
-    return np.array([right, up, back])
+    return np.array(axes_from((math.cos(a), math.sin(a)), (math.cos(e), math.sin(e)), 0.0))
+
+
+def axes_from(azimuth: tuple, elevation: tuple, zero) -> tuple[tuple, tuple, tuple]:
+    """The rows of camera_axes from cosine and sine of each angle; numbers, or tensors and a zero of their shape."""
+    (cos_a, sin_a), (cos_e, sin_e) = azimuth, elevation
+    return (cos_a, sin_a, zero), (-sin_e * sin_a, sin_e * cos_a, cos_e), (cos_e * sin_a, -cos_e * cos_a, sin_e)
 
 
 def parse_view(text: str) -> View:

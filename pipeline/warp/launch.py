@@ -83,7 +83,7 @@ def workers_on(device: torch.device, most: int) -> int:
 
 
 def array(tensor: torch.Tensor, dtype=None) -> wp.array:
-    """A tensor as a Warp array that shares its memory, for structs and trees; [N, 3] float32 as vec3 unless told."""
+    """A tensor as a Warp array that shares its memory, for structs and trees; [N, 3] float32 as vec3 by default."""
     _start()
     if dtype is None and tensor.dtype == torch.float32 and tensor.ndim == 2 and tensor.shape[1] == 3:
         dtype = wp.vec3

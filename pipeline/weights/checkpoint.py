@@ -162,6 +162,11 @@ class Models:
             self._loaded[role] = (self._files[role].load(self._build, device, dtype), want)
         return self._loaded[role][0]
 
+    def move(self, device: torch.device) -> None:
+        """Move what is loaded to another device, with the dtypes it has: no file is read again."""
+        for role, (model, (_, dtype)) in self._loaded.items():
+            self._loaded[role] = (model.to(device), (torch.device(device), dtype))
+
     def expect(self, roles: Iterable[str]) -> None:
         """Say which models a run will use, in about their order; `read_ahead` then knows the next one."""
         self._expected = list(roles)

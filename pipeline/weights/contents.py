@@ -134,9 +134,9 @@ def _quantised(path: Path, header: Header) -> tuple[dict[str, Packing], dict[str
     return packings, refused
 
 
-def _packing(layer: str, told: Mapping, header: Header) -> Packing | str:
+def _packing(layer: str, settings: Mapping, header: Header) -> Packing | str:
     """How a layer's weight is stored, or why it cannot be read."""
-    name = told.get("format")
+    name = settings.get("format")
     weight, scale = layer + _WEIGHT, layer + _SCALE
     if name != "int8_tensorwise":
         what, why = _NOT_READ.get(str(name), (f"{str(name)!r:.60}", "its format is not known"))
@@ -145,7 +145,7 @@ def _packing(layer: str, told: Mapping, header: Header) -> Packing | str:
         return f"should be I8 and is {header.dtypes.get(weight, 'missing')}. Download the file again"
     if scale not in header.shapes:
         return f"lacks its factors {scale}: the file was not converted completely. Download it again"
-    group = told.get("convrot_groupsize", 256) if told.get("convrot") else 0
+    group = settings.get("convrot_groupsize", 256) if settings.get("convrot") else 0
     shape = header.shapes[weight]
     if type(group) is not int or not 0 <= group <= 4096 or (group and 4 ** round(math.log(group, 4)) != group):
         return f"is rotated in groups of {group!r:.20}, where powers of 4 are possible. Download the file again"

@@ -53,8 +53,8 @@ class ModelFiles:
             for key in sorted(key for key in header.shapes if key.startswith(self.prefix)):
                 begin, end = header.spans[key]
                 file.seek(max(begin, (begin + end) // 2 - _SAMPLE // 2))
-                told = (key.removeprefix(self.prefix), header.dtypes[key], list(header.shapes[key]))
-                digest.update(repr(told).encode() + file.read(min(_SAMPLE, end - begin)))
+                entry = (key.removeprefix(self.prefix), header.dtypes[key], list(header.shapes[key]))
+                digest.update(repr(entry).encode() + file.read(min(_SAMPLE, end - begin)))
         return digest.hexdigest()[:32]
 
     @property

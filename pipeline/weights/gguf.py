@@ -125,7 +125,7 @@ def _length(shape: tuple[int, ...], dtype: str) -> int | None:
     return math.prod(BLOCKS[dtype].stored(shape)) if BLOCKS[dtype].fits(shape) else None
 
 
-def _original(told, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _original(noted, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that the converter noted, if it has as many values."""
-    sound = isinstance(told, list) and all(type(each) is int for each in told) and math.prod(told) == math.prod(shape)
-    return tuple(told) if sound else shape
+    listed = isinstance(noted, list) and all(type(each) is int for each in noted)
+    return tuple(noted) if listed and math.prod(noted) == math.prod(shape) else shape

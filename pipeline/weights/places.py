@@ -33,7 +33,7 @@ def walk(base: Path, on_problem: OnProblem = lambda path, why: None, deepest: in
     comes after 20,000 entries. Nothing is raised.
 
     Args:
-        on_problem: told of what is left out: its path, and why.
+        on_problem: called for what is left out: its path, and why.
     """
     seen = 0
     waiting = deque([(base, _identity(base), 0, frozenset())])  # folder, identity, depth, identities of those above

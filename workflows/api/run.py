@@ -1,7 +1,7 @@
 """Runs one of the graphs beside this file on a ComfyUI server: upload a picture, queue, follow, fetch the GLB.
 
 pip install websocket-client
-python run.py image_to_glb.json chair.png chair.glb [--server 127.0.0.1:8188] [--set NODE.INPUT=VALUE]
+python run.py image_to_glb.json chair.png chair.glb [--server 127.0.0.1:8188] [--key-file FILE] [--set NODE.INPUT=VALUE]
 """
 
 import argparse
@@ -32,10 +32,12 @@ class UsageError(Exception):
 
 
 class Client:
-    """One client of a ComfyUI server, `server` being host:port."""
+    """One client of a ComfyUI server: `server` is host:port or a URL, `key` what a gateway before it asks for."""
 
-    def __init__(self, server: str) -> None:
-        self.server, self.id = server, uuid.uuid4().hex
+    def __init__(self, server: str, key: str = "") -> None:
+        self.url = server if "://" in server else f"http://{server}"
+        self.server, self.id = self.url.partition("://")[2], uuid.uuid4().hex
+        self.headers = {"X-API-Key": key} if key else {}
 
     def upload(self, picture: Path) -> str:
         """Put a picture into the server's input folder; returns its name there, for a Load Image node."""
@@ -58,7 +60,9 @@ class Client:
             GraphError: the graph or a branch of it is invalid, a node failed, or the run was interrupted.
             OSError: the server cannot be reached, or the connection broke.
         """
-        channel = websocket.create_connection(f"ws://{self.server}/ws?clientId={self.id}", timeout=_TIMEOUT)
+        channel = websocket.create_connection(
+            f"ws{self.url.removeprefix('http')}/ws?clientId={self.id}", timeout=_TIMEOUT, header=self.headers
+        )
         try:
             channel.settimeout(None)
             body = json.dumps({"prompt": graph, "client_id": self.id}).encode()
@@ -115,7 +119,7 @@ class Client:
         return json.loads(self._send(path, body, kind))
 
     def _send(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
-        request = Request(f"http://{self.server}{path}", body, {"Content-Type": kind})
+        request = Request(f"{self.url}{path}", body, {"Content-Type": kind, **self.headers})
         try:
             with urlopen(request, timeout=_TIMEOUT) as answer:
                 return answer.read()
@@ -127,6 +131,8 @@ def _refusal(answer: bytes) -> str:
     """The server's reasons for not queueing a graph, a line each."""
     try:
         told = json.loads(answer)
+        if "detail" in told:  # of a gateway
+            return f"{told['title']} {told['detail']}"
         lines = [f"{told['error']['message']}: {told['error'].get('details', '')}".rstrip(": ")]
         return "\n".join(lines + _complaints(told.get("node_errors") or {}))
     except (ValueError, KeyError, TypeError):
@@ -229,7 +235,7 @@ def prepare(options: argparse.Namespace) -> tuple[Client, dict]:
     graph = read_graph(options.graph)
     changes = read_changes(options.set, graph)
     check_files(options.picture, options.output, graph)
-    client = Client(options.server.removeprefix("http://").rstrip("/"))
+    client = Client(options.server.rstrip("/"), _key(options.key_file))
     inputs = check_nodes(client, graph)
     values = [(*change[:2], typed(*change, inputs[graph[change[0]]["class_type"]])) for change in changes]
     uploaded = client.upload(options.picture)
@@ -239,6 +245,13 @@ def prepare(options: argparse.Namespace) -> tuple[Client, dict]:
     for node, name, value in values:
         graph[node]["inputs"][name] = value
     return client, graph
+
+
+def _key(file: Path | None) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip() if file else ""
+    except OSError as error:
+        raise UsageError(f"The key {file} cannot be read: {error.strerror}.") from error
 
 
 def run(options: argparse.Namespace) -> None:
@@ -272,7 +285,8 @@ def main() -> int:
     parser.add_argument("graph", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--server", default="127.0.0.1:8188")
+    parser.add_argument("--server", default="127.0.0.1:8188", metavar="HOST:PORT", help="or a URL of https")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="with the key for a gateway before the server")
     parser.add_argument(
         "--set",
         action="append",

@@ -52,11 +52,11 @@ class SourceMesh(Surface):
         from .bake_kernels import closest_on_mesh
 
         points = points.float().contiguous()
-        snapped, weights = torch.empty_like(points), torch.empty_like(points)
+        closest, weights = torch.empty_like(points), torch.empty_like(points)
         face = torch.empty(len(points), dtype=torch.int32, device=points.device)
-        found = snapped, face, weights
+        found = closest, face, weights
         self._launch.launch_parallel(closest_on_mesh, len(points), self._mesh.id, points, limit, *found)
-        return snapped, self._named(face), weights
+        return closest, self._named(face), weights
 
     def normals_at(self, face: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
         """[N, 3] unit normals of faces [N] that closest_point found, turned to the side of `towards` [N, 3]; `towards`

@@ -14,18 +14,18 @@ def closest_on_mesh(
     mesh: wp.uint64,
     points: wp.array[wp.vec3],
     limit: wp.float32,
-    snapped: wp.array[wp.vec3],
+    closest: wp.array[wp.vec3],
     face: wp.array[wp.int32],
     weights: wp.array[wp.vec3],
 ):
     i = start + wp.tid()
     found = wp.mesh_query_point_no_sign(mesh, points[i], limit)
     if found.result:
-        snapped[i] = wp.mesh_eval_position(mesh, found.face, found.u, found.v)
+        closest[i] = wp.mesh_eval_position(mesh, found.face, found.u, found.v)
         face[i] = found.face
         weights[i] = wp.vec3(found.u, found.v, 1.0 - found.u - found.v)
     else:
-        snapped[i] = points[i]
+        closest[i] = points[i]
         face[i] = -1
         weights[i] = wp.vec3(0.0, 0.0, 0.0)
 

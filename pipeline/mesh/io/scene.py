@@ -29,7 +29,7 @@ class Frame:
         """The frame of points [V, 3].
 
         Raises:
-            MeshError: there are none, or they have no extent that can be told.
+            MeshError: there are none, or they have no usable extent.
         """
         if len(points) == 0:
             raise MeshError("The scene has no vertices. Export the mesh again.")

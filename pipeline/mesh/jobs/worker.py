@@ -63,9 +63,9 @@ def simplify(vertices, faces, target):
 
 
 def simplify_parts(vertices, faces, vertex_ends, face_ends, targets, cut, low, size):
-    """Parts of a mesh one after the other, each to its target, with all open edges kept. cut: [V] bool, vertices that
-    other parts use, too. Returns the parts as they were given, with numbers instead of `cut`: [V'] int64, which vertex
-    of its part a cut vertex was, -1 for others; and whether all of them were found again."""
+    """Parts of a mesh one after the other, each to its target, with all boundary edges kept. cut: [V] bool, vertices
+    that other parts use, too. Returns the parts as they were given, with numbers instead of `cut`: [V'] int64, which
+    vertex of its part a cut vertex was, -1 for others; and whether all of them were found again."""
     import fast_simplification
 
     found, complete, start, begin = [], True, 0, 0
@@ -95,19 +95,19 @@ def simplify_parts(vertices, faces, vertex_ends, face_ends, targets, cut, low, s
 def _found_again(points, faces, given, wanted):
     """[len(points)] int64: which of the wanted rows of `given` a point is, -1 for none; None if they are not all there.
 
-    They lie on open edges, did not move, and kept their order."""
+    They lie on boundary edges, did not move, and kept their order."""
     edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64), axis=1)
     key, uses = np.unique(edges[:, 0] * len(points) + edges[:, 1], return_counts=True)
     key = key[uses == 1]
-    rim = np.unique(np.concatenate([key // len(points), key % len(points)]))
-    there = points[rim].view("V24").reshape(-1)
+    boundary = np.unique(np.concatenate([key // len(points), key % len(points)]))
+    there = points[boundary].view("V24").reshape(-1)
     here = given[wanted].view("V24").reshape(-1)
-    rim = rim[np.isin(there, here)]
+    boundary = boundary[np.isin(there, here)]
     number = np.full(len(points), -1)
-    order, places = (np.lexsort(each.T) for each in (given[wanted], points[rim]))
-    if len(order) != len(places) or not np.array_equal(given[wanted[order]], points[rim[places]]):
+    order, places = (np.lexsort(each.T) for each in (given[wanted], points[boundary]))
+    if len(order) != len(places) or not np.array_equal(given[wanted[order]], points[boundary[places]]):
         return None
-    number[rim[places]] = wanted[order]
+    number[boundary[places]] = wanted[order]
     return number
 
 

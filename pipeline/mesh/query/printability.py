@@ -13,7 +13,7 @@ from .surface import Surface, along_a_curve
 OVERHANG = 45.0  # degrees from the vertical beyond which printers need supports, as slicers have it by default
 _ON_THE_BED = 5e-3  # of the height: faces this low lie on the bed and hang over nothing
 _MOST_RAYS = 1 << 18  # faces whose wall is measured, spread evenly over the mesh's
-_LIFT = 1e-5  # of the diagonal, by which a ray starts inside, clear of its own face
+_RAY_BIAS = 1e-5  # of the diagonal, by which a ray starts inside, clear of its own face
 _THIN = 0.01  # share of the measured area: thinner walls than the reported one may be chance at sharp edges
 
 
@@ -80,15 +80,15 @@ def _walls(mesh: Mesh, normals: torch.Tensor, areas: torch.Tensor) -> tuple[floa
     chosen = (areas > 0).nonzero()[:, 0]
     chosen = chosen[:: max(1, -(-len(chosen) // _MOST_RAYS))]
     middles = mesh.vertices.double()[mesh.faces[chosen].long()].mean(1)
-    lift = _LIFT * float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
+    ray_bias = _RAY_BIAS * float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     inward = -normals[chosen]
-    hits = Surface(mesh.vertices, mesh.faces).rays(middles + lift * inward, inward)
+    hits = Surface(mesh.vertices, mesh.faces).rays(middles + ray_bias * inward, inward)
     met = hits.face >= 0
     # a ray that meets a face from outside left the body where the mesh is open or crosses itself
     met &= (normals[hits.face.clamp_min(0)] * inward).sum(1) > 0
     if not bool(met.any()):
         return None, None
-    thickness, weight = hits.distance[met].double() + lift, areas[chosen][met]
+    thickness, weight = hits.distance[met].double() + ray_bias, areas[chosen][met]
     thickness, order = thickness.sort()
     share = weight[order].cumsum(0) / weight.sum()
     return float(thickness[0]), float(thickness[int((share < _THIN).count_nonzero())])

@@ -11,7 +11,7 @@ from .lattice import Frame
 from .openings import Openings
 from .winding_number import WindingField
 
-_SEED_REACH = 2  # cells round boundary edges in which winding numbers are looked at first
+_SEED_STEPS = 2  # cells round boundary edges in which winding numbers are looked at first
 # Winding numbers between which a point is neither inside nor outside for sure. Wider: more points are asked and cut;
 # narrower: the field's own error (0.03) and the noise of faces that are wound wrongly decide.
 UNDECIDED = (0.25, 0.75)
@@ -42,24 +42,24 @@ def find_band(mesh: Mesh, openings: Openings, frame: Frame) -> Band:
     """
     field = WindingField(frame.points, mesh.faces[~openings.open_faces])
     seeds = frame.along(torch.stack(mesh.edges.ends(openings.hole_edges), 1))
-    front, reach = seeds.nonzero().squeeze(1), _SEED_REACH
+    front, steps = seeds.nonzero().squeeze(1), _SEED_STEPS
     number = torch.full((frame.nodes,), torch.nan, device=seeds.device)
     while len(front):
-        frame, marks = _around(frame, front, reach)
+        frame, marks = _around(frame, front, steps)
         number = torch.cat([number, number.new_full((frame.nodes - len(number),), torch.nan)])
         asked = ((marks > 0) & number.isnan()).nonzero().squeeze(1)
         found = field.at(frame.coordinates(asked).float())
         number[asked] = found
-        front, reach = asked[(found > UNDECIDED[0]) & (found < UNDECIDED[1])], 1
+        front, steps = asked[(found > UNDECIDED[0]) & (found < UNDECIDED[1])], 1
     return Band(frame, number, field)
 
 
-def _around(frame: Frame, nodes: torch.Tensor, reach: int) -> tuple[Frame, torch.Tensor]:
-    """[nodes] uint8: the lattice points up to `reach` steps along each axis from given ones, in a frame that stores
+def _around(frame: Frame, nodes: torch.Tensor, steps: int) -> tuple[Frame, torch.Tensor]:
+    """[nodes] uint8: the lattice points up to `steps` away along each axis from given ones, in a frame that stores
     them all."""
     while True:
         missing = torch.zeros_like(frame.bricks, dtype=torch.uint8)
-        marks = frame.around(nodes, reach, missing)
+        marks = frame.around(nodes, steps, missing)
         new = missing.nonzero().squeeze(1)
         if len(new) == 0:
             return frame, marks

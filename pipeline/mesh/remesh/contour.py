@@ -45,9 +45,7 @@ class Edges:
 
 def find_cells(lattice: Lattice) -> Cells:
     signs = torch.empty_like(lattice.states)
-    launch_parallel(
-        contour_kernels.cell_signs, lattice.nodes, lattice.places, *lattice.grid, lattice.states, lattice.empty, signs
-    )
+    launch_parallel(contour_kernels.cell_signs, lattice.nodes, lattice.grid, lattice.states, lattice.empty, signs)
     nodes = ((signs != 0) & (signs != 255)).nonzero().squeeze(1)
     row_of = torch.full((lattice.nodes,), -1, dtype=torch.int32, device=signs.device)
     row_of[nodes] = torch.arange(len(nodes), dtype=torch.int32, device=signs.device)
@@ -102,10 +100,10 @@ def contour(lattice: Lattice, cells: Cells, edges: Edges) -> tuple[torch.Tensor,
     free = torch.empty(len(owner), dtype=torch.uint8, device=device)
     shape = cells.row_of, loops, kind, first
     given = cells.xyz, cells.row_of, edge_of, loops, kind, first, owner, edges.depth, edges.normal, _PULL
-    launch_parallel(contour_kernels.place_vertices, len(owner), *lattice.grid, *given, points, free)
+    launch_parallel(contour_kernels.place_vertices, len(owner), lattice.grid, *given, points, free)
     triangles = torch.empty(2 * len(edges.row), 3, dtype=torch.int32, device=device)
     given = cells.xyz[edges.row], edges.axis, edges.depth, edges.rising, *shape
-    launch_parallel(contour_kernels.join_vertices, len(edges.row), *lattice.grid, *given, points, triangles)
+    launch_parallel(contour_kernels.join_vertices, len(edges.row), lattice.grid, *given, points, triangles)
     return points, triangles, free > 0
 
 

@@ -4,7 +4,7 @@
 import warp as wp
 
 from ...warp.launch import configure
-from .lattice_functions import IS_OUTSIDE, SET, UNSET, cross_2d, node_at, place_of, state_at
+from .lattice_functions import IS_OUTSIDE, SET, UNSET, Grid, cross_2d, node_at, place_of, state_at
 
 configure(__name__, max_unroll=1)
 
@@ -12,9 +12,7 @@ configure(__name__, max_unroll=1)
 @wp.kernel
 def mark_sheets(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     touched: wp.array[wp.uint8],
     states: wp.array[wp.uint8],
     empty: wp.array[wp.uint8],
@@ -24,11 +22,11 @@ def mark_sheets(
     node = start + wp.tid()
     if touched[node] == UNSET:
         return
-    p = place_of(places, size, node)
+    p = place_of(grid, node)
     for x in range(-1, 3):
         for y in range(-1, 3):
             for z in range(-1, 3):
-                if state_at(states, empty, node_at(bricks, size, p[0] + x, p[1] + y, p[2] + z)) != IS_OUTSIDE:
+                if state_at(states, empty, node_at(grid, p[0] + x, p[1] + y, p[2] + z)) != IS_OUTSIDE:
                     return
     sheet[node] = SET
 
@@ -36,22 +34,20 @@ def mark_sheets(
 @wp.kernel
 def cell_signs(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     states: wp.array[wp.uint8],
     empty: wp.array[wp.uint8],
     signs: wp.array[wp.uint8],
 ):
     """Bit x + 2 y + 4 z of a cell: whether this corner is not outside."""
     node = start + wp.tid()
-    p = place_of(places, size, node)
+    p = place_of(grid, node)
     bits = wp.int32(0)
     for corner in range(8):
         x = p[0] + (corner & 1)
         y = p[1] + ((corner >> 1) & 1)
         z = p[2] + (corner >> 2)
-        if state_at(states, empty, node_at(bricks, size, x, y, z)) != IS_OUTSIDE:
+        if state_at(states, empty, node_at(grid, x, y, z)) != IS_OUTSIDE:
             bits = bits | (1 << corner)
     signs[node] = wp.uint8(bits)
 
@@ -59,8 +55,7 @@ def cell_signs(
 @wp.kernel
 def place_vertices(
     start: wp.int32,
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     xyz: wp.array2d[wp.int32],
     row_of: wp.array[wp.int32],
     edge_of: wp.array2d[wp.int32],
@@ -90,7 +85,7 @@ def place_vertices(
             p = wp.vec3i(0, 0, 0)
             p[(axis + 1) % 3] = e & 1
             p[(axis + 2) % 3] = (e >> 1) & 1
-            node = node_at(bricks, size, xyz[row, 0] + p[0], xyz[row, 1] + p[1], xyz[row, 2] + p[2])
+            node = node_at(grid, xyz[row, 0] + p[0], xyz[row, 1] + p[1], xyz[row, 2] + p[2])
             edge = edge_of[row_of[node], axis]
             at = wp.vec3(wp.float32(p[0]), wp.float32(p[1]), wp.float32(p[2]))
             at[axis] = at[axis] + depth[edge]
@@ -142,8 +137,7 @@ def _height_error(a: wp.vec3, b: wp.vec3, c: wp.vec3, d: wp.vec3, depth: wp.floa
 
 @wp.func
 def _vertex_beside(
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     corner: wp.vec3i,
     axis: wp.int32,
     b: wp.int32,
@@ -156,15 +150,14 @@ def _vertex_beside(
     p = corner
     p[(axis + 1) % 3] -= b
     p[(axis + 2) % 3] -= c
-    row = row_of[node_at(bricks, size, p[0], p[1], p[2])]
+    row = row_of[node_at(grid, p[0], p[1], p[2])]
     return first[row] + wp.int32(loops[kind[row], axis * 4 + b + 2 * c])
 
 
 @wp.kernel
 def join_vertices(
     start: wp.int32,
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     corners: wp.array2d[wp.int32],
     axes: wp.array[wp.int32],
     depth: wp.array[wp.float32],
@@ -181,10 +174,10 @@ def join_vertices(
     i = start + wp.tid()
     corner = wp.vec3i(corners[i, 0], corners[i, 1], corners[i, 2])
     axis = axes[i]
-    p = _vertex_beside(bricks, size, corner, axis, 1, 1, row_of, loops, kind, first)
-    q = _vertex_beside(bricks, size, corner, axis, 0, 1, row_of, loops, kind, first)
-    r = _vertex_beside(bricks, size, corner, axis, 0, 0, row_of, loops, kind, first)
-    s = _vertex_beside(bricks, size, corner, axis, 1, 0, row_of, loops, kind, first)
+    p = _vertex_beside(grid, corner, axis, 1, 1, row_of, loops, kind, first)
+    q = _vertex_beside(grid, corner, axis, 0, 1, row_of, loops, kind, first)
+    r = _vertex_beside(grid, corner, axis, 0, 0, row_of, loops, kind, first)
+    s = _vertex_beside(grid, corner, axis, 1, 0, row_of, loops, kind, first)
     origin = wp.vec3(wp.float32(corner[0]), wp.float32(corner[1]), wp.float32(corner[2]))
     a = _along(vertices[p] - origin, axis)
     b = _along(vertices[q] - origin, axis)

@@ -4,11 +4,22 @@
 import warp as wp
 
 from ...warp.launch import configure
-from .lattice_functions import SET, UNSET, cross_2d, node_at
+from .lattice_functions import SET, UNSET, Grid, brick_place, cross_2d, node_at
 
 configure(__name__, max_unroll=1)
 
 _SLACK = wp.constant(1.0e-3)  # cells; what lies this near counts as touched, so that rounding opens no gap
+
+
+@wp.struct
+class Triangle:
+    """A face in cells, and the box round it."""
+
+    a: wp.vec3
+    b: wp.vec3
+    c: wp.vec3
+    low: wp.vec3
+    high: wp.vec3
 
 
 @wp.func
@@ -16,8 +27,8 @@ def _separates(axis: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3, half: wp.float
     p = wp.dot(axis, a)
     q = wp.dot(axis, b)
     r = wp.dot(axis, c)
-    reach = half * (wp.abs(axis[0]) + wp.abs(axis[1]) + wp.abs(axis[2]))
-    return wp.min(p, wp.min(q, r)) > reach or wp.max(p, wp.max(q, r)) < -reach
+    extent = half * (wp.abs(axis[0]) + wp.abs(axis[1]) + wp.abs(axis[2]))
+    return wp.min(p, wp.min(q, r)) > extent or wp.max(p, wp.max(q, r)) < -extent
 
 
 @wp.func
@@ -30,13 +41,13 @@ def _separates_across(edge: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3, half: w
 
 
 @wp.func
-def _overlaps(a: wp.vec3, b: wp.vec3, c: wp.vec3, low: wp.vec3, side: wp.float32, slack: wp.float32):
+def _overlaps(t: Triangle, low: wp.vec3, side: wp.float32, slack: wp.float32):
     """Whether a triangle meets the cube [low, low + side], by the separating axes (Akenine-Moeller 2001)."""
     half = 0.5 * side + slack
     middle = low + wp.vec3(0.5 * side, 0.5 * side, 0.5 * side)
-    p = a - middle
-    q = b - middle
-    r = c - middle
+    p = t.a - middle
+    q = t.b - middle
+    r = t.c - middle
     apart = (
         _separates(wp.vec3(1.0, 0.0, 0.0), p, q, r, half)
         or _separates(wp.vec3(0.0, 1.0, 0.0), p, q, r, half)
@@ -50,8 +61,36 @@ def _overlaps(a: wp.vec3, b: wp.vec3, c: wp.vec3, low: wp.vec3, side: wp.float32
 
 
 @wp.func
+def _triangle(
+    points: wp.array[wp.vec3], faces: wp.array2d[wp.int32], face: wp.int32, origin: wp.vec3, slack: wp.float32
+):
+    """A face as seen from `origin`; its box is wider by `slack` on each side."""
+    t = Triangle()
+    t.a = points[faces[face, 0]] - origin
+    t.b = points[faces[face, 1]] - origin
+    t.c = points[faces[face, 2]] - origin
+    t.low = wp.min(t.a, wp.min(t.b, t.c)) - wp.vec3(slack, slack, slack)
+    t.high = wp.max(t.a, wp.max(t.b, t.c)) + wp.vec3(slack, slack, slack)
+    return t
+
+
+@wp.func
+def _in_brick(points: wp.array[wp.vec3], faces: wp.array2d[wp.int32], face: wp.int32, brick: wp.int32, size: wp.vec3i):
+    """A face as seen from the lowest corner of a brick."""
+    place = 8 * brick_place(brick, size)
+    origin = wp.vec3(wp.float32(place[0]), wp.float32(place[1]), wp.float32(place[2]))
+    return _triangle(points, faces, face, origin, _SLACK)
+
+
+@wp.func
 def _brick_of(value: wp.float32, top: wp.int32):
     return wp.clamp(wp.int32(wp.floor(value * 0.125)), 0, top)
+
+
+@wp.func
+def _brick_at(p: wp.vec3, size: wp.vec3i):
+    """x, y, z of the brick that holds a point, or of the nearest."""
+    return wp.vec3i(_brick_of(p[0], size[0] - 1), _brick_of(p[1], size[1] - 1), _brick_of(p[2], size[2] - 1))
 
 
 @wp.kernel
@@ -65,19 +104,17 @@ def mark_bricks(
 ):
     """Mark the bricks within `slack` cells of a face."""
     f = start + wp.tid()
-    a = points[faces[f, 0]]
-    b = points[faces[f, 1]]
-    c = points[faces[f, 2]]
-    low = wp.min(a, wp.min(b, c)) - wp.vec3(slack, slack, slack)
-    high = wp.max(a, wp.max(b, c)) + wp.vec3(slack, slack, slack)
-    for x in range(_brick_of(low[0], size[0] - 1), _brick_of(high[0], size[0] - 1) + 1):
-        for y in range(_brick_of(low[1], size[1] - 1), _brick_of(high[1], size[1] - 1) + 1):
-            for z in range(_brick_of(low[2], size[2] - 1), _brick_of(high[2], size[2] - 1) + 1):
+    t = _triangle(points, faces, f, wp.vec3(0.0, 0.0, 0.0), slack)
+    first = _brick_at(t.low, size)
+    last = _brick_at(t.high, size)
+    for x in range(first[0], last[0] + 1):
+        for y in range(first[1], last[1] + 1):
+            for z in range(first[2], last[2] + 1):
                 brick = (x * size[1] + y) * size[2] + z
                 if marks[brick] != UNSET:  # most are, by a neighbour
                     continue
                 corner = wp.vec3(8.0 * wp.float32(x), 8.0 * wp.float32(y), 8.0 * wp.float32(z))
-                if _overlaps(a, b, c, corner, 8.0, slack):
+                if _overlaps(t, corner, 8.0, slack):
                     marks[brick] = SET
 
 
@@ -96,20 +133,16 @@ def list_bricks(
     """The bricks that a face touches: counted, or written as pairs (face, brick)."""
     f = start + wp.tid()
     slack = 2.0 * _SLACK
-    a = points[faces[f, 0]]
-    b = points[faces[f, 1]]
-    c = points[faces[f, 2]]
-    low = wp.min(a, wp.min(b, c)) - wp.vec3(slack, slack, slack)
-    high = wp.max(a, wp.max(b, c)) + wp.vec3(slack, slack, slack)
-    first = wp.vec3i(_brick_of(low[0], size[0] - 1), _brick_of(low[1], size[1] - 1), _brick_of(low[2], size[2] - 1))
-    last = wp.vec3i(_brick_of(high[0], size[0] - 1), _brick_of(high[1], size[1] - 1), _brick_of(high[2], size[2] - 1))
+    t = _triangle(points, faces, f, wp.vec3(0.0, 0.0, 0.0), slack)
+    first = _brick_at(t.low, size)
+    last = _brick_at(t.high, size)
     one = first[0] == last[0] and first[1] == last[1] and first[2] == last[2]
     found = wp.int32(0)
     for x in range(first[0], last[0] + 1):
         for y in range(first[1], last[1] + 1):
             for z in range(first[2], last[2] + 1):
                 corner = wp.vec3(8.0 * wp.float32(x), 8.0 * wp.float32(y), 8.0 * wp.float32(z))
-                if one or _overlaps(a, b, c, corner, 8.0, slack):
+                if one or _overlaps(t, corner, 8.0, slack):
                     if write:
                         at = wp.int32(ends[f]) - counts[f] + found
                         pair_face[at] = f
@@ -126,29 +159,22 @@ def touch_cells(
     faces: wp.array2d[wp.int32],
     pair_face: wp.array[wp.int32],
     pair_brick: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     touched: wp.array[wp.uint8],
 ):
     """Mark the cells of a brick that a face touches."""
     i = start + wp.tid()
     f = pair_face[i]
     brick = pair_brick[i]
-    first = wp.vec3i(brick // (size[1] * size[2]) * 8, (brick // size[2]) % size[1] * 8, brick % size[2] * 8)
-    origin = wp.vec3(wp.float32(first[0]), wp.float32(first[1]), wp.float32(first[2]))
-    a = points[faces[f, 0]] - origin
-    b = points[faces[f, 1]] - origin
-    c = points[faces[f, 2]] - origin
-    low = wp.min(a, wp.min(b, c)) - wp.vec3(_SLACK, _SLACK, _SLACK)
-    high = wp.max(a, wp.max(b, c)) + wp.vec3(_SLACK, _SLACK, _SLACK)
-    base = bricks[brick] << 9
-    for x in range(wp.max(wp.int32(wp.floor(low[0])), 0), wp.min(wp.int32(wp.floor(high[0])), 7) + 1):
-        for y in range(wp.max(wp.int32(wp.floor(low[1])), 0), wp.min(wp.int32(wp.floor(high[1])), 7) + 1):
-            for z in range(wp.max(wp.int32(wp.floor(low[2])), 0), wp.min(wp.int32(wp.floor(high[2])), 7) + 1):
+    t = _in_brick(points, faces, f, brick, grid.size)
+    base = grid.bricks[brick] << 9
+    for x in range(wp.max(wp.int32(wp.floor(t.low[0])), 0), wp.min(wp.int32(wp.floor(t.high[0])), 7) + 1):
+        for y in range(wp.max(wp.int32(wp.floor(t.low[1])), 0), wp.min(wp.int32(wp.floor(t.high[1])), 7) + 1):
+            for z in range(wp.max(wp.int32(wp.floor(t.low[2])), 0), wp.min(wp.int32(wp.floor(t.high[2])), 7) + 1):
                 node = base | (x << 6) | (y << 3) | z
                 if touched[node] != UNSET:  # most are, by a neighbour
                     continue
-                if _overlaps(a, b, c, wp.vec3(wp.float32(x), wp.float32(y), wp.float32(z)), 1.0, _SLACK):
+                if _overlaps(t, wp.vec3(wp.float32(x), wp.float32(y), wp.float32(z)), 1.0, _SLACK):
                     touched[node] = SET
 
 
@@ -159,8 +185,7 @@ def cross_edges(
     faces: wp.array2d[wp.int32],
     pair_face: wp.array[wp.int32],
     pair_brick: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     write: wp.bool,
     counts: wp.array[wp.int32],
     ends: wp.array[wp.int64],
@@ -174,20 +199,17 @@ def cross_edges(
         return
     f = pair_face[i]
     brick = pair_brick[i]
-    first = wp.vec3i(brick // (size[1] * size[2]) * 8, (brick // size[2]) % size[1] * 8, brick % size[2] * 8)
-    origin = wp.vec3(wp.float32(first[0]), wp.float32(first[1]), wp.float32(first[2]))
-    a = points[faces[f, 0]] - origin
-    b = points[faces[f, 1]] - origin
-    c = points[faces[f, 2]] - origin
-    low = wp.min(a, wp.min(b, c)) - wp.vec3(_SLACK, _SLACK, _SLACK)
-    high = wp.max(a, wp.max(b, c)) + wp.vec3(_SLACK, _SLACK, _SLACK)
-    node = bricks[brick] << 9
+    t = _in_brick(points, faces, f, brick, grid.size)
+    a = t.a
+    b = t.b
+    c = t.c
+    node = grid.bricks[brick] << 9
     found = wp.int32(0)
     for axis in range(3):
         u = (axis + 1) % 3
         v = (axis + 2) % 3
-        for j in range(wp.max(wp.int32(wp.ceil(low[u])), 0), wp.min(wp.int32(wp.floor(high[u])), 7) + 1):
-            for k in range(wp.max(wp.int32(wp.ceil(low[v])), 0), wp.min(wp.int32(wp.floor(high[v])), 7) + 1):
+        for j in range(wp.max(wp.int32(wp.ceil(t.low[u])), 0), wp.min(wp.int32(wp.floor(t.high[u])), 7) + 1):
+            for k in range(wp.max(wp.int32(wp.ceil(t.low[v])), 0), wp.min(wp.int32(wp.floor(t.high[v])), 7) + 1):
                 pu = wp.float32(j)
                 pv = wp.float32(k)
                 at_a = cross_2d(b[u] - pu, b[v] - pv, c[u] - pu, c[v] - pv)
@@ -229,8 +251,7 @@ def mark_segments(
     start: wp.int32,
     points: wp.array[wp.vec3],
     ends: wp.array2d[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     marks: wp.array[wp.uint8],
 ):
     """Mark the cells along line segments (ends [N, 2]), looked at four times a cell."""
@@ -240,6 +261,6 @@ def mark_segments(
     steps = wp.int32(wp.length(b - a) * 4.0) + 1
     for s in range(steps + 1):
         p = a + (b - a) * (wp.float32(s) / wp.float32(steps))
-        node = node_at(bricks, size, wp.int32(wp.floor(p[0])), wp.int32(wp.floor(p[1])), wp.int32(wp.floor(p[2])))
+        node = node_at(grid, wp.int32(wp.floor(p[0])), wp.int32(wp.floor(p[1])), wp.int32(wp.floor(p[2])))
         if node >= 0:
             marks[node] = SET

@@ -38,7 +38,7 @@ def part_by_cut(lattice: Lattice, number: torch.Tensor, undecided: torch.Tensor)
     row_of = torch.full(states.shape, -1, dtype=torch.int32, device=states.device)
     row_of[nodes] = torch.arange(count, dtype=torch.int32, device=states.device)
     beside = torch.empty(count, 6, dtype=torch.int64, device=states.device)
-    launch_parallel(band_kernels.neighbours, count, lattice.places, *lattice.grid, nodes, beside)
+    launch_parallel(band_kernels.neighbours, count, lattice.grid, nodes, beside)
     outgoing, incoming, facing = _capacities(lattice, nodes, beside)
     stored = beside.clamp_min(0)
     other = torch.where(beside >= 0, row_of[stored], -1)  # [N, 6]

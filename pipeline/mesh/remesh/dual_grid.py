@@ -96,7 +96,7 @@ def mesh_to_dual_grid(
     """Voxelise a triangle mesh as a flexible dual grid.
 
     A voxel exists where a face crosses one of the twelve edges of its cell. Its vertex minimises, inside the
-    cell, the summed squared distances to the planes of the faces there, to the lines of open edges there
+    cell, the summed squared distances to the planes of the faces there, to the lines of boundary edges there
     (times boundary_weight) and to the mean crossing (times regularisation).
 
     Args:
@@ -281,7 +281,7 @@ def _meets_outlines(t: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def _add_boundary(quadric, keys, points: np.ndarray, faces: np.ndarray, resolution: int, weight: float) -> None:
-    """Add the squared distance to every open edge to the cells along it."""
+    """Add the squared distance to every boundary edge to the cells along it."""
     edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     edges, uses = np.unique(edges, axis=0, return_counts=True)
     start, end = points[edges[uses == 1]].astype(np.float64).transpose(1, 0, 2)

@@ -5,7 +5,7 @@ import warp as wp
 
 from ...warp.launch import configure
 from ...warp.union_find_kernels import peek_root, unite
-from .lattice_functions import IS_INSIDE, IS_OUTSIDE, SET, UNSET, node_at, place_of, state_at
+from .lattice_functions import IS_INSIDE, IS_OUTSIDE, SET, UNSET, Grid, brick_place, node_at, place_of, state_at
 
 configure(__name__, max_unroll=1)
 
@@ -26,9 +26,7 @@ def unite_cells(start: wp.int32, touched: wp.array[wp.uint8], parent: wp.array[w
 @wp.kernel
 def unite_bricks(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     touched: wp.array[wp.uint8],
     closed: wp.array[wp.uint8],
     stored: wp.int32,
@@ -42,9 +40,9 @@ def unite_bricks(
     axis = side >> 1
     step = wp.vec3i(0, 0, 0)
     step[axis] = 2 * (side & 1) - 1
-    place = place_of(places, size, slot << 9) + 8 * step
-    brick = ((place[0] >> 3) * size[1] + (place[1] >> 3)) * size[2] + (place[2] >> 3)
-    other = bricks[brick]
+    place = place_of(grid, slot << 9) + 8 * step
+    brick = ((place[0] >> 3) * grid.size[1] + (place[1] >> 3)) * grid.size[2] + (place[2] >> 3)
+    other = grid.bricks[brick]
     if (side & 1) == 1 or other < 0:  # a stored neighbour looks across the other sides; empty bricks do not look
         along = 6 - 3 * axis  # bits of the place in a brick along the axis
         here = (7 * (side & 1)) << along
@@ -64,38 +62,35 @@ def unite_bricks(
 
 @wp.func
 def _unite_empty(
-    bricks: wp.array[wp.int32],
+    grid: Grid,
     closed: wp.array[wp.uint8],
     stored: wp.int32,
     parent: wp.array[wp.int32],
     one: wp.int32,
     other: wp.int32,
 ):
-    if bricks[other] < 0 and closed[other] == UNSET:
+    if grid.bricks[other] < 0 and closed[other] == UNSET:
         unite(parent, stored + one, stored + other, 0)
 
 
 @wp.kernel
 def unite_empty_bricks(
     start: wp.int32,
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     closed: wp.array[wp.uint8],
     stored: wp.int32,
     parent: wp.array[wp.int32],
 ):
     """Join empty bricks that are not closed."""
     brick = start + wp.tid()
-    if bricks[brick] < 0 and closed[brick] == UNSET:
-        x = brick // (size[1] * size[2])
-        y = (brick // size[2]) % size[1]
-        z = brick % size[2]
-        if x + 1 < size[0]:
-            _unite_empty(bricks, closed, stored, parent, brick, brick + size[1] * size[2])
-        if y + 1 < size[1]:
-            _unite_empty(bricks, closed, stored, parent, brick, brick + size[2])
-        if z + 1 < size[2]:
-            _unite_empty(bricks, closed, stored, parent, brick, brick + 1)
+    if grid.bricks[brick] < 0 and closed[brick] == UNSET:
+        place = brick_place(brick, grid.size)
+        if place[0] + 1 < grid.size[0]:
+            _unite_empty(grid, closed, stored, parent, brick, brick + grid.size[1] * grid.size[2])
+        if place[1] + 1 < grid.size[1]:
+            _unite_empty(grid, closed, stored, parent, brick, brick + grid.size[2])
+        if place[2] + 1 < grid.size[2]:
+            _unite_empty(grid, closed, stored, parent, brick, brick + 1)
 
 
 @wp.kernel
@@ -123,9 +118,7 @@ def classify_cells(
 @wp.kernel
 def classify_points(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     cells: wp.array[wp.uint8],
     empty: wp.array[wp.uint8],
     states: wp.array[wp.uint8],
@@ -136,7 +129,7 @@ def classify_points(
     """
     node = start + wp.tid()
     inner = (node & 7) != 0 and (node & 56) != 0 and (node & 448) != 0  # all eight cells lie in the same brick
-    p = place_of(places, size, node)
+    p = place_of(grid, node)
     balance = wp.int32(0)
     seen = wp.int32(0)
     for corner in range(8):
@@ -147,7 +140,7 @@ def classify_points(
         if inner:
             state = cells[node - ((x << 6) | (y << 3) | z)]
         else:
-            state = state_at(cells, empty, node_at(bricks, size, p[0] - x, p[1] - y, p[2] - z))
+            state = state_at(cells, empty, node_at(grid, p[0] - x, p[1] - y, p[2] - z))
         if state == IS_OUTSIDE:
             balance += 1
             seen += 1
@@ -164,22 +157,21 @@ def classify_points(
 
 @wp.func
 def _passable(
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     blocked: wp.array[wp.uint8],
     torn: wp.array[wp.uint8],
     p: wp.vec3i,
     axis: wp.int32,
 ):
-    """Whether no face crosses the lattice edge that leaves p and no open edge of the mesh runs beside it."""
-    node = node_at(bricks, size, p[0], p[1], p[2])
+    """Whether no face crosses the lattice edge that leaves p and no boundary edge of the mesh runs beside it."""
+    node = node_at(grid, p[0], p[1], p[2])
     if blocked[node * 3 + axis] != UNSET:
         return False
     for corner in range(4):
         q = p
         q[(axis + 1) % 3] -= corner & 1
         q[(axis + 2) % 3] -= corner >> 1
-        beside = node_at(bricks, size, q[0], q[1], q[2])
+        beside = node_at(grid, q[0], q[1], q[2])
         if beside >= 0 and torn[beside] != UNSET:
             return False
     return True
@@ -188,9 +180,7 @@ def _passable(
 @wp.kernel
 def unite_points(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     blocked: wp.array[wp.uint8],
     torn: wp.array[wp.uint8],
     states: wp.array[wp.uint8],
@@ -199,21 +189,19 @@ def unite_points(
     """Join undecided lattice points along passable edges."""
     node = start + wp.tid()
     if states[node] == UNSET:
-        p = place_of(places, size, node)
+        p = place_of(grid, node)
         for axis in range(3):
             q = p
             q[axis] += 1
-            after = node_at(bricks, size, q[0], q[1], q[2])
-            if after >= 0 and states[after] == UNSET and _passable(bricks, size, blocked, torn, p, axis):
+            after = node_at(grid, q[0], q[1], q[2])
+            if after >= 0 and states[after] == UNSET and _passable(grid, blocked, torn, p, axis):
                 unite(parent, node, after, 0)
 
 
 @wp.kernel
 def count_contacts(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     blocked: wp.array[wp.uint8],
     torn: wp.array[wp.uint8],
     states: wp.array[wp.uint8],
@@ -223,7 +211,7 @@ def count_contacts(
     """Passable edges from groups of undecided points to outside points, less those to inside points."""
     node = start + wp.tid()
     if states[node] == UNSET:
-        p = place_of(places, size, node)
+        p = place_of(grid, node)
         for way in range(6):
             axis = way >> 1
             q = p
@@ -233,8 +221,8 @@ def count_contacts(
             else:
                 q[axis] -= 1
                 base = q
-            other = node_at(bricks, size, q[0], q[1], q[2])
-            if other >= 0 and states[other] != UNSET and _passable(bricks, size, blocked, torn, base, axis):
+            other = node_at(grid, q[0], q[1], q[2])
+            if other >= 0 and states[other] != UNSET and _passable(grid, blocked, torn, base, axis):
                 if states[other] == IS_OUTSIDE:
                     wp.atomic_add(balance, root[node], 1)
                 if states[other] == IS_INSIDE:
@@ -244,9 +232,7 @@ def count_contacts(
 @wp.kernel
 def edge_states(
     start: wp.int32,
-    places: wp.array[wp.int32],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     states: wp.array[wp.uint8],
     empty: wp.array[wp.uint8],
     edges: wp.array[wp.int64],
@@ -256,18 +242,17 @@ def edge_states(
     i = start + wp.tid()
     node = wp.int32(edges[i] // wp.int64(3))
     axis = wp.int32(edges[i] % wp.int64(3))
-    q = place_of(places, size, node)
+    q = place_of(grid, node)
     q[axis] += 1
     ends[i, 0] = states[node]
-    ends[i, 1] = state_at(states, empty, node_at(bricks, size, q[0], q[1], q[2]))
+    ends[i, 1] = state_at(states, empty, node_at(grid, q[0], q[1], q[2]))
 
 
 @wp.kernel
 def beside_outside(
     start: wp.int32,
     points: wp.array[wp.vec3],
-    bricks: wp.array[wp.int32],
-    size: wp.vec3i,
+    grid: Grid,
     states: wp.array[wp.uint8],
     empty: wp.array[wp.uint8],
     found: wp.array[wp.uint8],
@@ -280,5 +265,5 @@ def beside_outside(
         x = wp.int32(wp.floor(p[0])) + (corner & 1)
         y = wp.int32(wp.floor(p[1])) + ((corner >> 1) & 1)
         z = wp.int32(wp.floor(p[2])) + (corner >> 2)
-        if state_at(states, empty, node_at(bricks, size, x, y, z)) == IS_OUTSIDE:
+        if state_at(states, empty, node_at(grid, x, y, z)) == IS_OUTSIDE:
             found[i] = SET

@@ -16,6 +16,7 @@ from ...warp.launch import CHUNK, launch_atomic, launch_parallel
 from ..mesh import Mesh
 from . import flood_kernels
 from .band import Band, find_band
+from .cavities import wound_by_nesting
 from .cut import part_by_cut
 from .lattice import Frame, Lattice, frame_of, rasterise
 from .lattice_functions import CUT, INSIDE, OUTSIDE
@@ -36,22 +37,26 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     return _classified(lattice, *cells, torn)
 
 
-def enclosed(mesh: Mesh, resolution: int, margin: int) -> tuple[Lattice, dict]:
+def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -> tuple[Lattice, dict]:
     """The lattice with the states of its points, holes closed: outside() where the mesh has none.
 
     Points within two cells of a hole's edge have a winding number. Where that leaves them undecided, so have those
     beside them, and a minimum cut parts them; from the others flooding goes on. Regions that it does not reach from
-    infinity are inside if their winding number says so, or if nothing leads out of them.
+    infinity are inside if their winding number says so, or if nothing leads out of them and cavities are filled.
 
     Args and errors: as frame_of() and rasterise(). The mesh is wound consistently where it has holes.
+        cavities: whether those that have no way out stay empty: they lie in an odd number of components.
 
     Returns:
         the lattice and {"undecided" (lattice points that were cut)}.
     """
     border = mesh.edges.border()
-    if len(border) == 0:
+    if len(border) == 0 and not cavities:
         return outside(mesh, resolution, margin), {"undecided": 0}
     openings = find_openings(mesh)
+    if cavities:
+        mesh = Mesh.known(mesh.vertices, wound_by_nesting(mesh, openings.open_faces), kernels=mesh.kernels)
+        openings = find_openings(mesh)
     frame = frame_of(mesh, resolution, margin)
     band = find_band(mesh, openings, frame)
     lattice = rasterise(band.frame, resolution)
@@ -60,7 +65,7 @@ def enclosed(mesh: Mesh, resolution: int, margin: int) -> tuple[Lattice, dict]:
     known = torch.where(asked & ~undecided, _by_number(band.number), 0).to(torch.uint8)
     lattice = _classified(lattice, *cells, lattice.along(_ends(mesh, openings.rim_edges)), known, undecided)
     part_by_cut(lattice, band.number, undecided)
-    return _without_cavities(lattice), {"undecided": int(undecided.count_nonzero())}
+    return lattice if cavities else _without_cavities(lattice), {"undecided": int(undecided.count_nonzero())}
 
 
 def _ends(mesh: Mesh, half_edges: torch.Tensor) -> torch.Tensor:
@@ -73,7 +78,7 @@ def _by_number(number: torch.Tensor) -> torch.Tensor:
 
 def _flood(lattice: Frame, blocked: torch.Tensor, band: Band | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """States of cells, [slots * 512] uint8 (0 where blocked), and of empty bricks, [bricks] uint8."""
-    parent = _regions(lattice, blocked, torch.zeros_like(lattice.bricks, dtype=torch.uint8))
+    parent = regions(lattice, blocked, torch.zeros_like(lattice.bricks, dtype=torch.uint8))
     state = torch.empty(len(parent), dtype=torch.uint8, device=blocked.device)
     stored = len(blocked)  # brick 0 lies in the border
     launch_parallel(flood_kernels.classify_cells, len(parent), parent, stored, blocked, state)
@@ -82,14 +87,14 @@ def _flood(lattice: Frame, blocked: torch.Tensor, band: Band | None = None) -> t
     return state[:stored], state[stored:]
 
 
-def _regions(lattice: Frame, blocked: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
+def regions(lattice: Frame, blocked: torch.Tensor, closed: torch.Tensor) -> torch.Tensor:
     """Union-find entries of free cells and of empty bricks behind them: joined where they share a face."""
     stored, bricks = len(blocked), len(lattice.bricks)
     parent = 2 * torch.arange(stored + bricks, dtype=torch.int32, device=blocked.device)
     launch_parallel(flood_kernels.unite_cells, stored, blocked, parent, chunk=CHUNK)  # whole bricks
     sides = 6 * len(lattice.places)
-    launch_atomic(flood_kernels.unite_bricks, sides, lattice.places, *lattice.grid, blocked, closed, stored, parent)
-    launch_atomic(flood_kernels.unite_empty_bricks, bricks, *lattice.grid, closed, stored, parent)
+    launch_atomic(flood_kernels.unite_bricks, sides, lattice.grid, blocked, closed, stored, parent)
+    launch_atomic(flood_kernels.unite_empty_bricks, bricks, lattice.grid, closed, stored, parent)
     return parent
 
 
@@ -126,7 +131,7 @@ def _classified(lattice: Lattice, cells, empty, torn, known=None, undecided=None
     """With the states of lattice points: `known` where that is not 0, by the states of cells elsewhere; CUT
     where undecided."""
     states = torch.empty_like(cells)
-    launch_parallel(flood_kernels.classify_points, len(states), lattice.places, *lattice.grid, cells, empty, states)
+    launch_parallel(flood_kernels.classify_points, len(states), lattice.grid, cells, empty, states)
     if known is not None:
         states = torch.where(known > 0, known, states)
         states[undecided] = CUT
@@ -140,7 +145,7 @@ def _settle(lattice: Lattice, states: torch.Tensor, torn: torch.Tensor) -> None:
     blocked = torch.zeros(len(states) * 3, dtype=torch.uint8, device=states.device)
     blocked[lattice.crossed] = 1
     parent = 2 * torch.arange(len(states), dtype=torch.int32, device=states.device)
-    given = lattice.places, *lattice.grid, blocked, torn, states
+    given = lattice.grid, blocked, torn, states
     launch_atomic(flood_kernels.unite_points, len(states), *given, parent)
     root = torch.empty_like(parent)
     launch_parallel(flood_kernels.find_roots, len(states), parent, root)
@@ -153,7 +158,7 @@ def _settle(lattice: Lattice, states: torch.Tensor, torn: torch.Tensor) -> None:
 def _without_cavities(lattice: Lattice) -> Lattice:
     """With outside points inside that are not connected to infinity."""
     blocked, closed = (lattice.states != OUTSIDE).to(torch.uint8), (lattice.empty != OUTSIDE).to(torch.uint8)
-    parent = _regions(lattice, blocked, closed)
+    parent = regions(lattice, blocked, closed)
     state = torch.empty(len(parent), dtype=torch.uint8, device=blocked.device)
     launch_parallel(flood_kernels.classify_cells, len(parent), parent, len(blocked), blocked, state)
     state[: len(blocked)] = torch.where(blocked > 0, INSIDE, state[: len(blocked)])

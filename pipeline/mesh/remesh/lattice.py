@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ...errors import EmptyResultError, SettingsError
-from ...warp.launch import launch_parallel
+from ...warp.launch import array, launch_parallel
 from ..mesh import Mesh
 from . import band_kernels, crossing_kernels, flood_kernels
-from .lattice_functions import vector
+from .lattice_functions import Grid, vector
 from .resolution import RESOLUTIONS
 
 # The lattice is moved by odd fractions of a cell: modelled parts like to lie on round coordinates.
@@ -37,9 +37,11 @@ class Frame:
         return vector(self.size)
 
     @property
-    def grid(self) -> tuple:
-        """bricks and size as kernels take them."""
-        return self.bricks, self.wide
+    def grid(self) -> Grid:
+        """bricks, places and size as kernels take them."""
+        grid = Grid()
+        grid.bricks, grid.places, grid.size = array(self.bricks), array(self.places), self.wide
+        return grid
 
     @property
     def nodes(self) -> int:
@@ -52,28 +54,28 @@ class Frame:
     def coordinates(self, nodes: torch.Tensor) -> torch.Tensor:
         """[N, 3] int32 lattice coordinates of nodes [N] int64."""
         xyz = torch.empty(len(nodes), 3, dtype=torch.int32, device=nodes.device)
-        launch_parallel(band_kernels.coordinates, len(nodes), self.places, self.wide, nodes, xyz)
+        launch_parallel(band_kernels.coordinates, len(nodes), self.grid, nodes, xyz)
         return xyz
 
     def look_up(self, xyz: torch.Tensor) -> torch.Tensor:
         """[N] int64 nodes at lattice coordinates [N, 3] int32; -1 - b in the empty brick b."""
         nodes = torch.empty(len(xyz), dtype=torch.int64, device=xyz.device)
-        launch_parallel(band_kernels.look_up, len(xyz), *self.grid, xyz, nodes)
+        launch_parallel(band_kernels.look_up, len(xyz), self.grid, xyz, nodes)
         return nodes
 
-    def around(self, nodes: torch.Tensor, reach: int, missing: torch.Tensor | None = None) -> torch.Tensor:
-        """[nodes] uint8: the lattice points up to `reach` steps along each axis from given ones, but for those in the
+    def around(self, nodes: torch.Tensor, steps: int, missing: torch.Tensor | None = None) -> torch.Tensor:
+        """[nodes] uint8: the lattice points up to `steps` away along each axis from given ones, but for those in the
         outermost bricks. missing: [size] uint8, where empty bricks that would hold some are marked."""
         marks = torch.zeros(self.nodes, dtype=torch.uint8, device=nodes.device)
         missing = torch.zeros_like(self.bricks, dtype=torch.uint8) if missing is None else missing
-        given = self.places, *self.grid, nodes, reach, marks, missing
+        given = self.grid, nodes, steps, marks, missing
         launch_parallel(band_kernels.mark_around, len(nodes), *given)
         return marks
 
     def along(self, segments: torch.Tensor) -> torch.Tensor:
         """[nodes] uint8: cells through which line segments between vertices [N, 2] run."""
         marks = torch.zeros(self.nodes, dtype=torch.uint8, device=self.points.device)
-        launch_parallel(crossing_kernels.mark_segments, len(segments), self.points, segments.int(), *self.grid, marks)
+        launch_parallel(crossing_kernels.mark_segments, len(segments), self.points, segments.int(), self.grid, marks)
         return marks
 
 
@@ -88,12 +90,20 @@ class Lattice(Frame):
     states: torch.Tensor  # [slots * 512] uint8, of lattice points; 0 until they are known
     empty: torch.Tensor  # [size] uint8, of all points of an empty brick
 
+    def with_bricks(self, new: torch.Tensor) -> Lattice:
+        """With empty bricks [size] bool stored behind the others, which keep their nodes."""
+        new = new.nonzero().squeeze(1)
+        bricks, first, device = self.bricks.clone(), len(self.places), new.device
+        bricks[new] = torch.arange(first, first + len(new), dtype=torch.int32, device=device)
+        places, states = torch.cat([self.places, new.int()]), self.empty[new].repeat_interleave(512)
+        touched = torch.cat([self.touched, torch.zeros_like(states)])
+        states = torch.cat([self.states, states])
+        return replace(self, bricks=bricks, places=places, touched=touched, states=states)
+
     def ends(self, edges: torch.Tensor) -> torch.Tensor:
         """[N, 2] uint8 states of both ends of lattice edges [N]."""
         result = torch.empty(len(edges), 2, dtype=torch.uint8, device=edges.device)
-        launch_parallel(
-            flood_kernels.edge_states, len(edges), self.places, *self.grid, self.states, self.empty, edges, result
-        )
+        launch_parallel(flood_kernels.edge_states, len(edges), self.grid, self.states, self.empty, edges, result)
         return result
 
 
@@ -125,17 +135,23 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
     points = ((vertices.double() - origin) / cell).float()
     x, y, z = (int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
     size = (x, y, z)
-    marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
-    wide, near = vector(size), min(margin, _NEAR)
-    launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, wide, float(near), marks)
-    if margin > near:
-        more = -(-(margin - near) // 8)
-        grown = torch.nn.functional.max_pool3d(marks.reshape(1, *size).float(), 2 * more + 1, 1, more)
-        marks = grown.reshape(-1).to(torch.uint8)
+    marks = marked_bricks(points, faces, size, margin)
     places = marks.nonzero().squeeze(1)
     bricks = torch.full(marks.shape, -1, dtype=torch.int32, device=points.device)
     bricks[places] = torch.arange(len(places), dtype=torch.int32, device=points.device)
     return Frame(cell, origin, points, faces, size, bricks, places.int())
+
+
+def marked_bricks(points: torch.Tensor, faces: torch.Tensor, size: tuple[int, int, int], margin: int) -> torch.Tensor:
+    """[size] uint8: the bricks within `margin` cells of faces [F, 3] int32, or a little farther. points: in cells."""
+    marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
+    near = min(margin, _NEAR)
+    launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, vector(size), float(near), marks)
+    if margin > near:
+        more = -(-(margin - near) // 8)
+        grown = torch.nn.functional.max_pool3d(marks.reshape(1, *size).float(), 2 * more + 1, 1, more)
+        marks = grown.reshape(-1).to(torch.uint8)
+    return marks
 
 
 def rasterise(frame: Frame, resolution: int) -> Lattice:
@@ -159,7 +175,7 @@ def rasterise(frame: Frame, resolution: int) -> Lattice:
     pairs = new(int(ends[-1])), new(int(ends[-1]))
     launch_parallel(kernel, len(faces), *given, True, counts, ends, *pairs)
     touched = torch.zeros(frame.nodes, dtype=torch.uint8, device=device)
-    given = points, faces, *pairs, *frame.grid
+    given = points, faces, *pairs, frame.grid
     launch_parallel(crossing_kernels.touch_cells, len(pairs[0]), *given, touched)
     counts = new(len(pairs[0]))
     nothing = new(0, torch.int64), new(0, torch.int64), new(0, torch.float32), new(0)

@@ -112,7 +112,7 @@ def _beside_outside(lattice: Lattice, patch: torch.Tensor, asked: torch.Tensor) 
     corners = lattice.points[lattice.faces[face].reshape(-1).long()]  # [3 N, 3]
     found = torch.empty(len(corners), dtype=torch.uint8, device=patch.device)
     launch_parallel(
-        flood_kernels.beside_outside, len(found), corners, *lattice.grid, lattice.states, lattice.empty, found
+        flood_kernels.beside_outside, len(found), corners, lattice.grid, lattice.states, lattice.empty, found
     )
     beside = patch[face[(found.reshape(-1, 3) > 0).any(1)]]
     return torch.zeros_like(asked).index_fill_(0, beside, True)

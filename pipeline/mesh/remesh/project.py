@@ -12,13 +12,14 @@ _CHUNK = 1 << 21  # faces looked at together
 _FAR = 1e6
 
 
-def project(mesh: Mesh, original: Mesh, limit: float = _FAR) -> Mesh:
+def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None = None) -> Mesh:
     """Move vertices towards the closest points of the original mesh, without turning a face by a right angle or more.
 
     Moves that would turn a face are halved until they do not, and undone after four times.
 
     Args:
         limit: world units; vertices farther than this from the original stay.
+        floor: height at or below which vertices stay, and below which none is moved; None: there is none.
 
     Returns:
         the mesh with float32 vertices.
@@ -36,6 +37,9 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR) -> Mesh:
     goal = hits.points(original.vertices.float(), original.faces)
     move = torch.zeros_like(start)
     move[used] = torch.where((hits.face >= 0)[:, None], goal - start[used], 0.0)
+    if floor is not None:
+        move[start[:, 2] <= floor] = 0
+        move[:, 2] = torch.maximum(move[:, 2], (floor - start[:, 2]).clamp_max(0))
     share = torch.ones(len(start), 1, device=start.device)
     while True:
         result = start + share * move

@@ -21,7 +21,7 @@ class CleanSettings:
 
     weld: bool = True  # vertices of equal coordinates
     min_area_share: float = 1e-5  # components with less of the mesh's area are dropped; 0 keeps all
-    max_hole_perimeter: float = 3e-2  # world units; holes with a shorter rim are filled; 0 fills none
+    max_hole_perimeter: float = 3e-2  # world units; holes with a shorter boundary loop are filled; 0 fills none
 
     def __post_init__(self) -> None:
         for name in ("min_area_share", "max_hole_perimeter"):
@@ -50,7 +50,7 @@ def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
     small components, fill small holes, face outward, split what only touches, drop unused vertices. Faces come in the
     order of their vertices.
 
-    Pairs come before everything that looks at components or open edges, so that a mesh is never opened where bodies
+    Pairs come before everything that looks at components or boundary edges, so that a mesh is never opened where bodies
     touch; holes are filled before vertices are split, so that what had to stay open there is not filled. An empty
     mesh, or one of which nothing is left, gives an empty mesh.
     """

@@ -82,11 +82,11 @@ def large_components(topology: Topology, area_share: float) -> torch.Tensor:
 def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float) -> tuple[torch.Tensor, Topology, int]:
     """Close loops of edges of one face that are shorter than max_perimeter (world units) with a fan round their centre.
 
-    Loops and centres as CuMesh: open edges join at vertices where exactly two of them meet; a chain is a loop if both
-    ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the winding
-    of the faces beside it. Slits, which enclose no area, stay open: they want welding. So do loops that lead through
-    several components, or through a non-orientable one against its winding, and the rims of sheets, whose fans would
-    lie on the sheet itself.
+    Loops and centres as CuMesh: boundary edges join at vertices where exactly two of them meet; a chain is a loop if
+    both ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the
+    winding of the faces beside it. Slits, which enclose no area, stay open: they want welding. So do loops that lead
+    through several components, or through a non-orientable one against its winding, and the rims of sheets, whose fans
+    would lie on the sheet itself.
 
     Returns:
         vertices with the centres behind, the topology with the fans behind, the number of holes filled.
@@ -127,8 +127,8 @@ def _loops(
     component: torch.Tensor,
     areas: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Small loops among open edges of the components [N], whose areas are [C]: [N] int64 the edges that are in one, [N]
-    the number of its loop, and the loops' centres [L, 3]. A loop's edges lead from one to the next within one
+    """Small loops among boundary edges of the components [N], whose areas are [C]: [N] int64 the edges that are in one,
+    [N] the number of its loop, and the loops' centres [L, 3]. A loop's edges lead from one to the next within one
     component, which is much larger than the loop's fan."""
     if len(start) == 0:
         return start, start, vertices[:0]
@@ -161,7 +161,7 @@ def _any_of(group: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 def _chains(start: torch.Tensor, end: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """[N] chain of each open edge, and how many there are: edges are joined at vertices where exactly two meet."""
+    """[N] chain of each boundary edge, and how many there are: edges are joined at vertices where exactly two meet."""
     ends, order = torch.cat([start, end]).sort(stable=True)
     _, meeting = torch.unique_consecutive(ends, return_counts=True)
     pair = (meeting.cumsum(0) - meeting)[meeting == 2]

@@ -58,8 +58,8 @@ def _misled(
     """[N] bool: which of the faces asked, at the sides given, to turn over in large parts.
 
     Deep in a cup hardly a line of sight arrives from outside, but some lead out from there. The part to turn is that of
-    the minimum cut: it costs one for every edge at its rim at which the faces agreed before, and one for every line of
-    sight that leads out from the front of its faces rather than from behind. Faces side by side count together.
+    the minimum cut: it costs one for every edge of its outline at which the faces agreed before, and one for every line
+    of sight that leads out from the front of its faces rather than from behind. Faces side by side count together.
     """
     a, b, c = vertices.float()[faces[asked].long()].unbind(1)
     middle, normal = (a + b + c) / 3, torch.linalg.cross(b - a, c - a) * side[:, None]

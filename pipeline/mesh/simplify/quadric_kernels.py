@@ -59,8 +59,8 @@ def first_quadrics(
     quadrics: wp.array[quadric],
 ):
     """The planes of the faces round a vertex, weighted by their area plus `least`, without which the tiny faces at the
-    tips of thin parts would count for nothing, and planes that stand on its open edges. All pass through the vertex,
-    so that b and c are 0."""
+    tips of thin parts would count for nothing, and planes that stand on its boundary edges. All pass through the
+    vertex, so that b and c are 0."""
     v = start + wp.tid()
     q = quadric()
     p = points[v]

@@ -42,14 +42,14 @@ class Dual:
     """A mesh's faces and who is whose neighbour across an edge that exactly two faces share.
 
     normals: [F, 3] float64 of length 1, 0 for faces without area. areas: [F] int64, weighted [F, 3] int64 = normals *
-    areas, rims [F] int64 (perimeters) in fixed point. centres: [F, 3] float64. pairs: [E, 2] int64 faces. lengths: [E]
-    int64 of the edge between them, in the unit of rims.
+    areas, perimeters [F] int64 in fixed point. centres: [F, 3] float64. pairs: [E, 2] int64 faces. lengths: [E]
+    int64 of the edge between them, in the unit of perimeters.
     """
 
     normals: torch.Tensor
     areas: torch.Tensor
     weighted: torch.Tensor
-    rims: torch.Tensor
+    perimeters: torch.Tensor
     centres: torch.Tensor
     pairs: torch.Tensor
     lengths: torch.Tensor
@@ -91,7 +91,7 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
         [F] int64, the chart of each face, 0 .. C - 1; charts are connected.
     """
     labels = torch.arange(len(dual.areas), device=dual.areas.device)
-    areas, sums, rims = dual.areas, dual.weighted, dual.rims
+    areas, sums, perimeters = dual.areas, dual.weighted, dual.perimeters
     pairs, lengths = dual.pairs, dual.lengths
     spread = torch.zeros(len(areas), dtype=torch.float64, device=areas.device)  # half angle of each group's cone
     turn = 0
@@ -99,7 +99,7 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
         tick()
         turn += 1
         pairs, lengths = _unite(pairs, lengths, len(areas))
-        cost = _cost(pairs, lengths, areas, sums, rims, spread, config)
+        cost = _cost(pairs, lengths, areas, sums, perimeters, spread, config)
         to = _joined(pairs, cost, areas, sums, spread, config)
         before, stays = len(areas), to == torch.arange(len(areas), device=areas.device)
         to = (stays.cumsum(0) - 1)[to]
@@ -108,10 +108,10 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
             break
         labels = to[labels]
         spread = _spread(to, count, sums, spread)
-        areas, sums, rims = (_sum(each, to, count) for each in (areas, sums, rims))
+        areas, sums, perimeters = (_sum(each, to, count) for each in (areas, sums, perimeters))
         ends = to[pairs]
         inside = ends[:, 0] == ends[:, 1]
-        rims.index_add_(0, ends[:, 0], torch.where(inside, -2 * lengths, 0))
+        perimeters.index_add_(0, ends[:, 0], torch.where(inside, -2 * lengths, 0))
         outside = (~inside).nonzero()[:, 0]
         pairs, lengths = ends[outside], lengths[outside]
         if (before - count) * config.exact_after_merged > count or turn % config.exact_after_rounds == 0:
@@ -204,20 +204,20 @@ def _unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torc
     return torch.stack([key // count, key % count], 1), _sum(lengths[order], starts.cumsum(0) - 1, len(key))
 
 
-def _cost(pairs, lengths, areas, sums, rims, spread, config) -> torch.Tensor:
+def _cost(pairs, lengths, areas, sums, perimeters, spread, config) -> torch.Tensor:
     """What each merge costs [E] float64, inf where it is not allowed."""
     a, b = pairs.unbind(1)
     one, two = sums[a].double(), sums[b].double()
     both = one + two
-    angle = torch.maximum(_reach(one, both) + spread[a], _reach(two, both) + spread[b])
+    angle = torch.maximum(_angles(one, both) + spread[a], _angles(two, both) + spread[b])
     bend = one.norm(dim=1) + two.norm(dim=1) - both.norm(dim=1)
-    share = lengths / torch.minimum(rims[a], rims[b]).clamp_min(1)
+    share = lengths / torch.minimum(perimeters[a], perimeters[b]).clamp_min(1)
     cost = bend / torch.minimum(areas[a], areas[b]).clamp_min(1) - config.shared_boundary * share
     cost += ((a * 0x9E3779B1 ^ b * 0x85EBCA6B) & 0xFFFFFF) * _TIE  # or equals would merge one after another, by number
     return torch.where(angle <= config.cone, cost, torch.inf)
 
 
-def _reach(normals: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+def _angles(normals: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
     """[N] the angles between vectors [N, 3] of any length, 0 where the first has none."""
     length = normals.norm(dim=1)
     return ((normals * axes).sum(1) / (length * axes.norm(dim=1)).clamp_min(1)).clamp(-1, 1).acos() * (length > 0)
@@ -227,7 +227,7 @@ def _spread(to: torch.Tensor, count: int, sums: torch.Tensor, spread: torch.Tens
     """[count] bounds of the cones' half angles after groups have moved `to` [C] others."""
     axes = _sum(sums, to, count).double()
     alone = _sum(torch.ones_like(to), to, count)[to] == 1
-    bound = torch.where(alone, 0, _reach(sums.double(), axes[to])) + spread
+    bound = torch.where(alone, 0, _angles(sums.double(), axes[to])) + spread
     return torch.zeros(count, dtype=spread.dtype, device=spread.device).scatter_reduce_(0, to, bound, "amax")
 
 

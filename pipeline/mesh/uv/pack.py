@@ -310,7 +310,7 @@ def _outlines(
 
 def _runs(marks: torch.Tensor, offset: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Marked texels as runs along rows, the longest of a chart first: where each chart's begin [C + 1], runs [R, 3]."""
-    ends = torch.diff(marks, prepend=marks.new_zeros(1)).nonzero()[:, 0]  # boxes have an empty rim: no run spans rows
+    ends = torch.diff(marks, prepend=marks.new_zeros(1)).nonzero()[:, 0]  # a box has an empty margin: no run spans rows
     begin, end = (each.contiguous() for each in ends.reshape(-1, 2).unbind(1))
     chart = torch.searchsorted(offset, begin, right=True) - 1
     width = sizes[chart, 0].long()

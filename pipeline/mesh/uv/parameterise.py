@@ -91,24 +91,24 @@ def signed_areas(points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
 def folds(points: torch.Tensor, pieces: Pieces, labels: torch.Tensor) -> torch.Tensor:
     """[F] bool: faces at which flat charts cover themselves, however little.
 
-    A chart of which no face is mirrored covers itself only where faces round a vertex do or where its rims cross (the
-    degree of a map): faces are compared round their vertices, rims edge by edge. Faces within an area that is covered
-    twice are not named, only those at its border.
+    A chart of which no face is mirrored covers itself only where faces round a vertex do or where its boundary crosses
+    itself (the degree of a map): faces are compared round their vertices, boundaries edge by edge. Faces within an area
+    that is covered twice are not named, only those at its border.
 
     Args:
         points: [N, 2] float64. labels: [F] int64, the chart of each face.
     """
     folded = torch.zeros(len(labels), dtype=torch.uint8, device=points.device)
-    rim = torch.empty(3 * len(labels), dtype=torch.uint8, device=points.device)
+    boundary = torch.empty(3 * len(labels), dtype=torch.uint8, device=points.device)
     around = pieces.first, pieces.incident, pieces.faces, points
     launch_parallel(kernels.circle, len(points), *around, folded)
-    launch_parallel(kernels.rims, len(rim), *around, rim, folded)
-    edges = rim.nonzero()[:, 0].int()
+    launch_parallel(kernels.find_boundary, len(boundary), *around, boundary, folded)
+    edges = boundary.nonzero()[:, 0].int()
     if len(edges) == 0:
         return folded > 0
     boxes = [torch.empty(len(edges), 3, device=points.device) for _ in range(2)]
     sides = edges, pieces.faces, points, labels.int()
-    launch_parallel(kernels.rim_boxes, len(edges), *sides, *boxes)
+    launch_parallel(kernels.edge_boxes, len(edges), *sides, *boxes)
     with box_tree(*boxes) as tree:
         launch_parallel(kernels.crossings, len(edges), tree, *boxes, *sides, folded)
     return folded > 0

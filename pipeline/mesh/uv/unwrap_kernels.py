@@ -245,35 +245,35 @@ def circle(
 
 
 @wp.kernel
-def rims(
+def find_boundary(
     start: wp.int32,
     first: wp.array[wp.int32],
     incident: wp.array[wp.int32],
     faces: wp.array[wp.vec3i],
     points: wp.array[wp.vec2d],
-    rim: wp.array[wp.uint8],
+    boundary: wp.array[wp.uint8],
     folded: wp.array[wp.uint8],
 ):
-    """rim = 1 for half-edges (3 * face + corner, from that corner to the next) without a face on their other side;
-    folded = 1 for faces that have a half-edge in common, and for those with a rim that leaves one of its ends into
-    another face, and that face."""
+    """boundary = 1 for half-edges (3 * face + corner, from that corner to the next) without a face on their other side;
+    folded = 1 for faces that have a half-edge in common, and for those with a boundary edge that leaves one of its ends
+    into another face, and that face."""
     h = start + wp.tid()
     f = h // 3
     j = h - 3 * f
     v = faces[f]
     tail = v[j]
     head = v[(j + 1) % 3]
-    alone = wp.int32(1)
+    unpaired = wp.int32(1)
     for k in range(first[tail], first[tail + 1]):
         c = incident[k]
         g = c // 3
         i = c - 3 * g
         if faces[g][(i + 2) % 3] == head:
-            alone = wp.int32(0)
+            unpaired = wp.int32(0)
         if g != f and faces[g][(i + 1) % 3] == head:
             folded[f] = wp.uint8(1)
-    rim[h] = wp.uint8(alone)
-    if alone == 0:
+    boundary[h] = wp.uint8(unpaired)
+    if unpaired == 0:
         return
     for end in range(2):
         at = tail
@@ -294,7 +294,7 @@ def rims(
 
 
 @wp.kernel
-def rim_boxes(
+def edge_boxes(
     start: wp.int32,
     half_edges: wp.array[wp.int32],
     faces: wp.array[wp.vec3i],

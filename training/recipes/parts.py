@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .fields import BALLS, BEAM, EGG, RING, TURNED, WIDTH
+from ..fields import BALLS, BEAM, EGG, RING, TURNED, WIDTH
 
 Number = torch.Tensor | float  # [n], or one for all
 BINS = 16  # of a class's main proportion; even ones are for training, odd ones held out

@@ -1,0 +1,229 @@
+"""Hollowing out: walls as thick as asked, drains that lead out, all of it closed; cavities that stay or are filled."""
+
+import math
+
+import pytest
+import torch
+from closed_shapes import SHAPES, _sphere, damaged, punched
+from meshes import needs_warp
+
+from pipeline import stages
+from pipeline.bench_shapes import surface_net
+from pipeline.errors import SettingsError
+from pipeline.mesh import Mesh
+from pipeline.mesh.query.printability import printability
+from pipeline.mesh.remesh.hollow_settings import Hollow
+from pipeline.mesh.repair.clean import CleanSettings, clean
+from pipeline.runtime import Runtime
+
+pytestmark = needs_warp
+CELLS, WALL, DRAIN = 48, 0.06, 0.08
+
+
+def shape(name, resolution=CELLS):
+    return Mesh(*surface_net(SHAPES[name][0], resolution))
+
+
+def hollowed(mesh, *settings, cells=CELLS):
+    from pipeline.mesh.remesh.solid import solid
+
+    made, facts = solid(mesh, cells, hollow=Hollow(*settings))
+    assert made.report.watertight and made.report.inconsistent_edges == 0 and made.report.volume > 0
+    assert made.report.volume == pytest.approx(facts["hollow"]["volume"], rel=1e-5)
+    return made, facts["hollow"], facts["cell"]
+
+
+def processed(raw, **options):
+    return stages.process_mesh(Runtime(torch.device("cpu"), stages.default_backends()), raw, 10**6, **options)
+
+
+def distance_from(mesh, points):
+    from pipeline.mesh.query.surface import Surface
+
+    return Surface(mesh.vertices, mesh.faces).closest(points).distance
+
+
+@pytest.mark.parametrize(("name", "wall"), [("ball", WALL), ("torus", 0.04), ("cube", WALL), ("snowman", 0.045)])
+def test_the_wall_is_as_thick_as_asked_everywhere(name, wall):
+    whole = shape(name, 64)
+    made, facts, cell = hollowed(whole, wall, cells=64)
+    assert made.report.euler == 2 * whole.report.euler and (facts["cavities"], facts["drains"]) == (1, 0)
+    away = distance_from(whole, made.vertices)
+    inner = away > wall / 2
+    assert inner.any() and (away[inner] - wall).abs().max() <= cell
+    assert printability(made, True).wall_thin > wall - cell
+
+
+def test_a_ball_weighs_what_its_wall_does():
+    made, facts, _ = hollowed(shape("ball"), WALL)
+    whole, inside = (4 / 3 * math.pi * radius**3 for radius in (0.4, 0.4 - WALL))
+    assert facts["volume_before"] == pytest.approx(whole, rel=0.01)
+    assert made.report.volume == pytest.approx(whole - inside, rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "euler"), [("ball", 2), ("torus", -2), ("cube", 2)])
+def test_a_drain_leads_straight_down_from_the_lowest_place(name, euler):
+    wall = 0.04 if name == "torus" else WALL
+    made, facts, cell = hollowed(shape(name, 64), wall, DRAIN, cells=64)
+    assert (facts["cavities"], facts["drains"], facts["left_solid"]) == (1, 1, 0)
+    assert made.report.components == 1 and made.report.euler == euler  # one surface from outside to inside
+    flat = made.vertices[made.vertices[:, 2] < made.vertices[:, 2].min() + wall + 2 * cell]
+    middle, height = flat[:, :2].mean(0), made.vertices[:, 2].min()
+    if name == "torus":  # anywhere on a ring
+        return
+    near = (made.vertices[:, :2] - middle).norm(dim=1) < 0.85 * DRAIN / 2
+    low = made.vertices[:, 2] < height + wall + DRAIN
+    assert not (near & low).any()
+    from pipeline.mesh.query.surface import Surface
+
+    below = torch.cat([middle, (height - 0.1)[None]])[None]
+    up = Surface(made.vertices, made.faces).rays(below, torch.tensor([[0.0, 0.0, 1.0]])).distance
+    assert float(up) > 0.5  # to the ceiling of the cavity
+
+
+def test_a_flat_base_is_cut_before_so_that_the_floor_has_a_wall():
+    whole = shape("snowman", 96)
+    made, facts, cell = hollowed(whole, 0.03, 0.05, 0.06, cells=96)
+    low, high = whole.vertices[:, 2].min(), whole.vertices[:, 2].max()
+    base = float(low + 0.06 * (high - low))
+    assert float(made.vertices[:, 2].min()) == pytest.approx(base, abs=1e-4)
+    corner = made.vertices[made.faces.long()]
+    flat = (corner[:, :, 2] - base).abs().amax(1) < 1e-4
+    a, b, c = corner[flat].unbind(1)
+    normal = torch.linalg.cross(b - a, c - a)
+    assert flat.sum() > 100 and (normal[:, 2] < 0).all()
+    assert facts["cavities"] == facts["drains"] == 1 and made.report.euler == 2
+    floor = (made.vertices[:, 2] > base + 0.03 - cell) & (made.vertices[:, 2] < base + 0.03 + cell)
+    inner = distance_from(whole, made.vertices) > 0.03 - cell
+    assert (floor & inner).any() and printability(made, True).wall_thin > 0.03 - cell
+
+
+def test_places_without_room_for_the_drain_stay_solid():
+    made, facts, _ = hollowed(shape("table"), 0.025, 0.1, cells=100)
+    assert facts["cavities"] == facts["drains"] == 0 and facts["left_solid"] >= 1
+    assert made.report.euler == 2 and made.report.volume == pytest.approx(facts["volume_before"], rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [(0.5,), (0.001,), (float("nan"),), (WALL, 0.6), (WALL, 0.002), (1e9,)])
+def test_walls_and_drains_that_cannot_be_are_named(settings):
+    with pytest.raises(SettingsError, match="of a hollow is"):
+        hollowed(shape("ball", 24), *settings, cells=24)
+
+
+def test_true_lengths_reach_the_mesh_and_the_report():
+    """A raw mesh of 48 voxels is looked at more finely, as its wall needs that; simplified, the wall still stands."""
+    raw, _ = damaged("ball", "voxels", CELLS)
+    hollow = stages.Hollowing.parse("4mm", "8mm", "height=80mm", 0.05)
+    made = processed(raw, shells="auto", hollow=hollow)
+    told = made.facts["shells"]["hollow"]
+    assert made.facts["shells"]["chosen"] == "solid" and told["drains"] == 1
+    assert made.facts["mesh"]["watertight"] and made.facts["mesh"]["euler"] == 2
+    height = float(made.vertices[:, 2].max() - made.vertices[:, 2].min())
+    walls = printability(made, True)
+    assert walls.wall_thin * 80 / height > 4 - 80 / height * made.facts["shells"]["cell"]
+    assert told["cm3"] == pytest.approx(made.report.volume * (8 / height) ** 3, rel=0.01)
+    assert told["grams"] == pytest.approx(1.24 * told["cm3"]) and told["cm3"] < told["cm3_before"] / 2
+    (line,) = stages.hollow_lines(told)
+    assert f"{told['grams']:.4g} g of {told['grams_before']:.4g}" in line and "drains 1" in line
+
+
+def test_a_wall_without_room_behind_it_is_warned_of():
+    made = processed(damaged("rod", "none", CELLS)[0], shells="solid", hollow=stages.Hollowing.parse("0.06"))
+    assert any("Nothing was hollowed out" in each for each in made.facts["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("2mm",), "need the true size"),
+        (("0.02", "5mm"), "need the true size"),
+        (("", "5mm"), "drain would have no effect"),
+        (("", "", "80mm", 0.1), "size and flat_base would have no effect"),
+        (("two",), "is no thickness"),
+        (("0",), "not possible"),
+        (("-1mm", "", "80mm"), "not possible"),
+        (("nan",), "not possible"),
+        (("0.02", "", "80mm", 0.7), "flat base"),
+    ],
+)
+def test_hollows_that_make_no_sense_are_named(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        stages.Hollowing.parse(*settings)
+
+
+def test_hollows_too_thin_for_any_lattice_and_shells_that_cannot_be_hollow_are_named():
+    raw, _ = damaged("ball", "none", 24)
+    with pytest.raises(SettingsError, match="too thin for an object"):
+        processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.001"))
+    with pytest.raises(SettingsError, match="hollow would have no effect"):
+        processed(raw, shells="outer", hollow=stages.Hollowing.parse("0.05"))
+    with pytest.raises(SettingsError, match="cavities would have no effect"):
+        processed(raw, shells="surface", cavities="keep")
+    with pytest.raises(SettingsError, match="Unknown cavities"):
+        processed(raw, shells="solid", cavities="none")
+    with pytest.raises(SettingsError, match="flat base would thin"):
+        stages.ExportSettings(shells="solid", hollow=stages.Hollowing.parse("0.05"), flat_base=0.1)
+
+
+def hollow_ball(outer_holes, inner_holes, core=False):
+    """A hollow ball of two closed surfaces, holes punched into either; with a ball in the cavity if asked for."""
+    random, parts, count = torch.Generator().manual_seed(0), [], 0
+    for radius, holes in ((0.4, outer_holes), (0.28, inner_holes), *(((0.1, 0),) if core else ())):
+        vertices, faces = surface_net(lambda p, radius=radius: _sphere(p, radius), 48)
+        parts.append((vertices, punched(vertices, faces, random, holes) + count))
+        count += len(vertices)
+    vertices, faces = (torch.cat(each) for each in zip(*parts))
+    turned = torch.rand(len(faces), 1, generator=random) < 0.5
+    return stages.Mesh(vertices, torch.where(turned, faces.flip(1), faces), resolution=48)
+
+
+@pytest.mark.parametrize(("outer", "inner", "core"), [(0, 0, True), (6, 0, False), (0, 6, False), (6, 6, True)])
+def test_a_hollow_ball_with_holes_stays_hollow_or_is_filled_as_asked(outer, inner, core):
+    raw, balls = hollow_ball(outer, inner, core), [4 / 3 * math.pi * radius**3 for radius in (0.4, 0.28, 0.1)]
+    filled = processed(raw, shells="solid").facts["mesh"]
+    assert filled["watertight"] and filled["euler"] == 2 and filled["volume"] == pytest.approx(balls[0], rel=0.01)
+    kept = processed(raw, shells="auto", cavities="keep").facts
+    volume = balls[0] - balls[1] + (balls[2] if core else 0)
+    assert kept["mesh"]["watertight"] and kept["mesh"]["euler"] == (6 if core else 4)
+    assert kept["mesh"]["volume"] == pytest.approx(volume, rel=0.02)
+    assert kept["shells"]["because"] == "cavities are to be kept"
+
+
+def test_what_is_inside_without_being_a_cavity_stays_filled():
+    """Two balls that overlap, and a cup: nothing of them lies in an odd number of others."""
+    raw, _ = damaged("cup", "voxels", 48)
+    made = processed(raw, shells="solid", cavities="keep").facts["mesh"]
+    assert made["watertight"] and made["euler"] == SHAPES["cup"][1]
+    balls = [surface_net(lambda p, x=x: _sphere(p, 0.2, (x, 0.0, 0.0)), 48) for x in (-0.1, 0.1)]
+    vertices = torch.cat([each[0] for each in balls])
+    faces = torch.cat([balls[0][1], balls[1][1] + len(balls[0][0])])
+    cleaned = clean(Mesh(vertices, faces), CleanSettings())
+    made = processed(stages.Mesh(cleaned.vertices, cleaned.faces, resolution=48), shells="solid", cavities="keep")
+    assert made.facts["mesh"]["euler"] == 2
+
+
+def test_a_hollow_object_is_written_in_its_true_size(run, tmp_path):
+    import trimesh
+    from safetensors.torch import save_file
+
+    state, path = tmp_path / "ball.safetensors", tmp_path / "x.stl"
+    raw, _ = damaged("ball", "none", CELLS)
+    save_file({"vertices": raw.vertices, "faces": raw.faces}, state, {"resolution": str(CELLS), "seed": "3"})
+    asked = ("--hollow", "5mm", "--drain", "9mm", "--size", "height=80mm", "--flat-base", 0.05)
+    code, out, err = run(
+        "finish", state, "--output", path, *asked, "--faces", 20_000, "--device", "cpu", "--geometry-only"
+    )
+    assert code == 0, err
+    made = trimesh.load(path)
+    assert made.is_watertight and made.is_winding_consistent and made.euler_number == 2
+    assert made.extents[2] == pytest.approx(80, abs=0.01) and len(made.faces) <= 20_000
+    assert f"{made.volume / 1000:.4g} cm3 of" in out and "drains 1" in out
+    floor = made.vertices[made.vertices[:, 2] > made.bounds[0, 2] + 1e-3, 2].min() - made.bounds[0, 2]
+    assert floor > 0  # the base is one plane
+    for options, message in (
+        (("--hollow", "5mm"), "need the true size"),
+        (("--drain", "0.1"), "--drain would have no effect without --hollow"),
+        (("--hollow", "0.1", "--shells", "outer"), "hollow would have no effect"),
+    ):
+        code, _, err = run("finish", state, "--output", tmp_path / "y.stl", "--geometry-only", *options)
+        assert code == 1 and message in err and not (tmp_path / "y.stl").exists()
