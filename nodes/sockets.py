@@ -14,6 +14,7 @@ from ..pipeline.stages import Latent
 Models = io.Custom("T2_MODELS")  # host.memory.ManagedModels
 Condition = io.Custom("T2_CONDITION")  # stages.Condition
 Views = io.Custom("T2_VIEWS")  # views.PosedPictures
+Cameras = io.Custom("T2_CAMERAS")  # tuple of views.PictureCamera, one for each picture of a batch
 Sampler = io.Custom("T2_SAMPLER")  # spec.SamplerSettings
 Structure = io.Custom("T2_STRUCTURE")  # stages.Structure
 Shape = io.Custom("T2_SHAPE")  # ShapeLatent

@@ -1,6 +1,7 @@
 """Several views: the rig, what each sees, how velocities are mixed, silhouettes and scales."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pipeline.spec import SamplerSettings
 from pipeline.views import (
     STRATEGIES,
     Mixing,
+    PictureCamera,
     PosedPictures,
     View,
     mixed,
@@ -247,3 +249,37 @@ def test_weights_that_cannot_be_are_refused():
             Mixing(weights=bad)
     with pytest.raises(SettingsError, match="1 pictures have 2 weights"):
         PosedPictures((cut(8, 8),), mixing=Mixing(weights=(1, 2)))
+
+
+def test_a_pictures_camera_is_the_renderers_and_its_rays_meet_what_it_projects():
+    camera = PictureCamera(33, 20, fov=40, scale=0.8, target=(0.1, -0.05, 0.2))
+    points = torch.tensor([[0.3, -0.2, 0.1], [-0.4, 0.4, -0.3], [0.0, 0.0, 0.5]], dtype=torch.float64)
+    place, size = camera.project(points)
+    drawn = Camera(33, 20, 40, distance=camera.distance, target=camera.target)
+    eye = torch.tensor(drawn.target, dtype=torch.float64) + drawn.distance * torch.from_numpy(drawn.axes()[2])
+    seen = (points - eye) @ torch.from_numpy(drawn.axes()).T
+    focal = 0.5 / math.tan(math.radians(20))
+    expected = 0.5 + focal * seen[:, :2] / -seen[:, 2:] * torch.tensor([1.0, -1.0])
+    torch.testing.assert_close(place, expected)
+    torch.testing.assert_close(size, focal / -seen[:, 2])
+
+
+@pytest.mark.parametrize("fov", [0, 35])
+def test_a_pictures_rays_go_through_its_pixels(fov):
+    camera = PictureCamera(120, -30, fov, 1.3, shift=(0.1, -0.2), target=(0.05, 0.1, -0.1))
+    origins, directions = camera.rays(8)
+    place, size = camera.project(origins + 1.7 * directions)
+    line = (torch.arange(8) + 0.5) / 8
+    expected = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(-1, 2)
+    torch.testing.assert_close(place, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(camera.towards(origins + 1.7 * directions), -directions, atol=1e-5, rtol=0)
+    assert (size > 0).all()
+    if fov:
+        behind = camera.project(origins - directions)[1]
+        assert (behind == 0).all()
+
+
+def test_a_pictures_camera_refuses_numbers_that_no_camera_has():
+    for bad in ({"fov": 151}, {"scale": 0}, {"elevation": 91}, {"shift": (math.nan, 0)}):
+        with pytest.raises(SettingsError):
+            PictureCamera(**bad)

@@ -1,5 +1,6 @@
 """Several pictures of one object: where they were taken from, and how much each counts where."""
 
+from .camera import PictureCamera
 from .hull import carve
 from .mixing import STRATEGIES, mixed
 from .pictures import posed, unposed
@@ -14,6 +15,7 @@ __all__ = [
     "STRATEGIES",
     "UNNAMED",
     "Mixing",
+    "PictureCamera",
     "PosedPictures",
     "View",
     "carve",
