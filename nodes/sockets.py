@@ -29,6 +29,7 @@ TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
 COLORS = {
     "T2_MODELS": "#7e6bd6",
     "T2_VIEWS": "#3f51b5",
+    "T2_CAMERAS": "#7a1f2b",
     "T2_CONDITION": "#c6a700",
     "T2_SAMPLER": "#a1887f",
     "T2_STRUCTURE": "#78909c",

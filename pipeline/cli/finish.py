@@ -10,6 +10,7 @@ from .. import stages
 from ..console import Bars, Written
 from ..export.files import check_outputs
 from ..runtime import Runtime, choose_device
+from .drawing import add_drawing, wants_drawing
 from .export import add_export, add_output, export_settings
 from .export import finish as finished
 from .generate import named_outputs
@@ -23,10 +24,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", type=Path, metavar="STATE", help="what --save-state or T2SaveState wrote")
     add_output(parser, "the state's name with .glb")
     add_device(parser)
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_drawing(parser)
     add_backend(parser)
 
 
@@ -34,12 +35,13 @@ def run(options: argparse.Namespace) -> int:
     """Raw mesh and voxels of a state -> GLB; the bytes are those of a run that was not interrupted."""
     start = time.perf_counter()
     options.output = options.output or options.state.with_suffix(".glb")
-    check_outputs(named_outputs(options, options.output), [("state", options.state)])
+    inputs = [("state", options.state), ("environment", options.environment)]
+    check_outputs(named_outputs(options, options.output), [(what, path) for what, path in inputs if path])
     export = export_settings(options, options.output)
     device = choose_device(options.device)
     backends = stages.default_backends(backend_choices(options))
     textured = not options.geometry_only and "voxels" in stages.held_in(options.state)
-    stages.check_finish(export, textured, options.picture is not None, backends, device)
+    stages.check_finish(export, textured, wants_drawing(options), backends, device)
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
     raw = state.mesh
     assert raw is not None  # as it was asked for

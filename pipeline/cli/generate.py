@@ -10,13 +10,13 @@ from pathlib import Path
 from .. import __version__, stages
 from ..budget import bound
 from ..console import Bars, Written
-from ..errors import SettingsError
 from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
+from .drawing import add_drawing, drawn_outputs, wants_drawing
 from .export import add_export, add_output, export_settings, finish, output_paths
 from .options import (
     DTYPES,
@@ -59,7 +59,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_dtype(parser)
     add_output(parser, "the picture's name with .glb, unless only --save-state is asked for")
     parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
@@ -72,6 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_drawing(parser)
     add_memory_limit(parser)
     add_speed(parser)
     add_backend(parser)
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         export if output else None,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
-        pictures=options.picture is not None,
+        pictures=wants_drawing(options),
         backends=backends,
         device=device,
     )
@@ -173,6 +173,7 @@ def _outputs(options: argparse.Namespace) -> Path | None:
     outputs = named_outputs(options, output)
     inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    inputs += [("environment", options.environment)]
     check_outputs(outputs, [(what, Path(path)) for what, path in inputs if path])
     return output
 
@@ -181,14 +182,10 @@ def named_outputs(options: argparse.Namespace, output: Path | None) -> list[tupl
     """What a command is going to write, as (option, path); options of other commands may lack --save-state.
 
     Raises:
-        SettingsError: a name does not end as it must, or --picture stands without --output.
+        SettingsError: a name does not end as it must, or --picture stands without --output. See drawn_outputs.
     """
-    if options.picture is not None:
-        if output is None:
-            raise SettingsError("--picture shows what --output holds; give both.")
-        if options.picture.suffix.lower() != ".png":
-            raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
+    drawn = drawn_outputs(options, output)
     files = [] if output is None else output_paths(options, output)
-    outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), ("--picture", options.picture)]
+    outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), *drawn]
     outputs += [("--report", options.report), *files[1:]]
     return [(what, Path(path)) for what, path in outputs if path]

@@ -7,14 +7,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from .. import bench, stages
 from ..console import Written
 from ..export.files import writing
 from ..runtime import Runtime
+from .drawing import write_drawings
 
 
 def write_result(
@@ -26,7 +25,7 @@ def write_result(
     extras: Mapping,
     written: Written,
 ) -> None:
-    """Write a finished mesh and, if --picture asks for it, its picture; one that fails does not cost the other.
+    """Write a finished mesh and what is to be drawn of it; one that fails does not cost the other.
 
     extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
     """
@@ -35,18 +34,7 @@ def write_result(
     facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
     with written.or_not():
         written.paths += stages.export_mesh(runtime, result, output, export, facts)
-    write_picture(options, runtime, result, export, written)
-
-
-def write_picture(options: argparse.Namespace, runtime: Runtime, result, export, written: Written) -> None:
-    """Draw what was written, if --picture asks for it."""
-    if not options.picture:
-        return
-    with written.or_not():
-        views = stages.draw(runtime, result, alpha_mode=export.alpha_mode)
-        with writing(options.picture) as temporary:
-            Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
-        written.paths.append(options.picture)
+    write_drawings(options, runtime, result, export.alpha_mode, written)
 
 
 def report_result(

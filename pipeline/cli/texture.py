@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import __version__, stages
 from ..console import Bars, Written
 from ..errors import SettingsError
+from ..export import AlphaMode
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
 from ..mesh.io import FORMATS, read_scene
@@ -19,6 +20,7 @@ from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Models
+from .drawing import add_drawing, wants_drawing, write_drawings
 from .generate import named_outputs
 from .options import (
     DTYPES,
@@ -92,7 +94,8 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_views(parser)
     add_backend(parser)
     add_speed(parser)
-    parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
+    add_drawing(parser)
+    parser.set_defaults(lods=[], lods_in_one_file=False)
 
 
 def check_paths(options: argparse.Namespace) -> None:
@@ -108,6 +111,7 @@ def check_paths(options: argparse.Namespace) -> None:
     inputs = [("mesh", options.mesh), *(("picture", path) for path in options.images)]
     inputs += [("mask", path) for path in options.mask]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    inputs += [("environment", options.environment)]
     check_outputs(named_outputs(options, options.output), [(what, Path(path)) for what, path in inputs if path])
 
 
@@ -121,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
+    stages.check_finish(None, pictures=wants_drawing(options))
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     models = Models(checkpoint, build)
@@ -148,6 +153,9 @@ def run(options: argparse.Namespace) -> int:
         with written.or_not():
             write_scene(options.output, scene, made.groups, options.texture_format)
             written.paths.append(options.output)
+        if wants_drawing(options):
+            drawn = stages.scene_subject(scene, made, "cpu" if device.type == "mps" else device)
+            write_drawings(options, runtime, drawn, AlphaMode.OPAQUE, written)
         bars.close()
         report_result(options, runtime, {**settings, **made.facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
