@@ -84,7 +84,7 @@ class ImageToGLB(io.ComfyNode):
                 ),
                 seed_input(),
                 io.Boolean.Input("texture", default=True, tooltip="Off makes the shape alone, without colour."),
-                filename_prefix_input(),
+                as_link(filename_prefix_input()),  # a list of names goes with a list of pictures
                 advanced(
                     io.Int.Input(
                         "faces",
@@ -149,7 +149,7 @@ class ImageToGLB(io.ComfyNode):
         preset: str = "standard",
         seed: int = 42,
         texture: bool = True,
-        filename_prefix: str = output.DEFAULT_PREFIX,
+        filename_prefix: str | list = output.DEFAULT_PREFIX,
         faces: int = 0,
         texture_size: int = 0,
         mask: list | None = None,
@@ -157,7 +157,7 @@ class ImageToGLB(io.ComfyNode):
         mask_marks: str = "automatic",
     ) -> io.NodeOutput:
         # what can be known is said now rather than after minutes of sampling
-        if problem := output.why_not(output.filled(filename_prefix, cls.hidden)):
+        if isinstance(filename_prefix, str) and (problem := output.why_not(output.filled(filename_prefix, cls.hidden))):
             raise SettingsError(problem)
         if models is None and (problem := folders.why_not(checkpoint)):
             raise CheckpointError(problem)

@@ -21,6 +21,8 @@ from .speed import EXACT, Speed
 
 log = logging.getLogger(__name__)
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # that a user can choose
+
 
 @dataclass(frozen=True)
 class Step:

@@ -88,6 +88,19 @@ def _hold(path: Path) -> int:
     return descriptor
 
 
+def locked(descriptor: int) -> bool:
+    """Lock an open file until its descriptor is closed; False if another process holds it. True where files cannot be
+    locked."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
 def _is_abandoned(path: Path) -> bool:
     """Whether nobody holds a file that _hold made."""
     try:

@@ -1,4 +1,4 @@
-"""`pipeline` and `training` without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
+"""The packages without the root on sys.path; golden data, a hub, the glTF validator for all tests."""
 
 import hashlib
 import http.server
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 GOLDEN_CHECKPOINT = ROOT / "checkpoints" / "random"
 
-for _name in ("pipeline", "training"):
+for _name in ("pipeline", "serving", "training"):
     if _name not in sys.modules:
         _folder = ROOT / _name
         _spec = spec_from_file_location(_name, _folder / "__init__.py", submodule_search_locations=[str(_folder)])

@@ -121,6 +121,21 @@ def test_a_list_makes_an_object_of_each_picture(server):
     assert len(counts) == 2 and counts == {facts(run.glbs[0])["faces"] for run in single}
 
 
+def test_a_folder_makes_an_object_of_each_picture_under_its_name(server):
+    """The names arrive with their pictures; a picture that is none is left out."""
+    (server.base / "input" / "folder").mkdir()
+    for name in ("rocket.png", "pictures/chair.png"):
+        shutil.copy(ROOT / "assets" / name, server.base / "input" / "folder")
+    (server.base / "input" / "folder" / "bad.png").write_text("no picture")
+    loaded = graph("image_to_glb", n2_texture=False, n2_preset="draft", n2_image=["1", 0])
+    loaded["1"] = node("T2LoadPictures", folder="folder", prefix="named/")
+    loaded["2"]["inputs"] = {**loaded["2"]["inputs"], "filename_prefix": ["1", 1]}
+    loaded["2"]["inputs"].pop("mask", None)
+    made = server.run(loaded)
+    assert sorted(each["filename"] for each in made.outputs["2"]["3d"]) == ["chair_00001_.glb", "rocket_00001_.glb"]
+    assert made.outputs["1"]["text"][0].startswith("2 of 3 pictures\n")
+
+
 def test_a_photograph_is_cut_out_by_comfyuis_own_node(server):
     """Remove Background marks the object, Load Image's mask the background; the object must arrive, not the rest."""
     photo = graph("photo_to_glb", n5_texture=False)

@@ -33,6 +33,7 @@ HEIGHT = {
     "bench_shapes": 0,
     "console": 4,
     "stages": 6,
+    "batch": 7,
     "bench_history": 1,
     "bench_networks": 5,
     "bench_reference": 6,

@@ -10,7 +10,6 @@ from typing import TypeVar
 from .. import stages
 from ..errors import SettingsError
 from ..export import WRITERS, AlphaMode, TrueSize, level_path, writer, written_paths
-from ..runtime import Runtime
 
 _Kind = TypeVar("_Kind")
 
@@ -188,35 +187,3 @@ def _hollowing(options: argparse.Namespace) -> stages.Hollowing | None:
             raise SettingsError("--drain would have no effect without --hollow: give the thickness of the wall too.")
         return None
     return stages.Hollowing(options.hollow, options.drain, options.size, options.flat_base)
-
-
-def finish(
-    runtime: Runtime, raw: stages.Mesh, voxels: stages.PBRVoxels | None, export: stages.ExportSettings
-) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
-    """The processed mesh, textured or coloured if there are voxels, and what there is to say about it."""
-    mesh = stages.process_mesh(
-        runtime,
-        raw,
-        export.faces,
-        shells=export.shells,
-        lods=export.lods,
-        wall=export.wall,
-        max_error=export.max_error,
-        cavities=export.cavities,
-        hollow=export.hollow,
-    )
-    facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
-    if voxels is not None and export.vertex_colors:
-        mesh = stages.color_vertices(runtime, mesh, voxels, raw)
-    if voxels is None or export.vertex_colors:
-        return mesh, {**facts, **mesh.facts}
-    textured = stages.bake_texture(
-        runtime,
-        mesh,
-        voxels,
-        export.texture_size,
-        original=raw,
-        normal_map=export.normal_map,
-        occlusion=export.occlusion,
-    )
-    return textured, {**facts, **textured.facts, "texture_size": export.texture_size}

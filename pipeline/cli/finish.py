@@ -12,7 +12,6 @@ from ..export.files import check_outputs
 from ..runtime import Runtime, choose_device
 from .drawing import add_drawing, wants_drawing
 from .export import add_export, add_output, export_settings
-from .export import finish as finished
 from .generate import named_outputs
 from .options import add_backend, add_device, add_report, backend_choices
 from .results import report_result, write_result
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     assert raw is not None  # as it was asked for
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, None, bars)
-        result, facts = finished(runtime, raw, state.voxels, export)
+        result, facts = stages.finish_mesh(runtime, raw, state.voxels, export)
         write_result(options, runtime, result, options.output, export, {**state.settings, **facts}, written)
         bars.close()
         counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}

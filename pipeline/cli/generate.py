@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import __version__, stages
+from .. import stages
 from ..budget import bound
 from ..console import Bars, Written
 from ..export.files import check_outputs
@@ -15,9 +15,9 @@ from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
-from ..weights import SMALL_CHECKPOINT, Checkpoint, Models
+from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, drawn_outputs, wants_drawing
-from .export import add_export, add_output, export_settings, finish, output_paths
+from .export import add_export, add_output, export_settings, output_paths
 from .options import (
     DTYPES,
     add_backend,
@@ -115,31 +115,15 @@ def run(options: argparse.Namespace) -> int:
         made = stages.generate(
             runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
         )
-        settings = _settings(options, checkpoint, chosen, made)
+        settings = stages.generation_settings(runtime, models, chosen, options.seed, options.max_tokens, sampling, made)
         if count > 1:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
         settings |= {name: list(told) for name in ("remarks", "residuals") if (told := getattr(images, name))}
-        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
         facts = _write(options, runtime, made, output, export, settings, written)
         bars.close()
         report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
-
-
-def _settings(
-    options: argparse.Namespace, checkpoint: Checkpoint, chosen: PipelineType, made: stages.Generation
-) -> dict:
-    """What led to a result, for the files."""
-    return {
-        "checkpoint": checkpoint.name,
-        "pipeline_type": chosen.name,
-        "seed": options.seed,
-        "resolution": made.shape.resolution,
-        "max_num_tokens": options.max_tokens,
-        "speed": options.speed,
-        "version": __version__,
-    }
 
 
 def _write(
@@ -159,7 +143,7 @@ def _write(
             written.paths.append(options.save_state)
     facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
     if output:
-        result, more = finish(runtime, made.mesh, made.voxels, export)
+        result, more = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
         write_result(options, runtime, result, output, export, {**settings, **more}, written)
         facts |= more
     return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}

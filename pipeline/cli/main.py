@@ -6,15 +6,17 @@ import argparse
 import logging
 import signal
 import sys
+from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..console import patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
-from . import bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
+from . import batch, bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
 
 COMMANDS = {
     "generate": generate,
+    "batch": batch,
     "texture": texture,
     "refine": refine,
     "finish": finish,
@@ -26,10 +28,15 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 0 done, 1 an error that names its cure, 2 wrong usage, 128 + the signal's
-    number if interrupted: 130 for Ctrl-C."""
+    """Run a command; see run_program for the exit codes."""
+    return run_program(parser, arguments)
+
+
+def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: Sequence[str] | None) -> int:
+    """Parse the arguments and call `run` of the result. Returns the exit code: 0 done, 1 an error that names its cure,
+    2 wrong usage, 128 + the signal's number if interrupted: 130 for Ctrl-C."""
     with patient_console(), interruptible() as interruption:
-        options = parser().parse_args(arguments)
+        options = make_parser().parse_args(arguments)
         options.check = interruption.check
         log = logging.getLogger(__name__.rpartition(".cli")[0])
         log.handlers[:] = [logging.StreamHandler()]

@@ -6,17 +6,15 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, read_mask, read_picture
+from ..runtime import DTYPES
 from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
 from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed, unposed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +108,11 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         metavar="MASK",
         help="one mask for each picture; white: object; it is used instead of the picture's own transparency",
     )
+    add_background(parser)
+
+
+def add_background(parser: argparse.ArgumentParser) -> None:
+    """How pictures are cut out of their background, and cropped."""
     parser.add_argument(
         "--background",
         choices=KINDS,

@@ -17,7 +17,7 @@ from ..spec import MAX_TOKENS, PipelineType
 from ..speed import SPEEDS
 from ..weights import Models
 from .drawing import wants_drawing
-from .export import add_export, export_settings, finish
+from .export import add_export, export_settings
 from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
         settings["speed"] = options.speed
         settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
-        result, facts = finish(runtime, made.mesh, made.voxels, export)
+        result, facts = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
         write_result(options, runtime, result, options.output, export, {**settings, **facts}, written)
         for path in written.paths:
             if path.suffix.lower() == ".glb" and not options.size:  # true size has a place of its own

@@ -29,11 +29,8 @@ def write_result(
 
     extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
     """
-    backends = {**extras.get("backends", {}), **runtime.backends.used}
-    # sorted, as those of a state are: a run that is opened again must give the same bytes
-    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
     with written.or_not():
-        written.paths += stages.export_mesh(runtime, result, output, export, facts)
+        written.paths += stages.write_finished(runtime, result, output, export, extras)
     write_drawings(options, runtime, result, export.alpha_mode, written)
 
 

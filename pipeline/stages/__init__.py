@@ -25,7 +25,8 @@ from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
 from .export import export_mesh
-from .generate import generate
+from .finish import finish_mesh, write_finished, write_views
+from .generate import generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import STUDIO, draw, draw_each, draw_views
@@ -120,7 +121,9 @@ __all__ = [
     "encode_texture",
     "export_glb",
     "export_mesh",
+    "finish_mesh",
     "generate",
+    "generation_settings",
     "held_in",
     "hollow_lines",
     "in_unit_cube",
@@ -144,6 +147,8 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
+    "write_finished",
     "write_generation",
     "write_state",
+    "write_views",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from PIL import Image
 
+from .. import __version__
 from ..runtime import Runtime
 from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, PipelineType, Samplers
 from ..views import PosedPictures
@@ -47,3 +49,26 @@ def generate(
     mesh, subdivisions = decode_shape(runtime, models, shape)
     voxels = decode_texture(runtime, models, texture_latent, subdivisions) if texture_latent else None
     return Generation(structure.voxels(grid_size(models, pipeline_type.shape[0])), shape, mesh, texture_latent, voxels)
+
+
+def generation_settings(
+    runtime: Runtime,
+    models: Models,
+    pipeline_type: PipelineType,
+    seed: int,
+    max_tokens: int,
+    samplers: Samplers,
+    made: Generation,
+) -> dict:
+    """What led to a generation, for the files that are made of it."""
+    changed = {stage: sampler for stage, sampler in asdict(samplers).items() if sampler}
+    return {
+        "checkpoint": models.checkpoint.name,
+        "pipeline_type": pipeline_type.name,
+        "seed": seed,
+        "resolution": made.shape.resolution,
+        "max_num_tokens": max_tokens,
+        "speed": runtime.speed.name,
+        "version": __version__,
+        **({"samplers": changed} if changed else {}),
+    }

@@ -37,7 +37,7 @@ class Frame:
         return vector(self.size)
 
     @property
-    def grid(self) -> Grid:
+    def grid(self):
         """bricks, places and size as kernels take them."""
         grid = Grid()
         grid.bricks, grid.places, grid.size = array(self.bricks), array(self.places), self.wide

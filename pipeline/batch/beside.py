@@ -1,0 +1,101 @@
+"""A process that finishes one object while this one samples the next.
+
+A process, not a thread: threads would share one interpreter lock and, on a GPU, memory that a recorded CUDA graph must
+have for itself while it is captured. It works on the CPU, whose cores a GPU that samples leaves free.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from ..runtime import free_memory
+from ..warp import cores
+from .maker import Outcome, Sampled, finish, guarded
+from .recipe import Recipe
+
+_OWN = 3_000_000_000  # bytes that the process takes by itself, and for an object of a million faces
+_TIMES = 8  # what finishing takes, in sizes of the object that is handed over
+
+
+def pays(device: torch.device, recipe: Recipe) -> bool:
+    """Whether a process beside this one makes a batch faster: not on a CPU, whose cores sampling takes all (see
+    docs/batch.md for what was measured), nor where there are fewer than four cores to work on. A chosen backend may run
+    on the GPU alone."""
+    return device.type != "cpu" and cores() >= 4 and not recipe.backends
+
+
+class Beside:
+    """One such process, while the block runs; started when it is first needed."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self._recipe, self._folder = recipe, folder
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._given: Sampled | None = None
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._end()
+
+    def takes(self, sampled: Sampled) -> bool:
+        """Hand an object over; False if the process is at work, or memory does not allow it."""
+        if self._given is not None or free_memory() < _OWN + _TIMES * sampled.bytes:
+            return False
+        try:
+            self._started().send_bytes(pickle.dumps(sampled.packed(), pickle.HIGHEST_PROTOCOL))
+        except OSError:  # it has ended; the next one may do better
+            self._end()
+            return False
+        self._given = sampled
+        return True
+
+    def result(self, wait: bool = False) -> tuple[Sampled, Outcome | None] | None:
+        """What was handed over, and its outcome (None if the process has died); None while there is nothing to say."""
+        if self._given is None or self._pipe is None or not (wait or self._pipe.poll()):
+            return None
+        given, self._given = self._given, None
+        try:
+            return given, pickle.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._end()
+            return given, None
+
+    def _started(self) -> Connection:
+        if self._pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, far = context.Pipe()
+            self._process = context.Process(target=_work, args=(far, self._recipe, self._folder), daemon=True)
+            self._process.start()
+            far.close()
+        return self._pipe
+
+    def _end(self) -> None:
+        if self._process is not None and self._pipe is not None:
+            self._process.kill()  # files appear whole or not at all
+            self._process.join()
+            self._pipe.close()
+        self._process = self._pipe = None
+
+
+def _work(pipe: Connection, recipe: Recipe, folder: Path) -> None:
+    """The process: finish what comes until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
+    while True:
+        try:
+            sampled = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        outcome = guarded(finish, recipe, sampled, folder, torch.device("cpu"), _ignore)
+        pipe.send_bytes(pickle.dumps(outcome))
+
+
+def _ignore(step: object) -> None:
+    pass

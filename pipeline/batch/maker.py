@@ -1,0 +1,288 @@
+"""One object after another with the models of a checkpoint, which stay loaded: sampling, and the finishing of what was
+sampled, each by itself, so that the two can run in different processes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from .. import stages
+from ..budget import bound, device_bytes
+from ..errors import OutOfMemoryError, OutputError, PipelineError
+from ..export import writer, written_paths
+from ..image import background_remover, prepare, read_picture
+from ..models import build
+from ..runtime import DTYPES, Runtime, StageRecord, Step, choose_device, choose_dtype
+from ..sparse import SparseTensor, Voxels
+from ..spec import PipelineType
+from ..weights import Checkpoint, Models, open_checkpoint
+from .jobs import Job, views_path
+from .recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+# What libraries raise for an input that nobody has thought of: it must cost one object, not the batch.
+_UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError),
+)
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the disk takes no other file either
+_ROOM = {"cpu": 4}  # free memory, in sizes of the weights' files, in which all models stay: fp32 of 16 bits on a CPU
+_OTHER_ROOM = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    files: what was written, below the output folder. report: facts of the object, for the manifest.
+    error: for people, "" if it was made; kind: the error's class.
+    stop: the next job would fail in the same way: the disk is full, or the device is out of order.
+    """
+
+    files: tuple[str, ...] = ()
+    report: dict = field(default_factory=dict)
+    error: str = ""
+    kind: str = ""
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What the networks made of a picture. voxels: None without texture. settings: for the files; `told`: for the
+    report."""
+
+    job: Job
+    mesh: stages.Mesh
+    voxels: stages.PBRVoxels | None
+    settings: dict
+    told: dict
+
+    def packed(self) -> Sampled:
+        """On the CPU and without what was derived from it, to be pickled."""
+        mesh = stages.Mesh.known(
+            self.mesh.vertices.cpu(), self.mesh.faces.cpu(), resolution=self.mesh.resolution, origin=self.mesh.origin
+        )
+        if self.voxels is None:
+            return replace(self, mesh=mesh)
+        sparse = self.voxels.sparse
+        plain = SparseTensor(Voxels(sparse.voxels.coords.cpu(), sparse.voxels.lengths), sparse.feats.cpu())
+        return replace(self, mesh=mesh, voxels=replace(self.voxels, sparse=plain))
+
+    @property
+    def bytes(self) -> int:
+        """Of its tensors."""
+        sparse = self.voxels.sparse if self.voxels else None
+        tensors = [self.mesh.vertices, self.mesh.faces, *([sparse.voxels.coords, sparse.feats] if sparse else [])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Maker:
+    """The models of a recipe's checkpoint on a device, ready to make objects.
+
+    Args:
+        device: a name, as for runtime.choose_device.
+        on_step: as for Runtime; what it raises stops the job.
+        memory_limit: bytes, as for Runtime.
+
+    Raises:
+        PipelineError: the recipe cannot be followed here, for any picture.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: str = "auto",
+        on_step: Callable[[Step], None] = lambda step: None,
+        memory_limit: int | None = None,
+    ) -> None:
+        self.recipe, self.on_step, self.memory_limit = recipe, on_step, memory_limit
+        self.device = choose_device(device)
+        if memory_limit:
+            bound(self.device, memory_limit)
+        self.checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
+        self.pipeline_type = chosen_type(recipe, self.checkpoint)
+        writer(Path(f"object{recipe.suffix}"))  # which refuses an unknown one
+        stages.preflight(
+            self.checkpoint,
+            self.pipeline_type,
+            recipe.export,
+            texture=recipe.texture,
+            max_tokens=recipe.max_tokens,
+            pictures=recipe.pictures,
+            backends=stages.default_backends(dict(recipe.backends)),
+            device=self.device,
+        )
+        self._remover = background_remover(recipe.background, recipe.background_model)
+        self._prepared: tuple[str, list] = ("", [])
+        self.models = Models(self.checkpoint, build)
+        roles = self.pipeline_type.roles(recipe.texture)
+        self.models.fetch(roles)
+        size = sum(self.checkpoint.files(role).size for role in roles)
+        room = _ROOM.get(self.device.type, _OTHER_ROOM) * size
+        self.keep_models = room <= device_bytes(self.device, memory_limit)
+        if not self.keep_models:
+            log.info("Models are released after each stage: all of them would take too much of the free memory.")
+
+    @property
+    def settings(self) -> dict:
+        """The recipe for the manifest, with what the checkpoint really is."""
+        return _settings(self.recipe, self.models, self.pipeline_type)
+
+    def make(self, job: Job, folder: Path) -> Outcome:
+        """One job from the picture to its files below `folder`."""
+        sampled = guarded(self.sample, job)
+        return sampled if isinstance(sampled, Outcome) else self.finish(sampled, folder)
+
+    def finish(self, sampled: Sampled, folder: Path) -> Outcome:
+        """As the function, on the device of this maker."""
+        return guarded(finish, self.recipe, sampled, folder, self.device, self.on_step)
+
+    def sample(self, job: Job) -> Sampled:
+        """From a picture to the raw mesh and its voxels.
+
+        Raises:
+            PipelineError: the picture cannot be used, or a stage fails.
+        """
+        images = self._pictures(job)
+        try:
+            return self._sample(job, images)
+        except OutOfMemoryError as error:
+            self.models.release()
+            if not self.keep_models:
+                raise
+            log.warning("%s From now on models are released after each stage.", error)
+            self.keep_models = False
+        return self._sample(job, images)
+
+    def _pictures(self, job: Job) -> list:
+        """The prepared picture; kept for the next variation of it."""
+        if self._prepared[0] != job.picture:
+            picture = prepare(read_picture(job.picture), None, self._remover, reduce_first=self.recipe.reduce_first)
+            self._prepared = (job.picture, [picture])
+        return self._prepared[1]
+
+    def _sample(self, job: Job, images: list) -> Sampled:
+        recipe, start = self.recipe, time.perf_counter()
+        runtime = Runtime(
+            self.device,
+            stages.default_backends(dict(recipe.backends)),
+            choose_dtype(self.device) if recipe.dtype == "auto" else DTYPES[recipe.dtype],
+            self.on_step,
+            keep_models=self.keep_models,
+            memory_limit=self.memory_limit,
+        )
+        arguments = (runtime, self.models, images, self.pipeline_type, job.seed, recipe.texture, recipe.max_tokens)
+        made = stages.generate(*arguments, recipe.samplers)
+        settings = stages.generation_settings(
+            runtime, self.models, self.pipeline_type, job.seed, recipe.max_tokens, recipe.samplers, made
+        )
+        told = {
+            **settings,
+            "raw_vertices": len(made.mesh.vertices),
+            "raw_faces": len(made.mesh.faces),
+            "tokens": len(made.shape.sparse.voxels),
+            **_circumstances(runtime, start),
+        }
+        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, told)
+
+
+def finish(
+    recipe: Recipe, sampled: Sampled, folder: Path, device: torch.device, on_step: Callable[[Step], None]
+) -> Outcome:
+    """From the raw mesh to the files of a job below `folder`; on any device, in any process.
+
+    Raises:
+        PipelineError: a stage fails, or a file cannot be written.
+    """
+    start, export = time.perf_counter(), recipe.export
+    runtime = Runtime(device, stages.default_backends(dict(recipe.backends)), None, on_step)
+    path = folder / f"{sampled.job.name}{recipe.suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result, facts = stages.finish_mesh(runtime, sampled.mesh, sampled.voxels, export)
+    stages.write_finished(runtime, result, path, export, {**sampled.settings, **facts})
+    levels = 1 if export.lods_in_one_file else 1 + len(export.lods)
+    files = [each for each in written_paths(path, export.image_format, levels) if each.exists()]
+    if recipe.pictures:
+        files.append(views_path(path))
+        stages.write_views(runtime, result, files[-1], export.alpha_mode)
+    finished = _circumstances(runtime, start)
+    report: dict[str, Any] = {**sampled.told, **facts, **finished}
+    for name in ("stages", "seconds"):
+        report[name] = sampled.told[name] + finished[name]
+    report["backends"] = {**sampled.told["backends"], **finished["backends"]}
+    report |= {"device": sampled.told["device"], "finished_on": finished["device"], "dtype": sampled.told["dtype"]}
+    return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
+
+
+def settings_of(recipe: Recipe) -> dict:
+    """As Maker.settings, for a process that makes nothing itself: the models' files are downloaded if need be and
+    checked, and none is loaded.
+
+    Raises:
+        PipelineError: the recipe cannot be followed, wherever it is.
+    """
+    checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
+    kind = chosen_type(recipe, checkpoint)
+    stages.preflight(checkpoint, kind, recipe.export, texture=recipe.texture, max_tokens=recipe.max_tokens)
+    models = Models(checkpoint, build)
+    models.fetch(kind.roles(recipe.texture))
+    return _settings(recipe, models, kind)
+
+
+def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> dict:
+    return recipe.settings(
+        checkpoint=models.checkpoint.name,
+        image_encoder=None,  # its fingerprint is among the networks
+        pipeline_type=pipeline_type.name,
+        networks={role: models.fingerprint(role) for role in pipeline_type.roles(recipe.texture)},
+    )
+
+
+def chosen_type(recipe: Recipe, checkpoint: Checkpoint) -> PipelineType:
+    """The pipeline type that was asked for, or the checkpoint's own. Raises SettingsError for an unknown one."""
+    return PipelineType.named(recipe.pipeline_type) if recipe.pipeline_type else checkpoint.default_pipeline_type
+
+
+def guarded(step: Callable[..., _Result], *arguments: Any) -> _Result | Outcome:
+    """Call a step of a job; its error, if it has one, becomes the job's outcome."""
+    try:
+        return step(*arguments)
+    except PipelineError as error:
+        return Outcome(error=str(error), kind=type(error).__name__, stop=_is_final(error))
+    except _UNFORESEEN as error:
+        log.exception("An error that was not foreseen")
+        told = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
+        return Outcome(error=told, kind=type(error).__name__, stop=_is_final(error))
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the next job would fail in the same way."""
+    cause = error.__cause__ if isinstance(error, OutputError) else error
+    # an illegal access or an assertion on the device, after which CUDA answers nothing else
+    return (isinstance(cause, OSError) and cause.errno in _NO_ROOM) or "CUDA error" in str(error)
+
+
+def _circumstances(runtime: Runtime, start: float) -> dict:
+    """Where and how a part of a job ran."""
+    device = runtime.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
+        "backends": dict(runtime.backends.used),
+        "seconds": round(time.perf_counter() - start, 3),
+        "stages": [_told(record) for record in runtime.records],
+    }
+
+
+def _told(record: StageRecord) -> dict:
+    return {**vars(record), "notes": list(record.notes)}

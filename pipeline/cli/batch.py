@@ -1,0 +1,172 @@
+"""The command `batch`: a folder of pictures to an object of each."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from ..batch import MANIFEST, Job, Maker, Manifest, Outcome, Recipe, Record, find_pictures, plan_jobs
+from ..batch import run as run_batch
+from ..batch.beside import pays
+from ..export import WRITERS
+from ..spec import MAX_TOKENS, PIPELINE_TYPES
+from ..weights import SMALL_CHECKPOINT
+from .export import add_export, export_settings, output_paths
+from .options import (
+    add_backend,
+    add_background,
+    add_device,
+    add_dtype,
+    add_image_encoder,
+    add_memory_limit,
+    add_seed,
+    backend_choices,
+    opened_checkpoint,
+)
+from .samplers import add_samplers, samplers
+
+HELP = "make an object of each of many pictures; what is done is not done again"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_jobs(parser)
+    add_device(parser)
+    add_memory_limit(parser)
+    parser.add_argument(
+        "--overlap",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="finish an object in a process beside the sampling of the next one; auto: on a GPU with four cores beside "
+        "it; default: auto",
+    )
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """The pictures, and what is made of each, wherever it is made."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER_OR_IMAGE",
+        help="pictures, and folders of pictures with all that is below them; an object is made of each",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help=f"folder of the objects and of {MANIFEST}"
+    )
+    parser.add_argument(
+        "--format",
+        choices=[suffix.lstrip(".") for suffix in WRITERS],
+        default="glb",
+        help="of the objects' files; default: glb",
+    )
+    parser.add_argument(
+        "--variations",
+        type=int,
+        default=1,
+        metavar="K",
+        help="objects of each picture, with seeds from --seed on, and a contact sheet of them; default: 1",
+    )
+    parser.add_argument(
+        "--pictures", action="store_true", help="draw each object from four sides, into a PNG beside its file"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR_OR_HF_ID",
+        help="folder, ComfyUI bundle or Hugging Face repository; default: the bundled small one",
+    )
+    add_image_encoder(parser)
+    parser.add_argument(
+        "--type",
+        metavar="{" + ",".join(PIPELINE_TYPES) + "}",
+        help="resolution and cascade; default: the checkpoint's",
+    )
+    add_seed(parser)
+    add_dtype(parser)
+    add_background(parser)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=MAX_TOKENS,
+        metavar="N",
+        help=f"a cascade lowers its resolution until it has fewer; default: {MAX_TOKENS}",
+    )
+    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_export(parser)
+    add_backend(parser)
+    add_samplers(parser)
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """What the options of `add_jobs` say about each object.
+
+    Raises:
+        PipelineError: the checkpoint cannot be opened, or settings that cannot work.
+    """
+    suffix = f".{options.format}"
+    output_paths(options, Path(f"object{suffix}"))
+    export = export_settings(options, Path(f"object{suffix}"))
+    checkpoint = opened_checkpoint(options)
+    place = Path(options.checkpoint or SMALL_CHECKPOINT)
+    return Recipe(
+        checkpoint=str(place.absolute()) if place.exists() else options.checkpoint,
+        image_encoder=options.image_encoder,
+        pipeline_type=options.type or "",
+        texture=not options.geometry_only,
+        max_tokens=options.max_tokens,
+        samplers=samplers(options, checkpoint.spec),
+        export=export,
+        suffix=suffix,
+        pictures=options.pictures or options.variations > 1,
+        background=options.background,
+        background_model=options.background_model,
+        reduce_first=options.reduce_first,
+        dtype=options.dtype,
+        backends=backend_choices(options),
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """All jobs in this process, and one beside it."""
+    found = find_pictures(options.images, options.output)
+    recipe = recipe_of(options)
+    maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
+    overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
+    with Manifest(options.output) as manifest:
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
+        print_begin(record)
+        try:
+            run_batch(maker, record, options.output, overlap)
+        finally:
+            print_end(record)
+    return exit_code(record)
+
+
+def print_begin(record: Record) -> None:
+    done = len(record.jobs) - len(record.todo)
+    print(f"{len(record.jobs):,} objects to make{f', {done:,} of them are there already' if done else ''}.", flush=True)
+
+
+def tell(job: Job, outcome: Outcome, record: Record) -> None:
+    """A line for a job that has ended."""
+    seconds = time.perf_counter() - record.start
+    left = (len(record.todo) - record.ended) * seconds / record.ended
+    start = f"[{record.ended}/{len(record.todo)}] {Path(job.picture).name}"
+    if outcome.error:
+        print(f"{start}: {outcome.error}", flush=True)
+        return
+    made = f"{outcome.files[0]}, {outcome.report['faces']:,} faces, {outcome.report['seconds']:.1f} s"
+    print(f"{start} -> {made}{f'; about {left / 60:.0f} min left' if left >= 60 else ''}", flush=True)
+
+
+def print_end(record: Record) -> None:
+    counts, seconds = record.counts(), time.perf_counter() - record.start
+    rate = f", {3600 * record.ended / seconds:,.0f} an hour" if record.ended else ""
+    print(f"{counts['done']:,} done, {counts['failed']:,} failed, {counts['waiting']:,} left in {seconds:.1f} s{rate}.")
+    print(f"{record.manifest.path} tells of each.")
+
+
+def exit_code(record: Record) -> int:
+    """1 if an object is missing."""
+    return int(record.counts()["done"] < len(record.jobs))

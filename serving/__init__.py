@@ -1,0 +1,1 @@
+"""Many pictures, many GPUs, a service: on Ray and FastAPI, above the pipeline. Nothing imports this folder."""

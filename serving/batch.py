@@ -1,0 +1,111 @@
+"""The command `batch`: many pictures on Ray Data, with samplers on GPUs and finishers on CPUs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.batch import Job, Manifest, Recipe, Record, ended, find_pictures, plan_jobs, settings_of
+from pipeline.cli.batch import add_jobs, exit_code, print_begin, print_end, recipe_of, tell
+from pipeline.cli.options import add_memory_limit
+from pipeline.errors import BackendError
+
+from . import timeline
+from .actors import Finisher, Ledger, Row, Sampler
+from .cluster import Shares, connected, shares
+
+HELP = "make an object of each of many pictures on all GPUs of a machine or a cluster"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_jobs(parser)
+    add_memory_limit(parser)
+    group = parser.add_argument_group("Ray", "processes, and where they run")
+    group.add_argument("--address", help="of a Ray cluster, or auto for the one of this machine; default: start one")
+    group.add_argument("--gpus", type=float, metavar="N", help="GPUs to use; 0: the CPU alone; default: all there are")
+    group.add_argument(
+        "--gpu-share", type=float, default=1.0, metavar="S", help="of a GPU for each sampler, 0 to 1; default: 1"
+    )
+    group.add_argument(
+        "--samplers", type=int, metavar="N", help="processes with the models; default: as many as fit the GPUs, or 1"
+    )
+    group.add_argument(
+        "--finishers", type=int, metavar="N", help="processes for the rest at most; default: as many as the CPUs allow"
+    )
+    group.add_argument(
+        "--tries",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often an object is tried whose process dies; default: 3",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    found = find_pictures(options.images, options.output)
+    recipe = recipe_of(options)
+    settings = settings_of(recipe)
+    spans: list[dict[str, Any]] = []
+    with Manifest(options.output) as manifest:
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        record = Record(manifest, jobs, settings, recipe.suffix, tell)
+        print_begin(record)
+        try:
+            if record.todo:
+                _work(options, recipe, record, spans)
+        finally:
+            print_end(record)
+            if spans:
+                timeline.write(options.output / timeline.TIMELINE, spans)
+                print(timeline.drawn(spans))
+    return exit_code(record)
+
+
+def _work(options: argparse.Namespace, recipe: Recipe, record: Record, spans: list[dict[str, Any]]) -> None:
+    """Run what is left to do on a cluster.
+
+    Raises:
+        OutputError: the disk is full. BackendError: the cluster failed as a whole.
+    """
+    with connected(options.address) as ray:
+        divided = shares(ray.cluster_resources(), options)
+        gpus = f"{divided.gpu_share:g} GPUs each" if divided.gpu_share else "on the CPU"
+        print(f"{divided.samplers} samplers, {gpus}; up to {divided.finishers} finishers.", flush=True)
+        record.begin(samplers=divided.samplers, gpu_share=divided.gpu_share, finishers=divided.finishers)
+        with ended(record):
+            try:
+                for row in _rows(ray, options, recipe, record.todo, divided):
+                    spans += row.spans
+                    assert row.outcome is not None  # of whichever step ended it
+                    record.take(row.job, row.outcome, tries=row.tries)
+            except ray.exceptions.RayError as error:
+                last = str(error).strip().splitlines()[-1]
+                raise BackendError(f"The batch failed on Ray: {last} Run the same command again to go on.") from error
+
+
+def _rows(ray: Any, options: argparse.Namespace, recipe: Recipe, todo: list[Job], divided: Shares) -> Iterator[Row]:
+    """The rows of the jobs as they end, in any order. A block of Ray Data is one row: what a process that dies takes
+    with it is one try of one object."""
+    from ray.data import ActorPoolStrategy
+
+    ledger = ray.remote(num_cpus=0)(Ledger).remote()
+    common = (ledger, options.tries, str(Path(options.output).absolute()))
+    device = "cuda" if divided.gpu_share else "cpu"
+    rows = ray.data.from_items([{"row": Row(job)} for job in todo], override_num_blocks=len(todo))
+    sampled = rows.map(
+        Sampler,
+        fn_constructor_args=(*common, recipe, device, options.memory_limit),
+        compute=ActorPoolStrategy(size=divided.samplers),
+        num_gpus=divided.gpu_share or None,
+        num_cpus=divided.sampler_cpus,
+    )
+    finished = sampled.map(
+        Finisher,
+        fn_constructor_args=(*common, recipe),
+        compute=ActorPoolStrategy(min_size=1, max_size=divided.finishers),
+        num_cpus=divided.finisher_cpus,
+    )
+    for batch in finished.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+        yield from batch["row"]

@@ -1,0 +1,146 @@
+"""The service as a client meets it: a real one, on Ray Serve, with the small checkpoint."""
+
+import io
+import json
+import os
+import signal
+import time
+import urllib.request
+
+import pytest
+import trimesh
+from PIL import Image
+from service import glb_facts, needs_serving, started, until
+
+from serving.process import CHEAP
+
+pytestmark = needs_serving
+LONG = {**CHEAP, "structure_steps": 5000}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    found = started(tmp_path_factory.mktemp("service") / "data")
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def rocket(pytestconfig):
+    return pytestconfig.rootpath / "assets" / "rocket.png"
+
+
+@pytest.fixture(scope="module")
+def made(service, rocket):
+    """A finished job, and what was told on the way."""
+    told = []
+    begun = time.monotonic()
+    queued = service.client.generate([rocket], seed=3, **CHEAP)
+    assert time.monotonic() - begun < 5 and queued["status"] in ("queued", "running")
+    return service.client.wait(queued["id"], told.append, 0.1), told
+
+
+def words(**options):
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def test_a_picture_becomes_what_the_command_line_makes_of_it(service, made, run, rocket, tmp_path):
+    """To the byte: the mesh, its picture, the state."""
+    job, told = made
+    outputs = {"model.glb": "output", "preview.png": "picture", "state": "save_state"}
+    paths = {name: tmp_path / name for name in ("model.glb", "preview.png", "state.safetensors")}
+    options = words(**dict(zip(outputs.values(), paths.values())), seed=3, device="cpu", **CHEAP)
+    code, _, err = run("generate", rocket, *options)
+    assert code == 0, err
+    for name, path in zip(outputs, paths.values()):
+        assert service.client.file(job["id"], name) == path.read_bytes(), name
+    stages = [each.get("stage") for each in told]
+    assert "structure" in stages or "process mesh" in stages
+    assert {"queued", "running", "done"} >= {each["status"] for each in told}
+    assert [each["stage"] for each in job["stages"]][-2:] == ["export", "draw"] and job["tries"] == 1
+    assert all(each["seconds"] >= 0 and each["peak_bytes"] > 0 for each in job["stages"])
+    assert job["facts"]["faces"] <= 1000 and job["facts"]["checkpoint"] == "small" and job["memory"]["rss"] > 1e8
+    assert set(job["files"]) == {"model.glb", "preview.png", "state.safetensors"}
+
+
+def test_another_glb_of_a_state_is_what_finish_makes(service, made, run, tmp_path):
+    job, _ = made
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(service.client.file(job["id"], "state"))
+    other = {"faces": 300, "texture_size": 128, "shells": "surface"}
+    code, _, err = run("finish", state, *words(output=tmp_path / "model.glb", picture=tmp_path / "b.png", **other))
+    assert code == 0, err
+    for source in (job["id"], state):
+        done = service.client.wait(service.client.extract(source, **other)["id"])
+        glb = service.client.file(done["id"], "model.glb")
+        assert glb == (tmp_path / "model.glb").read_bytes() and "state.safetensors" not in done["files"]
+    (mesh,) = trimesh.load(io.BytesIO(glb), file_type="glb", process=False).geometry.values()
+    assert len(mesh.faces) == done["facts"]["faces"] <= 300
+    assert mesh.visual.material.baseColorTexture.size == (128, 128) and glb_facts(glb)["seed"] == 3
+
+
+def test_a_running_job_can_be_cancelled_and_the_worker_lives_on(service, rocket):
+    job = service.client.generate([rocket], **LONG)
+    running = until(service, job["id"], "structure")
+    assert running["status"] == "running" and running["steps"] == 5000 and running["stages_done"] == ["encode"]
+    assert service.client.cancel(job["id"])["status"] == "cancelled"
+    assert not (service.data / "results" / job["id"]).exists()
+    begun = time.monotonic()
+    next_one = service.client.wait(service.client.generate([rocket], geometry_only=True, **CHEAP)["id"], every=0.1)
+    assert time.monotonic() - begun < 60 and next_one["facts"]["faces"] <= 1000
+
+
+def test_what_only_the_run_finds_is_a_problem_of_the_job_and_the_worker_lives_on(service, tmp_path):
+    from serving.client import ServiceError
+
+    Image.new("RGBA", (64, 64), (200, 30, 30, 0)).save(tmp_path / "nothing.png")
+    queued = service.client.generate([tmp_path / "nothing.png"], **CHEAP)
+    with pytest.raises(ServiceError) as failed:
+        service.client.wait(queued["id"], every=0.1)
+    assert failed.value.problem["type"] == "urn:trellis2:problem:picture" and "/" not in str(failed.value)
+    with pytest.raises(ServiceError) as refused:
+        service.client.file(queued["id"], "model.glb")
+    assert refused.value.status == 422 and refused.value.problem == failed.value.problem
+    assert not (service.data / "results" / queued["id"]).exists()
+    assert service.client.health()["ready"]
+
+
+def test_a_worker_that_is_killed_costs_one_try(service, rocket):
+    job = service.client.generate([rocket], **{**CHEAP, "structure_steps": 20})
+    until(service, job["id"], "structure")
+    os.kill(_worker(service), signal.SIGKILL)
+    done = service.client.wait(job["id"])
+    assert done["tries"] == 2 and done["facts"]["faces"] <= 1000
+    assert "trellis2_retries_total 1.0" in urllib.request.urlopen(service.url + "/metrics").read().decode()
+
+
+def _worker(service):
+    """The process of the worker."""
+    import psutil
+
+    children = psutil.Process(service.process.pid).children(recursive=True)
+    (found,) = [each.pid for each in children if "ServeReplica:trellis2:worker" in " ".join(each.cmdline())]
+    return found
+
+
+def test_a_restart_keeps_what_is_done_and_says_what_became_of_the_rest(service, made, rocket, tmp_path):
+    """The service is killed, not asked to stop: nobody can write a last word."""
+    from serving.client import ServiceError
+
+    finished, data = made[0], service.data
+    glb = service.client.file(finished["id"], "model.glb")
+    running = service.client.generate([rocket], **LONG)
+    until(service, running["id"], "structure")
+    waiting = service.client.generate([rocket], **CHEAP)
+    service.kill()
+    again = started(data)
+    try:
+        assert again.client.file(finished["id"], "model.glb") == glb
+        told = again.client.job(running["id"])
+        assert told["status"] == "interrupted" and "'structure'" in told["problem"]["detail"]
+        with pytest.raises(ServiceError, match="send the request again"):
+            again.client.file(running["id"], "model.glb")
+        assert again.client.wait(waiting["id"])["facts"]["faces"] <= 1000
+        assert json.load(urllib.request.urlopen(again.url + "/health"))["status"] == "ready"
+    finally:
+        again.stop()

@@ -1,0 +1,165 @@
+"""A batch on Ray: a process that is killed costs one try of one object; tries are bounded; the manifest is the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from dataclasses import replace
+from importlib import import_module, util
+
+import psutil
+import pytest
+
+from pipeline.batch import Job, Outcome
+from pipeline.errors import SettingsError, StateError
+
+
+@pytest.fixture
+def serving(monkeypatch, root):
+    """serving(name) imports a module of the folder; the root is on sys.path for as long as a test runs."""
+    monkeypatch.syspath_prepend(str(root))
+    return lambda name: import_module(f"serving.{name}")
+
+
+def job_of(name):
+    return Job(name, f"/in/{name}.png", "1" * 64, 42, name)
+
+
+def options(**given):
+    return Namespace(**{"gpus": None, "gpu_share": 1.0, "samplers": None, "finishers": None, **given})
+
+
+@pytest.mark.parametrize(
+    ("resources", "given", "expected"),
+    [
+        ({"CPU": 2}, {}, (1, 0, 1, 1, 1)),
+        ({"CPU": 1}, {}, (1, 0, 0.5, 1, 0.5)),
+        ({"CPU": 8}, {"samplers": 2, "finishers": 2}, (2, 0, 3, 2, 1)),
+        ({"CPU": 32, "GPU": 2}, {}, (2, 1, 1, 15, 2)),
+        ({"CPU": 32, "GPU": 2}, {"gpus": 1, "gpu_share": 0.5}, (2, 0.5, 1, 15, 2)),
+        ({"CPU": 32, "GPU": 2}, {"gpus": 0}, (1, 0, 31, 1, 1)),
+        ({"CPU": 2, "GPU": 4}, {}, (4, 1, 0.25, 1, 1)),
+    ],
+)
+def test_how_a_cluster_is_divided(serving, resources, given, expected):
+    """Whatever it has, all actors fit it at once: a pool that waits for CPUs of another would wait for ever."""
+    found = serving("cluster").shares(resources, options(**given))
+    order = (found.samplers, found.gpu_share, found.sampler_cpus, found.finishers, found.finisher_cpus)
+    assert order == pytest.approx(expected)
+    assert found.samplers * found.sampler_cpus + found.finishers * found.finisher_cpus <= resources["CPU"] + 1e-9
+    assert found.samplers * found.gpu_share <= resources.get("GPU", 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gpus": 3}, "--gpus 3: the cluster has 2 GPUs"),
+        ({"gpu_share": 0.0}, "--gpu-share must be above 0"),
+        ({"samplers": 3}, "3 samplers of 1 GPUs need more than 2"),
+        ({"finishers": 0}, "--finishers must be at least 1"),
+    ],
+)
+def test_what_a_cluster_cannot_give(serving, given, message):
+    with pytest.raises(SettingsError, match=message):
+        serving("cluster").shares({"CPU": 8, "GPU": 2}, options(**given))
+
+
+def test_an_object_that_kills_its_process_is_given_up(serving, tmp_path):
+    """The third process is not asked to try what two have died of."""
+    actors = serving("actors")
+    ledger, done = actors.Ledger(), []
+
+    class Step(actors.Finisher):
+        def _count(self, name):
+            return ledger.begin(self.kind, name)
+
+        def work(self, row):
+            done.append(row.job.name)
+            return replace(row, outcome=Outcome(files=("a.glb",)))
+
+    for _ in range(2):
+        ledger.begin("finish", "bad")  # and then the process died
+    step = Step(None, 2, str(tmp_path), None)
+    row = step({"row": actors.Row(job_of("bad"))})["row"]
+    assert "died in each of 2 tries" in row.outcome.error and row.tries == 2 and not done
+    row = step({"row": actors.Row(job_of("good"), tries=2)})["row"]
+    assert done == ["good"] and not row.outcome.error and row.tries == 2
+    assert [span["kind"] for span in row.spans] == ["finish"]
+    assert step({"row": row})["row"] is row and done == ["good"]
+
+
+def test_a_folder_that_another_machine_does_not_see(serving, tmp_path):
+    from pipeline.errors import OutputError
+
+    with pytest.raises(OutputError, match="that all of them see under the same paths"):
+        serving("actors").Finisher(None, 2, str(tmp_path / "absent"), None)
+
+
+def test_the_timeline_tells_who_stood_still(serving, tmp_path):
+    timeline = serving("timeline")
+    times = {"a": ("sample", 1, 0, 4), "b": ("sample", 1, 6, 10), "c": ("sample", 2, 0, 10), "d": ("finish", 3, 4, 5)}
+    spans = [
+        {"kind": kind, "name": name, "worker": f"my host {pid}", "start": 1e9 + start, "end": 1e9 + end}
+        for name, (kind, pid, start, end) in times.items()
+    ]
+    timeline.write(tmp_path / "timeline.json", spans)
+    again = timeline.read(tmp_path / "timeline.json")
+    assert again == spans
+    assert timeline.idle(again, "sample") == pytest.approx({"my host 1": 0.2, "my host 2": 0})
+    lines = timeline.drawn(again).splitlines()
+    assert len(lines) == 4 and "2 objects, 20% idle" in lines[0] and lines[2].count("=") in range(7, 10)
+    for text in ("", "{}", "[]", '{"traceEvents": [{}]}'):
+        (tmp_path / "timeline.json").write_text(text)
+        with pytest.raises(StateError, match="is no timeline of a batch"):
+            timeline.read(tmp_path / "timeline.json")
+
+
+def processes(driver, kind):
+    """The actors of a kind that a driver has started."""
+    found = []
+    for each in psutil.Process(driver).children(recursive=True):
+        try:
+            if f"Map({kind})" in " ".join(each.cmdline()):
+                found.append(each)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.skipif(util.find_spec("ray") is None, reason="ray is not installed (requirements-serving.txt)")
+def test_killed_processes_lose_no_picture(root, tmp_path, picture, checkpoint, run):
+    """A sampler and a finisher killed by kill -9, a corrupt picture; then a run without Ray finds all of it done."""
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        (tmp_path / "in" / f"{number}.png").write_bytes(picture.read_bytes())
+    (tmp_path / "in" / "bad.png").write_bytes(picture.read_bytes()[:500])
+    kind = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only", "--structure-steps", 1)
+    arguments = list(map(str, ("batch", tmp_path / "in", "--output", tmp_path / "out", *kind)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving", *arguments, "--gpus", "0"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    said, kinds = [], ["Sampler", "Finisher"]
+    for line in process.stdout:
+        said.append(line)
+        if "->" in line and kinds:
+            for each in processes(process.pid, kinds.pop(0)):
+                each.send_signal(signal.SIGKILL)
+    assert process.wait(60) == 1, "".join(said)
+    told = "".join(said)
+    assert not kinds and "4 done, 1 failed, 0 left" in told and " idle" in told, told
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    ends = [line for line in lines if line.get("status") in ("done", "failed")]
+    assert sorted(line["object"] for line in ends) == ["0", "1", "2", "3", "bad"]
+    assert {line["tries"] for line in ends} <= {1, 2} and 2 in {line["tries"] for line in ends}
+    started = time.monotonic()
+    code, out, _ = run(*arguments, "--device", "cpu")
+    assert code == 1 and "5 objects to make, 4 of them are there already." in out, out
+    assert time.monotonic() - started < 60
