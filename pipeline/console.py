@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from .errors import OutputError
+from .errors import OutputError, PipelineError
 from .runtime import Step
 
 
@@ -69,16 +69,17 @@ class Written:
 
     def __init__(self) -> None:
         self.paths: list[Path] = []
-        self.errors: list[OutputError] = []
+        self.errors: list[PipelineError] = []
 
     def __enter__(self) -> Written:
         return self
 
     @contextmanager
-    def or_not(self) -> Iterator[None]:
+    def or_not(self, *more: type[PipelineError]) -> Iterator[None]:
+        """What goes wrong in the block is told at the end. more: kinds of errors beside those of writing."""
         try:
             yield
-        except OutputError as error:
+        except (OutputError, *more) as error:
             self.errors.append(error)
 
     def __exit__(self, *exception) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from pipeline import __version__, stages
 from pipeline.budget import bound, device_bytes
-from pipeline.cli.export import export_settings, finish
+from pipeline.cli.export import export_settings
 from pipeline.cli.options import DTYPES, posed_pictures
 from pipeline.cli.results import write_result
 from pipeline.cli.samplers import samplers
@@ -149,7 +149,7 @@ class Maker:
         return {**state.settings, **facts}
 
     def _finished(self, runtime, options, raw, voxels, export, settings, output: Path) -> dict:
-        result, facts = finish(runtime, raw, voxels, export)
+        result, facts = stages.finish_mesh(runtime, raw, voxels, export)
         with Written() as written:
             write_result(options, runtime, result, output, export, {**settings, **facts}, written)
         if written.errors:

@@ -30,6 +30,7 @@ HEIGHT = {
     "mesh": 4,
     "export": 5,
     "render": 5,
+    "project": 5,
     "bench_shapes": 0,
     "console": 4,
     "stages": 6,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from .. import stages
 from ..console import Written
 from ..errors import SettingsError
@@ -97,9 +94,7 @@ def write_drawings(
     """The files of `drawn_outputs`; one that fails does not cost the other."""
     if options.picture:
         with written.or_not():
-            views = stages.draw(runtime, result, alpha_mode=alpha_mode, studio=options.studio)
-            with writing(options.picture) as temporary:
-                Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")
+            stages.write_views(runtime, result, options.picture, alpha_mode, options.studio)
             written.paths.append(options.picture)
     if options.turntable:
         with written.or_not():

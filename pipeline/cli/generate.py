@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from .. import stages
 from ..budget import bound
 from ..console import Bars, Written
+from ..errors import ImageError
 from ..export.files import check_outputs
 from ..models import build
 from ..runtime import Runtime, choose_device, choose_dtype
@@ -34,6 +37,7 @@ from .options import (
     opened_checkpoint,
     posed_pictures,
 )
+from .project import add_projection, photos, projection
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 
@@ -62,6 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
+    add_projection(parser)
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -82,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     output = _outputs(options)
     export = export_settings(options, output)
+    projected = projection(options, output is not None and not (options.geometry_only or export.vertex_colors))
     device = choose_device(options.device)
     if options.memory_limit:
         bound(device, options.memory_limit)
@@ -102,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
         device=device,
     )
     images = posed_pictures(options)
+    shots = photos(options) if projected else []
     count = len(images.pictures)
     if count > 1 and not images.views:
         print(
@@ -120,7 +127,8 @@ def run(options: argparse.Namespace) -> int:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
         settings |= {name: list(told) for name in ("remarks", "residuals") if (told := getattr(images, name))}
-        facts = _write(options, runtime, made, output, export, settings, written)
+        project = partial(stages.project_texture, runtime, photos=shots, settings=projected) if projected else None
+        facts = _write(options, runtime, made, output, export, settings, written, project)
         bars.close()
         report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
     return 1 if written.errors else 0
@@ -134,8 +142,12 @@ def _write(
     export: stages.ExportSettings,
     settings: dict,
     written: Written,
+    project: Callable | None,
 ) -> dict:
-    """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report."""
+    """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report.
+
+    project: puts pictures on the textured mesh; one that is refused does not cost the generated texture.
+    """
     if options.save_state:
         with written.or_not():
             used = {"backends": dict(runtime.backends.used)}  # `finish` tells the backends of the whole run
@@ -144,6 +156,10 @@ def _write(
     facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
     if output:
         result, more = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
+        if project:
+            with written.or_not(ImageError):
+                result = project(result)
+                more |= {**result.facts, "texture_size": len(result.maps)}
         write_result(options, runtime, result, output, export, {**settings, **more}, written)
         facts |= more
     return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}

@@ -69,6 +69,12 @@ def _print_result(report: dict, written: list[Path]) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+    for each in report.get("projected", ()):
+        print(
+            f"{each['picture']}: {'found' if each['fitted'] else 'given'} at azimuth {each['azimuth']:g}, elevation "
+            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}; it gives {each['share']:.0%} of the "
+            "texture."
+        )
     for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
         print(line)
     for warning in report.get("warnings", ()):

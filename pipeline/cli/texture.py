@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import __version__, stages
 from ..console import Bars, Written
-from ..errors import SettingsError
+from ..errors import ImageError, SettingsError
 from ..export import AlphaMode
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
@@ -37,6 +37,7 @@ from .options import (
     opened_checkpoint,
     posed_pictures,
 )
+from .project import add_projection, photos, projection
 from .results import report_result
 
 HELP = "texture a mesh that you have"
@@ -70,6 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
+    add_projection(parser)
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +122,7 @@ def run(options: argparse.Namespace) -> int:
     check_paths(options)
     stages.check_texture_size(options.texture_size)
     check_strength(options.strength)
+    projected = projection(options, textured=True)
     scene = read_scene(options.mesh, options.up)
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
@@ -132,6 +135,7 @@ def run(options: argparse.Namespace) -> int:
     roles = stages.texturing_roles(chosen, options.strength < 1 or bool(options.keep))
     checkpoint.require_models(roles, "Texturing a mesh")
     images = posed_pictures(options)
+    shots = photos(options) if projected else []
     models.fetch(roles)
     with Written() as written, Bars(options.check) as bars:
         runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
@@ -148,6 +152,9 @@ def run(options: argparse.Namespace) -> int:
             strength=options.strength,
             keep=options.keep,
         )
+        if projected:
+            with written.or_not(ImageError):
+                made = stages.project_scene(runtime, scene, scene.frame(), made, shots, projected)
         settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
         settings |= {"strength": options.strength, "uvs": options.uvs, "speed": options.speed, "version": __version__}
         with written.or_not():

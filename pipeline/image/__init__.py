@@ -4,7 +4,7 @@ Pictures are PIL images, 8-bit RGB(A), row 0 at the top.
 """
 
 from .colours import to_rgb
-from .cut import MAX_SIDE, MEAN, STD, cut_out, on_black, prepare, to_pixels
+from .cut import MAX_SIDE, MEAN, STD, cut_out, matte, on_black, prepare, to_pixels
 from .masks import OPAQUE_ENOUGH, fitted, has_transparency, leaves_all, marks_nothing, read_mask, white_is_background
 from .plain import plain_background
 from .read import READ_SIDE, read_picture
@@ -26,6 +26,7 @@ __all__ = [
     "has_transparency",
     "leaves_all",
     "marks_nothing",
+    "matte",
     "on_black",
     "plain_background",
     "prepare",

@@ -66,26 +66,57 @@ def cut_out(
         ImageError: nothing to cut out with, or nothing left after it.
     """
     if mask is not None:
-        image = image.convert("RGB")
-        image.putalpha(fitted(mask, image))
-        if border_mean(image.getchannel("A")) > 0.5:
-            log.warning("The mask marks most of the picture's border as object. Is it the wrong way round?")
+        image = _masked(image, mask)
     if reduce_first:
         image = _reduced(image)
     if mask is None and not has_transparency(image):
-        if max(image.size) < _LEAST:
-            raise ImageError(f"The picture is only {image.width} x {image.height} pixels. Use a larger picture.")
-        if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
-            log.warning("The picture's alpha leaves nearly everything, which is no cut-out; it is not used.")
-        image = _removed(image.convert("RGB"), remove_background or background_remover("plain"))
-        if "remark" in image.info:
-            log.warning(image.info["remark"])
+        image = _removed(_opaque(image), remove_background or background_remover("plain"))
+        _tell(image)
     remarks = remarks_on(image, mask is not None)
     for remark in remarks:
         log.warning(f"{remark[0].upper()}{remark[1:]}.")
     found = _reduced(_crop(image))
     found.info["remarks"] = remarks
     return found
+
+
+def matte(image: Image.Image, mask: Image.Image | None = None, remove_background: Remover | None = None) -> Image.Image:
+    """The picture as it is, with the object's cut-out as alpha: neither cropped nor reduced. A background is removed at
+    no more than MAX_SIDE, and the cut-out enlarged. Arguments and errors as cut_out; RGBA."""
+    if mask is not None:
+        return _masked(image, mask)
+    if has_transparency(image):
+        return image
+    whole = _opaque(image)
+    found = (remove_background or background_remover("plain"))(_reduced(whole))
+    _tell(found)
+    if found.size == whole.size:
+        return found
+    whole.putalpha(found.getchannel("A").resize(whole.size, Image.Resampling.BILINEAR))
+    return whole
+
+
+def _masked(image: Image.Image, mask: Image.Image) -> Image.Image:
+    image = image.convert("RGB")
+    image.putalpha(fitted(mask, image))
+    if border_mean(image.getchannel("A")) > 0.5:
+        log.warning("The mask marks most of the picture's border as object. Is it the wrong way round?")
+    return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """A picture without a cut-out as RGB. Raises ImageError if it is too small for a background to be found."""
+    if max(image.size) < _LEAST:
+        raise ImageError(f"The picture is only {image.width} x {image.height} pixels. Use a larger picture.")
+    if image.mode == "RGBA" and np.asarray(image.getchannel("A")).min() < 255:
+        log.warning("The picture's alpha leaves nearly everything, which is no cut-out; it is not used.")
+    return image.convert("RGB")
+
+
+def _tell(image: Image.Image) -> None:
+    """What removing a background had to remark."""
+    if "remark" in image.info:
+        log.warning(image.info["remark"])
 
 
 def _removed(image: Image.Image, remove_background: Remover) -> Image.Image:

@@ -31,6 +31,7 @@ from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .preview import STUDIO, draw, draw_each, draw_views
 from .process import process_mesh
+from .project_texture import project_scene, project_texture
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
 from .scene_preview import scene_subject
 from .shape import sample_shape
@@ -133,6 +134,8 @@ __all__ = [
     "pipeline_type_of",
     "preflight",
     "process_mesh",
+    "project_scene",
+    "project_texture",
     "refine_mesh",
     "refine_shape",
     "refining_roles",

@@ -45,6 +45,7 @@ class PictureCamera:
             raise SettingsError(f"A camera's field of view must lie in 0 to 150 degrees, got {self.fov:g}.")
         if self.scale <= 0:
             raise SettingsError(f"A camera's scale must be above 0, got {self.scale:g}.")
+        object.__setattr__(self, "azimuth", self.azimuth % 360)
 
     @property
     def view(self) -> View:

@@ -1,0 +1,59 @@
+"""Pictures and the texture that is there already, put together so that no seam shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .cells import Cells
+from .paint import Look
+
+COLOURS = ("picture", "texture")
+_SAMPLES = 400_000  # of the surface, from which smooth differences are found
+_LENGTH = 0.04  # of the object's longest side: what is coarser than this is smooth
+_FADE = 0.35  # of it: how far a picture's tone reaches beyond what it shows
+
+
+def blended(
+    points: torch.Tensor, normals: torch.Tensor, baked: torch.Tensor, looks: Sequence[Look], colours: str
+) -> torch.Tensor:
+    """New colours of a surface's texels.
+
+    Args:
+        points, normals: [N, 3] of the texels, world; normals of unit length. baked: [N, 3] sRGB 0-1, what is there.
+        looks: what pictures show of them; their tones (differences from `baked` that are smooth over the surface) are
+            brought together first.
+        colours: "picture": the pictures' tone, which what they do not show takes on near by. "texture": what is there
+            keeps its tone, and pictures give what is finer.
+
+    Returns:
+        [N, 3] float32 sRGB 0-1.
+    """
+    size = float((points.amax(0) - points.amin(0)).amax())
+    cells, fade = Cells(points, normals), _FADE * size
+    tones, pooled, mass = [], 0.0, 0.0
+    for each in looks:
+        some = slice(None, None, max(1, len(each.rows) // _SAMPLES))
+        rows, trust = each.rows[some], each.weight[some] * each.share[some]
+        sums, known = cells.gathered(points[rows], normals[rows], each.colour[some] - baked[rows], trust)
+        tones.append(cells.smoothed(sums, known, _LENGTH * size, fade))
+        pooled, mass = pooled + sums, mass + known
+    tone = torch.zeros(cells.count, 3, dtype=torch.float64, device=points.device)
+    if colours == "picture" and looks:
+        tone = tones[0] if len(looks) == 1 else cells.smoothed(pooled, mass, _LENGTH * size, fade)
+    total, weight = torch.zeros_like(baked), baked.new_zeros(len(baked), 1)
+    left = baked.new_ones(len(baked), 1)  # the share of what is there
+    for each, own in zip(looks, tones):
+        colour = each.colour
+        if len(looks) > 1 or colours == "texture":
+            colour = colour + cells.at(points[each.rows], normals[each.rows], tone - own)
+        total[each.rows] += each.weight[:, None] * colour
+        weight[each.rows] += each.weight[:, None]
+        left[each.rows] *= 1 - each.share[:, None]
+    rest = baked
+    if bool(tone.any()):
+        some = (left[:, 0] > 0).nonzero()[:, 0]
+        rest = baked.index_add(0, some, cells.at(points[some], normals[some], tone))
+    shown = total / weight.clamp_min(1e-9)
+    return (left * rest + (1 - left) * shown).clamp(0, 1)

@@ -1,0 +1,183 @@
+"""The camera of a picture, found by drawing the object from many sides: silhouettes must agree, and colours in some
+light. A coarse search over directions, then a local one over all of the camera's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from ..views import PictureCamera, View
+from .painted import Painted
+from .picture import Picture
+from .shading import estimated
+
+MIN_IOU = 0.85  # overlap of silhouettes below which picture and object do not belong together
+
+_COARSE, _FINE = (40, 1), (64, 2)  # pixels along a side, and lines of sight along a side of each
+_AZIMUTHS, _ELEVATIONS = 24, (-20.0, 5.0, 30.0, 55.0)
+_FOV = 30.0  # degrees, to begin with
+_FOVS = 5.0, 60.0  # that a fit may have
+_NAMED = 20.0  # degrees by which a picture's direction may miss its name
+_BEGINNINGS = 3  # directions of the coarse search that the local one starts from
+_COLOUR = 1.0  # of a mean difference of colours (0-1) in the score, against the silhouettes' overlap
+_CLOSE = 0.01  # of the score, within which two directions are looked at more closely
+_STEPS, _FINE_STEPS = 40, 120  # drawings of a local search
+_SAMPLES, _ROUNDS = 800, 2  # pixels whose colours are compared, and rounds of reweighting
+_FEW = 16  # pixels; in fewer colours say nothing
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A camera, how far silhouettes overlap (intersection over union, 0-1), and the mean difference of colours (sRGB,
+    0-1) that no low-order light explains. mirrored: by how much the score of the mirrored picture is better (below 0:
+    worse), near 0 for objects that look the same in a mirror; 0 for a camera that was not searched."""
+
+    camera: PictureCamera
+    iou: float
+    colour: float
+    mirrored: float = 0.0
+
+    @property
+    def score(self) -> float:
+        return self.iou - _COLOUR * self.colour
+
+
+def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> Fit:
+    """The camera from which the object looks most like the picture.
+
+    Args:
+        near: the direction it was taken from, roughly; None: searched all round.
+    """
+    coarse, fine = (_Matcher(painted, picture, *side) for side in (_COARSE, _FINE))
+    turned = _roughly(coarse, near)
+    likely = [fit for fit in turned[:2] if fit.score > turned[0].score - _CLOSE]
+    best = max((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: fit.score)
+    reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
+    return replace(best, mirrored=reflected.score - turned[0].score)
+
+
+def measured(painted: Painted, picture: Picture, camera: PictureCamera) -> Fit:
+    """How well a known camera fits."""
+    return _Matcher(painted, picture, *_FINE).at(camera)
+
+
+def _roughly(matcher: _Matcher, near: View | None) -> list[Fit]:
+    """The likeliest directions, best first."""
+    found = sorted(map(matcher.framed, _directions(near)), key=lambda fit: -fit.score)
+    return sorted((_turned(matcher, fit.camera, near) for fit in _apart(found)), key=lambda fit: -fit.score)
+
+
+class _Matcher:
+    """Scores cameras against one picture of side x side pixels, with samples x samples lines of sight for each."""
+
+    def __init__(self, painted: Painted, picture: Picture, side: int, samples: int) -> None:
+        colour, share = picture.small(side)
+        self.samples = samples
+        self.painted, self.side, self.box, self.cut_off = painted, side, picture.box, picture.cut_off
+        self.colour, self.share = torch.from_numpy(colour), torch.from_numpy(share)
+
+    def at(self, camera: PictureCamera) -> Fit:
+        side, samples = self.side, self.samples
+        seen = self.painted.seen(camera, side * samples)
+        cover = seen.mask.float().cpu().reshape(side, samples, side, samples).mean((1, 3))
+        iou = float(torch.minimum(cover, self.share).sum() / torch.maximum(cover, self.share).sum().clamp_min(1e-6))
+        both = (cover > 0.99) & (self.share > 0.99)
+        if int(both.sum()) < _FEW:
+            return Fit(camera, iou, 1.0)
+        own, normal = (each[::samples, ::samples].cpu()[both] for each in (seen.colour, seen.normal))
+        some = slice(None, None, max(1, len(own) // _SAMPLES))
+        return Fit(camera, iou, estimated(self.colour[both][some], own[some], normal[some], _ROUNDS)[1])
+
+    def framed(self, view: View, fov: float = _FOV) -> Fit:
+        return self.at(self.framing(PictureCamera(view.azimuth, view.elevation, fov, target=self.painted.middle)))
+
+    def framing(self, camera: PictureCamera) -> PictureCamera:
+        """With the scale and shift at which the object's box in the picture is the picture's, as far as it is whole."""
+        camera = replace(camera, scale=0.5 / self.painted.radius, shift=(0.0, 0.0))
+        cut = np.array(self.cut_off).reshape(2, 2)  # at the low and the high end, by axis
+        low, high = np.array(self.box).reshape(2, 2)
+        for _ in range(3):  # the scale changes the perspective a little
+            place, _ = camera.project(self.painted.outline)
+            ends = torch.stack(place.aminmax(dim=0)).double().cpu().numpy()  # [2, 2] low and high, by axis
+            ratio = (high - low) / np.maximum(ends[1] - ends[0], 1e-6)
+            whole = ~cut.any(0)
+            times = float(np.exp(np.log(ratio[whole] if whole.any() else ratio).mean()))
+            old = 0.5 + np.array(camera.shift)
+            moved = np.stack([low, high]) - old - (ends - old) * times  # [2, 2] that each end asks for
+            use = ~cut | cut.all(0)
+            shift = old - 0.5 + (moved * use).sum(0) / use.sum(0)
+            camera = replace(camera, scale=camera.scale * times, shift=(float(shift[0]), float(shift[1])))
+        return camera
+
+
+def _directions(near: View | None) -> list[View]:
+    """Those that the coarse search tries."""
+    if near is None:
+        return [View(360 * k / _AZIMUTHS, e) for e in _ELEVATIONS for k in range(_AZIMUTHS)]
+    heights = sorted({float(np.clip(near.elevation + e, -89, 89)) for e in (-_NAMED / 2, 0.0, _NAMED / 2)})
+    return [View(near.azimuth + a, e) for a in (-_NAMED / 2, 0.0, _NAMED / 2) for e in heights]
+
+
+def _apart(found: Sequence[Fit]) -> list[Fit]:
+    """The best of the fits whose directions are not next to each other."""
+    chosen: list[Fit] = []
+    for fit in found:
+        if all(angle(fit.camera, other.camera) > 25 for other in chosen):
+            chosen.append(fit)
+        if len(chosen) == _BEGINNINGS:
+            break
+    return chosen
+
+
+def angle(one: PictureCamera, other: PictureCamera) -> float:
+    """Degrees between the directions of two cameras."""
+    return float(np.degrees(np.arccos(np.clip(one.axes()[2] @ other.axes()[2], -1, 1))))
+
+
+def _turned(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
+    """A local search over direction and field of view, the object framed anew each time."""
+
+    def of(x: np.ndarray) -> PictureCamera:
+        return matcher.framing(_within(replace(camera, azimuth=0.0, elevation=0.0), x[0], x[1], x[2], near))
+
+    start = np.array([camera.azimuth, camera.elevation, camera.fov])
+    return _searched(matcher, of, start, np.array([8.0, 8.0, -8.0]), _STEPS)
+
+
+def _refined(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
+    """A local search over all of a camera's numbers."""
+
+    def of(x: np.ndarray) -> PictureCamera:
+        turned = _within(camera, x[0], x[1], x[2], near)
+        return replace(turned, scale=camera.scale * float(np.exp(x[3])), shift=(float(x[4]), float(x[5])))
+
+    start = np.array([camera.azimuth, camera.elevation, camera.fov, 0.0, *camera.shift])
+    return _searched(matcher, of, start, np.array([3.0, 3.0, 5.0, 0.02, 0.01, 0.01]), _FINE_STEPS)
+
+
+def _within(camera: PictureCamera, azimuth: float, elevation: float, fov: float, near: View | None) -> PictureCamera:
+    """With other angles, as far as they are allowed."""
+    low, high = (-89.0, 89.0) if near is None else (near.elevation - _NAMED, near.elevation + _NAMED)
+    if near is not None:
+        azimuth = float(np.clip(azimuth, near.azimuth - _NAMED, near.azimuth + _NAMED))
+    elevation = float(np.clip(elevation, max(low, -89.0), min(high, 89.0)))
+    return replace(camera, azimuth=float(azimuth), elevation=elevation, fov=float(np.clip(fov, *_FOVS)))
+
+
+def _searched(matcher: _Matcher, of, start: np.ndarray, step: np.ndarray, most: int) -> Fit:
+    """The best camera that a simplex finds (Nelder and Mead 1965); of: numbers -> camera."""
+    best = matcher.at(of(start))
+
+    def loss(x: np.ndarray) -> float:
+        nonlocal best
+        fit = matcher.at(of(x))
+        best = max(best, fit, key=lambda each: each.score)
+        return -fit.score
+
+    simplex = np.concatenate([start[None], start + np.diag(step)])
+    minimize(loss, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": most, "fatol": 1e-4})
+    return best

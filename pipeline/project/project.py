@@ -1,0 +1,108 @@
+"""Pictures of known cameras onto the maps of a textured object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..mesh.bake.bake import Texels
+from ..views import PictureCamera
+from .blend import blended
+from .paint import Look, look, texels_a_unit
+from .painted import Painted
+from .picture import Picture
+from .settings import Projection
+from .shading import Shading, estimated
+
+_WORTH = 1.25  # times the texels a side that a picture must have before the texture is enlarged
+_SAMPLES = 200_000  # texels from which light is estimated
+
+Posed = Sequence[tuple[Picture, PictureCamera]]
+
+
+@dataclass(frozen=True)
+class Projected:
+    """colours: [N, 3] uint8 base colours of the texels. shown: the share of the texels that each picture shows."""
+
+    colours: torch.Tensor
+    shown: tuple[float, ...]
+
+
+def fitting_size(texels: float, posed: Posed, size: int, largest: int) -> int:
+    """Texels along a side with which maps hold what pictures show.
+
+    Args:
+        texels: that a world unit of the surface takes now (paint.texels_a_unit). size: of the maps now; the result is
+            it times a power of 2, at most `largest`.
+    """
+    wanted = max((camera.scale * picture.side for picture, camera in posed), default=0.0) / texels
+    doublings = max(0, math.ceil(math.log2(max(1.0, wanted / _WORTH))))
+    while doublings and size << doublings > largest:
+        doublings -= 1
+    return size << doublings
+
+
+def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
+    """[s, s, C] or [s, s] uint8 -> [size, size, ...] bilinear, a channel at a time to save memory."""
+    if len(maps) == size:
+        return maps
+    flat = maps if maps.ndim == 3 else maps[:, :, None]
+    result = np.empty((size, size, flat.shape[2]), np.uint8)
+    for channel in range(flat.shape[2]):
+        one = torch.from_numpy(np.ascontiguousarray(flat[:, :, channel])).float()[None, None]
+        grown = torch.nn.functional.interpolate(one, (size, size), mode="bilinear", align_corners=False)
+        result[:, :, channel] = grown[0, 0].round().byte().numpy()
+    return result.reshape(size, size, *maps.shape[2:])
+
+
+def texel_values(texels: Texels, maps: np.ndarray) -> torch.Tensor:
+    """[N, C] uint8: what maps [S, S, C] hold at the texels, in their order."""
+    covered = texels.covered.reshape(-1).nonzero()[:, 0]
+    flat = torch.from_numpy(maps).reshape(-1, maps.shape[2]).to(texels.face.device)
+    values = torch.empty(len(texels), maps.shape[2], dtype=torch.uint8, device=texels.face.device)
+    values[texels.source[covered].long()] = flat[covered]
+    return values
+
+
+def project(
+    painted: Painted,
+    sheet: int,
+    texels: Texels,
+    maps: np.ndarray,
+    posed: Posed,
+    settings: Projection,
+    tick: Callable[[], None] = lambda: None,
+) -> Projected:
+    """The colours of a sheet's texels with pictures projected on them.
+
+    Args:
+        painted: what stands in the way; the sheet is number `sheet` of it. texels: of the sheet. maps: [S, S, 6] of it.
+        tick: called between steps.
+    """
+    own, device = painted.sheets[sheet], painted.device
+    vertices, faces = own.vertices.to(device).float(), own.faces.to(device)
+    baked = texel_values(texels, maps[:, :, :3]).float() / 255
+    density = texels_a_unit(texels, vertices, faces)
+    looks = []
+    for picture, camera in posed:
+        tick()
+        one = look(painted, sheet, texels, picture, camera, settings.feather, density)
+        looks.append(one.without(_light(one, baked)) if settings.remove_light and len(one.rows) else one)
+    tick()
+    shown = tuple(float(one.share.sum()) / max(1, len(texels)) for one in looks)
+    looks = [one for one in looks if len(one.rows)]
+    if not looks:
+        return Projected((baked * 255).round().byte(), shown)
+    points = texels.points(vertices, faces)
+    normals = painted.normals[texels.face.long() + painted.first_face[sheet]]
+    colours = blended(points, normals, baked, looks, settings.colours)
+    return Projected((colours * 255).round().byte(), shown)
+
+
+def _light(one: Look, baked: torch.Tensor) -> Shading:
+    some = slice(None, None, max(1, len(one.rows) // _SAMPLES))
+    return estimated(one.colour[some], baked[one.rows[some]], one.normal[some])[0]

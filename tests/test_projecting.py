@@ -1,0 +1,254 @@
+"""Pictures projected on a texture: cameras, what is seen, tones, light, and pictures that are refused."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import stages
+from pipeline.errors import ImageError, SettingsError
+from pipeline.mesh import Mesh
+from pipeline.project import Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
+from pipeline.project.cells import Cells
+from pipeline.project.shading import estimated, harmonics, to_linear, to_srgb
+from pipeline.runtime import Runtime
+from pipeline.views import PictureCamera, View
+
+SIDE = 96  # texels along a side of a face's square in the atlas, of 3 x 3
+FACES = {"-y": 0, "+x": 1, "+y": 2, "-x": 3, "+z": 4, "-z": 5}
+COLOURS = [(200, 60, 50), (60, 160, 70), (70, 90, 200), (210, 190, 60), (190, 190, 190), (90, 70, 60)]
+CAMERA = PictureCamera(25, 20, 35, 0.8, shift=(0.03, -0.02))
+
+
+def box(low, high):
+    """Vertices [24, 3], faces [12, 3] and uvs [24, 2]: four vertices a side, each side with its square of the atlas."""
+    low, high = torch.tensor(low), torch.tensor(high)
+    square = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])  # right and up, as seen from outside
+    sides = {"-y": (0, 2, 1, 0, False), "+x": (1, 2, 0, 1, False), "+y": (0, 2, 1, 1, True), "-x": (1, 2, 0, 0, True)}
+    sides |= {"+z": (0, 1, 2, 1, False), "-z": (0, 1, 2, 0, True)}
+    vertices, faces, uvs = [], [], []
+    for name, (right, up, axis, end, flip) in sides.items():
+        part = torch.empty(4, 3)
+        across = 1 - square[:, 0] if flip else square[:, 0]
+        part[:, right] = low[right] + across * (high - low)[right]
+        part[:, up] = low[up] + square[:, 1] * (high - low)[up]
+        part[:, axis] = (low, high)[end][axis]
+        faces.append(torch.tensor([[0, 1, 2], [0, 2, 3]]) + 4 * len(vertices))
+        vertices.append(part)
+        place = torch.tensor([FACES[name] % 3, FACES[name] // 3])
+        inside = torch.stack([square[:, 0], 1 - square[:, 1]], 1) * 0.96 + 0.02
+        uvs.append((place + inside) / 3)
+    return torch.cat(vertices), torch.cat(faces), torch.cat(uvs)
+
+
+def atlas(colours):
+    maps = np.full((3 * SIDE, 3 * SIDE, 6), 128, np.uint8)
+    maps[:, :, 5] = 255
+    for number, colour in enumerate(colours):
+        row, column = divmod(number, 3)
+        maps[SIDE * row : SIDE * (row + 1), SIDE * column : SIDE * (column + 1), :3] = colour
+    return maps
+
+
+def sheet(colours=COLOURS):
+    """A box with a smaller one on its left half, which no mirror maps on itself."""
+    body, top = box((-0.4, -0.25, -0.3), (0.4, 0.25, 0.1)), box((-0.35, -0.2, 0.1), (-0.05, 0.1, 0.4))
+    vertices, uvs = (torch.cat([body[k], top[k]]) for k in (0, 2))
+    faces = torch.cat([body[1], top[1] + len(body[0])])
+    uvs[24:] = uvs[24:] / 9 + torch.tensor([0.4, 0.8])  # the smaller one in a free square
+    maps = atlas(colours)
+    small = maps[:, :, :3][::9, ::9][: SIDE // 3, : SIDE // 3]
+    at = (round(0.8 * 3 * SIDE), round(0.4 * 3 * SIDE))
+    maps[at[0] : at[0] + len(small), at[1] : at[1] + len(small), :3] = small
+    return Sheet(vertices, faces, uvs, maps)
+
+
+def textured(one):
+    mesh = Mesh.known(one.vertices, one.faces.int())
+    normals = torch.nn.functional.normalize(one.vertices, dim=1)
+    return stages.TexturedMesh((stages.Unwrapped(mesh, normals, one.uvs),), one.maps, {})
+
+
+def drawn(one, camera, side=256):
+    """An RGBA picture of a sheet, as its base colours are."""
+    seen = Painted([one], torch.device("cpu")).seen(camera, side)
+    values = torch.cat([seen.colour, seen.mask[:, :, None].float()], 2)
+    return Image.fromarray((values * 255).round().byte().numpy())
+
+
+@pytest.fixture(scope="module")
+def runtime():
+    return Runtime(torch.device("cpu"), stages.default_backends())
+
+
+def decorated(one, pattern):
+    """With a pattern [SIDE, SIDE] bool in black and white on the front."""
+    maps = one.maps.copy()
+    maps[:SIDE, :SIDE, :3] = np.where(pattern, 240, 20)[:, :, None]
+    return replace(one, maps=maps)
+
+
+def checker():
+    rows, columns = np.indices((SIDE, SIDE)) // 12
+    return (rows + columns) % 2 == 0
+
+
+def psnr(one, other, camera):
+    a, b = (Picture.of(drawn(each, camera)) for each in (one, other))
+    both = a.solid & b.solid
+    return -10 * math.log10(np.square(a.colour[both] - b.colour[both]).mean())
+
+
+@pytest.mark.parametrize("camera", [CAMERA, PictureCamera(200, -10, 20, 0.9), PictureCamera(310, 45, 50, 0.7)])
+def test_a_camera_is_found_again(camera):
+    one = sheet()
+    picture = Picture.of(drawn(one, camera, 128))
+    fit = fit_camera(Painted([one], torch.device("cpu")), picture)
+    assert angle(fit.camera, camera) < 3 and fit.iou > 0.97 and fit.mirrored < 0
+
+
+def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():
+    one, camera = sheet(), PictureCamera(25, 20, 35, 1.1, shift=(0.3, 0.05))
+    painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, camera, 128))
+    assert picture.cut_off[2] and not picture.cut_off[0]
+    fit = fit_camera(painted, picture, View(25, 20))
+    assert angle(fit.camera, camera) < 5 and fit.iou > 0.95
+
+
+def test_the_pictures_pixels_arrive_and_the_rest_keeps_its_texture(runtime):
+    plain, wanted = sheet(), decorated(sheet(), checker())
+    photo = Photo(drawn(wanted, CAMERA, 512), camera=CAMERA)
+    found = stages.project_texture(runtime, textured(plain), [photo], Projection(colours="texture"))
+    result = replace(plain, maps=found.maps)
+    assert psnr(plain, wanted, CAMERA) < 15
+    side = len(found.maps) // 3
+    unseen = found.maps[:side, 2 * side :, :3].astype(int) - COLOURS[2]  # the back
+    assert np.abs(unseen).max() <= 1
+    [told] = found.facts["projected"]
+    assert told["iou"] > 0.99 and 0.1 < told["share"] < 0.6 and not told["fitted"]
+    found = stages.project_texture(runtime, textured(plain), [photo])
+    result = replace(plain, maps=found.maps)
+    assert psnr(result, wanted, CAMERA) > 28
+    assert (found.maps[:, :, 3:] == 128)[:, :, :2].all()  # metallic and roughness
+
+
+def test_what_stands_in_front_is_not_painted_through(runtime):
+    """From low behind the small box hides a part of the lid."""
+    camera = PictureCamera(270, 15, 0, 0.8)
+    plain, red = sheet(), sheet([(255, 0, 0)] * 6)
+    photo = Photo(drawn(red, camera), camera=camera)
+    found = stages.project_texture(runtime, textured(plain), [photo], Projection(feather=1e-3))
+    lid = found.maps[:, :, :3].reshape(3, len(found.maps) // 3, 3, -1, 3)[1, :, 1]  # rows from +y, columns from -x
+    side = len(lid)
+    hidden, open_ = lid[side // 2, round(0.55 * side)], lid[round(0.1 * side), round(0.3 * side)]
+    assert open_[0] > 240 and open_[1] < 20
+    assert hidden[1] > 100  # behind the small box, seen from -x
+
+
+@pytest.mark.parametrize("colours", ["picture", "texture"])
+def test_no_seam_shows_where_a_brighter_picture_ends(runtime, colours):
+    """The picture shows half of a ball."""
+
+    def maps(level):
+        made = np.full((64, 64, 6), 255, np.uint8)
+        made[:, :, :3] = level
+        return made
+
+    ball = sphere(maps(120))
+    camera = PictureCamera(0, 0, 20, 0.8)
+    photo = Photo(drawn(replace(ball, maps=maps(160)), camera), camera=camera)
+    found = stages.project_texture(runtime, textured(ball), [photo], Projection(colours=colours))
+    side = replace(ball, maps=found.maps)
+    seen = np.asarray(drawn(side, PictureCamera(90, 0, 0, 0.9), 128)).astype(int)  # the border is in its middle
+    row = seen[64][seen[64, :, 3] > 0][:, 0]
+    assert np.abs(np.diff(row)).max() <= 6
+    middle = np.asarray(drawn(side, camera, 128))[64, 64, 0]
+    assert abs(int(middle) - (160 if colours == "picture" else 120)) <= 3
+
+
+def sphere(maps, rings=24):
+    """A ball with uvs by longitude and latitude."""
+    u, v = np.meshgrid(np.linspace(0, 1, 2 * rings + 1), np.linspace(0, 1, rings + 1))
+    a, p = 2 * np.pi * u, np.pi * v
+    points = 0.45 * np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
+    index = np.arange(u.size).reshape(u.shape)
+    corners = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    a, b, c, d = (each.reshape(-1) for each in corners)
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    uvs = torch.from_numpy(np.stack([u, v], -1).reshape(-1, 2)).float()
+    return Sheet(torch.from_numpy(points.reshape(-1, 3)).float(), torch.from_numpy(faces), uvs, maps)
+
+
+def test_pictures_that_do_not_show_the_object_are_refused(runtime):
+    one = textured(sheet())
+    disc = Image.new("RGBA", (128, 128))
+    rows, columns = np.indices((128, 128)) - 63.5
+    disc.putalpha(Image.fromarray(((rows**2 + columns**2 < 50**2) * 255).astype(np.uint8)))
+    with pytest.raises(ImageError, match=r"overlap by 0\.\d\d .* needed are 0\.85"):
+        stages.project_texture(runtime, one, [Photo(disc)])
+    view = drawn(sheet(), CAMERA, 128)
+    with pytest.raises(ImageError, match="mirrored"):
+        stages.project_texture(runtime, one, [Photo(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT))])
+    with pytest.raises(ImageError, match="empty"):
+        stages.project_texture(runtime, one, [Photo(Image.new("RGBA", (64, 64)))])
+    with pytest.raises(SettingsError, match="no picture"):
+        stages.project_texture(runtime, one, [])
+    for bad in ({"colours": "both"}, {"feather": 0}, {"min_iou": 2}, {"largest": 0}):
+        with pytest.raises(SettingsError):
+            Projection(**bad)
+
+
+def test_colours_of_another_object_are_told(runtime):
+    view = drawn(sheet([(30, 200, 200), (200, 30, 200), (20, 20, 20), (20, 20, 20), (30, 30, 230), (0, 0, 0)]), CAMERA)
+    found = stages.project_texture(runtime, textured(sheet()), [Photo(view, camera=CAMERA)])
+    assert any("differ from the object's" in each for each in found.facts["warnings"])
+
+
+def test_the_texture_grows_to_what_the_picture_holds_and_levels_share_it(runtime):
+    one = textured(sheet())
+    two = replace(one, levels=(one.levels[0], one.levels[0]), occlusion=np.full(one.maps.shape[:2], 200, np.uint8))
+    photo = Photo(drawn(sheet(), CAMERA, 1024), camera=CAMERA)
+    found = stages.project_texture(runtime, two, [photo])
+    assert len(found.maps) == 4 * len(one.maps) == len(found.occlusion)
+    kept = stages.project_texture(runtime, two, [photo], Projection(largest=2 * len(one.maps)))
+    assert len(kept.maps) == 2 * len(one.maps)
+    picture = Picture.of(photo.picture)
+    assert fitting_size(1e6, [(picture, CAMERA)], 64, 8192) == 64
+    assert np.array_equal(two.maps, sheet().maps)  # inputs stay as they are
+
+
+def test_a_camera_can_be_known():
+    one = sheet()
+    painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, CAMERA))
+    assert measured(painted, picture, CAMERA).iou > 0.98
+    assert measured(painted, picture, replace(CAMERA, azimuth=CAMERA.azimuth + 60)).iou < 0.9
+
+
+def test_light_is_told_from_colour():
+    """A ball of two colours in light from one side."""
+    random = torch.Generator().manual_seed(0)
+    normals = torch.nn.functional.normalize(torch.randn(4000, 3, generator=random), dim=1)
+    own = torch.where(normals[:, 2:] > 0.2, torch.tensor([0.7, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.6]))
+    light = torch.tensor([0.6, 0.1, 0.2, 0.35, 0, 0, 0.05, 0, 0])
+    shown = to_srgb((to_linear(own) * (harmonics(normals) @ light)[:, None]).clamp(0, 1))
+    shading, left = estimated(shown, own, normals)
+    assert left < 0.01
+    removed = shading.removed(shown, normals)
+    ratio = to_linear(removed) / to_linear(own)
+    assert ratio.std() / ratio.mean() < 0.1 < (to_linear(shown) / to_linear(own)).std() / 2
+
+
+def test_sides_of_a_thin_wall_have_values_of_their_own():
+    x, z = torch.meshgrid(torch.linspace(-0.5, 0.5, 60), torch.linspace(-0.5, 0.5, 60), indexing="ij")
+    flat = torch.stack([x.reshape(-1), torch.zeros(3600), z.reshape(-1)], 1)
+    points = torch.cat([flat, flat + torch.tensor([0, 2e-3, 0])])
+    normals = torch.zeros(7200, 3)
+    normals[:3600, 1], normals[3600:, 1] = -1, 1
+    cells = Cells(points, normals)
+    values = torch.full((3600, 1), 0.5)
+    sums = cells.gathered(points[:3600], normals[:3600], values, torch.ones(3600))
+    found = cells.at(points, normals, cells.smoothed(*sums, 0.05, 0.3))
+    assert (found[:3600] - 0.5).abs().max() < 0.03 and found[3600:].abs().max() < 1e-3
