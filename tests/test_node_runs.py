@@ -131,6 +131,25 @@ def test_previews_show_the_shape_while_it_forms(ran):
     assert unavailable_reason() or "11" in pictures
 
 
+@needs_warp
+def test_the_turntable_graph_gives_a_video_its_frames(host, made):
+    loaded = graph("turntable_video", n14_frames=3, n14_size=64)
+    kept = {name: loaded[name] for name in ("11", "14", "15", "16")}
+    ran = host.run(kept, known={"11": [[made["textured"]]]})
+    ((film,),) = ran.values["15"]
+    assert film.images.shape == (3, 64, 64, 3) and film.frame_rate == 12
+    assert len({each.numpy().tobytes() for each in film.images}) == 3
+
+
+def test_the_graph_of_views_encodes_them_with_their_directions(host, made):
+    loaded = graph("views_to_glb")
+    ran = host.run({name: loaded[name] for name in ("1", "2", "3", "4", "5", "6")}, known={"4": [[made["models"]]]})
+    views, condition = ran.values["5"][0][0], ran.values["6"][0][0]
+    assert [view.name for view in views.views] == ["front", "left", "back"] and views.remarks == ()
+    assert condition.views == views.views and condition.tokens[1].shape[0] == 3
+    assert condition.mixing.shape == "visibility" and ran.ui["5"]["text"][0].startswith("front, left, back")
+
+
 # --- one node for everything
 
 

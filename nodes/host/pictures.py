@@ -17,7 +17,11 @@ from ...pipeline.image import fitted, leaves_all, marks_nothing, white_is_backgr
 log = logging.getLogger(__name__)
 
 # name in ComfyUI's input folder -> file in assets: the pictures that our graphs open
-EXAMPLES = {"trellis2_rocket.png": "rocket.png", "trellis2_chair.png": "pictures/chair.png"}
+EXAMPLES = {
+    "trellis2_rocket.png": "rocket.png",
+    "trellis2_chair.png": "pictures/chair.png",
+    **{f"trellis2_car_{side}.png": f"pictures/car_{side}.png" for side in ("front", "left", "back")},
+}
 _OFFERED = "trellis2_example.txt"  # in ComfyUI's user folder
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

@@ -36,6 +36,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    told_of,
 )
 from .project import add_projection, photos, projection
 from .results import report_result, write_result
@@ -126,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
         if count > 1:
             settings["views"] = [view.name for view in images.views] or count
             settings["view_mixing"] = asdict(images.mixing)
-        settings |= {name: list(told) for name in ("remarks", "residuals") if (told := getattr(images, name))}
+        settings |= told_of(images)
         project = partial(stages.project_texture, runtime, photos=shots, settings=projected) if projected else None
         facts = _write(options, runtime, made, output, export, settings, written, project)
         bars.close()

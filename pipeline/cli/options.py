@@ -189,6 +189,11 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
     return found
 
 
+def told_of(images: PosedPictures) -> dict[str, list[str]]:
+    """What was said of pictures, for the report and the files."""
+    return {name: list(words) for name in ("remarks", "residuals") if (words := getattr(images, name))}
+
+
 def pictures(options: argparse.Namespace) -> list[Image.Image]:
     """The pictures of `images`, cut out."""
     if options.mask and len(options.mask) != len(options.images):

@@ -18,7 +18,7 @@ from ..speed import SPEEDS
 from ..weights import Models
 from .drawing import wants_drawing
 from .export import add_export, export_settings
-from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
+from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures, told_of
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 from .texture import add_mesh_and_pictures, check_paths
@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
             samplers=samplers(options, checkpoint.spec),
         )
         settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
+        settings |= told_of(images)
         settings["speed"] = options.speed
         settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
         result, facts = stages.finish_mesh(runtime, made.mesh, made.voxels, export)

@@ -36,6 +36,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    told_of,
 )
 from .project import add_projection, photos, projection
 from .results import report_result
@@ -156,6 +157,7 @@ def run(options: argparse.Namespace) -> int:
             with written.or_not(ImageError):
                 made = stages.project_scene(runtime, scene, scene.frame(), made, shots, projected)
         settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
+        settings |= told_of(images)
         settings |= {"strength": options.strength, "uvs": options.uvs, "speed": options.speed, "version": __version__}
         with written.or_not():
             write_scene(options.output, scene, made.groups, options.texture_format)
