@@ -154,6 +154,8 @@ def test_every_graph_makes_a_valid_glb(server, validate, tmp_path, name):
     needs(server, loaded)
     run = server.run(loaded)
     assert run.glbs
+    if name == "turntable_video":
+        assert [each["filename"] for each in run.outputs["16"]["images"]] == ["turntable_00001_.mp4"]
     for glb in run.glbs:
         (tmp_path / "x.glb").write_bytes(glb)
         issues = validate(tmp_path / "x.glb")["issues"]

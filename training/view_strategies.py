@@ -6,9 +6,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 from PIL import Image
@@ -183,12 +184,12 @@ def read(path: Path) -> list[Measured]:
     """The results in a file of JSON lines, which may not exist yet."""
     if not path.exists():
         return []
-    names = {field.name for field in fields(Measured)}
-    found = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return [
-        Measured(**{key: math.nan if value is None else value for key, value in each.items() if key in names})
-        for each in found
-    ]
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [Measured(**_known(each)) for each in found]
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in values.items()}
 
 
 def line(row: Measured) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -42,7 +44,8 @@ def cut_off(cut: Image.Image) -> str:
 
 def _several(cut: Image.Image) -> str:
     alpha = np.asarray(opaque(_reduced(cut.getchannel("A")))) > 0
-    labels, count = ndimage.label(alpha, np.ones((3, 3)))
+    found: Any = ndimage.label(alpha, np.ones((3, 3)))
+    labels, count = found
     if count < 2:
         return ""
     sizes = np.bincount(labels.ravel())[1:]
@@ -68,7 +71,8 @@ def _misfit(cut: Image.Image) -> str:
 
 def _outside(one: np.ndarray, other: np.ndarray) -> float:
     """The share of a silhouette that is more than a few pixels outside another one."""
-    return float((one & ~ndimage.binary_dilation(other, iterations=3)).sum() / max(1, one.sum()))
+    grown = np.asarray(ndimage.binary_dilation(other, iterations=3), dtype=bool)
+    return float((one & ~grown).sum() / max(1, one.sum()))
 
 
 def _reduced(image: Image.Image) -> Image.Image:
