@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..pipeline import stages
 from ..pipeline.image import DEFAULT_MODEL, KINDS, background_remover, cut_out, on_black
-from ..pipeline.spec import PIPELINE_TYPES
+from ..pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
 from ..pipeline.views import PosedPictures, unposed
 from .host import pictures
 from .host.memory import ManagedModels
@@ -142,6 +142,7 @@ class EncodeImage(io.ComfyNode):
         else:
             shown = [picture.convert("RGB") for picture in pictures.to_pil(image)]
             views = PosedPictures(tuple(shown), remarks=unposed([_cut_from_black(each) for each in shown]).remarks)
+        models.announce(models.checkpoint.default_pipeline_type, IMAGE_ENCODER)
         condition = run(stages.encode_images, models, Progress(), views, scales)
         count = len(views.pictures)
         said = {"text": ["\n".join([f"{count} views of one object", *views.remarks])]} if count > 1 else None

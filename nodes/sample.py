@@ -22,7 +22,8 @@ from ..pipeline.spec import (
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
-from .host.run import explained, run
+from .host.report import told_latent
+from .host.run import explained, prepare_kernels, run
 from .sockets import (
     CATEGORY,
     Condition,
@@ -52,11 +53,11 @@ def _strength(tooltip: str) -> io.Input:
     )
 
 
-def _condition() -> io.Input:
+def condition_input() -> io.Input:
     return Condition.Input("condition", tooltip="From TRELLIS.2 Encode Image.")
 
 
-def _sampler() -> io.Input:
+def sampler_input() -> io.Input:
     return Sampler.Input(
         "sampler",
         optional=True,
@@ -186,7 +187,7 @@ class SampleStructure(io.ComfyNode):
             category=CATEGORY,
             **aliases("sparse structure, occupancy, voxel sampler, ksampler 3d"),
             description="Decides which voxels of a coarse grid the object occupies.",
-            inputs=[models_input(), _condition(), seed_input(), _sampler()],
+            inputs=[models_input(), condition_input(), seed_input(), sampler_input()],
             outputs=[Structure.Output(display_name="structure", tooltip="The occupied voxels.")],
         )
 
@@ -202,6 +203,8 @@ class SampleStructure(io.ComfyNode):
             occupied = models.patcher(STRUCTURE_DECODER).model(step.preview)[0, 0] > 0
             return pictures.draw_voxels(occupied.nonzero(), occupied.shape[0])
 
+        prepare_kernels()
+        models.announce(models.checkpoint.default_pipeline_type, STRUCTURE_FLOW)
         progress = Progress(picture=picture)
         return io.NodeOutput(
             run(stages.sample_structure, models, progress, condition, seed=seed, settings=sampler, beside=beside)
@@ -219,7 +222,7 @@ class SampleShape(io.ComfyNode):
             description="Samples the shape latent on the structure's voxels, in a cascade first coarse, then fine.",
             inputs=[
                 models_input(),
-                _condition(),
+                condition_input(),
                 Structure.Input(
                     "structure", optional=True, tooltip="From TRELLIS.2 Sample Structure; not needed beside a start."
                 ),
@@ -235,7 +238,7 @@ class SampleShape(io.ComfyNode):
                         "Lower this when memory runs out; the other resolutions do not use it.",
                     )
                 ),
-                _sampler(),
+                sampler_input(),
                 Shape.Input(
                     "start",
                     optional=True,
@@ -263,7 +266,7 @@ class SampleShape(io.ComfyNode):
         if start is not None:
             own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler}
             latent = run(stages.resample_shape, models, Progress(), condition, start.latent, **own)
-            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type))
+            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type), ui={"text": [told_latent(latent)]})
         if structure is None:
             raise SettingsError("Sample Shape needs a structure, or a start from TRELLIS.2 Encode Mesh. Connect one.")
         if resolution == folders.OWN:
@@ -272,6 +275,7 @@ class SampleShape(io.ComfyNode):
         else:
             chosen = PipelineType.named(resolution)
         models.checkpoint.require(chosen, texture=False, setting="resolution")
+        models.announce(chosen, chosen.shape[0].model)
         progress = Progress(2 * len(chosen.shape) - 1)  # between two passes the voxels are refined
         latent = run(
             stages.sample_shape,
@@ -283,7 +287,7 @@ class SampleShape(io.ComfyNode):
             settings=sampler,
             max_tokens=max_tokens,
         )
-        return io.NodeOutput(ShapeLatent(latent, chosen))
+        return io.NodeOutput(ShapeLatent(latent, chosen), ui={"text": [told_latent(latent)]})
 
 
 class SampleTexture(io.ComfyNode):
@@ -297,9 +301,9 @@ class SampleTexture(io.ComfyNode):
             description="Samples the texture latent on the shape's voxels.",
             inputs=[
                 models_input(),
-                _condition(),
+                condition_input(),
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
-                _sampler(),
+                sampler_input(),
                 Texture.Input(
                     "start",
                     optional=True,

@@ -6,6 +6,7 @@ are known `cores` (of the CPU beside a GPU), `python`, `version` and `commit`. `
 network  sizes, implementation (ours, reference), speed, network, size, first_seconds, seconds, peak_bytes, difference
 stage    sizes, speed (where it is not exact), run (counts in words), stage, seconds, loading_seconds, peak_bytes
 mesh     mesh (its faces, in words), work, seconds, peak_bytes, notes
+memory   work, tokens, voxels, room_bytes (what it might take), peak_bytes; for plan.fit, in no table
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from . import __version__
 from .errors import SettingsError
 
 HISTORY = Path(__file__).resolve().parent.parent / "benchmarks" / "history.jsonl"
+LIMITED = HISTORY.with_name("memory.jsonl")  # runs under a memory limit, whose table in docs/ is written by hand
 _TITLES = {"network": "Networks", "stage": "A whole run", "mesh": "Post-processing"}
 # Lines of one table have these values in common.
 _TABLE = {
@@ -85,7 +87,11 @@ def read(path: Path) -> list[dict]:
     for number, line in enumerate(text.splitlines(), 1):
         try:
             found = json.loads(line)
-            known = found["kind"] in _TITLES and isinstance(found["when"], str) and isinstance(found["machine"], str)
+            known = (
+                found["kind"] in (*_TITLES, "memory")
+                and isinstance(found["when"], str)
+                and isinstance(found["machine"], str)
+            )
         except (ValueError, KeyError, TypeError):
             found, known = {}, False
         if not known:

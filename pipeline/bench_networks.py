@@ -83,6 +83,10 @@ class RandomModels(Models):
     def fingerprint(self, role: str) -> str:
         return f"random {role}"
 
+    def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
+        with torch.device("meta"):
+            return build(self._configs[role], dtype)
+
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         if role not in self._made:
             torch.manual_seed(0)

@@ -37,12 +37,19 @@ def device_bytes(device: torch.device, limit: int | None = None) -> int:
     """
     if device.type == "cuda":
         return _cuda_bytes(device, limit)
-    free = psutil.virtual_memory().available
-    held = psutil.Process().memory_info().rss
+    free, held = psutil.virtual_memory().available, held_bytes(device)
     if device.type == "mps":  # shares the main memory
-        held = torch.mps.current_allocated_memory()
         free = min(free, torch.mps.recommended_max_memory() - held)
     return max(0, free if limit is None else min(free, limit - held))
+
+
+def held_bytes(device: torch.device) -> int:
+    """Bytes of a device that this process holds now, as a limit counts them: on a CPU all of the process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    return psutil.Process().memory_info().rss
 
 
 def _cuda_bytes(device: torch.device, limit: int | None) -> int:

@@ -30,7 +30,11 @@ class NotFiniteError(PipelineError):
 
 
 class OutOfMemoryError(PipelineError):
-    """A stage did not fit into the device's memory."""
+    """A stage, whose name it carries ("" if not known), did not fit into the device's memory."""
+
+    def __init__(self, message: str, stage: str = "") -> None:
+        super().__init__(message)
+        self.stage = stage
 
 
 class BackendError(PipelineError):

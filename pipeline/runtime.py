@@ -8,7 +8,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -16,8 +17,9 @@ import torch
 
 from .backends import Backends
 from .budget import Budget, device_bytes, is_out_of_memory
-from .errors import NotFiniteError, OutOfMemoryError, SettingsError
+from .errors import NotFiniteError, OutOfMemoryError, PipelineError, SettingsError
 from .speed import EXACT, Speed
+from .streaming import streamed
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,9 @@ class StageRecord:
     loading_seconds: float  # of these, spent on loading models
     peak_bytes: int
     notes: tuple[str, ...] = ()  # how it was made to fit into the memory
+    counts: dict[str, int] = field(default_factory=dict)  # of what it worked on: tokens, voxels, faces and the like
+    error: str = ""  # why it did not finish
+    error_type: str = ""  # the name of that error's class
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -88,6 +93,8 @@ class Runtime:
             releasing it (the largest model decides the memory, not their sum).
         memory_limit: bytes of the device that the run plans to use at most, weights included; None: what is free.
         speed: which velocities of samplers are predicted in place of a pass of the network.
+        stream: keep weights in main memory and bring them to the device layer by layer.
+        on_record: called with the record of every stage when it ends, of those that fail too.
     """
 
     def __init__(
@@ -99,13 +106,22 @@ class Runtime:
         keep_models: bool = False,
         memory_limit: int | None = None,
         speed: Speed = EXACT,
+        stream: bool = False,
+        on_record: Callable[[StageRecord], None] = lambda record: None,
     ) -> None:
         self.device, self.dtype, self.backends = torch.device(device), dtype, backends
         self.on_step, self.keep_models, self.memory_limit = on_step, keep_models, memory_limit
-        self.speed = speed
+        self.speed, self.stream, self.on_record = speed, stream, on_record
         self.records: list[StageRecord] = []
         self._loading = 0.0
         self._notes: list[str] = []
+        self._counts: dict[str, int] = {}
+
+    def on(self, device: torch.device | str) -> Runtime:
+        """The same run on another device, with all of its memory: one list of records, the same backends."""
+        other = copy(self)
+        other.device, other.memory_limit = torch.device(device), None
+        return other if other.device != self.device else self
 
     def step(self, stage: str, step: int, total: int, preview: Any = None) -> None:
         """Report progress."""
@@ -119,7 +135,9 @@ class Runtime:
         device with other models overrides this method and needs them.
         """
         start = time.perf_counter()
-        model = models.get(role, self.device, self.dtype)
+        model = models.get(role, torch.device("cpu") if self.stream else self.device, self.dtype)
+        if self.stream:
+            streamed(model, self.device)
         self._loading += time.perf_counter() - start
         models.read_ahead(role)
         try:
@@ -142,10 +160,21 @@ class Runtime:
         self._notes.append(text)
         log.info(text)
 
+    def warn(self, text: str) -> None:
+        """Say something that a user must see: in the log and in the record of the present stage."""
+        self._notes.append(text)
+        log.warning(text)
+
     def replays(self, model: torch.nn.Module, tokens: int) -> bool:
         """Whether a model's forward passes on so many tokens are worth recording as a CUDA graph: launches would take
         longer than the work. A host that moves weights during a pass must say no."""
-        return self.device.type == "cuda" and torch.version.hip is None and tokens <= _REPLAYED_TOKENS
+        return (
+            self.device.type == "cuda" and torch.version.hip is None and tokens <= _REPLAYED_TOKENS and not self.stream
+        )
+
+    def count(self, **counts: int) -> None:
+        """Put numbers of what the present stage works on into its record."""
+        self._counts |= counts
 
     @contextmanager
     def stage(self, name: str, total: int, cure: str) -> Iterator[None]:
@@ -160,22 +189,38 @@ class Runtime:
         """
         self.backends.raise_found()  # of what was tried while the stage before was at work
         self.step(name, 0, total)
-        self._loading, self._notes = 0.0, []
-        start = time.perf_counter()
+        self._loading, self._notes, self._counts = 0.0, [], {}
+        start, memory = time.perf_counter(), PeakMemory(self.device)
         try:
-            with torch.no_grad(), PeakMemory(self.device) as memory:
+            with torch.no_grad(), memory:
                 yield
                 synchronise(self.device)
         except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
+                self._failed(name, start, memory, error)
                 raise
             traceback.clear_frames(error.__traceback__)  # the error must not keep the stage's tensors alive
-            raise OutOfMemoryError(f"Out of memory on {self.device} in stage {name!r}. {cure}") from error
+            found = OutOfMemoryError(f"Out of memory on {self.device} in stage {name!r}. {cure}", name)
+            self._failed(name, start, memory, found)
+            raise found from error
+        except PipelineError as error:
+            self._failed(name, start, memory, error)
+            raise
         finally:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        notes = tuple(dict.fromkeys(self._notes))
-        self.records.append(StageRecord(name, time.perf_counter() - start, self._loading, memory.peak, notes))
+        record = self._record(name, start, memory)
+        self.records.append(record)
+        self.on_record(record)
+
+    def _record(self, name: str, start: float, memory: PeakMemory) -> StageRecord:
+        notes, seconds = tuple(dict.fromkeys(self._notes)), time.perf_counter() - start
+        return StageRecord(name, seconds, self._loading, memory.peak, notes, self._counts)
+
+    def _failed(self, name: str, start: float, memory: PeakMemory, error: Exception) -> None:
+        """Tell that a stage did not finish; the list of records has those that did."""
+        record = self._record(name, start, memory)
+        self.on_record(replace(record, error=str(error), error_type=type(error).__name__))
 
     def check_finite(self, what: str, *tensors: torch.Tensor) -> None:
         """Raises NotFiniteError if a tensor holds NaN or infinity."""

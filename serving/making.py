@@ -20,16 +20,19 @@ import psutil
 import torch
 
 from pipeline import __version__, stages
+from pipeline import plan as planning
 from pipeline.budget import bound, device_bytes
 from pipeline.cli.export import export_settings
-from pipeline.cli.options import DTYPES, posed_pictures
+from pipeline.cli.generate import several_views
+from pipeline.cli.options import posed_pictures
 from pipeline.cli.results import write_result
 from pipeline.cli.samplers import samplers
 from pipeline.console import Written
 from pipeline.errors import PipelineError
 from pipeline.models import build
+from pipeline.plan import Demand, Plan
 from pipeline.render import RENDER
-from pipeline.runtime import Runtime, Step, choose_device, choose_dtype
+from pipeline.runtime import DTYPES, Runtime, Step, choose_device, choose_dtype
 from pipeline.spec import PIPELINE_TYPES, PipelineType
 from pipeline.speed import SPEEDS
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, Models, open_checkpoint
@@ -114,29 +117,26 @@ class Maker:
         sampling = samplers(options, self.checkpoint.spec)
         images = posed_pictures(options)
         self.models.fetch(chosen.roles(not options.geometry_only))
-        made = stages.generate(
-            *(runtime, self.models, images, chosen, options.seed, not options.geometry_only, options.max_tokens),
-            samplers=sampling,
-        )
-        settings = {
-            "checkpoint": self.checkpoint.name,
-            "pipeline_type": chosen.name,
-            "seed": options.seed,
-            "resolution": made.shape.resolution,
-            "max_num_tokens": options.max_tokens,
-            "speed": options.speed,
-            "version": __version__,
-        }
-        settings |= {"samplers": changed} if (changed := {k: v for k, v in asdict(sampling).items() if v}) else {}
-        if len(images.pictures) > 1:
-            settings["views"] = [view.name for view in images.views] or len(images.pictures)
-            settings["view_mixing"] = asdict(images.mixing)
-        if images.remarks:
-            settings["remarks"] = list(images.remarks)
-        used = {"backends": dict(runtime.backends.used)}
-        stages.write_generation(options.save_state, made, {**settings, **used})
-        facts = self._finished(runtime, options, made.mesh, made.voxels, export, settings, output)
-        return {**settings, **facts, "tokens": len(made.shape.sparse.voxels)}
+        texture, finished = not options.geometry_only, stages.Finished()
+        size = options.texture_size if texture and not export.vertex_colors else 0
+        demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size)
+        several = several_views(images)
+
+        def attempt(plan: Plan) -> tuple[dict, tuple]:
+            used = plan.runtime(runtime, self.models)
+            arguments = (used, self.models, images, plan.pipeline_type, options.seed, texture, plan.max_tokens)
+            made = stages.generate(*arguments, sampling, finished)
+            settings = stages.generation_settings(used, self.models, plan, options.seed, sampling, made) | several
+            backends = {"backends": dict(runtime.backends.used)}
+            stages.write_generation(options.save_state, made, {**settings, **backends})
+            return settings, stages.finish_mesh(plan.finishing(used), made.mesh, made.voxels, export)
+
+        (settings, (result, facts)), plan = planning.run(self._plan(options, demand, self.models), attempt)
+        if plan.tried:  # there is less memory than was thought
+            self.keeps = self.keeps and plan.rung.keep_models
+        facts = plan.noted({**settings, **facts})
+        self._write(runtime, options, result, export, facts, output)
+        return {**facts, "plan": plan.as_dict()}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
         options.picture = self._picture(output)
@@ -144,17 +144,39 @@ class Maker:
         textured = not options.geometry_only and "voxels" in stages.held_in(inputs["state"])
         stages.check_finish(export, textured, options.picture is not None, self.backends, self.device)
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
-        assert state.mesh is not None  # as it was asked for
-        facts = self._finished(runtime, options, state.mesh, state.voxels, export, state.settings, output)
-        return {**state.settings, **facts}
+        raw = state.mesh
+        assert raw is not None  # as it was asked for
+        size = options.texture_size if textured and not export.vertex_colors else 0
+        demand = Demand(
+            PIPELINE_TYPES["512"], textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE
+        )
 
-    def _finished(self, runtime, options, raw, voxels, export, settings, output: Path) -> dict:
-        result, facts = stages.finish_mesh(runtime, raw, voxels, export)
+        def attempt(plan: Plan) -> tuple:
+            return stages.finish_mesh(plan.finishing(plan.runtime(runtime)), raw, state.voxels, export)
+
+        (result, facts), plan = planning.run(self._plan(options, demand, None), attempt)
+        facts = {**state.settings, **facts}
+        if plan.rung.finish_on_cpu or "plan" not in facts:  # else the plan of the networks is worth more
+            facts = plan.noted(facts)
+        self._write(runtime, options, result, export, facts, output)
+        return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts, "plan": plan.as_dict()}
+
+    def _plan(self, options: argparse.Namespace, demand: Demand, models: Models | None) -> Plan:
+        return planning.choose(
+            models,
+            demand,
+            self.device,
+            memory_limit=self.settings.memory_limit,
+            dtype=self.dtype,
+            allow_lower=options.allow_lower,
+            reuse=self.keeps,
+        )
+
+    def _write(self, runtime, options, result, export, facts: dict, output: Path) -> None:
         with Written() as written:
-            write_result(options, runtime, result, output, export, {**settings, **facts}, written)
+            write_result(options, runtime, result, output, export, facts, written)
         if written.errors:
             raise written.errors[0]
-        return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts}
 
     def _picture(self, output: Path) -> Path | None:
         return output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
@@ -215,7 +237,9 @@ def check_generate(
     """
     chosen = PipelineType.named(options.type) if options.type else checkpoint.default_pipeline_type
     stages.preflight(
-        *(checkpoint, chosen, export),
+        checkpoint,
+        chosen,
+        export,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
         backends=backends,

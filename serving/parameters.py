@@ -19,7 +19,17 @@ from pipeline.errors import SettingsError
 # What a first user sees, as the nodes have it; all else is for experts.
 BASIC = ("type", "seed", "speed", "views", "faces", "shells", "texture_size", "geometry_only", "background")
 # Where the server runs and what it may take is not for a client to say.
-SERVERS_OWN = ("help", "checkpoint", "image_encoder", "device", "dtype", "memory_limit", "backend", "background_model")
+SERVERS_OWN = (
+    "help",
+    "checkpoint",
+    "image_encoder",
+    "device",
+    "dtype",
+    "memory_limit",
+    "memory_plan",
+    "backend",
+    "background_model",
+)
 # Text without choices that cannot name a file: the pipeline checks it word by word.
 FREE_TEXT = ("type", "views")
 _WORDS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False, "": False}

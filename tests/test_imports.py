@@ -1,6 +1,7 @@
 """The house: imports go downhill only, and rules that a machine can check."""
 
 import ast
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
@@ -20,6 +21,7 @@ HEIGHT = {
     "speed": 2.5,
     "warp": 2,
     "runtime": 3,
+    "streaming": 2,
     "weights": 3,
     "image": 3,
     "triton_launch": 2,
@@ -28,6 +30,8 @@ HEIGHT = {
     "sparse": 3,
     "models": 4,
     "mesh": 4,
+    "plan": 5,
+    "record": 5.5,
     "export": 5,
     "render": 5,
     "project": 5,
@@ -115,9 +119,21 @@ def circle(graph):
     return ()
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes"])
+@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes", "serving"])
 def test_no_circle_of_modules_even_inside_a_room(root, folder):
     assert not circle(imports(root, folder))
+
+
+def test_nothing_imports_what_serves(root):
+    """It stands on the pipeline alone, and only its own files name it."""
+    for path in root.rglob("*.py"):
+        room = path.relative_to(root).parts[0]
+        if room in ("serving", "deploy", "tests") or room.startswith("."):
+            continue
+        assert not re.search(r"^\s*(from|import) \.*serving\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
+    for path in (root / "serving").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(from|import) (nodes|training|comfy|folder_paths)\b", text, re.MULTILINE), path
 
 
 def test_no_circle_of_folders_inside_the_meshes(root):
@@ -169,7 +185,7 @@ def test_an_unpacked_literal_is_seen():
 
 
 def test_arguments_are_written_as_arguments(root):
-    folders = ("pipeline", "nodes", "training", "tests", "workflows")
+    folders = ("pipeline", "nodes", "training", "serving", "tests", "workflows", "benchmarks")
     files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
     found = {path: unpacked_literals(parsed(path)) for path in files}
     assert not {path: lines for path, lines in found.items() if lines}

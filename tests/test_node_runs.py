@@ -1,10 +1,12 @@
 """Every node's execute on the bundled small checkpoint, in graphs and alone, with a stub of ComfyUI in its place."""
 
 import asyncio
+import dataclasses
 import io
 import json
 import logging
 import sys
+import threading
 from itertools import pairwise
 
 import host_modules
@@ -225,7 +227,78 @@ def test_out_of_memory_unloads_everything_and_tries_once_more(host, made, monkey
     (voxels,) = host.call("T2DecodeTexture", **inputs)
     assert torch.equal(voxels.sparse.feats, made["voxels"].sparse.feats) and len(tries) == 2
     assert ("unload_all_models", ()) in host_modules.calls and ("soft_empty_cache", ()) in host_modules.calls
-    assert "Unloading all models and trying once more" in caplog.text
+    assert "Unloading all models and trying once more. Memory plan tiled: " in caplog.text
+    said = "Memory ran out in decode texture. Memory plan tiled: one network at a time, decoders in tiles"
+    assert voxels.origin.notes.startswith(said) and not made["voxels"].origin.notes
+    (colored,) = host.call("T2ColorVertices", mesh=made["mesh"], voxels=voxels)
+    assert colored.facts["warnings"][-1].startswith(said)  # which a file says too
+    _, relative = host.call("T2ExportGLB", mesh=colored)
+    assert facts(host.base / "output" / relative)["record"]["warnings"][-1].startswith(said)
+
+
+def test_memory_that_does_not_suffice_at_all_says_what_was_tried(host, made, monkeypatch):
+    def fails(runtime, *inputs):
+        with runtime.stage("decode texture", 1, "Choose a lower type."):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sys.modules[f"{PACK}.pipeline.stages"], "decode_texture", fails)
+    error = sys.modules[f"{PACK}.pipeline.errors"].OutOfMemoryError
+    with pytest.raises(error, match="Choose a lower type. All memory plans were tried: one-at-a-time, tiled."):
+        host.call("T2DecodeTexture", models=made["models"], texture=made["latent"], subdivision=made["subdivision"])
+
+
+def test_the_ladder_on_a_gpu(host, monkeypatch):
+    """Weights are the host's to stream: for that it is told that the work needs all of the device."""
+    run, memory = (sys.modules[f"{PACK}.nodes.host.{name}"] for name in ("run", "memory"))
+    (models,) = host.call("T2LoadModels")
+    asked = {}
+    for rung in run.RUNGS:
+        runtime = memory.HostRuntime(models.backends, lambda step: None, rung=rung)
+        host_modules.calls.clear()
+        with runtime.use(models, "shape_slat_decoder", 1000):
+            asked[rung.name] = host_modules.calls[-1][1][1], runtime.free_bytes()
+    total, free = host_modules.get_total_memory(), host_modules.get_free_memory() - host_modules.extra_reserved_memory()
+    assert asked["streamed"] == (total, free // 2) and asked["tiled"][1] == int(0.75 * free)
+    assert asked["one-at-a-time"][1] == free and asked["one-at-a-time"][0] < total
+    monkeypatch.setattr(run.management, "get_torch_device", lambda: torch.device("cuda"))
+    assert [rung.name for rung in run.rungs_of(True)] == ["one-at-a-time", "tiled", "streamed"]
+    assert [rung.name for rung in run.rungs_of(False)] == ["one-at-a-time", "cpu-finish"]
+
+
+def test_a_shape_says_its_size_and_what_was_lowered(host, ran, made):
+    report = sys.modules[f"{PACK}.nodes.host.report"]
+    shape = made["shape"].latent
+    size = f"{len(shape.sparse.voxels):,} latent voxels, {shape.resolution} voxels a side"
+    assert ran.ui["9"]["text"] == [size]
+    lower = dataclasses.replace(shape, origin=shape.origin.noted("The shape has 8 voxels a side in place of 9."))
+    assert report.told_latent(lower) == f"{size}\n! The shape has 8 voxels a side in place of 9."
+
+
+def test_the_next_network_is_read_while_one_works(host, monkeypatch):
+    ahead, spec = (sys.modules[f"{PACK}.pipeline.{name}"] for name in ("weights.ahead", "spec"))
+    read = []
+    monkeypatch.setattr(ahead, "_read", lambda path, begin, end: read.append(path))
+    (models,) = host.call("T2LoadModels")
+    host.call("T2EncodeImage", models=models, image=torch.rand(1, 64, 64, 3))
+    assert settled(read) == [models.checkpoint.files(spec.STRUCTURE_FLOW).path]
+    memory = sys.modules[f"{PACK}.nodes.host.memory"]
+    runtime = memory.HostRuntime(models.backends, lambda step: None)
+    models.announce(models.checkpoint.default_pipeline_type, spec.SHAPE_FLOW_512)
+    with runtime.use(models, spec.SHAPE_FLOW_512, 1):
+        assert settled(read)[1:] == [models.checkpoint.files(spec.SHAPE_DECODER).path]
+    models.patcher(spec.TEXTURE_DECODER)
+    with runtime.use(models, spec.SHAPE_DECODER, 1):
+        assert settled(read)[2:] == [models.checkpoint.files(spec.TEXTURE_FLOW_512).path]
+    with runtime.use(models, spec.TEXTURE_FLOW_512, 1):
+        assert len(settled(read)) == 3  # the last one is loaded already
+
+
+def settled(read):
+    """What was read ahead, when every thread has read."""
+    for thread in threading.enumerate():
+        if thread.name == "trellis2 read ahead":
+            thread.join(10)
+    return read
 
 
 def test_cancel_stops_a_stage(host, made):
@@ -558,7 +631,7 @@ def test_the_extension_offers_all_nodes_pictures_and_health(host, made, monkeypa
     assert report["version"] == pipeline.__version__ and report["device"] == "cpu" and SMALL in report["checkpoints"]
     assert "small" in report["loaded"] and json.dumps(report)
     offered = {path.name for path in (host.base / "input").iterdir()}
-    assert offered == {"trellis2_rocket.png", "trellis2_chair.png"}
+    assert offered == {"trellis2_rocket.png", "trellis2_chair.png", "trellis2_rocket.glb", "trellis2_repaint.png"}
 
 
 def test_a_second_copy_stays_out_of_the_way(host, monkeypatch, caplog):
@@ -668,3 +741,24 @@ def test_a_list_of_names_reaches_the_node_that_writes(host):
         made = asyncio.run(run.called("2", host.nodes["T2ImageToGLB"], prompt["2"]["inputs"]))
     (export,) = [node for node in made.expand.values() if node["class_type"] == "T2ExportGLB"]
     assert export["inputs"]["filename_prefix"] == ["1", 1]
+
+
+@needs_warp
+def test_a_picture_is_projected(host, made):
+    """The shipped graph's node, with a mesh of few steps, which looks like nothing: any silhouette will do."""
+    inputs = graph("project_texture", n23_min_iou=0.0)["23"]["inputs"]
+    picture = torch.rand(1, 300, 200, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 300, 200)
+    mask[:, 40:260, 30:170] = 0  # as Load Image marks the background
+    inputs |= {"textured_mesh": made["textured"], "image": picture, "mask": mask, "views": "front", "largest": 512}
+    found, colour = host.call("T2ProjectTexture", **inputs)
+    before = made["textured"].maps
+    assert colour.shape == (1, *found.maps.shape[:2], 3) and len(found.maps) in (256, 512)
+    assert found.facts["projected"][0]["share"] > 0.02 and "projected" not in made["textured"].facts
+    assert len(before) == 256 and not np.array_equal(
+        before[:, :, :3], found.maps[:: len(found.maps) // 256, :: len(found.maps) // 256, :3]
+    )
+    with pytest.raises(host.part("run").PipelineError, match="as many cameras"):
+        host.call("T2ProjectTexture", **inputs, cameras=())
+    with pytest.raises(host.part("run").PipelineError, match=r"Picture 1 does not fit the object.* 0\.99"):
+        host.call("T2ProjectTexture", **{**inputs, "min_iou": 0.99})

@@ -115,8 +115,9 @@ def test_geometry_only_gives_the_same_shape(models, images):
     assert torch.equal(whole.mesh.vertices, shape.mesh.vertices) and shape.texture is None and shape.voxels is None
 
 
-def test_the_token_cap_lowers_the_resolution(models, images):
-    """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them."""
+def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog):
+    """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them. The log,
+    the stage's record and what comes of the shape tell it."""
     pipeline_type, cap = PIPELINE_TYPES["1536_cascade"], 620
     coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False).shape
     decoder = models.get("shape_slat_decoder", torch.device("cpu"))
@@ -126,11 +127,19 @@ def test_the_token_cap_lowers_the_resolution(models, images):
     expected = max(r for r, count in counts.items() if count < cap)
     assert 1024 < expected < 1536
     for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
-        shape = stages.generate(runtime(), models, images, pipeline_type, 42, texture=False, max_tokens=most).shape
+        used = runtime()
+        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most)
+        shape, said = made.shape, made.mesh.origin.notes
         if resolution is None:  # as many as the cap is too many
             assert shape.resolution < expected
         else:
             assert shape.resolution == resolution and len(shape.sparse.voxels) == counts[resolution]
+        (upsampled,) = [record for record in used.records if record.stage == "upsample"]
+        assert upsampled.counts["next_tokens"] == len(shape.sparse.voxels)
+        told = f"has {shape.resolution} voxels a side in place of 1536, which would take {counts[1536]:,} latent voxels"
+        assert (told in said) == (shape.resolution < 1536) and upsampled.notes == tuple(filter(None, [said]))
+        assert (f"It has {counts[1024]:,} latent voxels, not fewer than 1 " in said) == (most == 1)
+        assert said in caplog.text
 
 
 def test_views_of_the_same_picture_are_the_picture(models, images):
@@ -483,3 +492,14 @@ def test_memory_estimates_follow_known_voxels():
     for voxels, measured in ((1_290_000, 3.4e9), (5_140_000, 6.9e9), (10_900_000, 12.9e9)):
         assert measured <= working_bytes(decoder, 1, voxels=voxels) + 0.95e9 < 1.35 * measured
     assert working_bytes(decoder, 10_000) == working_bytes(decoder, 1, voxels=round(10_000 * 4.5**4))
+
+
+def test_every_network_of_a_checkpoint_has_a_memory_estimate(encoders):
+    """A host asks before each; encoders had none, so that no node could encode a mesh."""
+    from pipeline.models import working_bytes
+
+    models = Models(open_checkpoint(encoders), build)
+    sizes = {role: working_bytes(models.get(role, torch.device("cpu")), 100) for role in models.checkpoint.roles}
+    assert min(sizes.values()) > 0
+    for encoder, decoder in (("shape_slat_encoder", "shape_slat_decoder"), ("tex_slat_encoder", "tex_slat_decoder")):
+        assert sizes[encoder] >= sizes[decoder] // 2, "about as much as their mirror images"

@@ -15,37 +15,13 @@ from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, heun
-from pipeline.spec import PIPELINE_TYPES, SHAPE_DECODER, TEXTURE_DECODER, SamplerSettings
-from pipeline.stages.existing import Materials, bilinear
+from pipeline.spec import PIPELINE_TYPES, SamplerSettings
+from pipeline.stages.existing import Materials, Places, bilinear
 from pipeline.weights import Models, open_checkpoint
-from training import networks, operations, tasks
-from training.export import export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TYPE = PIPELINE_TYPES["512"]
-
-
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    """A checkpoint of 32 voxels a side with encoders: the networks of the training's tests, seeded, not trained."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    torch.manual_seed(0)
-    made = {}
-    for name, task in tasks.TASKS.items():
-        one = task(networks.TINY, "cpu", operations.table())
-        made[name] = dict(one.modules.state_dict())
-    for name in (tasks.SHAPE_VAE, tasks.TEXTURE_VAE):
-        channels = networks.TINY.args({tasks.SHAPE_VAE: SHAPE_DECODER, tasks.TEXTURE_VAE: TEXTURE_DECODER}[name])
-        ones = torch.ones(channels["latent_channels"])
-        made[name] |= {"statistics.mean": 0 * ones, "statistics.std": ones}
-    decoder = made[tasks.SHAPE_VAE]
-    decoder["decoder.output_layer.bias"][3:6] = 5.0  # every edge is crossed, so that there are faces
-    for key, value in decoder.items():
-        if key.endswith("to_subdiv.bias"):
-            value.fill_(5.0)
-    export(networks.TINY, made.__getitem__, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +98,12 @@ def test_texture_through_the_command_line_is_the_stages_one_by_one(run, encoders
     whole = stages.texture_scene(runtime, models, condition, scene, TYPE, size=64, seed=5, uvs="fill")
     assert torch.equal(whole.voxels.sparse.voxels.coords, voxels.sparse.voxels.coords)
     assert torch.equal(whole.voxels.sparse.feats, voxels.sparse.feats)
-    assert textured_document(scene, whole.groups).glb() == out.read_bytes()
+    document = textured_document(scene, whole.groups)
+    document.json["asset"]["extras"] = extras = Gltf.open(out).json["asset"]["extras"]
+    assert document.glb() == out.read_bytes() and extras["trellis2"]["kind"] == "job"
+    assert extras["trellis2"]["counts"] == {"faces": whole.facts["faces"], "vertices": whole.facts["vertices"]} | {
+        "texture_size": 64
+    }
     bare = Gltf.open(out).json["meshes"][3]["primitives"][0]  # made for it, as it had none
     assert "TEXCOORD_0" in bare["attributes"]
     code, _, err = run("texture", source, picture, "--output", out, *options[:4])
@@ -136,14 +117,14 @@ def test_kept_nodes_stay_and_strength_0_keeps_all(runtime, models, picture, tmp_
     scene = read_scene(furniture().save(tmp_path / "furniture.glb"))
     condition = stages.encode_images(runtime, models, [prepare(read_picture(picture))], (1,))
     given = {"size": 64, "uvs": "fill", "seed": 5}
-    made = stages.texture_scene(runtime, models, condition, scene, TYPE, keep=["seat", "bare"], **given)
+    made = stages.texture_scene(runtime, models, condition, scene, TYPE, keep=stages.Keep(("seat", "bare")), **given)
     document = textured_document(scene, made.groups).json
     source = scene.document.json
     for name in ("seat", "bare"):
         node = next(each for each in document["nodes"] if each.get("name") == name)
         assert document["meshes"][node["mesh"]] == source["meshes"][node["mesh"]]
     with pytest.raises(SettingsError, match="No mesh node is called sofa; there are bare, cushion"):
-        stages.texture_scene(runtime, models, condition, scene, TYPE, keep=["sofa"], **given)
+        stages.texture_scene(runtime, models, condition, scene, TYPE, keep=stages.Keep(("sofa",)), **given)
     none, other = (
         stages.texture_scene(runtime, models, each, scene, TYPE, strength=0.0, **given)
         for each in (condition, stages.Condition({1: torch.zeros_like(condition.tokens[1])}))
@@ -184,9 +165,9 @@ def test_the_materials_of_a_scene_are_seen(tmp_path):
     frame = scene.frame()
     seat = frame.inward(scene.parts[0].placed()).mean(0)
     top = torch.tensor(seat + np.array([0, 0, 1.0]), dtype=torch.float32)[None]
-    attrs, owner = Materials(scene, frame, torch.device("cpu")).at(torch.cat([top - torch.tensor([0, 0, 1.0]), top]))
-    assert scene.parts[int(owner[0])].name == "seat"
-    assert torch.allclose(attrs[0], torch.tensor([1.0, 0, 0, 1, 1, 1]))  # wood is red, factors default to 1
+    (place, *_) = Places(scene, frame, torch.device("cpu")).nearest(torch.cat([top - torch.tensor([0, 0, 1.0]), top]))
+    assert scene.parts[place.part].name == "seat" and place.rows[0] == 0
+    assert np.allclose(Materials(scene).at(place)[0], [1.0, 0, 0, 1, 1, 1])  # wood is red, factors default to 1
 
 
 def test_bilinear_repeats_and_hits_texels():

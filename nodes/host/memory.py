@@ -17,7 +17,9 @@ from torch import nn
 
 from ...pipeline.backends import Backends
 from ...pipeline.models import build, working_bytes
+from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import Runtime, Step, choose_dtype
+from ...pipeline.spec import PipelineType
 from ...pipeline.speed import EXACT, Speed
 from ...pipeline.weights import Checkpoint, Models
 from .casting import is_castable, make_castable
@@ -57,6 +59,16 @@ class ManagedModels(Models):
             )
         return self._patchers[role]
 
+    def is_loaded(self, role: str) -> bool:
+        return role in self._patchers
+
+    def announce(self, pipeline_type: PipelineType, role: str) -> None:
+        """Say that a node begins with this model of a pipeline type: while one model works, the weights of the next
+        are read from the disk. Nodes that have not run yet may turn out not to need it; then it was read in vain."""
+        roles = pipeline_type.roles()
+        if role in roles:
+            self.expect(roles[roles.index(role) :])
+
     def loaded(self) -> dict[str, int]:
         """Bytes on the device of every model that has been used."""
         return {role: patcher.loaded_size() for role, patcher in list(self._patchers.items())}
@@ -67,6 +79,7 @@ class HostRuntime(Runtime):
 
     Args:
         beside: models to keep on the device beside another one, by that one's role.
+        rung: of the memory ladder: what tiles may fill, and whether the manager is to leave weights where they are.
     """
 
     def __init__(
@@ -75,9 +88,10 @@ class HostRuntime(Runtime):
         on_step: Callable[[Step], None],
         beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
         speed: Speed = EXACT,
+        rung: Rung = RUNGS[0],
     ) -> None:
         super().__init__(management.get_torch_device(), backends, on_step=on_step, speed=speed)
-        self._beside = beside
+        self._beside, self._rung = beside, rung
 
     @contextmanager
     def use(
@@ -89,15 +103,19 @@ class HostRuntime(Runtime):
         room = management.get_total_memory(self.device) - sum(patcher.model_size() for patcher in patchers)
         room -= management.minimum_inference_memory()
         needed = working_bytes(model, tokens, condition, voxels, int(room))
+        if self._rung.stream:  # whose weights the manager keeps in main memory, all but a few, and casts layer by layer
+            needed = max(needed, int(management.get_total_memory(self.device)))
         management.load_models_gpu(patchers, memory_required=needed)
         for patcher in patchers:
             _bring_what_cannot_be_cast(patcher.model, self.device)
         self._loading += time.perf_counter() - start
+        models.read_ahead(role)
         yield model
 
     def free_bytes(self) -> int:
-        """What the manager says is free, less what it keeps for others."""
-        return max(0, int(management.get_free_memory(self.device)) - management.extra_reserved_memory())
+        """What the manager says is free, less what it keeps for others; of that the rung's share."""
+        free = int(management.get_free_memory(self.device)) - management.extra_reserved_memory()
+        return max(0, int(self._rung.share * free))
 
     def replays(self, model: nn.Module, tokens: int) -> bool:
         """Only where the manager has put the whole model on the device: what it casts must not be recorded."""

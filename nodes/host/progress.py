@@ -45,6 +45,14 @@ class Progress:
         image = self._picture(step) if self._picture and self.pictures else None
         self.show((self._done + step.step / max(step.total, 1)) / self._count, image)
 
+    def say(self, text: str) -> None:
+        """Show a text on the running node, or on the one whose part it is."""
+        context = get_executing_context()
+        if self._whole:
+            self._whole.say(text)
+        elif context is not None:
+            _tell(text, context.node_id)
+
     def show(self, share: float, image=None) -> None:
         """Set the bar to a share in 0-1, with a picture if there is one."""
         preview = None if image is None or not self.pictures else ("JPEG", image, args.preview_size)
@@ -78,6 +86,10 @@ class _Whole:
         parent = registry.dynprompt.get_parent_node_id(context.node_id)
         known = "share" in registry.dynprompt.get_node(context.node_id).get("_meta", {})
         return cls(registry, context.node_id, parent) if parent is not None and known else None
+
+    def say(self, text: str) -> None:
+        """Show a text on the node."""
+        _tell(text, self._parent)
 
     def show(self, share: float, preview: tuple | None) -> float:
         """Set the bar, given the running part's own share in 0-1; returns the share of the whole."""

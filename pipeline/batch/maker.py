@@ -13,15 +13,18 @@ from typing import Any, TypeVar
 
 import torch
 
+from .. import plan as planning
 from .. import stages
-from ..budget import bound, device_bytes
-from ..errors import OutOfMemoryError, OutputError, PipelineError
+from ..budget import bound
+from ..errors import OutputError, PipelineError
 from ..export import writer, written_paths
 from ..image import background_remover, prepare, read_picture
 from ..models import build
+from ..plan import STATE, Demand, Plan
 from ..runtime import DTYPES, Runtime, StageRecord, Step, choose_device, choose_dtype
 from ..sparse import SparseTensor, Voxels
 from ..spec import PipelineType
+from ..speed import speed_named
 from ..weights import Checkpoint, Models, open_checkpoint
 from .jobs import Job, views_path
 from .recipe import Recipe
@@ -32,12 +35,18 @@ _Result = TypeVar("_Result")
 
 # What libraries raise for an input that nobody has thought of: it must cost one object, not the batch.
 _UNFORESEEN = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(TypeError, ValueError),
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the disk takes no other file either
-_ROOM = {"cpu": 4}  # free memory, in sizes of the weights' files, in which all models stay: fp32 of 16 bits on a CPU
-_OTHER_ROOM = 2
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the networks made of a picture. voxels: None without texture. settings: for the files; `told`: for the
-    report."""
+    """What the networks made of a picture. voxels: None without texture. settings: for the files; report: what is known
+    by now."""
 
     job: Job
     mesh: stages.Mesh
     voxels: stages.PBRVoxels | None
     settings: dict
-    told: dict
+    report: dict
 
     def packed(self) -> Sampled:
         """On the CPU and without what was derived from it, to be pickled."""
@@ -125,13 +134,8 @@ class Maker:
         self._remover = background_remover(recipe.background, recipe.background_model)
         self._prepared: tuple[str, list] = ("", [])
         self.models = Models(self.checkpoint, build)
-        roles = self.pipeline_type.roles(recipe.texture)
-        self.models.fetch(roles)
-        size = sum(self.checkpoint.files(role).size for role in roles)
-        room = _ROOM.get(self.device.type, _OTHER_ROOM) * size
-        self.keep_models = room <= device_bytes(self.device, memory_limit)
-        if not self.keep_models:
-            log.info("Models are released after each stage: all of them would take too much of the free memory.")
+        self.models.fetch(self.pipeline_type.roles(recipe.texture))
+        self.keep_models = True  # as far as they fit; until memory runs out once
 
     @property
     def settings(self) -> dict:
@@ -145,7 +149,7 @@ class Maker:
 
     def finish(self, sampled: Sampled, folder: Path) -> Outcome:
         """As the function, on the device of this maker."""
-        return guarded(finish, self.recipe, sampled, folder, self.device, self.on_step)
+        return guarded(finish, self.recipe, sampled, folder, self.device, self.on_step, self.memory_limit)
 
     def sample(self, job: Job) -> Sampled:
         """From a picture to the raw mesh and its voxels.
@@ -153,16 +157,42 @@ class Maker:
         Raises:
             PipelineError: the picture cannot be used, or a stage fails.
         """
-        images = self._pictures(job)
-        try:
-            return self._sample(job, images)
-        except OutOfMemoryError as error:
-            self.models.release()
-            if not self.keep_models:
-                raise
-            log.warning("%s From now on models are released after each stage.", error)
+        recipe, start, images = self.recipe, time.perf_counter(), self._pictures(job)
+        runtime = Runtime(
+            self.device,
+            stages.default_backends(dict(recipe.backends)),
+            choose_dtype(self.device) if recipe.dtype == "auto" else DTYPES[recipe.dtype],
+            self.on_step,
+            speed=speed_named(recipe.speed),
+        )
+        finished = stages.Finished()
+
+        def attempt(plan: Plan) -> tuple[stages.Generation, Runtime]:
+            used = plan.runtime(runtime, self.models)
+            arguments = (used, self.models, images, plan.pipeline_type, job.seed, recipe.texture, plan.max_tokens)
+            return stages.generate(*arguments, recipe.samplers, finished), used
+
+        (made, runtime), plan = planning.run(self._plan(runtime, len(images)), attempt)
+        if plan.tried and self.keep_models:
+            log.warning("%s From now on models are released after each stage.", " ".join(plan.tried))
             self.keep_models = False
-        return self._sample(job, images)
+        settings = stages.generation_settings(runtime, self.models, plan, job.seed, recipe.samplers, made)
+        report = {**settings, "plan": plan.as_dict(), **_circumstances(runtime, start)}
+        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, report)
+
+    def _plan(self, runtime: Runtime, views: int) -> Plan:
+        """Of the networks; finishing has one of its own, as it may run elsewhere."""
+        recipe = self.recipe
+        demand = Demand(self.pipeline_type, recipe.texture, recipe.max_tokens, views, process=False, texture_size=0)
+        return planning.choose(
+            self.models,
+            demand,
+            self.device,
+            memory_limit=self.memory_limit,
+            dtype=runtime.dtype,
+            allow_lower=recipe.allow_lower,
+            reuse=self.keep_models,
+        )
 
     def _pictures(self, job: Job) -> list:
         """The prepared picture; kept for the next variation of it."""
@@ -171,33 +201,14 @@ class Maker:
             self._prepared = (job.picture, [picture])
         return self._prepared[1]
 
-    def _sample(self, job: Job, images: list) -> Sampled:
-        recipe, start = self.recipe, time.perf_counter()
-        runtime = Runtime(
-            self.device,
-            stages.default_backends(dict(recipe.backends)),
-            choose_dtype(self.device) if recipe.dtype == "auto" else DTYPES[recipe.dtype],
-            self.on_step,
-            keep_models=self.keep_models,
-            memory_limit=self.memory_limit,
-        )
-        arguments = (runtime, self.models, images, self.pipeline_type, job.seed, recipe.texture, recipe.max_tokens)
-        made = stages.generate(*arguments, recipe.samplers)
-        settings = stages.generation_settings(
-            runtime, self.models, self.pipeline_type, job.seed, recipe.max_tokens, recipe.samplers, made
-        )
-        told = {
-            **settings,
-            "raw_vertices": len(made.mesh.vertices),
-            "raw_faces": len(made.mesh.faces),
-            "tokens": len(made.shape.sparse.voxels),
-            **_circumstances(runtime, start),
-        }
-        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, told)
-
 
 def finish(
-    recipe: Recipe, sampled: Sampled, folder: Path, device: torch.device, on_step: Callable[[Step], None]
+    recipe: Recipe,
+    sampled: Sampled,
+    folder: Path,
+    device: torch.device,
+    on_step: Callable[[Step], None],
+    memory_limit: int | None = None,
 ) -> Outcome:
     """From the raw mesh to the files of a job below `folder`; on any device, in any process.
 
@@ -208,19 +219,29 @@ def finish(
     runtime = Runtime(device, stages.default_backends(dict(recipe.backends)), None, on_step)
     path = folder / f"{sampled.job.name}{recipe.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result, facts = stages.finish_mesh(runtime, sampled.mesh, sampled.voxels, export)
-    stages.write_finished(runtime, result, path, export, {**sampled.settings, **facts})
+    size = export.texture_size if sampled.voxels and not export.vertex_colors else 0
+    kind = PipelineType.named(sampled.settings["pipeline_type"])
+    demand = Demand(kind, size > 0, texture_size=size, raw_faces=len(sampled.mesh.faces), source=STATE)
+
+    def attempt(plan: Plan) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
+        return stages.finish_mesh(plan.finishing(plan.runtime(runtime)), sampled.mesh, sampled.voxels, export)
+
+    (result, facts), plan = planning.run(planning.choose(None, demand, device, memory_limit=memory_limit), attempt)
+    facts = {**sampled.settings, **facts}
+    if plan.rung.finish_on_cpu:
+        facts["plan"] = {**sampled.settings["plan"], "finish_on_cpu": True}
+    stages.write_finished(runtime, result, path, export, facts)
     levels = 1 if export.lods_in_one_file else 1 + len(export.lods)
     files = [each for each in written_paths(path, export.image_format, levels) if each.exists()]
     if recipe.pictures:
         files.append(views_path(path))
         stages.write_views(runtime, result, files[-1], export.alpha_mode)
     finished = _circumstances(runtime, start)
-    report: dict[str, Any] = {**sampled.told, **facts, **finished}
+    report: dict[str, Any] = {**sampled.report, **facts, **finished, "plan": sampled.report["plan"]}
     for name in ("stages", "seconds"):
-        report[name] = sampled.told[name] + finished[name]
-    report["backends"] = {**sampled.told["backends"], **finished["backends"]}
-    report |= {"device": sampled.told["device"], "finished_on": finished["device"], "dtype": sampled.told["dtype"]}
+        report[name] = sampled.report[name] + finished[name]
+    report["backends"] = {**sampled.report["backends"], **finished["backends"]}
+    report |= {"device": sampled.report["device"], "finished_on": finished["device"], "dtype": sampled.report["dtype"]}
     return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
 
 
@@ -261,8 +282,8 @@ def guarded(step: Callable[..., _Result], *arguments: Any) -> _Result | Outcome:
         return Outcome(error=str(error), kind=type(error).__name__, stop=_is_final(error))
     except _UNFORESEEN as error:
         log.exception("An error that was not foreseen")
-        told = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
-        return Outcome(error=told, kind=type(error).__name__, stop=_is_final(error))
+        message = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
+        return Outcome(error=message, kind=type(error).__name__, stop=_is_final(error))
 
 
 def _is_final(error: BaseException) -> bool:
@@ -280,9 +301,9 @@ def _circumstances(runtime: Runtime, start: float) -> dict:
         "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
         "backends": dict(runtime.backends.used),
         "seconds": round(time.perf_counter() - start, 3),
-        "stages": [_told(record) for record in runtime.records],
+        "stages": [_record(record) for record in runtime.records],
     }
 
 
-def _told(record: StageRecord) -> dict:
+def _record(record: StageRecord) -> dict:
     return {**vars(record), "notes": list(record.notes)}

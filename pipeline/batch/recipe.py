@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL
 from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, Samplers
+from ..speed import EXACT
 from ..stages import ExportSettings
 from ..weights import SMALL_CHECKPOINT
 
@@ -25,7 +26,8 @@ class Recipe:
     suffix: of the files, with its dot; it chooses the format.
     pictures: whether each object is drawn from four sides, into a PNG beside its file.
     background, background_model: as for image.background_remover. reduce_first: as for image.prepare.
-    dtype: a name of torch's, or "auto". backends: {operation: row of the table}.
+    dtype: a name of torch's, or "auto". backends: {operation: row of the table}. speed: a name of speed.SPEEDS.
+    allow_lower: as for plan.choose.
     """
 
     checkpoint: str = str(SMALL_CHECKPOINT)
@@ -41,7 +43,9 @@ class Recipe:
     background_model: str = DEFAULT_MODEL
     reduce_first: bool = False
     dtype: str = "auto"
+    speed: str = EXACT.name
     backends: Mapping[str, str] = field(default_factory=dict)
+    allow_lower: bool = False
 
     def settings(self, **known: Any) -> dict:
         """The recipe as JSON, with what is known by now in place of what was asked for."""

@@ -21,9 +21,11 @@ from .options import (
     add_image_encoder,
     add_memory_limit,
     add_seed,
+    add_speed,
     backend_choices,
     opened_checkpoint,
 )
+from .planning import add_allow_lower
 from .samplers import add_samplers, samplers
 
 HELP = "make an object of each of many pictures; what is done is not done again"
@@ -93,6 +95,8 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_allow_lower(parser)
+    add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
@@ -122,7 +126,9 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         background_model=options.background_model,
         reduce_first=options.reduce_first,
         dtype=options.dtype,
+        speed=options.speed,
         backends=backend_choices(options),
+        allow_lower=options.allow_lower,
     )
 
 
@@ -133,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
     overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
     with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
         record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
         print_begin(record)
         try:
@@ -162,7 +168,7 @@ def tell(job: Job, outcome: Outcome, record: Record) -> None:
 
 def print_end(record: Record) -> None:
     counts, seconds = record.counts(), time.perf_counter() - record.start
-    rate = f", {3600 * record.ended / seconds:,.0f} an hour" if record.ended else ""
+    rate = f", {3600 * record.made / seconds:,.0f} an hour" if record.made else ""
     print(f"{counts['done']:,} done, {counts['failed']:,} failed, {counts['waiting']:,} left in {seconds:.1f} s{rate}.")
     print(f"{record.manifest.path} tells of each.")
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from .. import bench_history
+from ..models import build
+from ..plan import fit
 
 HELP = "print a history of measurements as Markdown tables"
 
@@ -19,8 +21,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="default: benchmarks/history.jsonl of this repository",
     )
+    parser.add_argument(
+        "--memory-model",
+        action="store_true",
+        help="print what memory plans estimate beside what was measured, and their factors fitted again",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    print(bench_history.markdown(bench_history.read(options.history)))
+    lines = bench_history.read(options.history)
+    if options.memory_model:
+        lines += bench_history.read(bench_history.LIMITED)
+        print(fit.markdown(lines, fit.networks(build)))
+        return 0
+    print(bench_history.markdown(lines))
     return 0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from .. import stages
 from ..console import Bars, Written
 from ..export.files import check_outputs
+from ..plan import STATE, Demand, Plan
 from ..runtime import Runtime, choose_device
+from ..spec import PIPELINE_TYPES
 from .drawing import add_drawing, wants_drawing
 from .export import add_export, add_output, export_settings
 from .generate import named_outputs
 from .options import add_backend, add_device, add_report, backend_choices
+from .planning import Run, add_log, add_plan
 from .results import report_result, write_result
 
 HELP = "make a GLB from a saved state, with other settings than before"
@@ -27,12 +29,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_drawing(parser)
+    add_plan(parser)
+    add_log(parser)
     add_backend(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Raw mesh and voxels of a state -> GLB; the bytes are those of a run that was not interrupted."""
-    start = time.perf_counter()
     options.output = options.output or options.state.with_suffix(".glb")
     inputs = [("state", options.state), ("environment", options.environment)]
     check_outputs(named_outputs(options, options.output), [(what, path) for what, path in inputs if path])
@@ -44,11 +47,21 @@ def run(options: argparse.Namespace) -> int:
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
     raw = state.mesh
     assert raw is not None  # as it was asked for
-    with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, None, bars)
-        result, facts = stages.finish_mesh(runtime, raw, state.voxels, export)
-        write_result(options, runtime, result, options.output, export, {**state.settings, **facts}, written)
+    size = options.texture_size if textured and not export.vertex_colors else 0
+    kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
+    demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=STATE)
+    run = Run(options, device, backends, None, str(options.output))
+    with Written() as written, Bars(options.check) as bars, run.logged(bars):
+
+        def attempt(plan: Plan, runtime: Runtime) -> tuple:
+            return stages.finish_mesh(plan.finishing(runtime), raw, state.voxels, export)
+
+        (result, facts), plan = run.planned(demand, None, attempt)
+        facts = {**state.settings, **facts}
+        if plan.rung.finish_on_cpu or "plan" not in facts:  # else the plan of the networks is worth more
+            facts = plan.noted(facts)
+        write_result(options, run.runtime, result, options.output, export, facts, written)
         bars.close()
         counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}
-        report_result(options, runtime, {**state.settings, **counts, **facts}, written, time.perf_counter() - start)
+        report_result(options, run, plan, {**counts, **facts}, written)
     return 1 if written.errors else 0

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from .. import stages
-from ..budget import bound
 from ..console import Bars, Written
 from ..errors import ImageError
 from ..export.files import check_outputs
 from ..models import build
+from ..plan import Demand, Plan
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
+from ..views import PosedPictures
 from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, drawn_outputs, wants_drawing
 from .export import add_export, add_output, export_settings, output_paths
@@ -27,7 +25,6 @@ from .options import (
     add_device,
     add_dtype,
     add_image_encoder,
-    add_memory_limit,
     add_pictures,
     add_report,
     add_seed,
@@ -38,6 +35,7 @@ from .options import (
     posed_pictures,
     told_of,
 )
+from .planning import Run, add_log, add_plan, check_log
 from .project import add_projection, photos, projection
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -78,20 +76,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_drawing(parser)
-    add_memory_limit(parser)
+    add_plan(parser)
+    add_log(parser)
     add_speed(parser)
     add_backend(parser)
     add_samplers(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    start = time.perf_counter()
     output = _outputs(options)
     export = export_settings(options, output)
     projected = projection(options, output is not None and not (options.geometry_only or export.vertex_colors))
     device = choose_device(options.device)
-    if options.memory_limit:
-        bound(device, options.memory_limit)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
@@ -116,54 +112,68 @@ def run(options: argparse.Namespace) -> int:
             f"{count} pictures, taken for {count} views of one object. Objects want a run each. If you know where the "
             "pictures were taken from, say so with --views."
         )
-    models = Models(checkpoint, build)
-    models.fetch(chosen.roles(not options.geometry_only))
-    with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, memory_limit=options.memory_limit, speed=SPEEDS[options.speed])
-        made = stages.generate(
-            runtime, models, images, chosen, options.seed, not options.geometry_only, options.max_tokens, sampling
-        )
-        settings = stages.generation_settings(runtime, models, chosen, options.seed, options.max_tokens, sampling, made)
-        if count > 1:
-            settings["views"] = [view.name for view in images.views] or count
-            settings["view_mixing"] = asdict(images.mixing)
-        settings |= told_of(images)
-        project = partial(stages.project_texture, runtime, photos=shots, settings=projected) if projected else None
-        facts = _write(options, runtime, made, output, export, settings, written, project)
+    models, texture = Models(checkpoint, build), not options.geometry_only
+    models.fetch(chosen.roles(texture))
+    size = options.texture_size if output and not export.vertex_colors else 0
+    demand = Demand(chosen, texture, options.max_tokens, count, bool(output), size)
+    run = Run(options, device, backends, dtype, str(output or options.save_state), SPEEDS[options.speed])
+    finished, saved = stages.Finished(), []
+    with Written() as written, Bars(options.check) as bars, run.logged(bars):
+
+        def attempt(plan: Plan, runtime: Runtime) -> tuple:
+            made = stages.generate(
+                runtime,
+                models,
+                images,
+                plan.pipeline_type,
+                options.seed,
+                texture,
+                plan.max_tokens,
+                sampling,
+                finished,
+            )
+            settings = stages.generation_settings(runtime, models, plan, options.seed, sampling, made)
+            settings |= several_views(images)
+            if options.save_state and made not in saved:
+                _save_state(options, runtime, made, settings, written)
+                saved.append(made)
+            if not output:
+                return settings, None
+            where = plan.finishing(runtime)
+            result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
+            if projected:
+                with written.or_not(ImageError):  # a picture that is refused does not cost the generated texture
+                    result = stages.project_texture(where, result, shots, projected)
+                    facts |= {**result.facts, "texture_size": len(result.maps)}
+            return settings, (result, facts)
+
+        (settings, result), plan = run.planned(demand, models, attempt)
+        facts = plan.noted({**settings, **(result[1] if result else {})})
+        if output and result:
+            write_result(options, run.runtime, result[0], output, export, facts, written)
         bars.close()
-        report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
+        report_result(options, run, plan, facts, written)
     return 1 if written.errors else 0
 
 
-def _write(
-    options: argparse.Namespace,
-    runtime: Runtime,
-    made: stages.Generation,
-    output: Path | None,
-    export: stages.ExportSettings,
-    settings: dict,
-    written: Written,
-    project: Callable | None,
-) -> dict:
-    """Write the state, the mesh and its picture, as far as they are asked for; returns what there is to report.
+def several_views(images: PosedPictures) -> dict:
+    """What there is to say of several pictures."""
+    settings: dict = {}
+    if (count := len(images.pictures)) > 1:
+        settings["views"] = [view.name for view in images.views] or count
+        settings["view_mixing"] = asdict(images.mixing)
+    return settings | told_of(images)
 
-    project: puts pictures on the textured mesh; one that is refused does not cost the generated texture.
-    """
-    if options.save_state:
-        with written.or_not():
-            used = {"backends": dict(runtime.backends.used)}  # `finish` tells the backends of the whole run
-            stages.write_generation(options.save_state, made, {**settings, **used})
+
+def _save_state(
+    options: argparse.Namespace, runtime: Runtime, made: stages.Generation, settings: dict, written: Written
+) -> None:
+    """Write the state before anything else can go wrong with the mesh; a try that is made again writes it again."""
+    with written.or_not():
+        used = {"backends": dict(runtime.backends.used)}  # `finish` tells the backends of the whole run
+        stages.write_generation(options.save_state, made, {**settings, **used})
+        if options.save_state not in written.paths:
             written.paths.append(options.save_state)
-    facts = {"raw_vertices": len(made.mesh.vertices), "raw_faces": len(made.mesh.faces)}
-    if output:
-        result, more = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
-        if project:
-            with written.or_not(ImageError):
-                result = project(result)
-                more |= {**result.facts, "texture_size": len(result.maps)}
-        write_result(options, runtime, result, output, export, {**settings, **more}, written)
-        facts |= more
-    return {**facts, "tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
 
 
 def _outputs(options: argparse.Namespace) -> Path | None:
@@ -188,5 +198,5 @@ def named_outputs(options: argparse.Namespace, output: Path | None) -> list[tupl
     drawn = drawn_outputs(options, output)
     files = [] if output is None else output_paths(options, output)
     outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), *drawn]
-    outputs += [("--report", options.report), *files[1:]]
+    outputs += [("--report", options.report), *check_log(options), *files[1:]]
     return [(what, Path(path)) for what, path in outputs if path]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from .. import __version__, stages
@@ -11,6 +10,7 @@ from ..console import Bars, Written
 from ..export.placed import place_glb
 from ..mesh.io import read_scene
 from ..models import build
+from ..plan import REFINE, Demand, Plan
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
@@ -19,6 +19,7 @@ from ..weights import Models
 from .drawing import wants_drawing
 from .export import add_export, export_settings
 from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures, told_of
+from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 from .texture import add_mesh_and_pictures, check_paths
@@ -51,7 +52,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    start = time.perf_counter()
     check_paths(options)
     export = export_settings(options)
     check_strength(options.strength)
@@ -70,31 +70,41 @@ def run(options: argparse.Namespace) -> int:
     checkpoint.require_models(roles, "Refining a mesh")
     images = posed_pictures(options)
     models.fetch(roles)
-    with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
-        condition = stages.encode_images(runtime, models, images, chosen.image_scales(texture))
-        made = stages.refine_mesh(
-            runtime,
-            models,
-            condition,
-            stages.scene_mesh(scene, frame),
-            chosen,
-            options.strength,
-            seed=options.seed,
-            texture=texture,
-            max_tokens=options.max_tokens,
-            samplers=samplers(options, checkpoint.spec),
-        )
-        settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
-        settings |= told_of(images)
-        settings["speed"] = options.speed
-        settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
-        result, facts = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
-        write_result(options, runtime, result, options.output, export, {**settings, **facts}, written)
+    size = options.texture_size if texture and not export.vertex_colors else 0
+    demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size, source=REFINE)
+    run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
+    with Written() as written, Bars(options.check) as bars, run.logged(bars):
+
+        def attempt(plan: Plan, runtime: Runtime) -> tuple:
+            condition = stages.encode_images(runtime, models, images, plan.pipeline_type.image_scales(texture))
+            made = stages.refine_mesh(
+                runtime,
+                models,
+                condition,
+                stages.scene_mesh(scene, frame),
+                plan.pipeline_type,
+                options.strength,
+                seed=options.seed,
+                texture=texture,
+                max_tokens=plan.max_tokens,
+                samplers=samplers(options, checkpoint.spec),
+            )
+            result, facts = stages.finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, export)
+            settings = {"checkpoint": checkpoint.name, "pipeline_type": plan.pipeline_type.name, "seed": options.seed}
+            settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
+            settings |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
+            settings["speed"] = options.speed
+            settings |= told_of(images)
+            settings |= {"raw_faces": len(made.mesh.faces)}
+            return result, {**settings, **facts}
+
+        (result, facts), plan = run.planned(demand, models, attempt)
+        facts = plan.noted(facts)
+        write_result(options, run.runtime, result, options.output, export, facts, written)
         for path in written.paths:
             if path.suffix.lower() == ".glb" and not options.size:  # true size has a place of its own
                 place_glb(path, frame)
         bars.close()
-        facts |= {"tokens": len(made.shape.sparse.voxels), "warnings": [*facts.get("warnings", ()), *scene.notes]}
-        report_result(options, runtime, {**settings, **facts}, written, time.perf_counter() - start)
+        facts |= {"warnings": [*facts.get("warnings", ()), *scene.notes]}
+        report_result(options, run, plan, facts, written)
     return 1 if written.errors else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,8 +14,11 @@ import torch
 from .. import bench, stages
 from ..console import Written
 from ..export.files import writing
+from ..plan import Plan
+from ..record import device_name
 from ..runtime import Runtime
 from .drawing import write_drawings
+from .planning import Run
 
 
 def write_result(
@@ -34,11 +39,12 @@ def write_result(
     write_drawings(options, runtime, result, export.alpha_mode, written)
 
 
-def report_result(
-    options: argparse.Namespace, runtime: Runtime, facts: Mapping, written: Written, seconds: float
-) -> None:
-    """Print what was made and, if --report asks for it, write it as JSON."""
-    report = {**facts, **_circumstances(runtime, seconds)}
+def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapping, written: Written) -> None:
+    """Print what was made, end the log and, if --report asks for it, write all of it as JSON."""
+    runtime, seconds = run.runtime, time.perf_counter() - run.start
+    facts = {**facts, "warnings": [*plan.tried, *facts.get("warnings", ())]}
+    record = run.journal.end({**facts, "plan": plan.as_dict()}, runtime.records, seconds)
+    report = {**facts, **_circumstances(runtime, seconds), "record": asdict(record)}
     if options.report:
         report["outputs"] = [str(path) for path in (*written.paths, options.report)]
         with written.or_not():
@@ -54,14 +60,13 @@ def report_result(
 
 def _circumstances(runtime: Runtime, seconds: float) -> dict:
     """Where and how a run ran, for the report."""
-    device = runtime.device
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(runtime.device),
         "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
         "torch": torch.__version__,
         "backends": runtime.backends.used,
         "seconds": round(seconds, 3),
-        "stages": [vars(record) for record in runtime.records],
+        "stages": [asdict(record) for record in runtime.records],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from .. import __version__, stages
@@ -12,9 +11,11 @@ from ..errors import ImageError, SettingsError
 from ..export import AlphaMode
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
-from ..mesh.io import FORMATS, read_scene
+from ..mesh.io import FORMATS, Scene, read_scene
 from ..mesh.io.atlas import UVS
 from ..models import build
+from ..plan import TEXTURE, Demand, Plan
+from ..record import job_record
 from ..runtime import Runtime, choose_device, choose_dtype
 from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
@@ -38,6 +39,7 @@ from .options import (
     posed_pictures,
     told_of,
 )
+from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
 from .results import report_result
 
@@ -64,7 +66,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="1: textures from the pictures alone; below, from those that the mesh has, which change the less the "
         "lower; default: 1",
     )
-    parser.add_argument("--keep", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="MASK.png [MATERIAL ...]",
+        help="a picture in the UVs of the mesh; what is white in it stays as it is. With names of materials it is for "
+        "these alone; may be given again",
+    )
+    parser.add_argument(
+        "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
+    )
+    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
     least, most = stages.TEXTURE_SIZES
     parser.add_argument(
         "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
@@ -95,6 +109,8 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
+    add_plan(parser)
+    add_log(parser)
     add_backend(parser)
     add_speed(parser)
     add_drawing(parser)
@@ -113,18 +129,30 @@ def check_paths(options: argparse.Namespace) -> None:
         )
     inputs = [("mesh", options.mesh), *(("picture", path) for path in options.images)]
     inputs += [("mask", path) for path in options.mask]
+    inputs += [("mask of what is kept", path) for path, *_ in vars(options).get("keep", ())]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
     inputs += [("environment", options.environment)]
     check_outputs(named_outputs(options, options.output), [(what, Path(path)) for what, path in inputs if path])
 
 
+def _keep(options: argparse.Namespace, scene: Scene) -> stages.Keep:
+    """What the options say is to stay."""
+    names = {part.name for part in scene.parts}
+    for path, *_ in options.keep:
+        if path in names and not Path(path).exists():
+            raise SettingsError(f"--keep takes a mask; {path} is a mesh node: --keep-nodes {path} keeps it.")
+    masks = tuple(stages.Mask.read(Path(path), tuple(materials)) for path, *materials in options.keep)
+    return stages.Keep(tuple(options.keep_nodes), masks, options.keep_vertex_colors)
+
+
 def run(options: argparse.Namespace) -> int:
-    start = time.perf_counter()
     check_paths(options)
     stages.check_texture_size(options.texture_size)
     check_strength(options.strength)
     projected = projection(options, textured=True)
     scene = read_scene(options.mesh, options.up)
+    keep = _keep(options, scene)
+    keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
@@ -133,38 +161,51 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     models = Models(checkpoint, build)
-    roles = stages.texturing_roles(chosen, options.strength < 1 or bool(options.keep))
+    roles = stages.texturing_roles(chosen, options.strength < 1 or bool(keep))
     checkpoint.require_models(roles, "Texturing a mesh")
     images = posed_pictures(options)
     shots = photos(options) if projected else []
     models.fetch(roles)
-    with Written() as written, Bars(options.check) as bars:
-        runtime = Runtime(device, backends, dtype, bars, speed=SPEEDS[options.speed])
-        condition = stages.encode_images(runtime, models, images, (chosen.texture.image_scale,))
-        made = stages.texture_scene(
-            runtime,
-            models,
-            condition,
-            scene,
-            chosen,
-            size=options.texture_size,
-            seed=options.seed,
-            uvs=options.uvs,
-            strength=options.strength,
-            keep=options.keep,
-        )
-        if projected:
-            with written.or_not(ImageError):
-                made = stages.project_scene(runtime, scene, scene.frame(), made, shots, projected)
-        settings = {"checkpoint": checkpoint.name, "pipeline_type": chosen.name, "seed": options.seed}
+    demand = Demand(
+        chosen, views=len(images.pictures), process=False, texture_size=options.texture_size, source=TEXTURE
+    )
+    run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
+    with Written() as written, Bars(options.check) as bars, run.logged(bars):
+
+        def attempt(plan: Plan, runtime: Runtime) -> tuple:
+            kind = plan.pipeline_type
+            condition = stages.encode_images(runtime, models, images, (kind.texture.image_scale,))
+            made = stages.texture_scene(
+                runtime,
+                models,
+                condition,
+                scene,
+                kind,
+                size=options.texture_size,
+                seed=options.seed,
+                uvs=options.uvs,
+                strength=options.strength,
+                keep=keep,
+                finishing=plan.finishing(runtime),
+            )
+            if projected:
+                with written.or_not(ImageError):
+                    where = plan.finishing(runtime)
+                    made = stages.project_scene(where, scene, scene.frame(), made, shots, projected)
+            return made.groups, {"pipeline_type": kind.name, **made.facts}
+
+        (groups, facts), plan = run.planned(demand, models, attempt)
+        settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
+        settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
         settings |= told_of(images)
-        settings |= {"strength": options.strength, "uvs": options.uvs, "speed": options.speed, "version": __version__}
+        facts = plan.noted({**settings, **facts})
+        extras = {"trellis2": job_record(facts).lasting()}
         with written.or_not():
-            write_scene(options.output, scene, made.groups, options.texture_format)
+            write_scene(options.output, scene, groups, options.texture_format, extras)
             written.paths.append(options.output)
         if wants_drawing(options):
-            drawn = stages.scene_subject(scene, made, "cpu" if device.type == "mps" else device)
-            write_drawings(options, runtime, drawn, AlphaMode.OPAQUE, written)
+            drawn = stages.scene_subject(scene, groups, "cpu" if device.type == "mps" else device)
+            write_drawings(options, run.runtime, drawn, AlphaMode.OPAQUE, written)
         bars.close()
-        report_result(options, runtime, {**settings, **made.facts}, written, time.perf_counter() - start)
+        report_result(options, run, plan, facts, written)
     return 1 if written.errors else 0

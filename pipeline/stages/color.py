@@ -6,7 +6,7 @@ from .. import sparse
 from ..mesh.bake.bake import sample_voxels
 from ..runtime import Runtime
 from .checks import geometry_device
-from .provenance import check_voxels
+from .provenance import check_voxels, with_notes
 from .source_mesh import source_mesh
 from .types import Mesh, PBRVoxels
 
@@ -22,6 +22,7 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
         far, levels = 0, []
+        runtime.count(vertices=len(mesh.vertices))
 
         def tick() -> None:
             runtime.step("color vertices", len(levels), len(mesh.levels))
@@ -34,4 +35,6 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
             levels.append(level.replace(attrs=attrs, lods=()))
             runtime.step("color vertices", len(levels), len(mesh.levels))
     first, *rest = levels
-    return first.replace(facts={**mesh.facts, "vertices_far": far}, lods=tuple(rest)).to("cpu")
+    return first.replace(facts={**with_notes(mesh.facts, voxels.origin), "vertices_far": far}, lods=tuple(rest)).to(
+        "cpu"
+    )

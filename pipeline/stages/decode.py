@@ -13,7 +13,7 @@ from ..spec import SHAPE_DECODER, TEXTURE_DECODER
 from ..weights import Models
 from .latents import subdivision_levels
 from .provenance import check_latent, check_subdivisions
-from .types import LOWER, Latent, Mesh, Origin, PBRVoxels, Subdivisions
+from .types import LOWER, Latent, Mesh, PBRVoxels, Subdivisions
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
             log.warning(warning)
         offsets, crossed, split = decoder.dual_grid(fields.feats)
         vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
-        # of the shape, in the terms of no network any more
-        origin = Origin(recipe=shape.origin.recipe, description=shape.origin.description)
+        runtime.count(tokens=tokens, voxels=len(vertices), faces=len(faces))
+        origin = shape.origin.of_shape
         return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
             tuple(subdivisions), origin
         )
@@ -93,5 +93,5 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
             runtime.budget(),
         )
         runtime.check_finite("decoded texture", fields.feats)
-        origin = Origin(recipe=texture.origin.recipe, description=texture.origin.description)
-        return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution, origin)
+        runtime.count(tokens=tokens, voxels=len(fields.voxels))
+        return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution, texture.origin.of_shape)

@@ -28,6 +28,7 @@ def encode_images(
         made = recipe(made, *given.views, given.mixing)
     origin = made_with(models, IMAGE_ENCODER, made)
     with runtime.stage("encode", len(scales) * len(images), "Give fewer pictures."):
+        runtime.count(pictures=len(images))
         largest = side * max(scales)
         patches = (largest // models.config(IMAGE_ENCODER)["args"].get("patch_size", 16)) ** 2
         tokens = {}

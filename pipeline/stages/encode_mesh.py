@@ -64,6 +64,7 @@ def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, s
         if len(grid.coords) == 0:
             raise EmptyResultError(f"No face of the mesh crosses an edge of the {resolution} voxels a side.")
         runtime.step("encode mesh", 1, _GRIDS)
+        runtime.count(faces=len(faces), voxels=len(grid.coords))
         voxels, offsets, crossed = _on_device(grid, runtime.device)
         steps = _divided(voxels, levels)
         with runtime.use(models, SHAPE_ENCODER, len(steps[0].parents), voxels=len(voxels)) as encoder:
@@ -94,7 +95,7 @@ def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: L
     latent = shape.sparse.voxels.to(mean.feats.device)
     if not torch.equal(mean.voxels.coords, latent.coords):
         raise MeshError("The materials lie on other voxels than the shape. Take both of the same encoded mesh.")
-    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description)
+    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description, shape.origin.notes)
     return Latent(SparseTensor(latent, mean.feats), voxels.resolution, shape.random, origin)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..export import AlphaMode
 from ..export.files import writing
+from ..record import job_record
 from ..render import Studio, Subject
 from ..runtime import Runtime
 from .bake import bake_texture
@@ -34,6 +35,7 @@ def finish_mesh(
         max_error=export.max_error,
         cavities=export.cavities,
         hollow=export.hollow,
+        quads=export.quads,
     )
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if voxels is not None and export.vertex_colors:
@@ -48,6 +50,7 @@ def finish_mesh(
         original=raw,
         normal_map=export.normal_map,
         occlusion=export.occlusion,
+        seams=export.seams,
     )
     return textured, {**facts, **textured.facts, "texture_size": export.texture_size}
 
@@ -64,7 +67,8 @@ def write_finished(
     """
     backends = {**extras.get("backends", {}), **runtime.backends.used}
     # sorted, as those of a state are: a run that is opened again must give the same bytes
-    facts = dict(sorted({**extras, "backends": dict(sorted(backends.items()))}.items()))
+    more = {"backends": dict(sorted(backends.items())), "record": job_record(extras).lasting()}
+    facts = dict(sorted({**extras, **more}.items()))
     return export_mesh(runtime, result, path, export, facts)
 
 

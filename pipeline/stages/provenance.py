@@ -19,9 +19,16 @@ from ..weights import Models
 from .types import UNKNOWN, Condition, Latent, Mesh, Origin, PBRVoxels, Structure
 
 
-def made_with(models: Models, role: str, recipe: str, description: str = "") -> Origin:
+def made_with(models: Models, role: str, recipe: str, description: str = "", notes: str = "") -> Origin:
     """The origin of a value in the terms of a network of this checkpoint."""
-    return Origin(role, models.fingerprint(role), models.checkpoint.name, recipe, description)
+    return Origin(role, models.fingerprint(role), models.checkpoint.name, recipe, description, notes)
+
+
+def with_notes(facts: dict, origin: Origin) -> dict:
+    """The facts of a mesh with the notes of what it is put together with, as warnings, each once."""
+    if not origin.notes:
+        return facts
+    return {**facts, "warnings": list(dict.fromkeys([*facts.get("warnings", ()), *origin.notes.splitlines()]))}
 
 
 def recipe(*parts: object) -> str:

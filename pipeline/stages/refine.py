@@ -16,11 +16,9 @@ from .encode_mesh import encode_mesh
 from .latents import grid_size, voxels_per_token
 from .provenance import check_condition, check_latent, made_with, recipe
 from .sampler import mix_of
-from .shape import sample_shape_pass
+from .shape import CASCADE_STEP, lowered, sample_shape_pass
 from .texture import sample_texture
 from .types import Condition, Generation, Latent, LatentStart, Mesh
-
-_STEP = 8  # latent voxels by which the grid is lowered when there are too many tokens, as in a cascade
 
 
 def refine_shape(
@@ -53,12 +51,16 @@ def refine_shape(
     one_pass = pipeline_type.shape[-1]
     check_condition(models, condition, [(one_pass.model, one_pass.image_scale)])
     grid, smallest = grid_size(models, one_pass), models.config(one_pass.model)["args"]["resolution"]
+    asked, too_many, scale = grid, 0, voxels_per_token(models)
     while True:
-        encoded = encode_mesh(runtime, models, mesh, grid * voxels_per_token(models), seed)
-        if len(encoded.shape.sparse.voxels) < max_tokens or grid <= smallest:
+        start = encode_mesh(runtime, models, mesh, grid * scale, seed).shape
+        if len(start.sparse.voxels) < max_tokens or grid <= smallest:
             break
-        grid = max(smallest, grid - _STEP)
-    return resample_shape(runtime, models, condition, encoded.shape, pipeline_type, strength, samplers.shape)
+        too_many = too_many or len(start.sparse.voxels)
+        grid = max(smallest, grid - CASCADE_STEP)
+    said = lowered(runtime, asked * scale, grid * scale, too_many, len(start.sparse.voxels), max_tokens)
+    start = replace(start, origin=start.origin.noted(said))
+    return resample_shape(runtime, models, condition, start, pipeline_type, strength, samplers.shape)
 
 
 def resample_shape(
@@ -103,7 +105,8 @@ def resample_shape(
     )
     made = recipe(models.fingerprint(one_pass.model), shape.origin.recipe, condition.origin.recipe, strength, settings)
     description = f"{shape.origin.description}, refined by {strength:g}"
-    return Latent(sparse, shape.resolution, random.get_state(), made_with(models, SHAPE_DECODER, made, description))
+    origin = made_with(models, SHAPE_DECODER, made, description, shape.origin.notes)
+    return Latent(sparse, shape.resolution, random.get_state(), origin)
 
 
 def refine_mesh(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from ..export.scene_textures import BakedGroup
 from ..mesh.io import Scene
 from ..render import Subject
-from .texture_mesh import SceneTextures
 
 
-def scene_subject(scene: Scene, made: SceneTextures, device: torch.device | str = "cpu") -> Subject:
+def scene_subject(scene: Scene, groups: Sequence[BakedGroup], device: torch.device | str = "cpu") -> Subject:
     """The parts that have new textures, which share one atlas: a tile for each texture, row by row."""
-    frame, tiles = scene.frame(), math.ceil(math.sqrt(len(made.groups)))
-    side = max(len(each.maps) for each in made.groups)
+    frame, tiles = scene.frame(), math.ceil(math.sqrt(len(groups)))
+    side = max(len(each.maps) for each in groups)
     atlas = np.zeros((tiles * side, tiles * side, 6), np.uint8)
     vertices, faces, uvs, count = [], [], [], 0
-    for number, baked in enumerate(made.groups):
+    for number, baked in enumerate(groups):
         row, column = divmod(number, tiles)
         size = len(baked.maps)
         atlas[row * side : row * side + size, column * side : column * side + size] = baked.maps

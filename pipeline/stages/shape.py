@@ -15,7 +15,7 @@ from .provenance import check_condition, check_structure, made_with, recipe
 from .sampler import Mix, mix_of, sample_packed
 from .types import LOWER, Condition, Latent, LatentStart, Origin, Structure
 
-_CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
+CASCADE_STEP = 8  # latent voxels by which a cascade lowers its grid when there are too many tokens
 
 
 def sample_shape(
@@ -44,19 +44,19 @@ def sample_shape(
     origin = _shape_origin(models, condition, structure, pipeline_type, settings, max_tokens)
     random = torch.Generator()
     random.set_state(structure.random)
-    latent, resolution = None, 0
+    latent, resolution, said = None, 0, ""
     for number, one_pass in enumerate(pipeline_type.shape):
         grid = grid_size(models, one_pass)
         if latent is None:
             voxels = structure.voxels(grid)
         else:
-            voxels, grid = finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
+            voxels, grid, said = finer_voxels(runtime, models, latent, resolution, one_pass, max_tokens)
         stage = "shape" if number == 0 else f"shape {grid * voxels_per_token(models)}"
         mix = mix_of(condition, condition.mixing.shape, voxels, grid)
         latent = sample_shape_pass(runtime, models, stage, condition, one_pass, voxels, random, settings, mix)
         resolution = grid * voxels_per_token(models)
     assert latent is not None  # every pipeline type has a pass
-    return Latent(latent, resolution, random.get_state(), origin)
+    return Latent(latent, resolution, random.get_state(), origin.noted(said))
 
 
 def _shape_origin(
@@ -90,6 +90,7 @@ def sample_shape_pass(
         runtime.stage(stage, settings.steps, LOWER),
         runtime.use(models, one_pass.model, len(voxels), seen) as flow,
     ):
+        runtime.count(tokens=len(voxels))
         noise = torch.randn(len(voxels), flow.in_channels, generator=random).to(runtime.device)
         tokens = condition.tokens[one_pass.image_scale]
         begin = normalised_start(start, voxels, models.spec.shape_normalisation)
@@ -97,8 +98,9 @@ def sample_shape_pass(
         return SparseTensor(voxels, denormalise(normalised, models.spec.shape_normalisation))
 
 
-def finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int]:
-    """Decode the coarse shape's voxels and quantise them to the next pass's grid."""
+def finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens) -> tuple[Voxels, int, str]:
+    """Decode the coarse shape's voxels and quantise them to the next pass's grid: the voxels, its side, and what is to
+    be told where it had to be lowered."""
     tokens = len(latent.voxels)
     with (
         runtime.stage("upsample", subdivision_levels(models), LOWER),
@@ -112,8 +114,35 @@ def finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens
         if len(fine) == 0:
             raise EmptyResultError("The coarse shape decodes to nothing. Try another seed.")
         smallest, grid = models.config(one_pass.model)["args"]["resolution"], grid_size(models, one_pass)
+        asked, too_many = grid, 0
         while True:
             coords = ((fine.xyz + 0.5) / resolution * grid).int().unique(dim=0)
             if len(coords) < max_tokens or grid <= smallest:
-                return Voxels.single(coords), grid
-            grid = max(smallest, grid - _CASCADE_STEP)
+                runtime.count(tokens=tokens, voxels=len(fine), next_tokens=len(coords))
+                sizes = (asked * voxels_per_token(models), grid * voxels_per_token(models))
+                return Voxels.single(coords), grid, lowered(runtime, *sizes, too_many, len(coords), max_tokens)
+            too_many = too_many or len(coords)
+            grid = max(smallest, grid - CASCADE_STEP)
+
+
+def lowered(runtime: Runtime, asked: int, made: int, tokens: int, left: int, max_tokens: int) -> str:
+    """Say, in the log and in the stage's record too, that a shape gets fewer voxels a side than was asked for, or more
+    latent voxels; "" where neither is so.
+
+    Args:
+        asked, made: voxels a side. tokens, left: latent voxels that it would have had, and has.
+    """
+    said = []
+    if made != asked:
+        said.append(
+            f"The shape has {made} voxels a side in place of {asked}, which would take {tokens:,} latent voxels where "
+            f"fewer than {max_tokens:,} are asked for (max tokens)."
+        )
+    if left >= max_tokens:
+        said.append(
+            f"It has {left:,} latent voxels, not fewer than {max_tokens:,} (max tokens): {made} voxels a side are the "
+            "least that its network makes."
+        )
+    if said:
+        runtime.warn(" ".join(said))
+    return " ".join(said)

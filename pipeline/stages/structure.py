@@ -35,7 +35,8 @@ def sample_structure(
         with runtime.use(models, STRUCTURE_DECODER, z[0, 0].numel()) as decoder:
             logits = decoder(z)
         runtime.check_finite("structure", logits)
-    occupied = logits[0, 0] > 0
+        occupied = logits[0, 0] > 0
+        runtime.count(voxels=int(occupied.count_nonzero()))
     if not occupied.any():
         raise EmptyResultError(
             "The structure is empty: no voxel is occupied. Try another seed, and check that the picture shows the "

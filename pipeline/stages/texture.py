@@ -36,7 +36,7 @@ def sample_texture(
     if start is not None:
         check_latent(models, start.latent, TEXTURE_DECODER)
     settings = settings or models.spec.texture_sampler
-    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description)
+    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description, shape.origin.notes)
     random = torch.Generator()
     random.set_state(shape.random)
     seen = condition.count(pipeline_type.texture.image_scale)
@@ -44,6 +44,7 @@ def sample_texture(
         runtime.stage("texture", settings.steps, LOWER),
         runtime.use(models, pipeline_type.texture.model, len(shape.sparse.voxels), seen) as flow,
     ):
+        runtime.count(tokens=len(shape.sparse.voxels))
         shape_feats = normalise(shape.sparse.feats, models.spec.shape_normalisation)
         channels = flow.in_channels - shape_feats.shape[1]
         noise = torch.randn(len(shape_feats), channels, generator=random).to(runtime.device)

@@ -120,6 +120,7 @@ class Models:
         self._verified: set[str] = set()
         self._loaded: dict[str, tuple[nn.Module, tuple]] = {}
         self._expected: list[str] = []
+        self._outlines: dict[tuple[str, torch.dtype | None], nn.Module] = {}
 
     @property
     def spec(self) -> CheckpointSpec:
@@ -153,6 +154,13 @@ class Models:
         self.config(role)
         return self._files[role].fingerprint
 
+    def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
+        """The module on "meta", with the tensors that it will have; no weight is read. dtype as for get."""
+        self.config(role)
+        if (role, dtype) not in self._outlines:
+            self._outlines[role, dtype] = self._files[role].outline(self._build, dtype)
+        return self._outlines[role, dtype]
+
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         """The module on that device with that torso dtype (None: the checkpoint's), loaded if it is not there yet."""
         self.config(role)
@@ -161,6 +169,11 @@ class Models:
             self.release(role)
             self._loaded[role] = (self._files[role].load(self._build, device, dtype), want)
         return self._loaded[role][0]
+
+    def held_bytes(self) -> int:
+        """Bytes of the networks that are loaded."""
+        tensors = (tensor for model, _ in self._loaded.values() for tensor in (*model.parameters(), *model.buffers()))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def move(self, device: torch.device) -> None:
         """Move what is loaded to another device, with the dtypes it has: no file is read again."""
@@ -175,8 +188,12 @@ class Models:
         """A model is in use: read the weights of the next expected one, if it is not loaded, in a thread."""
         if role in self._expected:
             self._expected.remove(role)
-            if self._expected and (following := self._expected[0]) not in self._loaded and following in self._files:
-                self._files[following].read_ahead()
+            if self._expected and not self.is_loaded(self._expected[0]) and self._expected[0] in self._files:
+                self._files[self._expected[0]].read_ahead()
+
+    def is_loaded(self, role: str) -> bool:
+        """Whether the weights of a model are in memory."""
+        return role in self._loaded
 
     def release(self, role: str | None = None) -> None:
         """Forget one model, or all of them."""

@@ -104,15 +104,8 @@ class ModelFiles:
         Raises:
             CheckpointError: as verify.
         """
-        module, contents = self._empty(build, dtype), self.contents
-        keys = self._keys(module, contents)
-        packings = {
-            key.removesuffix(".weight"): contents.packings[stored]
-            for key, stored in keys.items()
-            if stored in contents.packings and key.endswith(".weight")
-        }
-        if packings:
-            module = self._empty(build, dtype, packings)
+        contents = self.contents
+        module, keys = self._outline(build, dtype, contents)
         expected, state = module.state_dict(), {}
         with open_tensors(contents, device) as tensors:
             for key, stored in keys.items():
@@ -124,6 +117,21 @@ class ModelFiles:
                     state[key] = tensors.stored(stored)
         module.load_state_dict(state, assign=True)
         return module.to(device).requires_grad_(False).eval()
+
+    def outline(self, build: Build, dtype: torch.dtype | None) -> nn.Module:
+        """The module as `load` fills it, on "meta": so that it can be measured. Arguments and errors as load."""
+        return self._outline(build, dtype, self.contents)[0]
+
+    def _outline(self, build: Build, dtype: torch.dtype | None, contents: Contents) -> tuple[nn.Module, dict[str, str]]:
+        """The module on "meta", and its keys -> those in the file."""
+        module = self._empty(build, dtype)
+        keys = self._keys(module, contents)
+        packings = {
+            key.removesuffix(".weight"): contents.packings[stored]
+            for key, stored in keys.items()
+            if stored in contents.packings and key.endswith(".weight")
+        }
+        return (self._empty(build, dtype, packings) if packings else module), keys
 
     def read_ahead(self) -> threading.Thread | None:
         """Have its part of the file read into the system's cache, in a thread, if memory allows; see ahead.py."""
