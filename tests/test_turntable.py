@@ -7,13 +7,17 @@ import pytest
 import torch
 from meshes import needs_warp
 from PIL import Image
+from scenes import Builder, cube
 
 from pipeline import stages
 from pipeline.cli.drawing import add_drawing, drawn_outputs, write_drawings
 from pipeline.console import Written
 from pipeline.errors import BackendError, ImageError, OutputError, SettingsError
 from pipeline.export import AlphaMode
-from pipeline.render import videos
+from pipeline.export.scene_textures import BakedGroup
+from pipeline.mesh.io import read_scene
+from pipeline.mesh.io.atlas import Group, Piece
+from pipeline.render import Camera, render, videos
 from pipeline.runtime import Runtime
 
 needs_av = pytest.mark.skipif(bool(videos.video_unavailable()), reason=videos.video_unavailable())
@@ -116,3 +120,26 @@ def test_a_video_that_cannot_be_written_is_told(tmp_path):
         videos.video(tmp_path / "none" / "x.mp4", 64, 8) as film,
     ):
         film.add(np.zeros((64, 64, 4), np.uint8))
+
+
+@needs_warp
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_scene_with_several_textures_is_drawn_with_all_of_them(tmp_path, count):
+    """Cubes beside each other, each with a texture of its own and its own size, in one atlas."""
+    scene = Builder()
+    for number in range(count):
+        scene.node(
+            f"cube {number}", mesh=scene.mesh(f"cube {number}", (*cube(), None)), translation=[2.0 * number, 0, 0]
+        )
+    read = read_scene(scene.save(tmp_path / "x.glb"))
+    groups = []
+    for number, part in enumerate(read.parts):
+        maps = np.zeros((16 << number, 16 << number, 6), np.uint8)
+        maps[..., number] = maps[..., 5] = 255
+        _, uvs, _ = cube()
+        groups.append(BakedGroup(Group(None, pieces=[Piece(number, part.faces, uvs)]), maps))
+    subject = stages.scene_subject(read, groups)
+    shown = render(subject, Camera(0, 0), 96, "base_color")[..., :3][48]
+    columns = [(shown[:, channel] > 200).nonzero()[0] for channel in range(count)]
+    assert all(len(each) > 10 for each in columns) and (np.diff([each.mean() for each in columns]) > 10).all()
+    assert (shown.max(1) == shown.sum(1)).all()  # no colour of a neighbour's tile
