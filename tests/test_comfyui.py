@@ -160,6 +160,8 @@ def test_every_graph_makes_a_valid_glb(server, validate, tmp_path, name):
         loaded["2"]["inputs"]["checkpoint"] = "trellis2/encoders"
     run = server.run(loaded)
     assert run.glbs
+    if name == "turntable_video":
+        assert [each["filename"] for each in run.outputs["16"]["images"]] == ["turntable_00001_.mp4"]
     for glb in run.glbs:
         (tmp_path / "x.glb").write_bytes(glb)
         issues = validate(tmp_path / "x.glb")["issues"]
@@ -535,7 +537,9 @@ def test_views(server):
     views["20"] = {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["1", 0]}}
     server.forget()
     run = server.run(views)
-    assert run.glbs and run.outputs["4"]["text"] == ["2 views of one object"]
+    assert run.glbs and run.outputs["4"]["text"] == [
+        "2 views of one object\npicture 1 and picture 2 are the same picture"
+    ]
 
 
 FLAGS = [
