@@ -1,7 +1,7 @@
 """Which function runs an operation: a table of op -> {name: function, or the reason why it is absent}.
 
-Every operation may have a plain twin of the same signature: the definition, the fallback and the
-oracle. A faster row is compared with the twin on a small example the first time it is used on a
+Every operation may have a plain reference of the same signature: the definition, the fallback and the
+oracle. A faster row is compared with the reference on a small example the first time it is used on a
 device; a wrong answer disables it there with one line in the log.
 """
 
@@ -22,7 +22,7 @@ from .errors import BackendError
 
 log = logging.getLogger(__name__)
 
-PLAIN = "torch"  # the name of every twin
+PLAIN = "torch"  # the name of every reference
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,21 @@ class Operation:
     """An operation and its rows, the preferred first.
 
     `example(device)` gives the positional arguments of a small problem on which a row must agree
-    with the twin: max |row - twin| <= tolerance * max |twin|, for each tensor that they return.
-    `check(function, device)`, where no twin defines the one right answer, tries a row on a small problem
+    with the reference: max |row - reference| <= tolerance * max |reference|, for each tensor that they return.
+    `check(function, device)`, where no reference defines the one right answer, tries a row on a small problem
     and returns "" or what its answer lacks.
     """
 
     name: str
     rows: tuple[Backend, ...] = ()
-    twin: Callable | None = None
+    reference: Callable | None = None
     example: Callable[[torch.device], tuple] | None = None
     tolerance: float = 0.0
     check: Callable[[Callable, torch.device], str] | None = None
 
     def __post_init__(self) -> None:
-        if self.twin is not None and all(row.name != PLAIN for row in self.rows):
-            object.__setattr__(self, "rows", (*self.rows, Backend(PLAIN, self.twin)))
+        if self.reference is not None and all(row.name != PLAIN for row in self.rows):
+            object.__setattr__(self, "rows", (*self.rows, Backend(PLAIN, self.reference)))
 
 
 def lazy(load: Callable[[], Callable], reference: Callable) -> Callable:
@@ -123,7 +123,7 @@ class Backends:
 
         Args:
             name: a row's name; without it the caller's choice, else the first row that is present,
-                runs on this device and agrees with the twin.
+                runs on this device and agrees with the reference.
 
         Raises:
             BackendError: the named row is absent, does not run on the device or gave a wrong answer;
@@ -291,11 +291,11 @@ def _compared(operation: Operation, row: Backend, device: torch.device) -> str:
     if operation.check is not None:
         with torch.no_grad():
             return operation.check(row.run, device)
-    example, twin = operation.example, operation.twin
-    if example is None or twin is None or row.function is twin:
+    example, reference = operation.example, operation.reference
+    if example is None or reference is None or row.function is reference:
         return ""
     with torch.no_grad():  # each its own example: some work in place
-        expected, found = (_tensors(function(*example(device))) for function in (twin, row.run))
+        expected, found = (_tensors(function(*example(device))) for function in (reference, row.run))
     for right, answer in zip(expected, found):
         limit = operation.tolerance * right.abs().max().item()
         error = (answer - right).abs().max().item() if answer.shape == right.shape else float("inf")

@@ -143,7 +143,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="OUT.glb", help="default: the picture's name with .glb")
     parser.add_argument("--mask", nargs="+", type=Path, default=[], metavar="MASK", help="one for each picture")
     parser.add_argument(
-        *("--set", "-s"),
+        "--set",
+        "-s",
         action="append",
         default=[],
         metavar="NAME=VALUE",

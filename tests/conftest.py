@@ -26,7 +26,10 @@ for _name in ("pipeline", "serving", "training"):
         _spec.loader.exec_module(sys.modules[_name])
 
 import torch  # noqa: E402
+from devices import DEVICES, running_on  # noqa: E402
+from parallel import pytest_cmdline_main, pytest_collection_modifyitems, pytest_configure  # noqa: E402, F401
 from safetensors import safe_open  # noqa: E402
+from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 SCRIPT = """
@@ -117,6 +120,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.close_connection = broken
 
 
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """Every device that there is; what tests call through devices.on_device runs on it."""
+    with running_on(request.param, moves=request.param != "cpu") as device:
+        yield device
+
+
 @pytest.fixture
 def golden():
     """Golden(name) reads a golden file."""
@@ -140,6 +150,19 @@ def no_warp(monkeypatch):
     monkeypatch.setitem(sys.modules, "warp", None)
 
 
+@pytest.fixture(params=["warp", "torch"])
+def both_ways(request, monkeypatch):
+    """The large steps on half-edges by kernels, and by torch and scipy as where there is no Warp."""
+    from manifolds import without_warp
+
+    from pipeline.warp import unavailable_reason
+
+    if request.param == "torch":
+        without_warp(monkeypatch)
+    elif unavailable_reason():
+        pytest.skip(unavailable_reason())
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """For small networks, which gain little by several threads, and lose much where other processes run."""
@@ -153,6 +176,25 @@ def one_thread():
 def checkpoint() -> Path:
     """The checkpoint of the golden runs, in the released layout; its weights are random."""
     return GOLDEN_CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def rocket_state(tmp_path_factory) -> Path:
+    """What `generate --save-state` writes of the README's picture with the small checkpoint, for tests of what comes
+    after sampling."""
+    from pipeline.__main__ import main
+
+    state = tmp_path_factory.mktemp("rocket") / "rocket.safetensors"
+    assert main(["generate", str(ROOT / "assets" / "rocket.png"), "--device", "cpu", "--save-state", str(state)]) == 0
+    return state
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory) -> Path:
+    """A checkpoint with encoders; its weights are random."""
+    from tiny import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("encoders") / "tiny")
 
 
 @pytest.fixture

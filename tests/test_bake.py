@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import trimesh
+from devices import on_device
 from meshes import needs_warp
 from meshes import original as original_of
 
@@ -27,7 +28,20 @@ from pipeline.sparse import Voxels, bricks
 from pipeline.sparse.bricks import trilinear_warp
 from pipeline.sparse.reference import trilinear
 
-pytestmark = needs_warp
+pytestmark = [needs_warp, pytest.mark.usefixtures("device")]
+bake_normals = on_device(bake_normals)
+bake_occlusion = on_device(bake_occlusion)
+bake_voxels = on_device(bake_voxels)
+sample_voxels = on_device(sample_voxels)
+vertex_tangents = on_device(vertex_tangents)
+nearest_covered = on_device(nearest_covered)
+nearest_covered_warp = on_device(nearest_covered_warp)
+rasterise = on_device(rasterise)
+rasterise_warp = on_device(rasterise_warp)
+triangle_by_triangle = on_device(triangle_by_triangle)
+trilinear = on_device(trilinear)
+trilinear_warp = on_device(trilinear_warp)
+texels_of = on_device(Texels.of)
 
 
 def random(seed=0):
@@ -65,7 +79,7 @@ def bake_maps(
     vertices, faces, uvs, voxels, attrs, resolution, size, rasterise, trilinear, nearest=nearest_covered, **options
 ):
     """The maps, which texels a face covers, and how many of these are far from voxels."""
-    texels = Texels.of(uvs, faces, size, rasterise, nearest)
+    texels = texels_of(uvs, faces, size, rasterise, nearest)
     maps, far = bake_voxels(texels, vertices, faces, voxels, attrs, resolution, trilinear, **options)
     return SimpleNamespace(attrs=texels.image(maps).numpy(), covered=texels.covered.numpy(), far=far)
 
@@ -201,7 +215,7 @@ def test_no_mip_level_bleeds():
 def test_texels_know_their_places(size):
     vertices, faces, uvs, _ = unwrapped(trimesh.creation.icosphere(1, 0.4), size)
     face, weights = rasterise(uvs, faces, size)
-    texels = Texels.of(uvs, faces, size, rasterise_warp, nearest_covered_warp)
+    texels = texels_of(uvs, faces, size, rasterise_warp, nearest_covered_warp)
     covered = face >= 0
     assert torch.equal(texels.covered.reshape(-1), covered) and len(texels) == covered.sum()
     position = texels.image(texels.points(vertices, faces)).reshape(-1, 3)
@@ -260,7 +274,7 @@ def baked(field, way, ball=BALL, resolution=48, size=128, **options):
     vertices, faces, uvs, _ = unwrapped(ball, size)
     voxels, centres = grid(resolution, lambda p: (p.norm(dim=1) - 0.395).abs() < 3 / resolution)
     maps = bake_maps(vertices, faces, uvs, voxels, field(centres), resolution, size, **WAYS[way], **options)
-    texels = Texels.of(uvs, faces, size, rasterise)
+    texels = texels_of(uvs, faces, size, rasterise)
     return maps, texels.image(texels.points(vertices, faces))[texels.covered]
 
 
@@ -391,7 +405,7 @@ def test_tangents_follow_the_texture_and_green_points_up(name):
     # up in the texture is where v falls: B must be minus the gradient of v
     fall = torch.linalg.lstsq(vertices[1:, :2] - vertices[:1, :2], uvs[1:, 1:] - uvs[:1, 1:]).solution[:, 0]
     torch.testing.assert_close(bitangent[:, :2], -F.normalize(fall, dim=0).expand(4, 2))
-    texels = Texels.of(uvs, faces, 16, rasterise_warp)
+    texels = texels_of(uvs, faces, 16, rasterise_warp)
     original = original_of(*plane(slope=0.1)[:2])
     image = bake_normals(texels, vertices, faces, UP, tangents, original, limit=1.0)
     leaning = F.normalize(torch.tensor([0, -0.1, 1.0]), dim=0)
@@ -423,7 +437,7 @@ def test_a_coarse_ball_shows_the_normals_of_a_fine_one(smooth):
         normals = torch.empty_like(vertices)
         normals[faces.long()] = F.normalize(torch.linalg.cross(b - a, c - a), dim=1)[:, None].expand(-1, 3, 3)
     tangents = vertex_tangents(vertices, faces, uvs, normals)
-    texels = Texels.of(uvs, faces, 256, rasterise_warp, nearest_covered_warp)
+    texels = texels_of(uvs, faces, 256, rasterise_warp, nearest_covered_warp)
     image = bake_normals(texels, vertices, faces, normals, tangents, original)
     map8 = (image * 255).round() / 255 * 2 - 1
     n, t, w = (
@@ -445,13 +459,13 @@ def test_a_coarse_ball_shows_the_normals_of_a_fine_one(smooth):
 def test_texels_far_from_the_original_are_flat():
     vertices, faces, uvs = plane()
     tangents = vertex_tangents(vertices, faces, uvs, UP)
-    texels = Texels.of(uvs, faces, 16, rasterise_warp)
+    texels = texels_of(uvs, faces, 16, rasterise_warp)
     image = bake_normals(texels, vertices, faces, UP, tangents, original_of(*plane(z=0.3, slope=0.2)[:2]), limit=0.1)
     torch.testing.assert_close(image, torch.tensor([0.5, 0.5, 1.0]).expand(16, 16, 3))
 
 
 def occlusion(vertices, faces, uvs, normals, original, size=32, **options):
-    texels = Texels.of(uvs, faces, size, rasterise_warp, nearest_covered_warp)
+    texels = texels_of(uvs, faces, size, rasterise_warp, nearest_covered_warp)
     return bake_occlusion(texels, vertices, faces, normals, original, **options)
 
 

@@ -1,403 +1,38 @@
 """Cleaning and measuring meshes: nothing non-manifold is left, nothing is opened, nothing else changes."""
 
-import itertools
 import json
 import time
-from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 import torch
 import trimesh
-from meshes import clean, measure, needs_warp
+from devices import on_device
+from manifolds import (
+    KEEP_ALL,
+    assert_manifold,
+    cubes,
+    fans,
+    moebius,
+    same_faces,
+    tensors,
+    turned,
+    voxel_mesh,
+    without_warp,
+)
+from meshes import clean, measure
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
-from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING, CleanSettings
+from pipeline.mesh.repair.clean import CleanSettings
 from pipeline.mesh.repair.repair import degenerate, weld
-from pipeline.mesh.topology import half_edges
-from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
-from pipeline.warp import unavailable_reason
+from pipeline.mesh.topology.half_edges import by_corners
 
-KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
+pytestmark = pytest.mark.usefixtures("device")
 
-
-def tensors(mesh):
-    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
-
-
-def turned(faces, seed=0):
-    """Half of the faces wound the other way."""
-    flip = torch.rand(len(faces), generator=torch.Generator().manual_seed(seed)) < 0.5
-    return torch.where(flip[:, None], faces.flip(1), faces)
-
-
-def same_faces(one, other):
-    """The same corners, consistently oriented; in any order."""
-    return sorted(one.tolist()) == sorted(other.tolist())
-
-
-def same_corners(done, vertices, faces):
-    """Each face lies where one of the faces lay; in any order."""
-    one, other = (
-        sorted(sorted(face) for face in points[corners.long()].tolist())
-        for points, corners in ((done.vertices, done.faces), (vertices, faces))
-    )
-    return one == other
-
-
-def fans(faces):
-    """How many fans of faces each vertex has, by brute force."""
-    around = defaultdict(list)
-    for face in faces.tolist():
-        for vertex in face:
-            around[vertex].append(set(face) - {vertex})
-    found = {}
-    for vertex, rims in around.items():
-        groups = []
-        for rim in rims:
-            touching = [group for group in groups if group & rim]
-            groups = [group for group in groups if not group & rim] + [set.union(rim, *touching)]
-        found[vertex] = len(groups)
-    return found
-
-
-def assert_manifold(vertices, faces, closed=True):
-    """Every edge has two faces (one at a border), consistently oriented; every vertex has one fan and is used."""
-    directed = Counter((a, b) for face in faces.tolist() for a, b in zip(face, face[1:] + face[:1]))
-    assert max(directed.values()) == 1
-    if closed:
-        assert all((b, a) in directed for a, b in directed)
-    assert set(fans(faces)) == set(range(len(vertices))) and set(fans(faces).values()) == {1}
-
-
-def voxel_mesh(cells):
-    """The surface of a set of unit cubes [X, Y, Z] bool, wound outward; cubes share the vertices they touch in."""
-    solid = np.pad(cells, 1)
-    quads = []
-    for axis in range(3):
-        u, v = np.eye(3, dtype=int)[(axis + 1) % 3], np.eye(3, dtype=int)[(axis + 2) % 3]
-        for side in (0, 1):
-            there = np.roll(solid, 1 - 2 * side, axis)
-            corner = np.argwhere(solid & ~there) - 1 + side * np.eye(3, dtype=int)[axis]
-            ring = np.stack([corner, corner + u, corner + u + v, corner + v], 1)
-            quads.append(ring if side else ring[:, ::-1])
-    quads = np.concatenate(quads)
-    vertices, index = np.unique(quads.reshape(-1, 3), axis=0, return_inverse=True)
-    index = index.reshape(-1, 4)
-    faces = np.concatenate([index[:, [0, 1, 2]], index[:, [0, 2, 3]]])
-    return torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(faces.astype(np.int32))
-
-
-def cubes(*places):
-    cells = np.zeros(np.max(places, 0) + 1, bool)
-    cells[tuple(np.transpose(places))] = True
-    return voxel_mesh(cells)
-
-
-def moebius():
-    turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    rim = [
-        [np.cos(a) * (1 + s * np.cos(a / 2)), np.sin(a) * (1 + s * np.cos(a / 2)), s * np.sin(a / 2)]
-        for a in turns
-        for s in (-0.2, 0.2)
-    ]
-    faces = []
-    for i in range(24):
-        a, b, c, d = 2 * i, 2 * i + 1, 2 * i + 2, 2 * i + 3
-        c, d = (c, d) if i < 23 else (1, 0)
-        faces += [[a, b, c], [c, b, d]]
-    return torch.tensor(rim, dtype=torch.float32), torch.tensor(faces, dtype=torch.int32)
-
-
-# --- half-edges, components, colours
-
-
-@pytest.fixture(params=["warp", "plain"])
-def path(request, monkeypatch):
-    """Both ways of doing the large steps: by kernels, and by torch and scipy where there is no Warp."""
-    if request.param == "plain":
-        without_warp(monkeypatch)
-    elif unavailable_reason():
-        pytest.skip(unavailable_reason())
-
-
-def without_warp(monkeypatch):
-    monkeypatch.setattr(half_edges, "unavailable_reason", lambda: "not for this test")
-
-
-@pytest.mark.usefixtures("path")
-def test_half_edges_against_a_dictionary():
-    faces = torch.randint(30, (400, 3), generator=torch.Generator().manual_seed(1))
-    edges, expected = HalfEdges.of(faces), defaultdict(list)
-    for h, (a, b) in enumerate(torch.stack(edges.ends(torch.arange(1200)), 1).tolist()):
-        assert a == faces[h // 3, h % 3] and b == faces[h // 3, (h + 1) % 3]
-        expected[min(a, b), max(a, b)].append(h)
-    found = [expected[key] for key in sorted(expected)]
-    assert edges.count == len(found) and edges.non_manifold_edges == sum(len(part) > 2 for part in found)
-    assert [edges.non_manifold[edges.edge == i].tolist() for i in range(edges.non_manifold_edges)] == [
-        part for part in found if len(part) > 2
-    ]
-    assert edges.border().tolist() == sorted(part[0] for part in found if len(part) == 1)
-    pairs = sorted(part for part in found if len(part) == 2)
-    assert pairs and torch.stack(edges.pairs(), 1).tolist() == pairs
-    twins = dict(pairs) | {b: a for a, b in pairs}
-    assert edges.twin.tolist() == [twins.get(h, -1) for h in range(1200)]
-
-
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("keys", [0, 1, 1000])
-def test_grouped(keys):
-    key = torch.randint(50, (keys,), generator=torch.Generator().manual_seed(0)).int()
-    order, first = grouped(key, 52)
-    assert torch.equal(order.long(), key.sort(stable=True).indices)
-    assert first.tolist() == torch.searchsorted(key.sort().values, torch.arange(53)).tolist()
-
-
-@pytest.mark.usefixtures("path")
-def test_the_order_of_corners():
-    faces = torch.randint(9, (300, 3), generator=torch.Generator().manual_seed(0)).int()
-    expected = sorted(range(300), key=lambda f: (sorted(faces[f].tolist()), f))
-    order, again = by_corners(faces)
-    assert order.tolist() == expected
-    corners = [sorted(faces[f].tolist()) for f in expected]
-    assert again.tolist() == [False] + [one == other for one, other in itertools.pairwise(corners)]
-
-
-@pytest.mark.parametrize("links", [0, 30, 120, 1000])
-def test_components_by_hooking_equal_scipys(links):
-    a, b = torch.randint(200, (2, links), generator=torch.Generator().manual_seed(links))
-    root, (label, count) = hook(a, b, 200), components(a, b, 200)
-    assert torch.equal(torch.unique(root, return_inverse=True)[1], label) and count == len(root.unique())
-    assert all((root[label == i] == (label == i).nonzero().min()).all() for i in range(count))
-
-
-def test_hooking_on_a_long_path():
-    order = torch.randperm(20_000, generator=torch.Generator().manual_seed(0))
-    assert (hook(order[1:], order[:-1], 20_000) == 0).all()
-    straight = torch.arange(20_000)
-    assert (hook(straight[1:], straight[:-1], 20_000) == 0).all()
-
-
-def test_two_colours():
-    """Colours that were chosen at random are found again, and an odd ring is told apart."""
-    random = torch.Generator().manual_seed(2)
-    colour = torch.rand(300, generator=random) < 0.5
-    a, b = torch.randint(300, (2, 250), generator=random)
-    label, found, possible = two_colour(a, b, colour[a] != colour[b], 300)
-    assert torch.equal(found[a] != found[b], colour[a] != colour[b]) and possible.all()
-    assert not any(found[label == i][0] for i in range(len(possible)))
-    ring = torch.tensor([0, 1, 2])
-    label, found, possible = two_colour(ring, ring.roll(-1), torch.tensor([True, True, True]), 4)
-    assert label.tolist() == [0, 0, 0, 1] and possible.tolist() == [False, True] and not found.any()
-
-
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_sheets_of_a_cpu_equal_those_by_labelling(shuffled):
-    """Nine balls (large ones are searched, the rest labelled), three Moebius strips, all with random winding."""
-    parts = [tensors(trimesh.creation.icosphere(4 - i // 2, 0.1)) for i in range(9)] + [moebius()] * 3
-    shift = np.cumsum([0] + [len(v) for v, _ in parts])
-    faces = turned(torch.cat([f + int(s) for (_, f), s in zip(parts, shift)])).int()
-    if shuffled:
-        faces = faces[torch.randperm(len(faces), generator=torch.Generator().manual_seed(1))]
-    edges = HalfEdges.of(faces)
-    twin = edges.twin
-    half = ((twin >= 0) & (twin > torch.arange(len(twin)))).nonzero().squeeze(1)
-    same = faces.reshape(-1)[half] == faces.reshape(-1)[twin[half]]
-    expected = two_colour(half // 3, twin[half].long() // 3, same, len(faces))
-    sheets = Sheets.of(edges)
-    for found, wanted in zip((sheets.label, sheets.flip, sheets.orientable), expected):
-        assert torch.equal(found, wanted)
-    assert int(sheets.orientable.sum()) == 9 and len(sheets.orientable) == 12
-
-
-# --- edges of many faces, vertices of many fans
-
-
-def test_two_cubes_that_share_an_edge_part():
-    vertices, faces = cubes((0, 0, 0), (1, 1, 0))
-    assert measure(vertices, faces).non_manifold_edges == 1
-    done = clean(vertices, faces, KEEP_ALL)
-    assert done.changes["non_manifold_edges"] == 1 and done.changes["copied_vertices"] == 2
-    assert len(done.faces) == len(faces)
-    assert same_corners(done, vertices, faces)  # nothing moved
-    assert_manifold(done.vertices, done.faces)
-    found = measure(done.vertices, done.faces)
-    assert (found.components, found.euler, found.volume) == (2, 4, 2.0)
-
-
-def test_two_cubes_that_share_a_vertex_part():
-    vertices, faces = cubes((0, 0, 0), (1, 1, 1))
-    assert measure(vertices, faces).euler == 3
-    done = clean(vertices, faces, KEEP_ALL)
-    assert done.changes["copied_vertices"] == 1 and same_corners(done, vertices, faces)
-    assert_manifold(done.vertices, done.faces)
-    assert measure(done.vertices, done.faces).euler == 4
-
-
-def test_an_edge_whose_bodies_hang_together_at_both_ends_gets_a_midpoint():
-    """Copies of its ends cannot part the two surfaces here: both go round the same vertices."""
-    blocks = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 2)] + [(0, 0, 1), (1, 1, 1)]
-    vertices, faces = cubes(*blocks)
-    assert measure(vertices, faces).non_manifold_edges == 1
-    done = clean(vertices, faces, KEEP_ALL)
-    assert done.changes["midpoints"] == 1 and done.changes["copied_vertices"] == 0
-    assert len(done.vertices) == len(vertices) + 1 and len(done.faces) == len(faces) + 2
-    assert done.vertices[-1].tolist() == [1, 1, 1.5]
-    assert_manifold(done.vertices, done.faces)
-    found = measure(done.vertices, done.faces)
-    assert found.volume == pytest.approx(10) and found.euler == 0  # a ring: two plates, two posts
-
-
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("spoiled", [False, True])
-def test_any_set_of_voxels_becomes_a_closed_manifold_of_their_volume(seed, spoiled):
-    """Non-manifold edges and vertices everywhere, hollows inside, faces wound at random: the volume is exact."""
-    cells = np.random.default_rng(seed).random((5, 5, 5)) < (0.25, 0.5, 0.75)[seed % 3]
-    vertices, faces = voxel_mesh(cells)
-    done = clean(vertices, turned(faces) if spoiled else faces, KEEP_ALL)
-    assert done.changes["non_manifold_edges"] > 0
-    assert_manifold(done.vertices, done.faces)
-    found = measure(done.vertices, done.faces)
-    assert found.watertight and found.volume == pytest.approx(int(cells.sum()))
-    assert found.area == pytest.approx(measure(vertices, faces).area)
-    again = clean(done.vertices, done.faces, AFTER_SIMPLIFYING)
-    assert not any(again.changes.values()) and same_faces(again.faces, done.faces)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_dual_grids_of_noise_are_repaired_without_a_slit(seed):
-    grid = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-    def noise(points):
-        value = torch.nn.functional.grid_sample(grid[None, None], 2 * points[None, None, None], align_corners=True)
-        return torch.where(points.abs().amax(1) > 0.4, 1.0, value.reshape(-1))
-
-    vertices, faces = surface_net(noise, 18)
-    before = measure(vertices, faces)
-    assert before.non_manifold_edges > 0 and before.boundary_edges == 0
-    done = clean(vertices, turned(faces, seed), KEEP_ALL)
-    assert_manifold(done.vertices, done.faces)
-    assert measure(done.vertices, done.faces).area == pytest.approx(before.area, rel=1e-5)
-
-
-def test_a_fin_on_a_body_leaves_the_body_closed():
-    """Three faces at each of its edges, wound either way: the two that are nearest to flat belong together."""
-    turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    ring = np.stack([np.cos(turn), np.sin(turn), 0 * turn], 1)
-    vertices = torch.tensor(np.concatenate([ring, 1.3 * ring, [[0, 0, 0.5], [0, 0, -0.5]]]), dtype=torch.float32)
-    i, top = torch.arange(32), torch.full((32,), 64)
-    j = (i + 1) % 32
-    body = torch.cat([torch.stack([i, j, top], 1), torch.stack([j, i, top + 1], 1)])
-    fin = torch.cat([torch.stack([i, j, j + 32], 1), torch.stack([i, j + 32, i + 32], 1)])
-    for part in (fin, fin.flip(1), turned(fin)):
-        done = clean(vertices, torch.cat([body, part]), KEEP_ALL)
-        assert done.changes["non_manifold_edges"] == 32
-        assert_manifold(done.vertices, done.faces, closed=False)
-        found = measure(done.vertices, done.faces)
-        assert (found.components, found.boundary_edges, found.boundary_loops, found.euler) == (2, 64, 2, 2)
-        part_of = Sheets.of(HalfEdges.of(done.faces)).label
-        closed = [measure(done.vertices, done.faces[part_of == i]).watertight for i in range(2)]
-        assert sorted(closed) == [False, True] and (part_of == closed.index(True)).sum() == 64
-
-
-def test_a_vertex_of_many_faces():
-    """A cone of 3,000 faces is walked round the slow way, and two that share their tip part."""
-    turn = np.linspace(0, 2 * np.pi, 3000, endpoint=False)
-    rim = np.stack([np.cos(turn), np.sin(turn), np.ones(3000)], 1)
-    vertices = torch.tensor(np.concatenate([[[0, 0, 0]], rim, -rim, [[0, 0, 1], [0, 0, -1]]]), dtype=torch.float32)
-    i = torch.arange(3000)
-    j, tip = (i + 1) % 3000, torch.zeros_like(i)
-    faces = [torch.stack([tip, j + 1, i + 1], 1), torch.stack([tip + 6001, i + 1, j + 1], 1)]
-    faces += [torch.stack([tip, i + 3001, j + 3001], 1), torch.stack([tip + 6002, j + 3001, i + 3001], 1)]
-    done = clean(vertices, torch.cat(faces))
-    assert done.changes["copied_vertices"] == 1 and done.faces.dtype == torch.int64
-    assert measure(done.vertices, done.faces).euler == 4
-    assert_manifold(done.vertices, done.faces)
-
-
-# --- winding
-
-
-def test_nested_balls_face_from_material_to_empty_space():
-    radii = (0.45, 0.35, 0.25, 0.15)
-    balls = [trimesh.creation.icosphere(3, radius) for radius in radii]
-    vertices, faces = tensors(trimesh.util.concatenate(balls))
-    done = clean(vertices, turned(faces), KEEP_ALL)
-    ball = done.vertices.norm(dim=1)[done.faces[:, 0].long()]
-    volumes = [measure(done.vertices, done.faces[(ball - radius).abs() < 0.02]).volume for radius in radii]
-    assert volumes == pytest.approx([s * b.volume for s, b in zip((1, -1, 1, -1), balls)], rel=1e-5)
-
-
-def test_many_balls_in_a_ball():
-    """Eight in a hollow, eight beside it, at random places, wound at random."""
-    outer, inner = trimesh.creation.icosphere(4, 0.5), trimesh.creation.icosphere(4, 0.45)
-    small = []
-    for i, place in enumerate(itertools.product((-0.2, 0.2), repeat=3)):
-        ball = trimesh.creation.icosphere(2, 0.05 + 0.01 * i)
-        small += [ball.copy().apply_translation(place), ball.copy().apply_translation(np.add(place, (1.2, 0.1, 0)))]
-    parts = [outer, inner, *small]
-    vertices, faces = tensors(trimesh.util.concatenate(parts))
-    done = clean(vertices, turned(faces), KEEP_ALL)
-    expected = sum(part.volume for part in parts) - 2 * inner.volume
-    assert measure(done.vertices, done.faces).volume == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_moebius_strip_is_left_as_it_is():
-    vertices, faces = moebius()
-    done = clean(vertices, faces)
-    assert torch.equal(done.vertices, vertices) and same_faces(done.faces, faces) and not any(done.changes.values())
-    found = measure(vertices, faces)
-    assert (found.inconsistent_edges, found.boundary_loops, found.components, found.euler) == (1, 1, 1, 0)
-
-
-def crossed_cap(ball):
-    """A ball of which a corner of five faces is replaced by a Moebius strip of five on the same rim: non-orientable."""
-    corner = int(np.flatnonzero(np.bincount(ball.faces.ravel()) == 5)[0])
-    around = (ball.faces == corner).any(1)
-    following = {face[list(face).index(corner) - 2]: face[list(face).index(corner) - 1] for face in ball.faces[around]}
-    rim = [next(iter(following))]
-    while len(rim) < 5:
-        rim.append(following[rim[-1]])
-    a, d, b, e, c = rim  # the strip's border runs a d b e c
-    strip = [(a, e, d), (e, d, c), (d, c, b), (c, b, a), (b, a, e)]
-    return torch.tensor(ball.vertices).float(), torch.tensor(
-        np.concatenate([ball.faces[~around], strip]), dtype=torch.int32
-    )
-
-
-@needs_warp
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("hollow", [False, True])
-def test_one_misplaced_spot_does_not_leave_a_surface_wound_anyhow(hollow):
-    """A non-orientable ball, also with a thousand faces missing, wound at random: outward but for the spot."""
-    vertices, faces = crossed_cap(trimesh.creation.icosphere(5, 0.4))
-    if hollow:
-        keep = torch.rand(len(faces), generator=torch.Generator().manual_seed(0)) > 0.05
-        keep[-5:] = True
-        faces = faces[keep]
-    assert measure(vertices, faces).inconsistent_edges > 0
-    done = clean(vertices, turned(faces), KEEP_ALL)
-    a, b, c = done.vertices[done.faces.long()].unbind(1)
-    inward = (torch.linalg.cross(b - a, c - a) * (a + b + c)).sum(1) < 0
-    assert len(done.faces) == len(faces) and int(inward.sum()) <= 5
-    assert measure(done.vertices, done.faces).inconsistent_edges <= 12
-    again = clean(vertices, turned(faces), KEEP_ALL)
-    assert torch.equal(again.faces, done.faces)
-
-
-def test_an_open_sheet_faces_away_from_the_middle():
-    ball, sheet = tensors(trimesh.creation.icosphere(3, 0.3)), torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-    square = torch.tensor([[-0.1, -0.1, 0.45], [0.1, -0.1, 0.45], [0.1, 0.1, 0.45], [-0.1, 0.1, 0.45]])
-    vertices = torch.cat([ball[0], square])
-    for given in (sheet, sheet.flip(1)):
-        done = clean(vertices, torch.cat([ball[1], given + len(ball[0])]))
-        a, b, c = done.vertices[done.faces[-1].long()]
-        assert torch.linalg.cross(b - a, c - a)[2] > 0
-
-
-# --- the other repairs
+by_corners = on_device(by_corners)
+degenerate = on_device(degenerate)
+weld = on_device(weld)
 
 
 def test_weld_makes_a_soup_a_ball_again():
@@ -565,9 +200,6 @@ def test_inputs_are_not_changed():
     assert torch.equal(vertices, before[0]) and torch.equal(faces, before[1])
 
 
-# --- report
-
-
 def test_report_of_a_ball():
     ball = trimesh.creation.icosphere(3, 0.4)
     found = measure(*tensors(ball))
@@ -598,8 +230,6 @@ def test_report_of_defects():
         "The enclosed volume is not positive: the mesh is inside out."
     ]
 
-
-# --- bad input
 
 ONE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
 FACE = torch.tensor([[0, 1, 2]], dtype=torch.int32)

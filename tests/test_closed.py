@@ -3,7 +3,8 @@
 import pytest
 import torch
 from closed_shapes import SHAPES, closed, damaged
-from meshes import clean, needs_warp, solid
+from devices import on_device
+from meshes import clean, needs_warp, project, solid
 
 from pipeline import stages
 from pipeline.errors import SettingsError
@@ -13,7 +14,11 @@ from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.topology.minimum_cut import source_side
 from pipeline.runtime import Runtime
 
-pytestmark = needs_warp
+pytestmark = [needs_warp, pytest.mark.usefixtures("device")]
+winding_numbers = on_device(winding_numbers)
+winding_numbers_by_tree = on_device(winding_numbers_by_tree)
+deviation = on_device(deviation)
+source_side = on_device(source_side)
 
 
 @pytest.mark.parametrize("damage", ["holes", "both"])
@@ -81,10 +86,10 @@ def test_auto_closes_what_is_meant_to_be_closed_and_says_why():
 def test_auto_leaves_open_and_closed_meshes_as_they_are():
     raw, whole = damaged("ball", "none", 32)
     half = raw.faces[raw.vertices[raw.faces.long()].mean(1)[:, 2] < 0.1]
-    opened = processed(stages.Mesh(raw.vertices, half), shells="auto").facts
+    opened = processed(stages.Mesh(raw.vertices, half), shells="auto", resolution=64).facts
     assert opened["shells"]["chosen"] == "outer" and "meant to be open" in opened["shells"]["because"]
     assert opened["mesh"]["faces"] == len(half)
-    closed = processed(raw, shells="auto").facts
+    closed = processed(raw, shells="auto", resolution=64).facts
     assert closed["shells"]["chosen"] == "outer" and closed["mesh"]["faces"] == len(whole.faces)
 
 
@@ -116,3 +121,22 @@ def test_settings_without_effect_are_named():
         processed(raw, shells="outer", wall=0.1)
     with pytest.raises(SettingsError, match="no voxels"):
         processed(stages.Mesh(raw.vertices, raw.faces), max_error=stages.Length(0.5, in_voxels=True))
+
+
+def test_snapping_sends_no_face_through_another():
+    """The damaged table's solid had 4 faces that crossed, all by being moved onto the raw mesh."""
+    from pipeline.mesh.operations import solid as snapped
+    from pipeline.mesh.query.printability import crossing, crossing_faces
+
+    raw, _ = damaged("table", "both", 64)
+    cleaned = clean(raw.vertices, raw.faces)
+    made, facts = snapped(Mesh(cleaned.vertices, cleaned.faces), 64)
+    assert made.report.watertight and crossing_faces(made) == 0
+    loose = project(
+        *solid(cleaned.vertices, cleaned.faces, 64)[:2], cleaned.vertices, cleaned.faces, 0.5 * facts["cell"]
+    )
+    found = crossing(loose, made.faces)
+    assert found.any()
+    some = torch.zeros(len(made.faces), dtype=torch.bool)
+    some[::2] = True
+    assert torch.equal(crossing(loose, made.faces, some), found & some)

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from devices import on_device
 from meshes import collapse
 
 from pipeline import bench_shapes
@@ -15,6 +16,9 @@ from pipeline.mesh.simplify.collapse import CollapseConfig
 from pipeline.mesh.simplify.collapse import collapse as reduced
 
 pytest.importorskip("warp")
+
+pytestmark = pytest.mark.usefixtures("device")
+reduced, Surface = (on_device(each) for each in (reduced, Surface))
 
 
 def quiet():

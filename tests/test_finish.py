@@ -397,10 +397,10 @@ def test_unknown_shells(nested):
         stages.process_mesh(runtime(), nested, 1000, shells="inner")
 
 
-def test_vertex_colours_on_the_command_line(run, root, tmp_path):
+def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
     glb = tmp_path / "rocket.glb"
     options = ("--vertex-colors", "--lods", 500, "--output", glb)
-    code, out, err = run("generate", root / "assets" / "rocket.png", *options)
+    code, out, err = run("finish", rocket_state, *options)
     assert code == 0, err
     document, _ = contents(glb)
     assert all("COLOR_0" in each["primitives"][0]["attributes"] for each in document["meshes"])
@@ -412,10 +412,10 @@ def test_vertex_colours_on_the_command_line(run, root, tmp_path):
     assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
 
 
-def test_a_picture_of_the_result(run, root, tmp_path):
+def test_a_picture_of_the_result(run, root, rocket_state, tmp_path):
     glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
-    options = ("--texture-size", 1024, "--output", glb, "--picture", picture)
-    code, _, err = run("generate", root / "assets" / "rocket.png", *options)
+    options = ("--texture-size", 256, "--faces", 4000, "--output", glb, "--picture", picture)
+    code, _, err = run("finish", rocket_state, *options)
     assert code == 0, err
     with Image.open(picture) as views:
         assert views.size == (2048, 512) and views.mode == "RGBA"

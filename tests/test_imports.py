@@ -118,9 +118,21 @@ def circle(graph):
     return ()
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes"])
+@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes", "serving"])
 def test_no_circle_of_modules_even_inside_a_room(root, folder):
     assert not circle(imports(root, folder))
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "nodes", "training"])
+def test_nothing_imports_what_stands_above_it(root, folder):
+    """The service is on top: what it serves knows nothing of it, nor of what it is made with."""
+    above = {"serving", "ray", "fastapi", "uvicorn", "starlette", "sqlalchemy", "prometheus_client"}
+    for path in (root / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *names] if not node.level else names
+            assert not {name.partition(".")[0] for name in names} & above, path
 
 
 def test_no_circle_of_folders_inside_the_meshes(root):
@@ -172,7 +184,7 @@ def test_an_unpacked_literal_is_seen():
 
 
 def test_arguments_are_written_as_arguments(root):
-    folders = ("pipeline", "nodes", "training", "tests", "workflows")
+    folders = ("pipeline", "nodes", "training", "serving", "tests", "workflows", "benchmarks")
     files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
     found = {path: unpacked_literals(parsed(path)) for path in files}
     assert not {path: lines for path, lines in found.items() if lines}

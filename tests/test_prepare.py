@@ -23,7 +23,7 @@ def settled():
 
 
 def table(function, choices=None, name="double"):
-    operation = Operation(name, (Backend("fast", function),), twin=double, example=lambda device: (torch.ones(3),))
+    operation = Operation(name, (Backend("fast", function),), reference=double, example=lambda device: (torch.ones(3),))
     return Backends([operation], choices)
 
 
@@ -55,7 +55,7 @@ def test_other_rows_are_not_waited_for():
         return 2 * x
 
     operations = [
-        Operation(name, (Backend("fast", row),), twin=double, example=lambda device: (torch.ones(3),))
+        Operation(name, (Backend("fast", row),), reference=double, example=lambda device: (torch.ones(3),))
         for name, row in (("slow", slow), ("quick", quick))
     ]
     backends = Backends(operations)

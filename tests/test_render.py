@@ -5,13 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from devices import on_device
 from meshes import needs_warp
 
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from pipeline.mesh.query.surface import Surface
 from pipeline.render import MODES, Camera, Softbox, Studio, Subject, render, turntable
 
-pytestmark = needs_warp
+pytestmark = [needs_warp, pytest.mark.usefixtures("device")]
+Surface, render, turntable = (on_device(each) for each in (Surface, render, turntable))
+
 
 EVEN = Studio((1.0,) * 3, (1.0,) * 3, (Softbox(0, 45, 30, 30, (0.0,) * 3),))  # the same light from everywhere
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from devices import on_device
 from meshes import outer_shell, outside, project, solid
 from scipy import ndimage
 from scipy.sparse import coo_matrix
@@ -21,6 +22,9 @@ from pipeline.mesh.remesh import contour, interior
 from pipeline.mesh.remesh.dual_grid import _touched_cells
 from pipeline.mesh.remesh.lattice_functions import INSIDE, OUTSIDE
 from pipeline.mesh.remesh.project import _normals
+
+pytestmark = pytest.mark.usefixtures("device")
+Surface, _normals = (on_device(each) for each in (Surface, _normals))
 
 
 def tensors(mesh):

@@ -3,10 +3,17 @@
 import pytest
 import torch
 import trimesh
+from devices import on_device
 from meshes import needs_warp
 
 from pipeline.mesh.query.sight import first_faces, views_by_depth, views_by_rays
 from pipeline.mesh.query.surface import Surface
+
+pytestmark = pytest.mark.usefixtures("device")
+Surface = on_device(Surface)
+first_faces = on_device(first_faces)
+views_by_depth = on_device(views_by_depth)
+views_by_rays = on_device(views_by_rays)
 
 
 def ball(subdivisions=3, radius=1.0):

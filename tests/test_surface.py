@@ -3,11 +3,15 @@
 import pytest
 import torch
 import trimesh
+from devices import on_device
 
 pytest.importorskip("warp")
 from meshes import original as original_of
 
 from pipeline.mesh.query.surface import Surface
+
+pytestmark = pytest.mark.usefixtures("device")
+Surface = on_device(Surface)
 
 
 def soup(count, seed=0):

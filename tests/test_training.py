@@ -75,7 +75,7 @@ def test_rows_equal_their_twins(backends, voxels):
 
 
 def test_rows_are_checked_before_they_run_in_bf16(backends):
-    """In bf16 they would seem wrong, and the slow twins would run in their place."""
+    """In bf16 they would seem wrong, and the slow references would run in their place."""
     tasks.ShapeVAE(TINY, "cpu", backends)
     with torch.autocast("cpu", torch.bfloat16):
         for operation, row in ((SUBMANIFOLD_CONV, "gathered"), (ATTENTION, "padded")):

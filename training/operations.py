@@ -1,7 +1,7 @@
 """Rows of the pipeline's backend table that make training fast: few launches, no loop over samples, exact gradients.
 
-They compute what the plain twins of pipeline.sparse compute (and are checked against them on first use, as every row).
-The twins differentiate too; a convolution takes them some 90 launches and a sort, and ragged attention one call a
+They compute what the references of pipeline.sparse compute, and are checked against them on first use, as every row.
+The references differentiate too; a convolution takes them some 90 launches and a sort, ragged attention one call a
 sample.
 """
 
@@ -40,7 +40,7 @@ def table(choices: dict[str, str] | None = None) -> Backends:
 class GatheredConvolution:
     """submanifold_conv as one gather of all 27 neighbours and one matrix product, forwards and backwards.
 
-    Absent neighbours are read from a row of zeros: three times the products of the plain twin on a surface, but some
+    Absent neighbours are read from a row of zeros: three times the products of the reference on a surface, but some
     thirty times fewer launches. Neighbour tables are kept as long as their voxels.
     """
 

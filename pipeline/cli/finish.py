@@ -41,11 +41,14 @@ def run(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     backends = stages.default_backends(backend_choices(options))
     textured = not options.geometry_only and "voxels" in stages.held_in(options.state)
+    if not textured and not options.geometry_only and not options.vertex_colors:
+        options.geometry_only = True  # without voxels there are no colours to put into a format without textures
+        export = export_settings(options, options.output)
     stages.check_finish(export, textured, options.picture is not None, backends, device)
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
     raw = state.mesh
     assert raw is not None  # as it was asked for
-    size = options.texture_size if textured and not export.vertex_colors else 0
+    size = export.texture_size if textured and not export.vertex_colors else 0
     kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
     demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=STATE)
     run = Run(options, device, backends, None, str(options.output))

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
         )
     models, texture = Models(checkpoint, build), not options.geometry_only
     models.fetch(chosen.roles(texture))
-    size = options.texture_size if output and not export.vertex_colors else 0
+    size = export.texture_size if output and not export.vertex_colors else 0
     demand = Demand(chosen, texture, options.max_tokens, count, bool(output), size)
     run = Run(options, device, backends, dtype, str(output or options.save_state), SPEEDS[options.speed])
     finished, saved = stages.Finished(), []

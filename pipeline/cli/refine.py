@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint.require_models(roles, "Refining a mesh")
     images = posed_pictures(options)
     models.fetch(roles)
-    size = options.texture_size if texture and not export.vertex_colors else 0
+    size = export.texture_size if texture and not export.vertex_colors else 0
     demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size, source=REFINE)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):

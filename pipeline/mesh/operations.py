@@ -14,6 +14,7 @@ from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
 from .remesh.hollow_settings import Hollow
+from .remesh.quads import instant_meshes
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify.collapse import collapse
@@ -22,7 +23,11 @@ from .uv.fallback import triangle_by_triangle, xatlas
 
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
 WINDING = "winding"
+QUADS = "quads"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
+
+
+_APART = 1_000_000  # faces of a solid up to which snapping may take the time to keep them from crossing
 
 
 def clean_by_kernels(mesh: Mesh, settings: CleanSettings) -> Cleaned:
@@ -57,16 +62,23 @@ def solid(
     closed, report = run(mesh, resolution, wall, cavities, hollow)
     tick()
     floor = float(closed.vertices[:, 2].amin()) if hollow and hollow.base else None
-    return project(closed, mesh, 0.5 * report["cell"], floor), report
+    apart = len(closed.faces) <= _APART
+    return project(closed, mesh, 0.5 * report["cell"], floor, apart), report
 
 
 def unwrap(
-    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+    fewer_seams: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """uv.unwrap, which imports Warp."""
+    from .uv.unwrap import FEWER_SEAMS, UnwrapConfig
     from .uv.unwrap import unwrap as run
 
-    return run(vertices, faces, size, padding, tick)
+    return run(vertices, faces, size, padding, tick, FEWER_SEAMS if fewer_seams else UnwrapConfig())
 
 
 def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: str = "warp") -> Backend:
@@ -75,6 +87,10 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
 
 def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
+
+
+def no_quads() -> str:
+    return missing("pynanoinstantmeshes", "pip install -r requirements-quads.txt.")
 
 
 def no_xatlas() -> str:
@@ -89,7 +105,7 @@ OPERATIONS = (
     Operation(
         WINDING,
         (_warp(winding_numbers_by_tree),),
-        twin=winding_numbers,
+        reference=winding_numbers,
         example=examples.points_round_an_open_ball,
         tolerance=0.05,
     ),
@@ -104,12 +120,15 @@ OPERATIONS = (
         ),
         check=examples.check_simplify,
     ),
+    Operation(QUADS, (Backend("instant-meshes", instant_meshes, no_quads),), check=examples.check_quads),
     Operation(
         UNWRAP,
         (_warp(unwrap), Backend("xatlas", xatlas, no_xatlas), Backend("triangles", triangle_by_triangle)),
         check=examples.check_unwrap,
     ),
-    Operation(RASTER, (_warp(rasterise_warp),), twin=rasterise, example=examples.overlapping_triangles, tolerance=1e-6),
-    Operation(NEAREST, (_warp(nearest_covered_warp),), twin=nearest_covered, example=examples.two_texels),
+    Operation(
+        RASTER, (_warp(rasterise_warp),), reference=rasterise, example=examples.overlapping_triangles, tolerance=1e-6
+    ),
+    Operation(NEAREST, (_warp(nearest_covered_warp),), reference=nearest_covered, example=examples.two_texels),
     Operation(CLOSEST, (_warp(SourceMesh),), check=examples.check_closest),
 )

@@ -227,7 +227,7 @@ def _norm_example(device: torch.device) -> list[torch.Tensor]:
 def _operation(name: str, reference, example, tolerance: float = 2e-2, row: Backend | None = None) -> Operation:
     """bf16 rounds to 4e-3 of a value; the references round up to four times on the way, the kernels once."""
     row = row or triton_launch.row(_KERNELS, name, reference)
-    return Operation(name, (row,), twin=reference, example=example, tolerance=tolerance)
+    return Operation(name, (row,), reference=reference, example=example, tolerance=tolerance)
 
 
 OPERATIONS = (

@@ -1,4 +1,4 @@
-"""Plain-torch twins of the sparse operations: correct on every device, bounded in memory."""
+"""Plain-torch references of the sparse operations: correct on every device, bounded in memory."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ import { app } from "../../../scripts/app.js";
 const COLORS = {
     T2_MODELS: "#7e6bd6",
     T2_VIEWS: "#3f51b5",
+    T2_CAMERAS: "#7a1f2b",
     T2_CONDITION: "#c6a700",
     T2_SAMPLER: "#a1887f",
     T2_STRUCTURE: "#78909c",
@@ -14,6 +15,7 @@ const COLORS = {
     T2_MESH: "#26a69a",
     T2_VOXELS: "#ff7b3a",
     T2_TEXTURED_MESH: "#ba68c8",
+    T2_SCENE: "#d4e157",
 };
 
 function color() {

@@ -7,7 +7,7 @@ from ...warp.launch import configure
 from ..query.scan import FLAT
 from .scan_kernels import by_height, covered_span
 
-# The raster must agree with its twin to the bit, so products and sums are not fused.
+# The raster must agree with its reference to the bit, so products and sums are not fused.
 configure(__name__, fuse_fp=False)
 
 _FLAT = wp.constant(wp.float64(FLAT))
