@@ -23,12 +23,6 @@ from .sockets import CATEGORY, GLB, Models, advanced, aliases, as_link, node_sch
 
 log = logging.getLogger(__name__)
 
-# name -> resolution, faces, pixels along a side of the textures
-PRESETS = {
-    "draft": ("512", 100_000, 1024),
-    "standard": (folders.OWN, 500_000, 2048),
-    "high": ("1536_cascade", 1_000_000, 4096),
-}
 # Roughly the share of the time that each stage takes with the released checkpoint on a GPU, for the progress bar.
 _SHARES = {
     "T2LoadModels": 5,
@@ -74,11 +68,12 @@ class ImageToGLB(io.ComfyNode):
                 checkpoint_input(),
                 io.Combo.Input(
                     "preset",
-                    options=list(PRESETS),
+                    options=list(stages.PRESETS),
                     default="standard",
                     tooltip="; ".join(
-                        f"{name}: {resolution}, {faces:,} faces, {size} pixel textures"
-                        for name, (resolution, faces, size) in PRESETS.items()
+                        f"{name}: {preset.resolution or folders.OWN}, {preset.export.faces:,} faces, "
+                        f"{preset.export.texture_size} pixel textures" + _more(preset.export)
+                        for name, preset in stages.PRESETS.items()
                     )
                     + ". A checkpoint without that resolution takes its own.",
                 ),
@@ -161,7 +156,8 @@ class ImageToGLB(io.ComfyNode):
             raise SettingsError(problem)
         if models is None and (problem := folders.why_not(checkpoint)):
             raise CheckpointError(problem)
-        resolution, export = PRESETS[preset][0], _export(preset, faces, texture_size)
+        resolution = stages.PRESETS[preset].resolution or folders.OWN
+        export = _export(preset, faces, texture_size, texture)
         opened = folders.open_choice(checkpoint) if models is None else _behind(models, cls.hidden.dynprompt)
         if opened is not None:
             resolution = _possible(opened, resolution, texture)
@@ -175,7 +171,8 @@ class ImageToGLB(io.ComfyNode):
         structure = add("T2SampleStructure", **sees, seed=seed)
         shape = add("T2SampleShape", **sees, structure=structure.out(0), resolution=resolution)
         decoded = add("T2DecodeShape", models=models, shape=shape.out(0))
-        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces, shells=export.shells)
+        lods = ", ".join(map(str, export.lods))
+        result = add("T2ProcessMesh", mesh=decoded.out(0), faces=export.faces, shells=export.shells, lods=lods)
         if texture:
             latent = add("T2SampleTexture", **sees, shape=shape.out(0))
             voxels = add("T2DecodeTexture", models=models, texture=latent.out(0), subdivision=decoded.out(1))
@@ -185,6 +182,8 @@ class ImageToGLB(io.ComfyNode):
                 voxels=voxels.out(0),
                 texture_size=export.texture_size,
                 original=decoded.out(0),
+                normal_map=export.normal_map,
+                seams=export.seams,
             )
         file = add("T2ExportGLB", mesh=result.out(0), filename_prefix=filename_prefix)
         files = add("T2GatherFiles", model_3d=file.out(0), path=file.out(1))
@@ -218,10 +217,14 @@ class GatherFiles(io.ComfyNode):
         return io.NodeOutput(model_3d, path)
 
 
-def _export(preset: str, faces: int, texture_size: int) -> stages.ExportSettings:
+def _export(preset: str, faces: int, texture_size: int, texture: bool = True) -> stages.ExportSettings:
     """What the node says, or where it says 0 the preset. Raises SettingsError."""
-    _, preset_faces, preset_size = PRESETS[preset]
-    return stages.ExportSettings(faces=faces or preset_faces, texture_size=texture_size or preset_size, shells="auto")
+    return stages.PRESETS[preset].settings(faces or None, texture_size or None, texture)
+
+
+def _more(export: stages.ExportSettings) -> str:
+    lods = f" and levels of {', '.join(f'{count:,}' for count in export.lods)}" if export.lods else ""
+    return lods + (", with a normal map and fewer seams" if export.normal_map else "")
 
 
 def _behind(link: list, prompt) -> Checkpoint | None:

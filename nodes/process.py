@@ -82,6 +82,18 @@ class ProcessMesh(io.ComfyNode):
                     )
                 ),
                 *map(advanced, printing_inputs()),
+                advanced(
+                    io.Int.Input(
+                        "quads",
+                        default=0,
+                        min=0,
+                        max=1_000_000,
+                        step=100,
+                        optional=True,
+                        tooltip="About so many quads along the shape in place of faces triangles; Export Mesh writes "
+                        "them as obj and ply. 0: triangles. Needs pynanoinstantmeshes.",
+                    )
+                ),
             ],
             outputs=[
                 Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
@@ -104,11 +116,12 @@ class ProcessMesh(io.ComfyNode):
         drain=None,
         size=None,
         flat_base=None,
+        quads=None,
     ) -> bool | str:
         # what comes through a link is None here
         given = [each for each in (hollow, drain, size, flat_base) if each is not None]
         hollowing = given if len(given) == 4 else None
-        return explained(_check_processing, faces, shells, lods, wall, max_error, cavities, hollowing)
+        return explained(_check_processing, faces, shells, lods, wall, max_error, cavities, hollowing, quads)
 
     @classmethod
     def execute(
@@ -126,6 +139,7 @@ class ProcessMesh(io.ComfyNode):
         drain: str = "",
         size: str = "",
         flat_base: float = 0.0,
+        quads: int = 0,
     ) -> io.NodeOutput:
         result = run(
             stages.process_mesh,
@@ -141,6 +155,7 @@ class ProcessMesh(io.ComfyNode):
             max_error=_length(max_error),
             cavities=cavities,
             hollow=stages.Hollowing.parse(hollow, drain, size, flat_base),
+            quads=quads,
         )
         return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [report_lines(result)]})
 
@@ -153,6 +168,7 @@ def _check_processing(
     max_error: str | None,
     cavities: str | None,
     hollowing: list | None,
+    quads: int | None,
 ) -> None:
     """hollowing: hollow, drain, size and flat_base; None where one of them is linked."""
     levels = _counts(lods or "")
@@ -160,7 +176,7 @@ def _check_processing(
     hollow = stages.Hollowing.parse(*hollowing) if hollowing else None
     if shells:
         stages.check_shells(shells, wall or 0.0, cavities or "fill", hollow)
-    _length(max_error or "")
+    stages.check_quads(quads or 0, levels, _length(max_error or ""))
 
 
 def _length(text: str) -> stages.Length | None:

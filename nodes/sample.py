@@ -53,11 +53,11 @@ def _strength(tooltip: str) -> io.Input:
     )
 
 
-def _condition() -> io.Input:
+def condition_input() -> io.Input:
     return Condition.Input("condition", tooltip="From TRELLIS.2 Encode Image.")
 
 
-def _sampler() -> io.Input:
+def sampler_input() -> io.Input:
     return Sampler.Input(
         "sampler",
         optional=True,
@@ -187,7 +187,7 @@ class SampleStructure(io.ComfyNode):
             category=CATEGORY,
             **aliases("sparse structure, occupancy, voxel sampler, ksampler 3d"),
             description="Decides which voxels of a coarse grid the object occupies.",
-            inputs=[models_input(), _condition(), seed_input(), _sampler()],
+            inputs=[models_input(), condition_input(), seed_input(), sampler_input()],
             outputs=[Structure.Output(display_name="structure", tooltip="The occupied voxels.")],
         )
 
@@ -222,7 +222,7 @@ class SampleShape(io.ComfyNode):
             description="Samples the shape latent on the structure's voxels, in a cascade first coarse, then fine.",
             inputs=[
                 models_input(),
-                _condition(),
+                condition_input(),
                 Structure.Input(
                     "structure", optional=True, tooltip="From TRELLIS.2 Sample Structure; not needed beside a start."
                 ),
@@ -238,7 +238,7 @@ class SampleShape(io.ComfyNode):
                         "Lower this when memory runs out; the other resolutions do not use it.",
                     )
                 ),
-                _sampler(),
+                sampler_input(),
                 Shape.Input(
                     "start",
                     optional=True,
@@ -301,9 +301,9 @@ class SampleTexture(io.ComfyNode):
             description="Samples the texture latent on the shape's voxels.",
             inputs=[
                 models_input(),
-                _condition(),
+                condition_input(),
                 Shape.Input("shape", tooltip="From TRELLIS.2 Sample Shape."),
-                _sampler(),
+                sampler_input(),
                 Texture.Input(
                     "start",
                     optional=True,

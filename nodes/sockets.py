@@ -23,6 +23,7 @@ Mesh = io.Custom("T2_MESH")  # stages.Mesh
 Subdivision = io.Custom("T2_SUBDIVISION")  # stages.Subdivisions
 Voxels = io.Custom("T2_VOXELS")  # stages.PBRVoxels
 TexturedMesh = io.Custom("T2_TEXTURED_MESH")  # stages.TexturedMesh
+Scene = io.Custom("T2_SCENE")  # stages.Scene
 
 # Their colours in the editor, far from each other and from those of ComfyUI's own types: two sockets of one colour look
 # as if they fit. web/js/trellis2.js has them from here (python tests/generate_texts.py).
@@ -39,6 +40,7 @@ COLORS = {
     "T2_MESH": "#26a69a",
     "T2_VOXELS": "#ff7b3a",
     "T2_TEXTURED_MESH": "#ba68c8",
+    "T2_SCENE": "#d4e157",
 }
 
 # ComfyUI's types for 3D files; hosts before 2026 lack the classes, and the socket carries the path there.

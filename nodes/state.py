@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.errors import StateError
 from ..pipeline.spec import PipelineType
-from .host import output, saving
+from .host import inputs, output, saving
 from .host.saving import filename_prefix_input
 from .sockets import (
     CATEGORY,
@@ -38,6 +36,7 @@ _SOCKETS = {
     "voxels": (Voxels, "voxels"),
 }
 _SUFFIX = ".safetensors"
+_FILE = (_SUFFIX,), "A state's file", StateError
 
 
 class SaveState(io.ComfyNode):
@@ -123,18 +122,13 @@ class OpenState(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, path: str = "") -> str:
-        try:
-            found = _file(path)
-            status = found.stat()
-        except (OSError, StateError):
-            return path
-        return f"{found} {status.st_mtime_ns} {status.st_size}"
+        return inputs.fingerprint(path, *_FILE)
 
     @classmethod
     def execute(cls, path: str = "") -> io.NodeOutput:
         from comfy_execution.graph_utils import ExecutionBlocker
 
-        state = stages.open_state(_file(path))
+        state = stages.open_state(inputs.existing(path, *_FILE))
         values = []
         for name, (_, key) in _SOCKETS.items():
             value = getattr(state, key)
@@ -146,24 +140,3 @@ class OpenState(io.ComfyNode):
                 value = ExecutionBlocker(f"{Path(path).name} holds no {name}; it has {held}. Save it with Save State.")
             values.append(value)
         return io.NodeOutput(*values)
-
-
-def _file(path: str) -> Path:
-    """A state file below the output or the input folder.
-
-    Raises:
-        StateError: it leads out of both, ends otherwise, or is not there.
-    """
-    folders = [
-        Path(os.path.realpath(one())) for one in (folder_paths.get_output_directory, folder_paths.get_input_directory)
-    ]
-    if not path.lower().endswith(_SUFFIX):
-        raise StateError(f"A state's file ends in {_SUFFIX}, got {path[:100]!r}. Take the path that Save State gives.")
-    for folder in folders:
-        found = Path(os.path.realpath(folder / path))
-        if found.is_relative_to(folder) and found.is_file():
-            return found
-    raise StateError(
-        f"There is no {path[:200]} in ComfyUI's output folder {folders[0]} or its input folder {folders[1]}. Name "
-        "a file below one of them."
-    )

@@ -49,12 +49,15 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(recipe)
     spans: list[dict[str, Any]] = []
     with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
         record = Record(manifest, jobs, settings, recipe.suffix, tell)
         print_begin(record)
         try:
             if record.todo:
                 _work(options, recipe, record, spans)
+            else:  # no cluster for that
+                record.begin()
+                record.end("end")
         finally:
             print_end(record)
             if spans:

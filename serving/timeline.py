@@ -59,32 +59,35 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise StateError(f"{path} is no timeline of a batch: {error!r}. Name the file that `batch` wrote.") from error
 
 
-def idle(spans: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
-    """Worker -> share of the time between the first and the last span of its kind that it had no work."""
-    own = [span for span in spans if span["kind"] == kind]
-    if not own:
-        return {}
-    whole = max(span["end"] for span in own) - min(span["start"] for span in own)
-    busy: dict[str, float] = {}
-    for span in own:
-        busy[span["worker"]] = busy.get(span["worker"], 0.0) + span["end"] - span["start"]
-    return {worker: max(0.0, 1 - seconds / max(whole, 1e-9)) for worker, seconds in busy.items()}
+def idle(spans: Sequence[dict[str, Any]]) -> float:
+    """Share of the time, from the first span to the last, that the processes of these spans stood still.
+
+    They count as so many as were ever at work at once: one that takes the place of a dead one is the same."""
+    marks = sorted((time, step) for span in spans for time, step in ((span["start"], 1), (span["end"], -1)))
+    most = at_work = 0
+    for _, step in marks:
+        at_work += step
+        most = max(most, at_work)
+    busy = sum(span["end"] - span["start"] for span in spans)
+    return max(0.0, 1 - busy / max(most * (marks[-1][0] - marks[0][0]), 1e-9)) if marks else 0.0
 
 
 def drawn(spans: Sequence[dict[str, Any]]) -> str:
-    """A line of text for each worker."""
+    """A line of text for each worker, and one for each kind."""
     if not spans:
         return "Nothing was done."
     start = min(span["start"] for span in spans)
     scale = _COLUMNS / max(max(span["end"] for span in spans) - start, 1e-9)
-    lines = []
+    lines, totals = [], []
     for kind, mark in _MARKS.items():
-        for worker, share in idle(spans, kind).items():
+        of_kind = [span for span in spans if span["kind"] == kind]
+        for worker in dict.fromkeys(span["worker"] for span in of_kind):
             bar = [" "] * _COLUMNS
-            own = [span for span in spans if (span["kind"], span["worker"]) == (kind, worker)]
+            own = [span for span in of_kind if span["worker"] == worker]
             for span in own:
-                first, last = (int((span[end] - start) * scale) for end in ("start", "end"))
-                bar[first : min(last + 1, _COLUMNS)] = mark * (min(last + 1, _COLUMNS) - first)
-            lines.append(f"{kind} {worker:<28} |{''.join(bar)}| {len(own)} objects, {share:.0%} idle")
-    seconds = _COLUMNS / scale
-    return "\n".join([*lines, f"{'':<36}0 s{'':<{_COLUMNS - 10}}{seconds:.0f} s"])
+                first, last = (min(int((span[end] - start) * scale), _COLUMNS - 1) for end in ("start", "end"))
+                bar[first : last + 1] = mark * (last + 1 - first)
+            lines.append(f"{kind} {worker:<24} |{''.join(bar)}| {len(own)} objects")
+        if of_kind:
+            totals.append(f"{kind}: {len(of_kind)} objects, {idle(of_kind):.0%} of the time idle")
+    return "\n".join([*lines, f"{'':<33}0 s{'':<{_COLUMNS - 10}}{_COLUMNS / scale:.0f} s", *totals])

@@ -189,6 +189,14 @@ def rocket_state(tmp_path_factory) -> Path:
     return state
 
 
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory) -> Path:
+    """A checkpoint with encoders; its weights are random."""
+    from tiny import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("encoders") / "tiny")
+
+
 @pytest.fixture
 def cli(tmp_path):
     """Run the command line as a user does, in a process of its own; returns the finished process."""

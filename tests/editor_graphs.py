@@ -104,6 +104,40 @@ Left: what needs the networks; **Save State** keeps the raw mesh and its voxels 
 none. Tomorrow, put the file's path into **Open State** in place of the link and bypass the left part (Ctrl+B): other
 faces, shells and textures of the same object, in seconds.
 """,
+    "project_texture": """
+## The picture on the object
+
+**Project Texture** puts the picture itself onto the baked texture: as sharp as the picture where it sees the object.
+What it does not show keeps the generated texture. The camera is found by comparing silhouettes and colours; a picture
+that fits from nowhere is refused.
+
+Connect the picture as it was loaded: the cropped one has 1,024 pixels at most.
+""",
+    "texture_my_mesh": """
+## Texture my mesh
+
+Put the file into the *input* folder and its name into **Load Mesh**. The picture says what it is to look like; the
+GLB comes back with its own nodes, transforms and UVs. Meshes without UVs: **uvs** to *fill*.
+
+Needs the encoder *shape_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small checkpoint has none yet.
+""",
+    "repaint_part": """
+## Repaint a part
+
+The mask lies in the mesh's UVs. Open the base colour (an output of **Load Mesh**) in the mask editor and paint over
+what is to be new: all else stays to the bit, as long as **texture_size** is the texture's own. White vertex colours, or
+names of mesh nodes, can say it too.
+
+Needs *shape_slat_encoder* and *tex_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small checkpoint has none yet.
+""",
+    "refine_my_mesh": """
+## Refine my mesh
+
+The mesh's voxels stay, its shape is sampled anew from a start that is noised by **strength**: 0 changes nothing, 0.3 to
+0.7 makes details anew, 1 keeps the voxels alone.
+
+Needs *shape_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small checkpoint has none yet.
+""",
     "core_mesh_interop": """
 ## ComfyUI's own mesh nodes
 
@@ -167,6 +201,46 @@ LAYOUTS = {
             ("File", [["14"], ["15"]]),
         ],
     ],
+    "project_texture": [
+        [
+            ("1 Picture", [["1", "3"], [NOTE, "2", "4"]]),
+            ("2 Structure", [["5"]]),
+            ("3 Shape", [["9", "11"]]),
+            ("4 Texture", [["10", "12"]]),
+        ],
+        [
+            ("5 Mesh", [["13"]]),
+            ("6 Bake", [["14", "17"]]),
+            ("7 Projection", [["23", "18"]]),
+            ("8 File", [["15"], ["16"]]),
+        ],
+    ],
+    "texture_my_mesh": [
+        [
+            ("Picture", [[NOTE, "1"], ["2", "3", "4"]]),
+            ("Mesh", [["5", "6"]]),
+            ("Result", [["7"]]),
+        ]
+    ],
+    "repaint_part": [
+        [
+            ("Picture", [[NOTE, "1"], ["2", "3", "4"]]),
+            ("Mesh and mask", [["5", "6"]]),
+            ("Repainted", [["7"], ["8"]]),
+        ]
+    ],
+    "refine_my_mesh": [
+        [
+            ("Picture", [[NOTE, "1"], ["2", "3", "4"]]),
+            ("Mesh", [["5"], ["6"]]),
+            ("Shape", [["7", "9"]]),
+        ],
+        [
+            ("Texture", [["8", "10"]]),
+            ("Finish", [["11"], ["12"]]),
+            ("File", [["13"], ["14"]]),
+        ],
+    ],
     "core_mesh_interop": [
         [
             ("1 Picture", [[NOTE, "1"], ["2", "3", "4"]]),
@@ -199,7 +273,9 @@ MORE = {
     "T2DecodeTexture": PICTURE,
     "T2ImageToGLB": PICTURE + 130,
     "T2ProcessMesh": 140,
+    "T2ProjectTexture": 60,
     "T2ExportGLB": 140,
+    "T2TextureMesh": 140,
 }
 VIEWER_HEIGHT = 500
 COLORS = ["#3f789e", "#8a6d3b", "#5b7a3a", "#8a4b4b", "#6b5b95", "#3a7a78", "#7a5a8a", "#666"]

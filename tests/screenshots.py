@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from comfy_server import GRAPHS, ROOT, api
+from comfy_server import GRAPHS, ROOT, api, needs_encoders
 from editor import started
 from PIL import Image
 
@@ -46,6 +46,9 @@ def main() -> int:
             if unknown := editor.load(name):
                 print(f"{name}: this ComfyUI has no {', '.join(unknown)}")
                 continue
+            if needs_encoders(name):  # which the bundled checkpoint lacks: what goes in is all that there is to show
+                save(row(inputs(name)), ROOT / "workflows" / f"{name}.jpg")
+                continue
             done = editor.queue()
             outputs = editor.server.get(f"/history/{done['run']}")[done["run"]]["outputs"]
             viewers = editor.nodes("Preview3D")
@@ -59,15 +62,38 @@ def main() -> int:
 
 
 def inputs(name: str) -> list[Image.Image]:
-    """The pictures that a graph loads, on the thumbnail's background."""
+    """The pictures and meshes that a graph loads, on the thumbnail's background."""
     graph = json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
     names = [node["inputs"]["image"] for node in graph.values() if node["class_type"] == "LoadImage"]
-    files = {"trellis2_rocket.png": "rocket.png", "trellis2_chair.png": "pictures/chair.png"}
+    files = {
+        "trellis2_rocket.png": "rocket.png",
+        "trellis2_chair.png": "pictures/chair.png",
+        "trellis2_repaint.png": "repaint.png",
+    }
     found = []
     for each in names:
         picture = Image.open(ROOT / "assets" / files[each]).convert("RGBA")
-        found.append(Image.alpha_composite(Image.new("RGBA", picture.size, (*BACK, 255)), picture).convert("RGB"))
-    return found
+        found.append(on_background(picture))
+    return found + [
+        clay(ROOT / "assets" / "rocket.glb") for node in graph.values() if node["class_type"] == "T2LoadMesh"
+    ]
+
+
+def on_background(picture: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (*BACK, 255)), picture).convert("RGB")
+
+
+def clay(file: Path) -> Image.Image:
+    """A mesh file without its materials, from the front."""
+    import conftest  # noqa: F401 - which finds the pipeline
+
+    from pipeline import stages
+    from pipeline.mesh.io import read_scene
+    from pipeline.runtime import Runtime
+
+    scene = read_scene(file)
+    mesh = stages.scene_mesh(scene, scene.frame())
+    return on_background(Image.fromarray(stages.draw(Runtime("cpu", stages.default_backends()), mesh, frames=1)[0]))
 
 
 def objects(editor, outputs: dict, viewers: list[int]) -> list[Image.Image]:

@@ -579,7 +579,7 @@ def test_the_extension_offers_all_nodes_pictures_and_health(host, made, monkeypa
     assert report["version"] == pipeline.__version__ and report["device"] == "cpu" and SMALL in report["checkpoints"]
     assert "small" in report["loaded"] and json.dumps(report)
     offered = {path.name for path in (host.base / "input").iterdir()}
-    assert offered == {"trellis2_rocket.png", "trellis2_chair.png"}
+    assert offered == {"trellis2_rocket.png", "trellis2_chair.png", "trellis2_rocket.glb", "trellis2_repaint.png"}
 
 
 def test_a_second_copy_stays_out_of_the_way(host, monkeypatch, caplog):
@@ -689,3 +689,24 @@ def test_a_list_of_names_reaches_the_node_that_writes(host):
         made = asyncio.run(run.called("2", host.nodes["T2ImageToGLB"], prompt["2"]["inputs"]))
     (export,) = [node for node in made.expand.values() if node["class_type"] == "T2ExportGLB"]
     assert export["inputs"]["filename_prefix"] == ["1", 1]
+
+
+@needs_warp
+def test_a_picture_is_projected(host, made):
+    """The shipped graph's node, with a mesh of few steps, which looks like nothing: any silhouette will do."""
+    inputs = graph("project_texture", n23_min_iou=0.0)["23"]["inputs"]
+    picture = torch.rand(1, 300, 200, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 300, 200)
+    mask[:, 40:260, 30:170] = 0  # as Load Image marks the background
+    inputs |= {"textured_mesh": made["textured"], "image": picture, "mask": mask, "views": "front", "largest": 512}
+    found, colour = host.call("T2ProjectTexture", **inputs)
+    before = made["textured"].maps
+    assert colour.shape == (1, *found.maps.shape[:2], 3) and len(found.maps) in (256, 512)
+    assert found.facts["projected"][0]["share"] > 0.02 and "projected" not in made["textured"].facts
+    assert len(before) == 256 and not np.array_equal(
+        before[:, :, :3], found.maps[:: len(found.maps) // 256, :: len(found.maps) // 256, :3]
+    )
+    with pytest.raises(host.part("run").PipelineError, match="as many cameras"):
+        host.call("T2ProjectTexture", **inputs, cameras=())
+    with pytest.raises(host.part("run").PipelineError, match=r"Picture 1 does not fit the object.* 0\.99"):
+        host.call("T2ProjectTexture", **{**inputs, "min_iou": 0.99})

@@ -56,7 +56,7 @@ def test_every_node_is_usable(name):
         assert key == "checkpoint" or each["tooltip"], key
     assert all(each["tooltip"] for each in node["outputs"])
     assert node["output_node"] == (
-        name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2MeshReport", "T2SaveState")
+        name in ("T2ExportGLB", "T2ExportMesh", "T2ImageToGLB", "T2MeshReport", "T2SaveState", "T2TextureMesh")
     )
 
 

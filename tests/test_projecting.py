@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scenes import furniture
 
 from pipeline import stages
 from pipeline.errors import ImageError, SettingsError
+from pipeline.export.scene_textures import BakedGroup
 from pipeline.mesh import Mesh
+from pipeline.mesh.bake.bake import Texels
+from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.io import read_scene
+from pipeline.mesh.io.atlas import groups_of
 from pipeline.project import Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
 from pipeline.project.cells import Cells
+from pipeline.project.paint import look
 from pipeline.project.shading import estimated, harmonics, to_linear, to_srgb
 from pipeline.runtime import Runtime
 from pipeline.views import PictureCamera, View
@@ -92,17 +99,17 @@ def decorated(one, pattern):
 
 
 def checker():
-    rows, columns = np.indices((SIDE, SIDE)) // 12
+    rows, columns = np.indices((SIDE, SIDE)) // 24
     return (rows + columns) % 2 == 0
 
 
 def psnr(one, other, camera):
-    a, b = (Picture.of(drawn(each, camera)) for each in (one, other))
+    a, b = (Picture.of(drawn(each, camera, 320)) for each in (one, other))
     both = a.solid & b.solid
     return -10 * math.log10(np.square(a.colour[both] - b.colour[both]).mean())
 
 
-@pytest.mark.parametrize("camera", [CAMERA, PictureCamera(200, -10, 20, 0.9), PictureCamera(310, 45, 50, 0.7)])
+@pytest.mark.parametrize("camera", [CAMERA, PictureCamera(200, -10, 20, 0.9)])
 def test_a_camera_is_found_again(camera):
     one = sheet()
     picture = Picture.of(drawn(one, camera, 128))
@@ -120,7 +127,7 @@ def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():
 
 def test_the_pictures_pixels_arrive_and_the_rest_keeps_its_texture(runtime):
     plain, wanted = sheet(), decorated(sheet(), checker())
-    photo = Photo(drawn(wanted, CAMERA, 512), camera=CAMERA)
+    photo = Photo(drawn(wanted, CAMERA, 320), camera=CAMERA)
     found = stages.project_texture(runtime, textured(plain), [photo], Projection(colours="texture"))
     result = replace(plain, maps=found.maps)
     assert psnr(plain, wanted, CAMERA) < 15
@@ -128,24 +135,30 @@ def test_the_pictures_pixels_arrive_and_the_rest_keeps_its_texture(runtime):
     unseen = found.maps[:side, 2 * side :, :3].astype(int) - COLOURS[2]  # the back
     assert np.abs(unseen).max() <= 1
     [told] = found.facts["projected"]
-    assert told["iou"] > 0.99 and 0.1 < told["share"] < 0.6 and not told["fitted"]
+    assert told["iou"] > 0.97 and 0.1 < told["share"] < 0.6 and not told["fitted"]
     found = stages.project_texture(runtime, textured(plain), [photo])
     result = replace(plain, maps=found.maps)
     assert psnr(result, wanted, CAMERA) > 28
     assert (found.maps[:, :, 3:] == 128)[:, :, :2].all()  # metallic and roughness
 
 
-def test_what_stands_in_front_is_not_painted_through(runtime):
-    """From low behind the small box hides a part of the lid."""
+def test_what_stands_in_front_is_not_painted_through():
+    """From the low right of the front (-x) the small box hides what is behind it on the lid."""
     camera = PictureCamera(270, 15, 0, 0.8)
-    plain, red = sheet(), sheet([(255, 0, 0)] * 6)
-    photo = Photo(drawn(red, camera), camera=camera)
-    found = stages.project_texture(runtime, textured(plain), [photo], Projection(feather=1e-3))
-    lid = found.maps[:, :, :3].reshape(3, len(found.maps) // 3, 3, -1, 3)[1, :, 1]  # rows from +y, columns from -x
-    side = len(lid)
-    hidden, open_ = lid[side // 2, round(0.55 * side)], lid[round(0.1 * side), round(0.3 * side)]
-    assert open_[0] > 240 and open_[1] < 20
-    assert hidden[1] > 100  # behind the small box, seen from -x
+    one = sheet()
+    painted = Painted([one], torch.device("cpu"))
+    texels = Texels.of(one.uvs, one.faces, 3 * SIDE, rasterise)
+    found = look(painted, 0, texels, Picture.of(drawn(one, camera)), camera, 1e-3, 400)
+    points = texels.points(one.vertices, one.faces)
+    lid = ((points[:, 2] - 0.1).abs() < 1e-4) & (points[:, 0] > 0)  # beyond the small box
+    shadow = (points[:, 1] > -0.18) & (points[:, 1] < 0.08)
+    seen = torch.zeros(len(points), dtype=torch.bool)
+    seen[found.rows] = True
+    assert (lid & shadow).sum() > 500 and not seen[lid & shadow].any()
+    open_ = lid & (points[:, 1] > 0.12) & (points[:, 1] < 0.23)
+    assert open_.sum() > 300 and seen[open_].float().mean() > 0.9
+    below = points[:, 2] < -0.29
+    assert not seen[below & (painted.normals[texels.face.long()][:, 2] < -0.5)].any()
 
 
 @pytest.mark.parametrize("colours", ["picture", "texture"])
@@ -184,11 +197,13 @@ def sphere(maps, rings=24):
 
 def test_pictures_that_do_not_show_the_object_are_refused(runtime):
     one = textured(sheet())
-    disc = Image.new("RGBA", (128, 128))
-    rows, columns = np.indices((128, 128)) - 63.5
-    disc.putalpha(Image.fromarray(((rows**2 + columns**2 < 50**2) * 255).astype(np.uint8)))
+    rows, columns = np.abs(np.indices((128, 128)) - 63.5)
+    cross = Image.new("RGBA", (128, 128))
+    cross.putalpha(
+        Image.fromarray(((np.minimum(rows, columns) < 14) & (np.maximum(rows, columns) < 55)).astype("u1") * 255)
+    )
     with pytest.raises(ImageError, match=r"overlap by 0\.\d\d .* needed are 0\.85"):
-        stages.project_texture(runtime, one, [Photo(disc)])
+        stages.project_texture(runtime, one, [Photo(cross)])
     view = drawn(sheet(), CAMERA, 128)
     with pytest.raises(ImageError, match="mirrored"):
         stages.project_texture(runtime, one, [Photo(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT))])
@@ -210,11 +225,11 @@ def test_colours_of_another_object_are_told(runtime):
 def test_the_texture_grows_to_what_the_picture_holds_and_levels_share_it(runtime):
     one = textured(sheet())
     two = replace(one, levels=(one.levels[0], one.levels[0]), occlusion=np.full(one.maps.shape[:2], 200, np.uint8))
-    photo = Photo(drawn(sheet(), CAMERA, 1024), camera=CAMERA)
+    photo = Photo(drawn(sheet(), CAMERA, 256), camera=CAMERA)
     found = stages.project_texture(runtime, two, [photo])
-    assert len(found.maps) == 4 * len(one.maps) == len(found.occlusion)
-    kept = stages.project_texture(runtime, two, [photo], Projection(largest=2 * len(one.maps)))
-    assert len(kept.maps) == 2 * len(one.maps)
+    assert len(found.maps) == 2 * len(one.maps) == len(found.occlusion)
+    kept = stages.project_texture(runtime, two, [photo], Projection(largest=2 * len(one.maps) - 1))
+    assert len(kept.maps) == len(one.maps)
     picture = Picture.of(photo.picture)
     assert fitting_size(1e6, [(picture, CAMERA)], 64, 8192) == 64
     assert np.array_equal(two.maps, sheet().maps)  # inputs stay as they are
@@ -252,3 +267,39 @@ def test_sides_of_a_thin_wall_have_values_of_their_own():
     sums = cells.gathered(points[:3600], normals[:3600], values, torch.ones(3600))
     found = cells.at(points, normals, cells.smoothed(*sums, 0.05, 0.3))
     assert (found[:3600] - 0.5).abs().max() < 0.03 and found[3600:].abs().max() < 1e-3
+
+
+def test_a_scene_gets_the_picture_on_each_of_its_textures(runtime, tmp_path):
+    """Furniture of grey textures, whose ball keeps its own: no picture reaches it."""
+    scene = read_scene(furniture().save(tmp_path / "a.glb"))
+    frame = scene.frame()
+    numbers = [number for number, part in enumerate(scene.parts) if part.name != "bare"]
+    groups = groups_of(scene, numbers, rasterise)
+    grey = np.full((128, 128, 6), 128, np.uint8)
+    made = stages.SceneTextures(tuple(BakedGroup(group, grey) for group in groups), None, {"warnings": ["first"]})
+    blue = grey.copy()
+    blue[:, :, :3] = (40, 70, 220)
+    sheets = [Sheet(*group.geometry(scene, frame), blue) for group in groups]
+    camera = PictureCamera(30, 35, 30, 0.8)
+    seen = Painted(sheets, torch.device("cpu")).seen(camera, 128)
+    image = Image.fromarray((torch.cat([seen.colour, seen.mask[:, :, None].float()], 2) * 255).round().byte().numpy())
+    found = stages.project_scene(runtime, scene, frame, made, [Photo(image, camera)])
+    assert len(found.groups) == len(groups) and found.facts["warnings"][0] == "first"
+    assert found.facts["projected"][0]["share"] > 0.1
+    blues = [float(((each.maps[:, :, 2] > 200) & (each.maps[:, :, 0] < 60)).mean()) for each in found.groups]
+    assert max(blues) > 0.05 and all((each.maps[:, :, 3:] == 128).all() for each in found.groups)
+    assert all((each.maps == 128).all() for each in made.groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--project", "--geometry-only"], "needs a texture"),
+        (["--project", "--vertex-colors"], "needs a texture"),
+        (["--project-colors", "texture"], "no effect without --project"),
+        (["--project", "--project-min-iou", "2"], "in 0 to 1"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(run, picture, tmp_path, options, message):
+    code, _, error = run("generate", picture, "--output", tmp_path / "a.glb", *options)
+    assert code == 1 and message in error

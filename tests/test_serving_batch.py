@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from importlib import import_module, util
 
 import psutil
 import pytest
+from generate_texts import commands
 
 from pipeline.batch import Job, Outcome
 from pipeline.errors import SettingsError, StateError
@@ -108,9 +109,13 @@ def test_the_timeline_tells_who_stood_still(serving, tmp_path):
     timeline.write(tmp_path / "timeline.json", spans)
     again = timeline.read(tmp_path / "timeline.json")
     assert again == spans
-    assert timeline.idle(again, "sample") == pytest.approx({"my host 1": 0.2, "my host 2": 0})
+    samples = again[:3]
+    assert timeline.idle(samples) == pytest.approx(0.1) and timeline.idle([]) == 0
+    later = {"worker": "my host 9", "kind": "sample", "name": "e"}  # in the place of one that has died
+    assert timeline.idle([*samples[:1], {**later, "start": 1e9 + 5, "end": 1e9 + 10}]) == pytest.approx(0.1)
     lines = timeline.drawn(again).splitlines()
-    assert len(lines) == 4 and "2 objects, 20% idle" in lines[0] and lines[2].count("=") in range(7, 10)
+    assert len(lines) == 6 and lines[0].endswith("| 2 objects") and lines[2].count("=") in range(7, 10)
+    assert lines[4:] == ["sample: 3 objects, 10% of the time idle", "finish: 1 objects, 0% of the time idle"]
     for text in ("", "{}", "[]", '{"traceEvents": [{}]}'):
         (tmp_path / "timeline.json").write_text(text)
         with pytest.raises(StateError, match="is no timeline of a batch"):
@@ -154,7 +159,7 @@ def test_killed_processes_lose_no_picture(root, tmp_path, picture, checkpoint, r
                 each.send_signal(signal.SIGKILL)
     assert process.wait(60) == 1, "".join(said)
     told = "".join(said)
-    assert not kinds and "4 done, 1 failed, 0 left" in told and " idle" in told, told
+    assert not kinds and "4 done, 1 failed, 0 left" in told and "of the time idle" in told, told
     lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     ends = [line for line in lines if line.get("status") in ("done", "failed")]
     assert sorted(line["object"] for line in ends) == ["0", "1", "2", "3", "bad"]
@@ -163,3 +168,12 @@ def test_killed_processes_lose_no_picture(root, tmp_path, picture, checkpoint, r
     code, out, _ = run(*arguments, "--device", "cpu")
     assert code == 1 and "5 objects to make, 4 of them are there already." in out, out
     assert time.monotonic() - started < 60
+
+
+def test_every_option_of_ray_is_described(serving, root):
+    parser = ArgumentParser()
+    serving("batch").add(parser)
+    own = {each for action in parser._actions for each in action.option_strings if each.startswith("--")}
+    shared = {each for action in commands()["batch"]._actions for each in action.option_strings}
+    text = (root / "docs" / "batch.md").read_text(encoding="utf-8")
+    assert len(own - shared) >= 5 and not [option for option in own - shared if f"`{option}" not in text]

@@ -492,3 +492,14 @@ def test_memory_estimates_follow_known_voxels():
     for voxels, measured in ((1_290_000, 3.4e9), (5_140_000, 6.9e9), (10_900_000, 12.9e9)):
         assert measured <= working_bytes(decoder, 1, voxels=voxels) + 0.95e9 < 1.35 * measured
     assert working_bytes(decoder, 10_000) == working_bytes(decoder, 1, voxels=round(10_000 * 4.5**4))
+
+
+def test_every_network_of_a_checkpoint_has_a_memory_estimate(encoders):
+    """A host asks before each; encoders had none, so that no node could encode a mesh."""
+    from pipeline.models import working_bytes
+
+    models = Models(open_checkpoint(encoders), build)
+    sizes = {role: working_bytes(models.get(role, torch.device("cpu")), 100) for role in models.checkpoint.roles}
+    assert min(sizes.values()) > 0
+    for encoder, decoder in (("shape_slat_encoder", "shape_slat_decoder"), ("tex_slat_encoder", "tex_slat_decoder")):
+        assert sizes[encoder] >= sizes[decoder] // 2, "about as much as their mirror images"

@@ -7,7 +7,6 @@ import pytest
 import torch
 import trimesh
 from scenes import furniture
-from tiny import tiny_checkpoint
 
 from pipeline import stages
 from pipeline.errors import CheckpointError, MeshError, SettingsError
@@ -17,17 +16,12 @@ from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, heun
 from pipeline.spec import PIPELINE_TYPES, SamplerSettings
-from pipeline.stages.existing import Materials, bilinear
+from pipeline.stages.existing import Materials, Places, bilinear
 from pipeline.weights import Models, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TYPE = PIPELINE_TYPES["512"]
-
-
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +117,14 @@ def test_kept_nodes_stay_and_strength_0_keeps_all(runtime, models, picture, tmp_
     scene = read_scene(furniture().save(tmp_path / "furniture.glb"))
     condition = stages.encode_images(runtime, models, [prepare(read_picture(picture))], (1,))
     given = {"size": 64, "uvs": "fill", "seed": 5}
-    made = stages.texture_scene(runtime, models, condition, scene, TYPE, keep=["seat", "bare"], **given)
+    made = stages.texture_scene(runtime, models, condition, scene, TYPE, keep=stages.Keep(("seat", "bare")), **given)
     document = textured_document(scene, made.groups).json
     source = scene.document.json
     for name in ("seat", "bare"):
         node = next(each for each in document["nodes"] if each.get("name") == name)
         assert document["meshes"][node["mesh"]] == source["meshes"][node["mesh"]]
     with pytest.raises(SettingsError, match="No mesh node is called sofa; there are bare, cushion"):
-        stages.texture_scene(runtime, models, condition, scene, TYPE, keep=["sofa"], **given)
+        stages.texture_scene(runtime, models, condition, scene, TYPE, keep=stages.Keep(("sofa",)), **given)
     none, other = (
         stages.texture_scene(runtime, models, each, scene, TYPE, strength=0.0, **given)
         for each in (condition, stages.Condition({1: torch.zeros_like(condition.tokens[1])}))
@@ -171,9 +165,9 @@ def test_the_materials_of_a_scene_are_seen(tmp_path):
     frame = scene.frame()
     seat = frame.inward(scene.parts[0].placed()).mean(0)
     top = torch.tensor(seat + np.array([0, 0, 1.0]), dtype=torch.float32)[None]
-    attrs, owner = Materials(scene, frame, torch.device("cpu")).at(torch.cat([top - torch.tensor([0, 0, 1.0]), top]))
-    assert scene.parts[int(owner[0])].name == "seat"
-    assert torch.allclose(attrs[0], torch.tensor([1.0, 0, 0, 1, 1, 1]))  # wood is red, factors default to 1
+    (place, *_) = Places(scene, frame, torch.device("cpu")).nearest(torch.cat([top - torch.tensor([0, 0, 1.0]), top]))
+    assert scene.parts[place.part].name == "seat" and place.rows[0] == 0
+    assert np.allclose(Materials(scene).at(place)[0], [1.0, 0, 0, 1, 1, 1])  # wood is red, factors default to 1
 
 
 def test_bilinear_repeats_and_hits_texels():

@@ -17,7 +17,7 @@ from pipeline.mesh.uv import unwrap as room
 from pipeline.mesh.uv.charts import ChartConfig, axes_of, cone_angles, dual_graph, merge
 from pipeline.mesh.uv.pack import PackConfig, _outlines, chart_boxes, overlapping
 from pipeline.mesh.uv.parameterise import cut, flat_shapes, folds, stretches
-from pipeline.mesh.uv.unwrap import UnwrapConfig, unwrap
+from pipeline.mesh.uv.unwrap import FEWER_SEAMS, UnwrapConfig, unwrap
 
 pytestmark = pytest.mark.usefixtures("device")
 unwrap = on_device(unwrap)
@@ -466,3 +466,25 @@ def test_what_does_not_fit_is_told_a_size_that_does():
         unwrap(*soup(2000), 64, 1, nothing)
     assert "2,000 charts" in str(told.value)
     assert unwrap(*soup(2000), 128, 1, nothing)[3]["charts"] == 2000
+
+
+@pytest.mark.parametrize(("name", "most"), [("sphere", 3), ("torus", 5), ("box", 3), ("dual grid", 0.4)])
+def test_fewer_seams_are_had_by_charts_that_lie_flat_and_hardly_stretch(name, most):
+    vertices, faces = SHAPES[name]()
+    usual = unwrap(vertices, faces, 512, 2, nothing)[3]
+    source, new, uvs, facts = unwrap(vertices, faces, 512, 2, nothing, FEWER_SEAMS)
+    assert facts["charts"] <= (most if isinstance(most, int) else most * usual["charts"])
+    assert facts["stretch"] <= 1.15
+    assert torch.equal(source[new.long()], faces.long()) and signed(uvs, new).max() < 1e-7
+    assert times_covered(uvs, new, 512).max() == 1
+    pieces = chart_of_texels(uvs, new, 512).max() + 1
+    assert pieces <= facts["charts"]
+
+
+def test_what_would_stretch_or_fold_too_much_stays_apart():
+    vertices, faces = SHAPES["sphere"]()
+    tight = UnwrapConfig(charts=FEWER_SEAMS.charts, merged_stretch=1.01)
+    assert unwrap(vertices, faces, 512, 2, nothing, tight)[3]["charts"] > 5
+    loose = UnwrapConfig(charts=FEWER_SEAMS.charts, merged_stretch=1e6)
+    _, new, uvs, facts = unwrap(vertices, faces, 512, 2, nothing, loose)
+    assert times_covered(uvs, new, 512).max() == 1 and facts["charts"] >= 1

@@ -20,7 +20,7 @@ from pipeline.console import patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
-from . import evaluate, showcase, speeds
+from . import evaluate, project, showcase, speeds
 from .encoders import ENCODER_PLANS, ENCODER_TASKS, decoder_weights
 from .examples import COUNT, SEED, examples
 from .export import add_encoders, export
@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--seed", type=int, default=SEED)
     cost.add_argument("--design", choices=DESIGNS, default="small")
     cost.add_argument("--device", default="auto")
+    paint = _command(commands, "project", _project, "measure how pictures are projected", out_required=False)
+    paint.add_argument("--checkpoint", type=Path, required=True)
+    paint.add_argument("--count", type=int, default=64, help="objects")
+    paint.add_argument("--report", type=Path, help="folder for projected.csv and projected.png")
+    paint.add_argument("--device", default="auto")
     text = "make the README's picture: held-out objects from their pictures, by the command line, with the times"
     show = commands.add_parser("showcase", help=text, description=text)
     show.set_defaults(run=_showcase)
@@ -244,6 +249,27 @@ def _speed(options: argparse.Namespace) -> int:
 
     costs = speeds.compare(runtime, models, DESIGNS[options.design], options.count, options.seed, report)
     print(f"\n{len(costs['exact'])} held-out objects, medians\n\n{speeds.table(costs)}")
+    return 0
+
+
+def _project(options: argparse.Namespace) -> int:
+    models = evaluate.open_models(str(options.checkpoint))
+    runtime = Runtime(choose_device(options.device), stages.default_backends(), torch.float32, keep_models=True)
+
+    def report(row: project.Row) -> None:
+        values = "  ".join(f"{key} {value:.3f}" for key, value in vars(row.measures).items())
+        print(f"{row.number:4} {row.name:12} {values}", flush=True)
+
+    rows = project.measure(runtime, models, DESIGNS[options.design], range(options.count), report)
+    print("\n".join(["", *project.summary(rows)]))
+    if options.report:
+        options.report.mkdir(parents=True, exist_ok=True)
+        lines = [{"number": row.number, "name": row.name, **vars(row.measures)} for row in rows]
+        with (options.report / "projected.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0])
+            writer.writeheader()
+            writer.writerows(lines)
+        project.contact_sheet(rows).save(options.report / "projected.png")
     return 0
 
 

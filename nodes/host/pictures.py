@@ -16,8 +16,13 @@ from ...pipeline.image import fitted, leaves_all, marks_nothing, white_is_backgr
 
 log = logging.getLogger(__name__)
 
-# name in ComfyUI's input folder -> file in assets: the pictures that our graphs open
-EXAMPLES = {"trellis2_rocket.png": "rocket.png", "trellis2_chair.png": "pictures/chair.png"}
+# name in ComfyUI's input folder -> file in assets: the pictures and the mesh that our graphs open
+EXAMPLES = {
+    "trellis2_rocket.png": "rocket.png",
+    "trellis2_chair.png": "pictures/chair.png",
+    "trellis2_rocket.glb": "rocket.glb",
+    "trellis2_repaint.png": "repaint.png",
+}
 _OFFERED = "trellis2_example.txt"  # in ComfyUI's user folder
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -29,7 +34,7 @@ _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
 
 
 def offer_examples() -> None:
-    """Put the example pictures of our graphs into ComfyUI's input folder, each once: a deleted one stays away."""
+    """Put the examples of our graphs into ComfyUI's input folder, each once: a deleted one stays away."""
     offered = Path(folder_paths.get_user_directory()) / _OFFERED
     try:
         known = set(offered.read_text(encoding="utf-8").split()) if offered.exists() else set()
@@ -45,7 +50,7 @@ def offer_examples() -> None:
             notice = "were put into the input folder once. Without this file they are put there again."
             offered.write_text(f"{' '.join(EXAMPLES)} {notice}\n", encoding="utf-8")
     except OSError as error:
-        log.warning("The example pictures could not be copied to ComfyUI's input folder: %s", error)
+        log.warning("The examples could not be copied to ComfyUI's input folder: %s", error)
 
 
 def to_pil(image: torch.Tensor) -> list[Image.Image]:

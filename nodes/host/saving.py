@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from comfy.cli_args import args
@@ -68,14 +69,20 @@ def save(
     path, relative = output.new_file(prefix, suffix, hidden)
     # named without the counter: the same graph gives the same bytes
     name = Path(output.filled(prefix, hidden)).name
-    extras = {**_facts(mesh), **_graph(hidden)}
+    extras = {**_facts(mesh), **graph_of(hidden)}
     written = run(stages.export_mesh, None, Progress(), mesh, path=path, settings=settings, extras=extras, name=name)
+    return shown(written, relative, report_lines(mesh))
+
+
+def shown(written: Sequence[Path], relative: str, told: str) -> io.NodeOutput:
+    """The outputs of a node that has written files, the mesh itself first, and what it shows."""
+    path = written[0]
     subfolder = Path(relative).parent.as_posix()
     subfolder = "" if subfolder == "." else subfolder
     # the mesh itself last, as clients of the queue fetch the last file
-    shown = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
-    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{report_lines(mesh)}"
-    return io.NodeOutput(_file_3d(path), relative, ui={"3d": shown, "text": [text]})
+    files = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
+    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told}"
+    return io.NodeOutput(_file_3d(path), relative, ui={"3d": files, "text": [text]})
 
 
 def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
@@ -87,7 +94,7 @@ def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
     return {**facts, "record": job_record(facts).lasting()}
 
 
-def _graph(hidden) -> dict:
+def graph_of(hidden) -> dict:
     """The graph, as ComfyUI's own save nodes keep it."""
     if args.disable_metadata:
         return {}

@@ -10,6 +10,7 @@ import multiprocessing
 import pickle
 import signal
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ class Beside:
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         self._recipe, self._folder = recipe, folder
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._given: Sampled | None = None
 
@@ -72,8 +73,9 @@ class Beside:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, far = context.Pipe()
-            self._process = context.Process(target=_work, args=(far, self._recipe, self._folder), daemon=True)
-            self._process.start()
+            process = context.Process(target=_work, args=(far, self._recipe, self._folder), daemon=True)
+            process.start()
+            self._process = process
             far.close()
         return self._pipe
 

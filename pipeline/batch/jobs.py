@@ -70,13 +70,14 @@ def plan_jobs(
     recipe: Recipe,
     seed: int,
     variations: int = 1,
-    known: Mapping[str, str] | None = None,
+    earlier: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Job]:
     """The jobs of a run: each picture in turn, with seeds seed, seed + 1, ...
 
     Args:
         found: of find_pictures.
-        known: the group of each picture as an earlier run has named it; it stays.
+        earlier: picture -> (group, SHA-256) of what earlier runs have made in the output folder. A picture keeps its
+            name, also where its folder has moved; another one does not take it.
 
     Raises:
         SettingsError: no variation, or a seed would be too large.
@@ -84,12 +85,13 @@ def plan_jobs(
     if not 1 <= variations <= 2**64 - seed:
         raise SettingsError(f"{variations} variations from seed {seed} are not possible; give 1 or more.")
     seeds = [seed + number for number in range(variations)]
-    groups = _named(found, output, recipe, seeds, known or {})
-    jobs = []
-    for (path, _), group in zip(found, groups):
-        digest = file_hash(path)
-        jobs += [Job(_object(group, one, seeds), str(path), digest, one, group) for one in seeds]
-    return jobs
+    digests = {path: file_hash(path) for path, _ in found}
+    groups = _named(found, output, recipe, seeds, digests, earlier or {})
+    return [
+        Job(_object(group, one, seeds), str(path), digests[path], one, group)
+        for (path, _), group in zip(found, groups)
+        for one in seeds
+    ]
 
 
 def sheet_path(output: Path, group: str) -> Path:
@@ -128,16 +130,25 @@ def _is_picture(path: Path, folder: Path, output: Path) -> bool:
 
 
 def _named(
-    found: Sequence[tuple[Path, str]], output: Path, recipe: Recipe, seeds: Sequence[int], known: Mapping[str, str]
+    found: Sequence[tuple[Path, str]],
+    output: Path,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    digests: Mapping[Path, str],
+    earlier: Mapping[str, tuple[str, str]],
 ) -> list[str]:
     """A group for each picture, so that no two objects write the same file, and none writes over a picture."""
     place = Path(os.path.abspath(output))
     taken = {_folded(path.relative_to(place)) for path, _ in found if path.is_relative_to(place)}
+    known = {picture: group for picture, (group, _) in earlier.items()}
+    owner = dict(earlier.values())  # group -> SHA-256
     groups: dict[Path, str] = {}
     for path, name in sorted(found, key=lambda each: str(each[0]) not in known):  # those that have a name come first
-        for candidate in _candidates(path, known.get(str(path), name), name):
+        own = known.get(str(path))
+        for candidate in _candidates(path, own or name, name):
             files = _files(candidate, recipe, seeds)
-            if not files & taken:
+            is_free = candidate == own or owner.get(candidate, digests[path]) == digests[path]
+            if is_free and not files & taken:
                 taken |= files
                 groups[path] = candidate
                 break

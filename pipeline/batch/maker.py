@@ -35,8 +35,16 @@ _Result = TypeVar("_Result")
 
 # What libraries raise for an input that nobody has thought of: it must cost one object, not the batch.
 _UNFORESEEN = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(TypeError, ValueError),
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the disk takes no other file either
 
@@ -59,14 +67,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the networks made of a picture. voxels: None without texture. settings: for the files; `told`: for the
-    report."""
+    """What the networks made of a picture. voxels: None without texture. settings: for the files; report: what is known
+    by now."""
 
     job: Job
     mesh: stages.Mesh
     voxels: stages.PBRVoxels | None
     settings: dict
-    told: dict
+    report: dict
 
     def packed(self) -> Sampled:
         """On the CPU and without what was derived from it, to be pickled."""
@@ -169,8 +177,8 @@ class Maker:
             log.warning("%s From now on models are released after each stage.", " ".join(plan.tried))
             self.keep_models = False
         settings = stages.generation_settings(runtime, self.models, plan, job.seed, recipe.samplers, made)
-        told = {**settings, "plan": plan.as_dict(), **_circumstances(runtime, start)}
-        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, told)
+        report = {**settings, "plan": plan.as_dict(), **_circumstances(runtime, start)}
+        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, report)
 
     def _plan(self, runtime: Runtime, views: int) -> Plan:
         """Of the networks; finishing has one of its own, as it may run elsewhere."""
@@ -229,11 +237,11 @@ def finish(
         files.append(views_path(path))
         stages.write_views(runtime, result, files[-1], export.alpha_mode)
     finished = _circumstances(runtime, start)
-    report: dict[str, Any] = {**sampled.told, **facts, **finished, "plan": sampled.told["plan"]}
+    report: dict[str, Any] = {**sampled.report, **facts, **finished, "plan": sampled.report["plan"]}
     for name in ("stages", "seconds"):
-        report[name] = sampled.told[name] + finished[name]
-    report["backends"] = {**sampled.told["backends"], **finished["backends"]}
-    report |= {"device": sampled.told["device"], "finished_on": finished["device"], "dtype": sampled.told["dtype"]}
+        report[name] = sampled.report[name] + finished[name]
+    report["backends"] = {**sampled.report["backends"], **finished["backends"]}
+    report |= {"device": sampled.report["device"], "finished_on": finished["device"], "dtype": sampled.report["dtype"]}
     return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
 
 
@@ -274,8 +282,8 @@ def guarded(step: Callable[..., _Result], *arguments: Any) -> _Result | Outcome:
         return Outcome(error=str(error), kind=type(error).__name__, stop=_is_final(error))
     except _UNFORESEEN as error:
         log.exception("An error that was not foreseen")
-        told = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
-        return Outcome(error=told, kind=type(error).__name__, stop=_is_final(error))
+        message = f"An error that was not foreseen, please report it: {type(error).__name__}: {error}"
+        return Outcome(error=message, kind=type(error).__name__, stop=_is_final(error))
 
 
 def _is_final(error: BaseException) -> bool:
@@ -293,9 +301,9 @@ def _circumstances(runtime: Runtime, start: float) -> dict:
         "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
         "backends": dict(runtime.backends.used),
         "seconds": round(time.perf_counter() - start, 3),
-        "stages": [_told(record) for record in runtime.records],
+        "stages": [_record(record) for record in runtime.records],
     }
 
 
-def _told(record: StageRecord) -> dict:
+def _record(record: StageRecord) -> dict:
     return {**vars(record), "notes": list(record.notes)}

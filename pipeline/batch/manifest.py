@@ -23,6 +23,7 @@ from .recipe import same
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows writes line ends of its own otherwise
 WAITING, DONE, FAILED = "waiting", "done", "failed"
 
 
@@ -43,7 +44,7 @@ class Manifest:
     def __enter__(self) -> Manifest:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o666)
+            self._file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND | _BINARY, 0o666)
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
         if not locked(self._file):
@@ -83,25 +84,24 @@ class Manifest:
         self.lines[entry["object"]] = entry
         return True
 
-    def groups(self) -> dict[str, str]:
-        """{picture: the name that its objects begin with}"""
-        return {
-            line["picture"]: line["group"]
-            for line in self.lines.values()
-            if isinstance(line.get("picture"), str) and isinstance(line.get("group"), str)
-        }
+    def pictures(self) -> dict[str, tuple[str, str]]:
+        """{picture: (the name that its objects begin with, its SHA-256)} of what was made, see plan_jobs."""
+        fields = ("picture", "group", "sha256")
+        made = [line for line in self.lines.values() if line["status"] == DONE]
+        made = [line for line in made if all(isinstance(line.get(field), str) for field in fields)]
+        return {line["picture"]: (line["group"], line["sha256"]) for line in made}
 
     def is_done(self, job: Job, settings: Mapping) -> bool:
         """Whether an object was made of the same picture with the same seed and settings, and all its files are
         there."""
         line = self.lines.get(job.name, {})
-        told = line.get("settings")
+        found = line.get("settings")
         return (
             line.get("status") == DONE
             and bool(job.sha256)
             and (line.get("sha256"), line.get("seed")) == (job.sha256, job.seed)
-            and isinstance(told, dict)
-            and same(told, settings)
+            and isinstance(found, dict)
+            and same(found, settings)
             and self._are_there(line.get("files"))
         )
 
@@ -132,8 +132,8 @@ class Manifest:
         self._append([{"event": what, "time": _now(), **facts}])
 
     def _line(self, job: Job, status: str) -> dict:
-        told = asdict(job)
-        return {"object": told.pop("name"), "status": status, **told, "time": _now()}
+        found = asdict(job)
+        return {"object": found.pop("name"), "status": status, **found, "time": _now()}
 
     def _append(self, entries: list[dict]) -> None:
         """Write lines whole, or none of them.

@@ -43,8 +43,8 @@ class Recipe:
     background_model: str = DEFAULT_MODEL
     reduce_first: bool = False
     dtype: str = "auto"
-    backends: Mapping[str, str] = field(default_factory=dict)
     speed: str = EXACT.name
+    backends: Mapping[str, str] = field(default_factory=dict)
     allow_lower: bool = False
 
     def settings(self, **known: Any) -> dict:

@@ -31,6 +31,7 @@ class Record:
         tell: called after each job, with the job, its outcome and this record.
 
     todo: the jobs that are not done yet with these settings; failed ones are tried again.
+    start: of the run, as time.perf_counter tells it. ended, made: how many jobs have ended since, and well.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Record:
         self.manifest, self.jobs, self.settings, self._suffix, self._tell = manifest, jobs, settings, suffix, tell
         self.todo = [job for job in jobs if not manifest.is_done(job, settings)]
         self.versions = {"pack": __version__, "torch": torch.__version__, "python": platform.python_version()}
-        self.start, self.ended = time.perf_counter(), 0
+        self.start, self.ended, self.made = time.perf_counter(), 0, 0
         self._groups: dict[str, list[Job]] = {}
         for job in jobs:
             self._groups.setdefault(job.group, []).append(job)
@@ -61,6 +62,7 @@ class Record:
         """
         facts = {"settings": self.settings, "versions": self.versions, **facts}
         self.ended += 1
+        self.made += not outcome.error
         if not outcome.error:
             self.manifest.done(job, outcome.files, report=outcome.report, **facts)
         elif not outcome.stop:

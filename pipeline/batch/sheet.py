@@ -25,7 +25,7 @@ def write_sheet(path: Path, picture: Path, rows: Sequence[tuple[str, Path | None
     Raises:
         OutputError: it cannot be written.
     """
-    strips = [(told, _opened(views)) for told, views in rows]
+    strips = [(text, _opened(views)) for text, views in rows]
     widths = [strip.width * _CELL // strip.height for _, strip in strips if strip is not None]
     row = _CELL + _LINE
     sheet = Image.new("RGB", (_CELL + max([4 * _CELL, *widths]), row * len(strips)), _PAPER)
@@ -34,10 +34,10 @@ def write_sheet(path: Path, picture: Path, rows: Sequence[tuple[str, Path | None
     if shown is not None:
         _paste(sheet, ImageOps.contain(shown, (_CELL, _CELL)), (0, _LINE))
     draw.text((4, 4), _plain(picture.stem), _INK)
-    for number, (told, strip) in enumerate(strips):
+    for number, (text, strip) in enumerate(strips):
         if strip is not None:
             _paste(sheet, strip.resize((strip.width * _CELL // strip.height, _CELL)), (_CELL, number * row + _LINE))
-        draw.text((_CELL + 4, number * row + 4), _plain(told), _INK)
+        draw.text((_CELL + 4, number * row + 4), _plain(text), _INK)
     with writing(path) as temporary:
         sheet.save(temporary, "PNG")
 

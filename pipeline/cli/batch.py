@@ -126,8 +126,8 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         background_model=options.background_model,
         reduce_first=options.reduce_first,
         dtype=options.dtype,
-        backends=backend_choices(options),
         speed=options.speed,
+        backends=backend_choices(options),
         allow_lower=options.allow_lower,
     )
 
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
     overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
     with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.groups())
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
         record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
         print_begin(record)
         try:
@@ -168,7 +168,7 @@ def tell(job: Job, outcome: Outcome, record: Record) -> None:
 
 def print_end(record: Record) -> None:
     counts, seconds = record.counts(), time.perf_counter() - record.start
-    rate = f", {3600 * record.ended / seconds:,.0f} an hour" if record.ended else ""
+    rate = f", {3600 * record.made / seconds:,.0f} an hour" if record.made else ""
     print(f"{counts['done']:,} done, {counts['failed']:,} failed, {counts['waiting']:,} left in {seconds:.1f} s{rate}.")
     print(f"{record.manifest.path} tells of each.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,21 @@ _Kind = TypeVar("_Kind")
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--faces", type=int, default=500_000, metavar="N", help="maximum number of faces; default: 500000"
+        "--preset",
+        choices=stages.PRESETS,
+        default="standard",
+        help="what --faces, --texture-size, --lods, --normal-map and --seams are where they are not given: "
+        + "; ".join(f"{name}: {_in_words(preset.export)}" for name, preset in stages.PRESETS.items())
+        + "; default: standard",
+    )
+    parser.add_argument("--faces", type=int, metavar="N", help="maximum number of faces; default: 500000")
+    parser.add_argument(
+        "--quads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="about so many quads along the shape in place of --faces triangles; .obj and .ply hold them, the other "
+        "formats their triangles; needs pynanoinstantmeshes",
     )
     parser.add_argument(
         "--shells",
@@ -66,7 +81,6 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--lods",
         type=int,
         nargs="+",
-        default=[],
         metavar="N",
         help="face counts of coarser levels, each in a file of its own: OUT_LOD1.glb and so on",
     )
@@ -77,10 +91,15 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vertex-colors", action="store_true", help="colours at the vertices in place of textures")
     parser.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
+    parser.add_argument(
+        "--seams",
+        choices=stages.SEAMS,
+        help="fewer: larger charts, about a quarter as many, stretched by up to 15 %%; default: usual",
+    )
     parser.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
     least, most = stages.TEXTURE_SIZES
     parser.add_argument(
-        "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
+        "--texture-size", type=int, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
     )
     parser.add_argument(
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
@@ -146,11 +165,12 @@ def output_paths(options: argparse.Namespace, output: Path) -> list[tuple[str, P
         SettingsError: the format does not exist, cannot be written here, or cannot hold what was asked for.
     """
     found = writer(output)
+    lods = _chosen(options).lods
     if options.lods_in_one_file and not found.lods:
         raise SettingsError(f"--lods-in-one-file: {found.title} holds one level a file; leave the option out.")
     if options.texture_format not in found.image_formats and found.textures:
         raise SettingsError(f"--texture-format {options.texture_format}: {found.title} cannot hold it; leave it out.")
-    own = 1 if options.lods_in_one_file else 1 + len(options.lods)
+    own = 1 if options.lods_in_one_file else 1 + len(lods)
     paths = written_paths(output, options.texture_format, own)
     names = {output: "--output", **{level_path(output, number): "a level of --lods" for number in range(1, own)}}
     return [(names.get(path, "a file beside --output"), path) for path in paths]
@@ -158,26 +178,48 @@ def output_paths(options: argparse.Namespace, output: Path) -> list[tuple[str, P
 
 def export_settings(options: argparse.Namespace, output: Path | None = None) -> stages.ExportSettings:
     """What the options of `add_export` say. A format without textures gets vertex colours: baking would be in vain."""
+    vertex_colors = options.vertex_colors or (
+        output is not None and not options.geometry_only and not writer(output).textures
+    )
+    chosen = _chosen(options, textures=not vertex_colors and not options.geometry_only)
     return stages.ExportSettings(
-        faces=options.faces,
-        texture_size=options.texture_size,
+        faces=chosen.faces,
+        texture_size=chosen.texture_size,
         alpha_mode=AlphaMode[options.alpha_mode.upper()],
         double_sided=not options.single_sided,
         image_format=options.texture_format,
         shells=options.shells,
-        normal_map=options.normal_map,
+        normal_map=chosen.normal_map,
+        seams=chosen.seams,
         occlusion=options.occlusion,
-        lods=tuple(options.lods),
-        vertex_colors=options.vertex_colors
-        or (output is not None and not options.geometry_only and not writer(output).textures),
+        lods=chosen.lods,
+        vertex_colors=vertex_colors,
         lods_in_one_file=options.lods_in_one_file,
         wall=options.wall,
         max_error=options.max_error,
         size=options.size,
         flat_base=0.0 if options.hollow else options.flat_base,
         cavities=options.cavities,
+        quads=options.quads,
         hollow=_hollowing(options),
     )
+
+
+def _chosen(options: argparse.Namespace, textures: bool = True) -> stages.ExportSettings:
+    """What the preset says, and what is given beside it."""
+    found = stages.PRESETS[options.preset].settings(options.faces, options.texture_size, textures)
+    lods = found.lods if options.lods is None else tuple(options.lods)
+    return replace(
+        found, lods=lods, normal_map=found.normal_map or options.normal_map, seams=options.seams or found.seams
+    )
+
+
+def _in_words(export: stages.ExportSettings) -> str:
+    """The numbers of a preset, for people."""
+    said = [f"{export.faces:,} faces", f"{export.texture_size} pixels"]
+    said += [f"levels of {', '.join(f'{count:,}' for count in export.lods)}"] if export.lods else []
+    said += ["a normal map"] if export.normal_map else []
+    return ", ".join([*said, *(["fewer seams"] if export.seams == "fewer" else [])])
 
 
 def _hollowing(options: argparse.Namespace) -> stages.Hollowing | None:

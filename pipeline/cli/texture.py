@@ -10,7 +10,7 @@ from ..console import Bars, Written
 from ..errors import ImageError, SettingsError
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
-from ..mesh.io import FORMATS, read_scene
+from ..mesh.io import FORMATS, Scene, read_scene
 from ..mesh.io.atlas import UVS
 from ..models import build
 from ..plan import TEXTURE, Demand, Plan
@@ -63,7 +63,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="1: textures from the pictures alone; below, from those that the mesh has, which change the less the "
         "lower; default: 1",
     )
-    parser.add_argument("--keep", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="MASK.png [MATERIAL ...]",
+        help="a picture in the UVs of the mesh; what is white in it stays as it is. With names of materials it is for "
+        "these alone; may be given again",
+    )
+    parser.add_argument(
+        "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
+    )
+    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
     least, most = stages.TEXTURE_SIZES
     parser.add_argument(
         "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
@@ -113,8 +125,19 @@ def check_paths(options: argparse.Namespace) -> None:
         )
     inputs = [("mesh", options.mesh), *(("picture", path) for path in options.images)]
     inputs += [("mask", path) for path in options.mask]
+    inputs += [("mask of what is kept", path) for path, *_ in vars(options).get("keep", ())]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
     check_outputs(named_outputs(options, options.output), [(what, Path(path)) for what, path in inputs if path])
+
+
+def _keep(options: argparse.Namespace, scene: Scene) -> stages.Keep:
+    """What the options say is to stay."""
+    names = {part.name for part in scene.parts}
+    for path, *_ in options.keep:
+        if path in names and not Path(path).exists():
+            raise SettingsError(f"--keep takes a mask; {path} is a mesh node: --keep-nodes {path} keeps it.")
+    masks = tuple(stages.Mask.read(Path(path), tuple(materials)) for path, *materials in options.keep)
+    return stages.Keep(tuple(options.keep_nodes), masks, options.keep_vertex_colors)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -123,6 +146,8 @@ def run(options: argparse.Namespace) -> int:
     check_strength(options.strength)
     projected = projection(options, textured=True)
     scene = read_scene(options.mesh, options.up)
+    keep = _keep(options, scene)
+    keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
@@ -130,7 +155,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     models = Models(checkpoint, build)
-    roles = stages.texturing_roles(chosen, options.strength < 1 or bool(options.keep))
+    roles = stages.texturing_roles(chosen, options.strength < 1 or bool(keep))
     checkpoint.require_models(roles, "Texturing a mesh")
     images = posed_pictures(options)
     shots = photos(options) if projected else []
@@ -154,7 +179,7 @@ def run(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 uvs=options.uvs,
                 strength=options.strength,
-                keep=options.keep,
+                keep=keep,
                 finishing=plan.finishing(runtime),
             )
             if projected:

@@ -6,6 +6,8 @@ stand behind the coordinates, as MeshLab, ZBrush and Blender have them.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from .formats import GENERATOR, Contents, Files, Format, joined, unspaced
@@ -40,15 +42,16 @@ def _body(level: Geometry) -> bytes:
         columns, pattern = [places, colors], pattern + " %.4f" * 3
     normals = np.asarray(level.normals, np.float64)
     parts = [_lines(pattern, np.concatenate(columns, 1)), _lines("vn" + " %.5f" * 3, normals)]
-    own, at = level.faces + 1, place[level.faces] + 1
-    if level.uvs is None:
-        pattern, corner = "f" + " %d//%d" * 3, [at, own]
-    else:
+    if level.uvs is not None:
         uvs = np.asarray(level.uvs, np.float64)
         parts.append(_lines("vt %.8g %.8g", np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)))  # OBJ's v goes up
-        pattern, corner = "f" + " %d/%d/%d" * 3, [at, own, own]
-    faces = np.stack(corner, 2).reshape(len(own), -1)
-    return b"".join([*parts, _lines(pattern, faces)])
+    for faces in level.quad_faces:
+        own, at = faces + 1, place[faces] + 1
+        pattern, corner = (" %d//%d", [at, own]) if level.uvs is None else (" %d/%d/%d", [at, own, own])
+        parts.append(
+            _lines("f" + pattern * faces.shape[1], np.stack(corner, 2).reshape(len(own), len(corner) * faces.shape[1]))
+        )
+    return b"".join(parts)
 
 
 def _lines(pattern: str, rows: np.ndarray) -> bytes:
@@ -86,7 +89,8 @@ def read(files: Files) -> Contents:
         if line.startswith(b"v "):
             vertices.append(line.split()[1:4])
         elif line.startswith(b"f "):
-            faces.append([corner.partition(b"/")[0] for corner in line.split()[1:]])
+            corners = [corner.partition(b"/")[0] for corner in line.split()[1:]]
+            faces += [[corners[0], *pair] for pair in pairwise(corners[1:])]
     images = {name: data for name, data in files.items() if name.endswith(".png")}
     return Contents([(np.array(vertices, np.float64), np.array(faces, np.int64) - 1)], images)
 

@@ -10,7 +10,6 @@ from .scene import Scene
 
 _POINT = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
 _COLOUR = [(name, "u1") for name in ("red", "green", "blue", "alpha")]
-_FACE = [("count", "u1"), ("corners", "<i4", 3)]
 _NAMES = {"<f4": "float", "u1": "uchar"}
 
 
@@ -24,12 +23,18 @@ def render(scene: Scene, stem: str) -> Files:
     if colors is not None:
         for (name, _), column in zip(_COLOUR, colors.T):
             vertices[name] = column
-    faces = np.empty(len(level.faces), _FACE)
-    faces["count"], faces["corners"] = 3, level.faces
+    quads, rest = level.quad_faces
+    corners = level.faces if len(rest) else quads  # of one kind: some readers do not take a mixture
+    faces = np.empty(len(corners), _face(corners.shape[1]))
+    faces["count"], faces["corners"] = corners.shape[1], corners
     lines = ["ply", "format binary_little_endian 1.0", f"comment {GENERATOR}", f"element vertex {len(vertices)}"]
     lines += [f"property {_NAMES[kind]} {name}" for name, kind in columns]
     lines += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
     return {f"{stem}.ply": "\n".join(lines).encode() + vertices.tobytes() + faces.tobytes()}
+
+
+def _face(sides: int) -> list:
+    return [("count", "u1"), ("corners", "<i4", sides)]
 
 
 def read(files: Files) -> Contents:
@@ -42,8 +47,10 @@ def read(files: Files) -> Contents:
     counts = {line.split()[1]: int(line.split()[2]) for line in lines if line.startswith("element")}
     columns = _POINT + _COLOUR if "property uchar red" in lines else _POINT
     vertices = np.frombuffer(body, columns, counts["vertex"])
-    faces = np.frombuffer(body, _FACE, counts["face"], vertices.nbytes)
-    return Contents([(np.stack([vertices[name] for name in "xyz"], 1), faces["corners"].astype(np.int64))])
+    sides = body[vertices.nbytes]  # of the first face, as of all
+    corners = np.frombuffer(body, _face(sides), counts["face"], vertices.nbytes)["corners"].astype(np.int64)
+    faces = corners if sides == 3 else np.stack([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]], 1).reshape(-1, 3)
+    return Contents([(np.stack([vertices[name] for name in "xyz"], 1), faces)])
 
 
 FORMAT = Format("PLY, binary, with vertex colours", render, read, textures=False)

@@ -115,4 +115,5 @@ def flattened(level: Geometry, base: float) -> Geometry:
     moved = replace(level, vertices=vertices, normals=normals, tangents=tangents)
     _, place = moved.welded()
     corners = place[level.faces]
-    return replace(moved, faces=level.faces[(corners != np.roll(corners, 1, axis=1)).all(1)])
+    faces = level.faces[(corners != np.roll(corners, 1, axis=1)).all(1)]
+    return replace(moved, faces=faces, quads=level.quads and len(faces) == len(level.faces))

@@ -29,6 +29,7 @@ class Geometry:
     uvs: [V, 2], v downwards as glTF wants it; needed by a material with textures.
     tangents: [V, 4] unit, and the bitangent's sign (-1 or 1); for a normal map.
     colors: [V, 4] uint8 vertex colours with alpha, sRGB.
+    quads: whether faces 2 i and 2 i + 1 are a quad, for all i, for formats that hold quads.
     """
 
     vertices: np.ndarray
@@ -37,6 +38,19 @@ class Geometry:
     uvs: np.ndarray | None = None
     tangents: np.ndarray | None = None
     colors: np.ndarray | None = None
+    quads: bool = False
+
+    @property
+    def quad_faces(self) -> tuple[np.ndarray, np.ndarray]:
+        """[Q, 4] faces of four corners, and [T, 3] the rest: all faces unless they are quads; those among quads that a
+        seam parts."""
+        if not self.quads:
+            return np.zeros((0, 4), self.faces.dtype), self.faces
+        one, other = self.faces[0::2], self.faces[1::2]
+        # cut as a b c, a c d
+        whole = (one[:, 0] == other[:, 0]) & (one[:, 2] == other[:, 1])
+        parted = np.stack([one[~whole], other[~whole]], 1).reshape(-1, 3)
+        return np.concatenate([one[whole], other[whole, 2:]], 1), parted
 
     def require_writable(self) -> None:
         """Raises OutputError for what no format can hold: no faces, NaN or infinity, faces of absent vertices."""

@@ -17,6 +17,7 @@ from .images import encode_images
 _KEPT = ("normalTexture", "occlusionTexture")  # of a material whose UVs are kept
 _LINEAR, _MIPMAPS, _CLAMP, _REPEAT = 9729, 9987, 33071, 10497
 _ALPHA = 5  # channel of the maps
+_COLORS = "COLOR_0"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ def textured_document(scene: Scene, baked: Sequence[BakedGroup], image_format: s
 
 def _primitive(document: Gltf, source: dict, piece: Piece, material: int) -> dict:
     """A primitive of some faces with a material."""
-    made = {**copy.deepcopy(source), "material": material}
+    source = copy.deepcopy(source)
+    if _COLORS in source["attributes"]:  # the textures hold them, and viewers would multiply both
+        source["attributes"][f"_{_COLORS}"] = source["attributes"].pop(_COLORS)
+    made = {**source, "material": material}
     if piece.source is None and piece.rows is None:
         return made  # to the bit
     faces = np.ascontiguousarray(piece.faces, np.uint32).reshape(-1, 1)
@@ -131,11 +135,19 @@ def _texture(document: Gltf, data: bytes, webp: bool, tile: tuple[int, int]) -> 
 
 
 def write_scene(
-    path: Path, scene: Scene, baked: Sequence[BakedGroup], image_format: str = "png", extras: Mapping | None = None
+    path: Path,
+    scene: Scene,
+    baked: Sequence[BakedGroup],
+    image_format: str = "png",
+    extras: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a scene with baked materials as GLB, whole or not at all. Raises OutputError if it cannot be written.
+    """Write a scene with baked materials as GLB, whole or not at all.
 
-    extras: go beside those that its asset has.
+    Args:
+        extras: JSON-able facts, beside those that the source's asset has.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     document = textured_document(scene, baked, image_format)
     if extras:

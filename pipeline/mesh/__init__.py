@@ -1,7 +1,19 @@
 """Meshes: dual grid, cleaning, shells, simplification, unwrapping, baking. World frame, Z up, -0.5 .. 0.5."""
 
 from .mesh import Mesh
-from .operations import CLEAN, CLOSEST, NEAREST, OPERATIONS, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
+from .operations import (
+    CLEAN,
+    CLOSEST,
+    NEAREST,
+    OPERATIONS,
+    OUTER_SHELL,
+    QUADS,
+    RASTER,
+    SIMPLIFY,
+    SOLID,
+    UNWRAP,
+    WINDING,
+)
 
 __all__ = [
     "CLEAN",
@@ -9,6 +21,7 @@ __all__ = [
     "NEAREST",
     "OPERATIONS",
     "OUTER_SHELL",
+    "QUADS",
     "RASTER",
     "SIMPLIFY",
     "SOLID",

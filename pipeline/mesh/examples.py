@@ -106,6 +106,14 @@ def check_simplify(function: Callable, device: torch.device) -> str:
     return "" if right else f"a ball of 528 faces came out with {len(found.faces)} (200 wanted), {off:.3f} off."
 
 
+def check_quads(function: Callable, device: torch.device) -> str:
+    """A ball of 528 faces, of which about 400 quads are made."""
+    found = function(ball(device), 400, lambda: None)
+    off = (found.vertices.norm(dim=1) - 1).abs().max().item()
+    right = 400 <= len(found.faces) <= 1600 and off < 0.1 and found.report.watertight
+    return "" if right else f"a ball came out with {len(found.faces)} triangles of quads (800 wanted), {off:.3f} off."
+
+
 def check_unwrap(function: Callable, device: torch.device) -> str:
     """A cube in a texture of 96 texels: no texel twice, each face where it was."""
     mesh = cube(device)

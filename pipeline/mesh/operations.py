@@ -14,6 +14,7 @@ from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
 from .remesh.hollow_settings import Hollow
+from .remesh.quads import instant_meshes
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify.collapse import collapse
@@ -22,6 +23,7 @@ from .uv.fallback import triangle_by_triangle, xatlas
 
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
 WINDING = "winding"
+QUADS = "quads"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
 
@@ -61,12 +63,18 @@ def solid(
 
 
 def unwrap(
-    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+    fewer_seams: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """uv.unwrap, which imports Warp."""
+    from .uv.unwrap import FEWER_SEAMS, UnwrapConfig
     from .uv.unwrap import unwrap as run
 
-    return run(vertices, faces, size, padding, tick)
+    return run(vertices, faces, size, padding, tick, FEWER_SEAMS if fewer_seams else UnwrapConfig())
 
 
 def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: str = "warp") -> Backend:
@@ -75,6 +83,10 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
 
 def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
+
+
+def no_quads() -> str:
+    return missing("pynanoinstantmeshes", "pip install -r requirements-quads.txt.")
 
 
 def no_xatlas() -> str:
@@ -104,6 +116,7 @@ OPERATIONS = (
         ),
         check=examples.check_simplify,
     ),
+    Operation(QUADS, (Backend("instant-meshes", instant_meshes, no_quads),), check=examples.check_quads),
     Operation(
         UNWRAP,
         (_warp(unwrap), Backend("xatlas", xatlas, no_xatlas), Backend("triangles", triangle_by_triangle)),

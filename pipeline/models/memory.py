@@ -50,7 +50,8 @@ def working_bytes(
         model: one of a checkpoint's networks, on any device, "meta" too.
         tokens: positions of its input: latent voxels, voxels of the dense latent, or image patches.
         condition: image tokens, all views together, that a flow network attends to.
-        voxels: fine voxels that a sparse decoder will make, where its subdivisions are known; None: not known.
+        voxels: fine voxels that a sparse decoder will make, where its subdivisions are known, or that an encoder is
+            given; None: not known.
         available: bytes that there can be at most beside the weights, which a sparse decoder's tiles adapt to.
         fused: whether the fused kernels of its operations run.
     """

@@ -35,7 +35,7 @@ def blended(
     tones, pooled, mass = [], 0.0, 0.0
     for each in looks:
         some = slice(None, None, max(1, len(each.rows) // _SAMPLES))
-        rows, trust = each.rows[some], each.weight[some] * each.share[some]
+        rows, trust = each.rows[some], each.weight[some].sqrt()  # grazing views tell the tone, too
         sums, known = cells.gathered(points[rows], normals[rows], each.colour[some] - baked[rows], trust)
         tones.append(cells.smoothed(sums, known, _LENGTH * size, fade))
         pooled, mass = pooled + sums, mass + known

@@ -3,6 +3,7 @@ light. A coarse search over directions, then a local one over all of the camera'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,12 +19,14 @@ from .shading import estimated
 MIN_IOU = 0.85  # overlap of silhouettes below which picture and object do not belong together
 
 _COARSE, _FINE = (40, 1), (64, 2)  # pixels along a side, and lines of sight along a side of each
+_LARGEST = 512  # pixels of a picture's side that are looked at
 _AZIMUTHS, _ELEVATIONS = 24, (-20.0, 5.0, 30.0, 55.0)
 _FOV = 30.0  # degrees, to begin with
 _FOVS = 5.0, 60.0  # that a fit may have
 _NAMED = 20.0  # degrees by which a picture's direction may miss its name
 _BEGINNINGS = 3  # directions of the coarse search that the local one starts from
 _COLOUR = 1.0  # of a mean difference of colours (0-1) in the score, against the silhouettes' overlap
+_FRONT = 5e-5  # of the score for each degree away from the front, which is where most pictures are taken from
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
 _STEPS, _FINE_STEPS = 40, 120  # drawings of a local search
 _SAMPLES, _ROUNDS = 800, 2  # pixels whose colours are compared, and rounds of reweighting
@@ -43,7 +46,8 @@ class Fit:
 
     @property
     def score(self) -> float:
-        return self.iou - _COLOUR * self.colour
+        """The higher the better; of directions that look alike the one nearest to the front is."""
+        return self.iou - _COLOUR * self.colour - _FRONT * abs((self.camera.azimuth + 180) % 360 - 180)
 
 
 def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> Fit:
@@ -52,9 +56,11 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
     Args:
         near: the direction it was taken from, roughly; None: searched all round.
     """
+    picture = picture.reduced(_LARGEST)
     coarse, fine = (_Matcher(painted, picture, *side) for side in (_COARSE, _FINE))
     turned = _roughly(coarse, near)
-    likely = [fit for fit in turned[:2] if fit.score > turned[0].score - _CLOSE]
+    close = math.inf if any(picture.cut_off) else _CLOSE
+    likely = [fit for fit in turned[:_BEGINNINGS] if fit.score > turned[0].score - close]
     best = max((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: fit.score)
     reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
     return replace(best, mirrored=reflected.score - turned[0].score)
@@ -62,12 +68,14 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
 
 def measured(painted: Painted, picture: Picture, camera: PictureCamera) -> Fit:
     """How well a known camera fits."""
-    return _Matcher(painted, picture, *_FINE).at(camera)
+    return _Matcher(painted, picture.reduced(_LARGEST), *_FINE).at(camera)
 
 
 def _roughly(matcher: _Matcher, near: View | None) -> list[Fit]:
     """The likeliest directions, best first."""
     found = sorted(map(matcher.framed, _directions(near)), key=lambda fit: -fit.score)
+    if any(matcher.cut_off):  # the frame is a guess then, and would lead a local search astray
+        return found
     return sorted((_turned(matcher, fit.camera, near) for fit in _apart(found)), key=lambda fit: -fit.score)
 
 

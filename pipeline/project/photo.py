@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,6 @@ from ..errors import ImageError
 from ..image import Remover, has_transparency, matte, plain_background
 from ..image.masks import opaque
 from ..views import PictureCamera, View
-
-log = logging.getLogger(__name__)
 
 _OWN = 0.8  # overlap of a mask with what stands out from the picture's background, below which it is another's
 _SIDE = 512  # pixels in which this is looked at
@@ -46,7 +43,6 @@ def photo(
             f"{name}: its mask overlaps by {overlap:.2f} (intersection over union) with what stands out from its "
             f"background; usual is more than {_OWN}. Is it the mask of another picture?",
         )
-        log.warning(remarks[0])
     return Photo(matte(image, mask, remove_background), camera, view, name, remarks)
 
 

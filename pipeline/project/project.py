@@ -18,7 +18,6 @@ from .picture import Picture
 from .settings import Projection
 from .shading import Shading, estimated
 
-_WORTH = 1.25  # times the texels a side that a picture must have before the texture is enlarged
 _SAMPLES = 200_000  # texels from which light is estimated
 
 Posed = Sequence[tuple[Picture, PictureCamera]]
@@ -40,7 +39,7 @@ def fitting_size(texels: float, posed: Posed, size: int, largest: int) -> int:
             it times a power of 2, at most `largest`.
     """
     wanted = max((camera.scale * picture.side for picture, camera in posed), default=0.0) / texels
-    doublings = max(0, math.ceil(math.log2(max(1.0, wanted / _WORTH))))
+    doublings = max(0, math.ceil(math.log2(max(1.0, wanted))))
     while doublings and size << doublings > largest:
         doublings -= 1
     return size << doublings

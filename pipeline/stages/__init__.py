@@ -24,11 +24,14 @@ from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
 from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
+from .existing import base_color_image
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
 from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .keep import Keep, Mask
+from .presets import PRESETS, Preset
 from .preview import draw, draw_each
 from .process import process_mesh
 from .project_texture import project_scene, project_texture
@@ -43,7 +46,9 @@ from .types import (
     BASE_COLOR,
     METALLIC,
     MIN_FACES,
+    MIN_QUADS,
     ROUGHNESS,
+    SEAMS,
     SHELLS,
     TEXTURE_SIZES,
     Condition,
@@ -60,6 +65,7 @@ from .types import (
     TexturedMesh,
     Unwrapped,
     check_levels,
+    check_quads,
     check_texture_size,
 )
 
@@ -72,9 +78,12 @@ __all__ = [
     "CAVITIES",
     "METALLIC",
     "MIN_FACES",
+    "MIN_QUADS",
     "PICTURE_BUDGET",
     "PLA",
+    "PRESETS",
     "ROUGHNESS",
+    "SEAMS",
     "SHELLS",
     "TEXTURE_SIZES",
     "Condition",
@@ -84,12 +93,15 @@ __all__ = [
     "Generation",
     "Hollowing",
     "Inspection",
+    "Keep",
     "Latent",
     "LatentStart",
     "Length",
+    "Mask",
     "Mesh",
     "Origin",
     "PBRVoxels",
+    "Preset",
     "SceneTextures",
     "State",
     "Structure",
@@ -99,6 +111,7 @@ __all__ = [
     "Unwrapped",
     "bake_scene",
     "bake_texture",
+    "base_color_image",
     "check_density",
     "check_export",
     "check_finish",
@@ -106,6 +119,7 @@ __all__ = [
     "check_levels",
     "check_maps",
     "check_pictures",
+    "check_quads",
     "check_shells",
     "check_texture_size",
     "check_tokens",

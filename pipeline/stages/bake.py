@@ -17,7 +17,7 @@ from .checks import check_maps, geometry_device
 from .provenance import check_voxels, with_notes
 from .quantise import to_bytes, to_uint8
 from .source_mesh import source_mesh
-from .types import ALPHA, Mesh, PBRVoxels, TexturedMesh, Unwrapped, check_texture_size
+from .types import ALPHA, Mesh, PBRVoxels, TexturedMesh, Unwrapped, check_seams, check_texture_size
 from .unwrap import check_uvs, kept_facts, kept_uvs, unwrap_levels
 
 # Pixels along a side, and rays each. Occlusion is smooth, and at full size would take minutes on a CPU.
@@ -34,6 +34,7 @@ def bake_texture(
     normal_map: bool = False,
     occlusion: bool = False,
     keep_uvs: bool = False,
+    seams: str = "usual",
 ) -> TexturedMesh:
     """Unwrap a processed mesh and bake the voxels into size x size maps.
 
@@ -45,22 +46,24 @@ def bake_texture(
             the processed mesh is.
         normal_map, occlusion: bake these as well, from the original (from the mesh itself without one).
         keep_uvs: bake into the UVs that the mesh has.
+        seams: "usual", or "fewer" of them by larger charts, which are stretched by up to 15 % over most of their area.
 
     Raises:
-        SettingsError: the voxels are another shape's; no texture has that size; keep_uvs, and the mesh has no UVs, or
-            levels of detail.
+        SettingsError: the voxels are another shape's; no texture has that size; unknown seams; keep_uvs, and the mesh
+            has no UVs, or levels of detail.
         MeshError: keep_uvs, and the UVs are not all in 0-1.
         BackendError: normal_map or occlusion without Warp.
     """
     check_voxels(voxels, mesh, original)
     check_texture_size(size)
+    check_seams(seams)
     check_maps(normal_map, occlusion)
     if keep_uvs:
         check_uvs(mesh)
     device = geometry_device(runtime.device)
     with runtime.stage("unwrap", 1, "Ask for fewer faces."):
         levels = [level.to(device) for level in mesh.levels]
-        unwrapped = kept_uvs(levels[0]) if keep_uvs else unwrap_levels(runtime, levels, size, padding)
+        unwrapped = kept_uvs(levels[0]) if keep_uvs else unwrap_levels(runtime, levels, size, padding, seams)
         source, faces, uvs, facts = unwrapped
         runtime.count(faces=len(faces))
         vertices = torch.cat([level.vertices for level in levels])[source]
@@ -101,7 +104,9 @@ def bake_texture(
         facts |= kept_facts(mesh, uvs, faces, texels)
     facts = {**with_notes(mesh.facts, voxels.origin), **facts, "texels_far": far, "translucent": round(translucent, 4)}
     counts = [len(level.faces) for level in levels]
-    return TexturedMesh(_levels_of(faces, counts, vertices, normals, uvs, tangents), maps, facts, relief, shade)
+    return TexturedMesh(
+        _levels_of(faces, counts, vertices, normals, uvs, tangents, mesh.quads), maps, facts, relief, shade
+    )
 
 
 def _smooth_normals(mesh: Mesh) -> torch.Tensor:
@@ -112,12 +117,12 @@ def _smooth_normals(mesh: Mesh) -> torch.Tensor:
     return vertex_normals(places, place[mesh.faces.long()])[place]
 
 
-def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents) -> tuple[Unwrapped, ...]:
+def _levels_of(faces, counts: Sequence[int], vertices, normals, uvs, tangents, quads: bool) -> tuple[Unwrapped, ...]:
     """Parts the faces and what their vertices have by level, onto the CPU."""
     columns = [vertices, normals, uvs, *([] if tangents is None else [tangents])]
     rows, levels = torch.cat(columns, 1), []
     for part in faces.split(list(counts)):
         used, own = compact(rows, part)
         at, *more = (each.contiguous().cpu() for each in used.split([each.shape[1] for each in columns], 1))
-        levels.append(Unwrapped(TriangleMesh.known(at, own.int().cpu()), *more))
+        levels.append(Unwrapped(TriangleMesh.known(at, own.int().cpu()), *more, quads=quads))
     return tuple(levels)

@@ -12,7 +12,7 @@ import torch
 
 from ..backends import Backends
 from ..errors import BackendError, SettingsError
-from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
+from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, QUADS, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
 from ..render import RENDER, check_picture
 from ..runtime import free_memory
 from ..sparse import TRILINEAR
@@ -86,6 +86,7 @@ def _operations(export: ExportSettings | None, texture: bool, pictures: bool) ->
     wanted = [CLEAN, SIMPLIFY]
     made_solid = export.shells == "solid" or export.hollow or export.cavities == "keep"
     wanted += [SOLID] if made_solid else []
+    wanted += [QUADS] if export.quads else []
     wanted += [UNWRAP, RASTER, NEAREST] if texture and not export.vertex_colors else []
     wanted += [CLOSEST] if export.normal_map or export.occlusion else []
     return [*wanted, *([RENDER] if pictures else [])]
@@ -107,6 +108,7 @@ def check_export(export: ExportSettings, texture: bool = True) -> None:
     """Raises as preflight. texture: whether there will be colours."""
     check_shells(export.shells, export.wall, export.cavities, export.hollow)
     unused = [name for name in ("normal_map", "occlusion") if getattr(export, name)]
+    unused += ["fewer seams"] if export.seams == "fewer" else []
     if unused and (export.vertex_colors or not texture):
         why = "vertex colours take the place of textures" if export.vertex_colors else "there is no texture"
         raise SettingsError(f"{' and '.join(unused)} would have no effect: {why}. Leave one of the two out.")

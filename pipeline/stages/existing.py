@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,12 +15,13 @@ from ..mesh.io import Frame, Part, Scene
 from ..warp import unavailable_reason
 from .types import ALPHA
 
+VERTEX_COLORS = "COLOR_0"
 _LARGEST = 1 << 28  # pixels of a texture
 _DEFAULT = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 1.0, "roughnessFactor": 1.0}
 
 
-class Materials:
-    """The surface of a scene in the unit cube and what it is made of.
+class Places:
+    """The surface of a scene in the unit cube, and where on it points are nearest.
 
     Raises:
         BackendError: without Warp, which looks for nearest points.
@@ -30,29 +32,44 @@ class Materials:
             raise BackendError(f"Reading the textures of a mesh needs Warp: {reason}")
         from ..mesh.query.surface import Surface
 
-        self._scene, self._images = scene, {}
+        self._scene = scene
         vertices, faces = scene.joined(frame)
         self._surface = Surface(torch.from_numpy(vertices).to(device), torch.from_numpy(faces).to(device))
         counts = [len(part.faces) for part in scene.parts]
         self._owner = np.repeat(np.arange(len(counts)), counts)
         self._first = np.cumsum([0, *counts[:-1]])
 
-    def at(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Materials at points [N, 3] of the unit cube.
-
-        Returns:
-            [N, 6] fp32 in 0-1: base colour RGB (sRGB), metallic, roughness, alpha; [N] int64 the part of each.
-        """
+    def nearest(self, points: torch.Tensor) -> list[Place]:
+        """Where points [N, 3] of the unit cube are nearest, part by part."""
         hits = self._surface.closest(points)
         face, weights = hits.face.cpu().numpy(), hits.weights.cpu().numpy().astype(np.float64)
-        owner = self._owner[face]
-        found = np.zeros((len(face), 6), np.float32)
-        for number in np.unique(owner):
+        owner, found = self._owner[face], []
+        for number in map(int, np.unique(owner)):
             rows = np.flatnonzero(owner == number)
-            part = self._scene.parts[number]
-            corners = part.faces[face[rows] - self._first[number]]
-            found[rows] = self._values(part, corners, weights[rows])
-        return torch.from_numpy(found).to(points.device), torch.from_numpy(owner).to(points.device)
+            corners = self._scene.parts[number].faces[face[rows] - self._first[number]]
+            found.append(Place(number, rows, corners, weights[rows]))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Points on faces of one part. rows: [n] of the points. corners: [n, 3] vertices of the part. weights: [n, 3]."""
+
+    part: int
+    rows: np.ndarray
+    corners: np.ndarray
+    weights: np.ndarray
+
+
+class Materials:
+    """What a scene is made of, at places of its parts. tinted: whether vertex colours are a part of it."""
+
+    def __init__(self, scene: Scene, tinted: bool = True) -> None:
+        self._scene, self._tinted, self._images = scene, tinted, {}
+
+    def at(self, place: Place) -> np.ndarray:
+        """[n, 6] float32 in 0-1: base colour RGB (sRGB), metallic, roughness, alpha."""
+        return self._values(self._scene.parts[place.part], place.corners, place.weights)
 
     def _values(self, part: Part, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """[n, 6] at places on faces of a part: corners [n, 3], weights [n, 3]."""
@@ -68,7 +85,7 @@ class Materials:
         if (texture := parts.get("metallicRoughnessTexture")) is not None:
             seen = self._sample(texture, part, corners, weights)
             rough, metal = rough * seen[:, 1], metal * seen[:, 2]
-        if (own := self._attribute(part, "COLOR_0")) is not None:
+        if self._tinted and (own := attribute(self._scene, part, VERTEX_COLORS)) is not None:
             mixed = (own[corners] * weights[:, :, None]).sum(1)
             color[:, : mixed.shape[1]] *= mixed
         found = np.empty((len(corners), 6), np.float32)
@@ -76,20 +93,15 @@ class Materials:
         found[:, 3], found[:, 4], found[:, ALPHA] = metal, rough, color[:, 3]
         return found.clip(0, 1)
 
-    def _attribute(self, part: Part, name: str) -> np.ndarray | None:
-        document = self._scene.document
-        attributes = document.list("meshes")[part.mesh]["primitives"][part.primitive]["attributes"]
-        return document.accessor(attributes[name]).astype(np.float64) if name in attributes else None
-
     def _sample(self, info: dict, part: Part, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """[n, 4] of a texture, bilinear, repeated."""
-        uvs = self._attribute(part, f"TEXCOORD_{info.get('texCoord', 0)}")
+        uvs = attribute(self._scene, part, f"TEXCOORD_{info.get('texCoord', 0)}")
         if uvs is None:
             return np.ones((len(corners), 4))
         at = (uvs[corners] * weights[:, :, None]).sum(1)
-        return bilinear(self._image(info.get("index")), at)
+        return bilinear(self.image(info.get("index")), at)
 
-    def _image(self, number: object) -> np.ndarray:
+    def image(self, number: object) -> np.ndarray:
         """[H, W, 4] float32 in 0-1 of a texture of the document."""
         document = self._scene.document
         textures = document.list("textures")
@@ -107,6 +119,23 @@ class Materials:
                     f"Image {source} of {document.name} cannot be read ({error}). Export it with PNG or JPEG textures."
                 ) from error
         return self._images[source]
+
+
+def base_color_image(scene: Scene) -> np.ndarray | None:
+    """[H, W, 4] float32 in 0-1, the base colour texture of the first part that has one; None without."""
+    for part in scene.parts:
+        if part.material is not None:
+            material = scene.document.list("materials")[part.material].get("pbrMetallicRoughness", {})
+            if (texture := material.get("baseColorTexture")) is not None:
+                return Materials(scene).image(texture.get("index"))
+    return None
+
+
+def attribute(scene: Scene, part: Part, name: str) -> np.ndarray | None:
+    """[V, C] float64, an attribute of a part's vertices as the document has it; None without."""
+    document = scene.document
+    attributes = document.list("meshes")[part.mesh]["primitives"][part.primitive]["attributes"]
+    return document.accessor(attributes[name]).astype(np.float64) if name in attributes else None
 
 
 def bilinear(image: np.ndarray, uvs: np.ndarray) -> np.ndarray:

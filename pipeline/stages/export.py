@@ -62,11 +62,12 @@ def _coloured(mesh: Mesh) -> Geometry:
     """A mesh for the file, with its vertex colours if it has any."""
     normals = vertex_normals(mesh.vertices, mesh.faces)
     colors = None if mesh.attrs is None else to_bytes(mesh.attrs[:, [0, 1, 2, ALPHA]])
-    return Geometry(mesh.vertices.numpy(), mesh.faces.numpy(), normals.numpy(), colors=colors)
+    return Geometry(mesh.vertices.numpy(), mesh.faces.numpy(), normals.numpy(), colors=colors, quads=mesh.quads)
 
 
 def _textured(level: Unwrapped) -> Geometry:
     """An unwrapped mesh for the file."""
     tangents = None if level.tangents is None else level.tangents.numpy()
     mesh = level.mesh
-    return Geometry(mesh.vertices.numpy(), mesh.faces.numpy(), level.normals.numpy(), level.uvs.numpy(), tangents)
+    arrays = mesh.vertices.numpy(), mesh.faces.numpy(), level.normals.numpy(), level.uvs.numpy(), tangents
+    return Geometry(*arrays, quads=level.quads)

@@ -34,6 +34,7 @@ def finish_mesh(
         max_error=export.max_error,
         cavities=export.cavities,
         hollow=export.hollow,
+        quads=export.quads,
     )
     facts = {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
     if voxels is not None and export.vertex_colors:
@@ -48,6 +49,7 @@ def finish_mesh(
         original=raw,
         normal_map=export.normal_map,
         occlusion=export.occlusion,
+        seams=export.seams,
     )
     return textured, {**facts, **textured.facts, "texture_size": export.texture_size}
 

@@ -101,7 +101,7 @@ class Hollowing:
 
         return Hollow(units(self.wall), units(self.drain), self.flat_base)
 
-    def told(self, found: dict, made: TriangleMesh) -> tuple[dict, list[str]]:
+    def facts(self, found: dict, made: TriangleMesh) -> tuple[dict, list[str]]:
         """Facts about a hollow object, and warnings. found: of remesh.solid."""
         volume = made.report.volume
         facts = {**found, "volume": volume}
@@ -135,7 +135,7 @@ def cells_for(hollow: Hollow, longest: float) -> int:
 
 
 def hollow_lines(facts: dict | None) -> list[str]:
-    """What `Hollowing.told` says, for people; nothing of what is solid."""
+    """What `Hollowing.facts` says, for people; nothing of what is solid."""
     if facts is None:
         return []
     share = f"{1 - facts['volume'] / facts['volume_before']:.0%} less material" if facts["volume"] else "not closed"

@@ -9,14 +9,14 @@ import torch
 
 from .. import mesh as geometry
 from ..errors import EmptyResultError
-from ..mesh import CLEAN, SOLID
+from ..mesh import CLEAN, QUADS, SOLID
 from ..mesh.repair.clean import Cleaned, CleanSettings
 from ..runtime import Runtime
 from .checks import check_shells, geometry_device
 from .hollowing import Hollowing
 from .shells import choose_shells, make_shells, same_look
 from .simplify import simplify_levels
-from .types import LOWER, Length, Mesh, Origin, check_levels
+from .types import LOWER, Length, Mesh, Origin, check_levels, check_quads
 
 _FINE = 512  # voxels along a side from which on sizes are meant as they are given
 
@@ -33,6 +33,7 @@ def process_mesh(
     max_error: Length | None = None,
     cavities: str = "fill",
     hollow: Hollowing | None = None,
+    quads: int = 0,
 ) -> Mesh:
     """Raw mesh -> cleaned, shells as asked, at most target_faces faces, cleaned again; on the CPU. Colours and UVs that
     it has stay behind. Where its holes and handles need more faces, facts["warnings"] says so, and how many.
@@ -53,12 +54,14 @@ def process_mesh(
         cavities: what "solid" makes of cavities without a way out: "fill" or "keep" them; "auto" is "solid" then.
         hollow: how "solid" is hollowed out, and "auto", which is "solid" then; facts["shells"]["hollow"] says what that
             saves.
+        quads: about so many quads in place of at most target_faces triangles, each as two faces of the result, see
+            Mesh.quads; 0: none. Needs the package pynanoinstantmeshes.
         max_error: how far simplifying may move the surface, if that allows fewer faces than target_faces. None: as far
             as target_faces ask; and where "auto" makes the raw mesh of a grid solid, until a thousandth of it would
             move by a quarter of a voxel, down to 20,000 faces.
 
     Raises:
-        EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp.
+        EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp, quads without their package.
         SettingsError: unknown shells, a wall that has no effect or is thicker than half of the mesh, the same of a
             hollow or one that is too thin, a max_error in voxels for a mesh without, fewer than 4 faces, or levels that
             do not descend.
@@ -66,6 +69,7 @@ def process_mesh(
     check_shells(shells, wall, cavities, hollow)
     bound = max_error.units(mesh.resolution) if max_error else 0.0
     check_levels([target_faces, *lods])
+    check_quads(quads, lods, max_error)
     if len(mesh.faces) == 0:
         raise EmptyResultError(
             f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
@@ -88,21 +92,35 @@ def process_mesh(
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if made == "solid" else None
-        levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
+        if quads:
+            levels, said = {2 * quads: _quads(runtime, shell, quads)}, []
+        else:
+            levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
         facts |= {"max_error": bound} if bound else {}
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"], *mesh.origin.notes.splitlines()]
         if hollow:
-            facts["shells"]["hollow"], more = hollow.told(found["hollow"], first)
+            facts["shells"]["hollow"], more = hollow.facts(found["hollow"], first)
             warnings += more
         if first.facts["mesh"]["boundary_edges"] and made != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
+        if quads:
+            facts["quads"] = len(first.faces) // 2
+            if shell.report.watertight and not first.report.watertight:
+                warnings.append("Making quads opened the mesh: parts of it are finer than a quad. Ask for more quads.")
         facts |= {**first.facts, "warnings": warnings}
         if rest:
             facts["lods"] = [level.facts for level in rest]
         runtime.step("process mesh", 4, 4)
         runtime.count(raw_faces=len(mesh.faces), faces=len(first.faces))
-        return first.replace(facts=facts, lods=tuple(rest))
+        return first.replace(facts=facts, lods=tuple(rest), quads=bool(quads))
+
+
+def _quads(runtime: Runtime, mesh: geometry.Mesh, quads: int) -> geometry.Mesh:
+    """Raises BackendError without the package."""
+    device = mesh.vertices.device
+    make = runtime.backends.pick(QUADS, device)
+    return make(mesh, quads, partial(runtime.step, "process mesh", 2, 4)).to(device)
 
 
 def _clean(runtime: Runtime, mesh: Mesh, device: torch.device, max_hole_perimeter: float) -> Cleaned:

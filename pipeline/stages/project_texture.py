@@ -64,8 +64,10 @@ def project_texture(
         The mesh with new maps. facts gains "projected": for each picture its name, direction, field of view, overlap of
         silhouettes (iou) and the share of the texture that it gives; and warnings.
 
+    Of several pictures one that is refused is left out, with a warning.
+
     Raises:
-        ImageError: a picture is empty, mirrored, or does not show this object. SettingsError: no pictures.
+        ImageError: a picture is empty; every one is mirrored or does not show this object. SettingsError: no pictures.
         BackendError: without Warp.
     """
     device = geometry_device(runtime.device)
@@ -166,53 +168,62 @@ def _shots(
     """The object, and the cameras of pictures. Raises as project_texture."""
     if not photos:
         raise SettingsError("There is no picture to project.")
-    posed, told, warnings = [], [], []
+    posed, told, warnings, refused = [], [], [], []
     with runtime.stage("fit cameras", len(photos), "Ask for fewer faces."):
-        painted = Painted(sheets, device, lambda: runtime.step("fit cameras", len(posed), len(photos)))
+        done = 0
+        painted = Painted(sheets, device, lambda: runtime.step("fit cameras", done, len(photos)))
         for photo in photos:
-            warnings += photo.remarks
             picture = Picture.of(photo.picture)
-            if photo.camera is None:
-                fit = fit_camera(painted, picture, photo.view)
-            else:
-                fit = measured(painted, picture, photo.camera)
-            _check(photo, fit, settings)
+            known = photo.camera
+            fit = measured(painted, picture, known) if known else fit_camera(painted, picture, photo.view)
+            warnings += photo.remarks
+            done += 1
+            runtime.step("fit cameras", done, len(photos))
+            if reason := _refusal(photo, fit, settings.min_iou):
+                refused.append(reason)
+                continue
             if fit.colour > _STRANGE:
                 warnings.append(
                     f"{photo.name}: its colours differ from the object's by {fit.colour:.2f} (of 1) in any light; "
                     f"usual are less than {_STRANGE}. Is the mask this picture's, and does it show this object?"
                 )
-                log.warning(warnings[-1])
-            camera = fit.camera
-            posed.append((picture, camera))
-            told.append(
-                {
-                    "picture": photo.name,
-                    "azimuth": round(camera.azimuth, 1),
-                    "elevation": round(camera.elevation, 1),
-                    "fov": round(camera.fov, 1),
-                    "iou": round(fit.iou, 3),
-                    "fitted": photo.camera is None,
-                }
-            )
-            runtime.step("fit cameras", len(posed), len(photos))
+            posed.append((picture, fit.camera))
+            told.append(_told(photo, fit))
+    if not posed:
+        raise ImageError(" ".join(refused))
+    warnings += [f"{reason} It was left out." for reason in refused]
+    for warning in warnings:
+        log.warning(warning)
     return painted, _Shots(tuple(posed), tuple(told), tuple(warnings))
 
 
-def _check(photo: Photo, fit: Fit, settings: Projection) -> None:
-    """Raises ImageError for a picture that is not to be projected."""
-    if fit.iou < settings.min_iou:
-        how = "From its camera" if photo.camera else "From the best camera that was found"
-        raise ImageError(
-            f"{photo.name} does not fit the object: {how.lower()} the silhouettes overlap by {fit.iou:.2f} "
-            f"(intersection over union), needed are {settings.min_iou:.2f}. Is it a picture of this object, from the "
+def _told(photo: Photo, fit: Fit) -> dict:
+    camera = fit.camera
+    direction = {"azimuth": round(camera.azimuth, 1), "elevation": round(camera.elevation, 1)}
+    return {
+        "picture": photo.name,
+        **direction,
+        "fov": round(camera.fov, 1),
+        "iou": round(fit.iou, 3),
+        "fitted": photo.camera is None,
+    }
+
+
+def _refusal(photo: Photo, fit: Fit, min_iou: float) -> str:
+    """Why a picture is not projected; empty if it is. Nothing is refused where any overlap will do."""
+    if fit.iou < min_iou:
+        how = "from its camera" if photo.camera else "from the best camera that was found"
+        return (
+            f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.2f} "
+            f"(intersection over union), needed are {min_iou:.2f}. Is it a picture of this object, from the "
             "direction that is named, with the right mask? A lower least overlap takes it all the same."
         )
-    if fit.mirrored > _MIRRORED:
-        raise ImageError(
+    if min_iou and fit.mirrored > _MIRRORED:
+        return (
             f"{photo.name} seems to be mirrored: its mirror image fits the object better, by {fit.mirrored:.2f} of 1. "
-            "Mirror it back; if it is right, give its camera or its view."
+            "Mirror it back; a least overlap of 0 takes it as it is."
         )
+    return ""
 
 
 def _written(maps: np.ndarray, texels: Texels, colours: torch.Tensor) -> np.ndarray:

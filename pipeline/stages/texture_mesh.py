@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 
 from .. import sparse
@@ -30,7 +30,8 @@ from ..weights import Models
 from .checks import geometry_device
 from .decode import decode_texture
 from .encode_mesh import Encoded, encode_mesh, encode_texture, texture_resolution
-from .existing import Materials
+from .existing import Materials, Place, Places
+from .keep import NOTHING, Keep
 from .quantise import to_uint8
 from .texture import sample_texture
 from .types import Condition, LatentStart, Mesh, PBRVoxels, check_texture_size
@@ -65,7 +66,7 @@ def texture_scene(
     seed: int = 42,
     uvs: str = "keep",
     strength: float = 1.0,
-    keep: Collection[str] = (),
+    keep: Keep = NOTHING,
     settings: SamplerSettings | None = None,
     finishing: Runtime | None = None,
 ) -> SceneTextures:
@@ -75,7 +76,7 @@ def texture_scene(
         size: pixels of each texture along a side.
         uvs: "keep" bakes into the UVs that are there, "fill" makes new ones for meshes without, "new" for all.
         strength: 1 from noise alone; below it from the textures that the scene has, which change the less the lower.
-        keep: names of mesh nodes that stay as they are; what is new beside them goes with them.
+        keep: what stays as it is; what is new beside it goes with it. Kept texels are those of the old textures.
         finishing: where textures are baked, if not where the networks run.
 
     Raises:
@@ -83,26 +84,33 @@ def texture_scene(
         CheckpointError: the checkpoint lacks an encoder.
     """
     check_texture_size(size)
-    parts = _changed_parts(scene, keep)
+    parts = keep.changed_parts(scene)
     groups = _groups(runtime, scene, scene.frame(), parts, uvs, size)  # what is wrong with UVs is said first
     frame = scene.frame()
     encoded = encode_mesh(runtime, models, scene_mesh(scene, frame), texture_resolution(models, pipeline_type), seed)
     start = None
     if strength < 1 or keep:
-        start = _start(runtime, models, scene, frame, encoded, strength, parts)
+        start = _start(runtime, models, scene, frame, encoded, strength, keep)
     latent = sample_texture(runtime, models, condition, encoded.shape, pipeline_type, settings, start)
     voxels = decode_texture(runtime, models, latent, encoded.subdivisions)
-    return bake_scene(finishing or runtime, scene, frame, voxels, groups, size)
+    return bake_scene(finishing or runtime, scene, frame, voxels, groups, size, keep)
 
 
 def bake_scene(
-    runtime: Runtime, scene: Scene, frame: Frame, voxels: PBRVoxels, groups: list[Group], size: int
+    runtime: Runtime,
+    scene: Scene,
+    frame: Frame,
+    voxels: PBRVoxels,
+    groups: list[Group],
+    size: int,
+    keep: Keep = NOTHING,
 ) -> SceneTextures:
-    """Voxels into the textures of a scene."""
+    """Voxels into the textures of a scene, but where it is to be kept, which is copied from the old ones."""
     device = geometry_device(runtime.device)
     pick = runtime.backends.pick
     rasterise, nearest, trilinear = pick(RASTER, device), pick(NEAREST, device), pick(sparse.TRILINEAR, device)
     grid, baked, far, warnings = voxels.sparse.to(device), [], 0, list(scene.notes)
+    old, kept = Materials(scene, not keep.vertex_colors), 0
     with runtime.stage("bake", len(groups), "Ask for a smaller texture."):
         for number, group in enumerate(groups, 1):
             vertices, faces, uvs = (each.to(device) for each in group.geometry(scene, frame))
@@ -118,6 +126,8 @@ def bake_scene(
                 )
             else:
                 values, alone = bake_voxels(texels, vertices, faces, *place)
+                if keep.partly:
+                    kept += _put_back(values, texels, group, scene, keep, old)
                 image = texels.image(to_uint8(values))
                 if share := _overlap(uvs, faces, texels):
                     warnings.append(
@@ -128,6 +138,7 @@ def bake_scene(
             baked.append(BakedGroup(group, image.cpu().numpy()))
             runtime.step("bake", number, len(groups))
     facts = {"textures": len(baked), "texture_size": size, "texels_far": far, "warnings": warnings}
+    facts |= {"texels_kept": kept} if keep.partly else {}
     facts |= {"parts": len(scene.parts), "faces": sum(len(part.faces) for part in scene.parts)}
     facts |= {"vertices": sum(len(part.vertices) for part in scene.parts)}
     return SceneTextures(tuple(baked), voxels, facts)
@@ -142,16 +153,28 @@ def _overlap(uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> float:
     return area / covered if area > _OVERLAP * covered + 1e-3 else 0.0
 
 
-def _changed_parts(scene: Scene, keep: Collection[str]) -> list[int]:
-    names = {part.name for part in scene.parts}
-    if unknown := set(keep) - names:
-        raise SettingsError(
-            f"No mesh node is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}."
-        )
-    parts = [number for number, part in enumerate(scene.parts) if part.name not in keep]
-    if not parts:
-        raise SettingsError("Every mesh node is to be kept, so there is nothing to texture.")
-    return parts
+def _put_back(
+    values: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep, materials: Materials
+) -> int:
+    """Old materials over new ones [N, 6] of a group's texels, as far as they are kept; returns how many stay whole."""
+    face, weights = texels.face.cpu().numpy(), texels.weights.cpu().numpy().astype(np.float64)
+    first = whole = 0
+    for piece in group.pieces:
+        rows = np.flatnonzero((face >= first) & (face < first + len(piece.faces)))
+        corners = piece.faces[face[rows] - first]
+        first += len(piece.faces)
+        corners = corners if piece.source is None else piece.source[corners]
+        share = keep.share(scene, piece.part, corners, weights[rows])
+        some = share > 0
+        if not some.any():
+            continue
+        place = Place(piece.part, rows[some], corners[some], weights[rows][some])
+        part = torch.from_numpy(share[some, None].astype(np.float32)).to(values.device)
+        before = torch.from_numpy(materials.at(place)).to(values.device)
+        at = torch.from_numpy(place.rows).to(values.device)
+        values[at] = torch.where(part == 1, before, part * before + (1 - part) * values[at])
+        whole += int((share == 1).sum())
+    return whole
 
 
 def _groups(runtime: Runtime, scene: Scene, frame: Frame, parts: list[int], uvs: str, size: int) -> list[Group]:
@@ -174,25 +197,28 @@ def _unwrapped(unwrap, device, size: int, tick, vertices: torch.Tensor, faces: t
 
 
 def _start(
-    runtime: Runtime, models: Models, scene: Scene, frame: Frame, encoded: Encoded, strength: float, parts: list[int]
+    runtime: Runtime, models: Models, scene: Scene, frame: Frame, encoded: Encoded, strength: float, keep: Keep
 ) -> LatentStart:
-    """The latent of the textures that the scene has, and which of its voxels are those of kept parts."""
+    """The latent of the textures that the scene has, and which of its voxels lie where it is kept."""
     device = geometry_device(runtime.device)
     fine = encoded.subdivisions[-1].children
     resolution = encoded.shape.resolution
     with runtime.stage("read textures", 1, "Ask for a lower type."):
         points = ((fine.xyz.float() + 0.5) / resolution - 0.5).to(device)
-        attrs, owner = Materials(scene, frame, device).at(points)
+        materials = Materials(scene, not keep.vertex_colors)
+        old, kept = np.empty((len(points), 6), np.float32), np.empty(len(points), np.float32)
+        for place in Places(scene, frame, device).nearest(points):
+            old[place.rows] = materials.at(place)
+            kept[place.rows] = keep.share(scene, place.part, place.corners, place.weights)
         runtime.step("read textures", 1, 1)
-    voxels = PBRVoxels(sparse.SparseTensor(fine, attrs.to(fine.device)), resolution, encoded.shape.origin)
+    attrs = torch.from_numpy(old).to(fine.device)
+    voxels = PBRVoxels(sparse.SparseTensor(fine, attrs), resolution, encoded.shape.origin)
     latent = encode_texture(runtime, models, voxels, encoded.shape)
-    changed = torch.zeros(len(scene.parts), dtype=torch.bool)
-    changed[parts] = True
-    if bool(changed.all()):
+    if not keep:
         return LatentStart(latent, strength)
-    # a latent voxel is kept if more than half of its fine voxels are
-    free = changed.to(owner.device)[owner].float().to(fine.device)
+    free = torch.from_numpy(1 - kept).to(fine.device)
     count = torch.ones_like(free)
+    # a latent voxel is kept if more than half of its fine voxels are
     for level in reversed(encoded.subdivisions):
         parent = level.slots >> 3
         free, count = (

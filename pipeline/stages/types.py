@@ -22,10 +22,12 @@ from .hollowing import Hollowing
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
 LOWER = "Choose a lower type, or fewer max tokens."  # what to try where memory does not suffice
+SEAMS = ("usual", "fewer")  # how far charts may be stretched so that there are fewer
 SHELLS = ("surface", "outer", "solid", "auto")  # what process_mesh can make of inner and open surfaces
 # Pixels along a side of a baked texture, of the command line and of the nodes too. In less than 64 the charts of a
 # generated object hardly ever find a place; more than MAX_SIZE no step can do (and few viewers can show).
 TEXTURE_SIZES = (64, MAX_SIZE)
+MIN_QUADS = 24  # a cube's, each cut in four, as the package does
 MIN_FACES = 4  # of a mesh and of each level: the least that a closed surface has
 
 
@@ -167,6 +169,7 @@ class Mesh(TriangleMesh):
     attrs: [V, 6] fp32, 0-1, as PBRVoxels: vertex colours; None if it has none.
     uvs: [V, 2] fp32, v downwards: those of a mesh that comes from elsewhere; None if it has none.
     lods: the same, coarser and coarser.
+    quads: whether faces 2 i and 2 i + 1 are a quad, for all i.
     resolution: voxels along a side of the grid of which it is the raw mesh; 0 for any other mesh.
     origin: of the shape that it shows; unknown for a mesh from elsewhere.
 
@@ -178,6 +181,7 @@ class Mesh(TriangleMesh):
     attrs: torch.Tensor | None = None
     uvs: torch.Tensor | None = None
     lods: tuple[Mesh, ...] = ()
+    quads: bool = False
     resolution: int = 0
     origin: Origin = UNKNOWN
 
@@ -206,7 +210,7 @@ class Mesh(TriangleMesh):
         moved["lods"] = tuple(level.to(device) for level in self.lods)
         if moved["vertices"] is self.vertices:
             return self.replace(**moved)
-        kept = ("facts", "resolution", "origin", "report")
+        kept = ("facts", "quads", "resolution", "origin", "report")
         return Mesh.known(**{name: self.__dict__[name] for name in kept if name in self.__dict__}, **moved)
 
 
@@ -225,12 +229,13 @@ class PBRVoxels:
 @dataclass(frozen=True)
 class Unwrapped:
     """A mesh whose vertices have normals [V, 3] unit, uvs [V, 2] in 0-1, v downwards, and, where there is a normal map,
-    tangents [V, 4] (see mesh.bake.bake)."""
+    tangents [V, 4] (see mesh.bake.bake). quads: as of Mesh."""
 
     mesh: TriangleMesh
     normals: torch.Tensor
     uvs: torch.Tensor
     tangents: torch.Tensor | None = None
+    quads: bool = False
 
 
 @dataclass(frozen=True)
@@ -306,13 +311,17 @@ class ExportSettings:
     max_error: Length | None = None  # how far simplifying may move the surface; fewer faces where it allows that
     size: TrueSize | None = None  # in reality; None: a unit of the world is a metre where the format has units
     flat_base: float = 0.0  # share of the height below which everything is moved up, to a plane to stand on
+    quads: int = 0  # about so many quads in place of `faces` triangles; 0: none
+    seams: str = "usual"  # one of SEAMS, see bake_texture
     cavities: str = "fill"  # one of CAVITIES, see process_mesh
     hollow: Hollowing | None = None  # how the solid is hollowed out, which flat_base would make thinner
 
     def __post_init__(self) -> None:
         check_levels([self.faces, *self.lods])
+        check_quads(self.quads, self.lods, self.max_error)
         check_texture_size(self.texture_size)
         check_flat_base(self.flat_base)
+        check_seams(self.seams)
         if self.hollow and self.flat_base:
             raise SettingsError("A flat base would thin the floor of a hollow object: make it part of the hollowing.")
         if self.image_format == "webp" and self.texture_size > MAX_WEBP:
@@ -326,6 +335,22 @@ def check_texture_size(size: int) -> None:
     least, most = TEXTURE_SIZES
     if not least <= size <= most:
         raise SettingsError(f"The texture size must lie in {least}-{most}, got {size}.")
+
+
+def check_seams(seams: str) -> None:
+    """Raises SettingsError for an unknown name."""
+    if seams not in SEAMS:
+        raise SettingsError(f"Unknown seams {seams!r}; choose one of {', '.join(SEAMS)}.")
+
+
+def check_quads(quads: int, lods: Sequence[int] = (), max_error: Length | None = None) -> None:
+    """Raises SettingsError for a number of quads that is none, and for what cannot be had with quads."""
+    if quads and quads < MIN_QUADS:
+        raise SettingsError(f"At least {MIN_QUADS} quads can be asked for, got {quads}; 0 makes none.")
+    if quads and lods:
+        raise SettingsError("Levels of detail are made of triangles: leave them out, or the quads.")
+    if quads and max_error:
+        raise SettingsError("A max_error would have no effect on quads: leave one of the two out.")
 
 
 def check_levels(counts: Sequence[int]) -> None:

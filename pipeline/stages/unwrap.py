@@ -12,12 +12,12 @@ from ..mesh import UNWRAP
 from ..mesh.bake.bake import Texels
 from ..mesh.topology.steady import steady_sum
 from ..runtime import Runtime
-from .types import Mesh
+from .types import SEAMS, Mesh
 
 _FULL_PADDING = 256  # pixels of a texture from which on padding is meant as it is given
 
 
-def unwrap_levels(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int) -> tuple:
+def unwrap_levels(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: int, seams: str = SEAMS[0]) -> tuple:
     """All levels in one atlas; returns as the backends do, the sources being rows of the levels' vertices in turn."""
     device, moved, faces, count = levels[0].vertices.device, [], [], 0
     for number, level in enumerate(levels):
@@ -28,7 +28,8 @@ def unwrap_levels(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: 
     if size < _FULL_PADDING:  # where charts are small, it would take most of the texels
         padding = min(padding, max(1, padding * size // _FULL_PADDING))
     unwrap, tick = runtime.backends.pick(UNWRAP, device), partial(runtime.step, "unwrap", 0, 1)
-    source, faces, uvs, facts = unwrap(torch.cat(moved), torch.cat(faces), size, padding, tick)
+    at = torch.cat(moved), torch.cat(faces)
+    source, faces, uvs, facts = unwrap(*at, size, padding, tick, seams == "fewer")
     return source.to(device), faces.to(device), uvs.to(device), facts
 
 

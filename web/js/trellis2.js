@@ -15,6 +15,7 @@ const COLORS = {
     T2_MESH: "#26a69a",
     T2_VOXELS: "#ff7b3a",
     T2_TEXTURED_MESH: "#ba68c8",
+    T2_SCENE: "#d4e157",
 };
 
 function color() {

@@ -2,6 +2,8 @@
 
 pip install websocket-client
 python run.py image_to_glb.json chair.png chair.glb [--server 127.0.0.1:8188] [--key-file FILE] [--set NODE.INPUT=VALUE]
+python run.py image_to_glb.json PICTURES OBJECTS: a run for each picture of a folder. One that fails is told and
+skipped; what is in the folder OBJECTS already is not made again.
 """
 
 import argparse
@@ -20,6 +22,7 @@ except ImportError:
     sys.exit("run.py needs the package websocket-client: pip install websocket-client")
 
 _TIMEOUT = 60  # seconds that an answer may take; a run may take any time
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")  # in a folder
 _TEXT = 3  # ComfyUI's number for a message with a text for a node
 
 
@@ -280,11 +283,45 @@ def run(options: argparse.Namespace) -> None:
     print(f"\n{options.output}", file=sys.stderr)
 
 
+def names(pictures: list[Path]) -> list[str]:
+    """The object's file of each picture: chair.glb, and where two have one name chair_jpg.glb."""
+    stems = [picture.stem.casefold() for picture in pictures]
+    return [
+        f"{picture.stem}{f'_{picture.suffix[1:]}' if stems.count(stem) > 1 else ''}.glb"
+        for picture, stem in zip(pictures, stems)
+    ]
+
+
+def run_folder(options: argparse.Namespace) -> None:
+    """A run for each picture of a folder. Raises GraphError at the end if some failed, saying how many."""
+    pictures = sorted(path for path in options.picture.iterdir() if path.suffix.lower() in _PICTURES)
+    if not pictures:
+        raise UsageError(
+            f"There is no picture in {options.picture}; expected files that end in {', '.join(_PICTURES)}."
+        )
+    options.output.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for number, (picture, name) in enumerate(zip(pictures, names(pictures)), 1):
+        output = options.output / name
+        if output.exists():
+            continue
+        print(f"\n[{number}/{len(pictures)}] {picture.name}", file=sys.stderr)
+        part = options.output / f".{name}.part"  # an object has its name only when it is whole
+        try:
+            run(argparse.Namespace(**{**vars(options), "picture": picture, "output": part}))
+            part.replace(output)
+        except GraphError as error:
+            failed += 1
+            print(f"\n{picture.name}: {error}", file=sys.stderr)
+    if failed:
+        raise GraphError(f"{failed} of {len(pictures)} pictures failed; what is wrong with each stands above.")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("graph", type=Path)
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("picture", type=Path, help="or a folder of pictures")
+    parser.add_argument("output", type=Path, help="or, for a folder of pictures, a folder")
     parser.add_argument("--server", default="127.0.0.1:8188", metavar="HOST:PORT", help="or a URL of https")
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="with the key for a gateway before the server")
     parser.add_argument(
@@ -296,7 +333,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     try:
-        run(options)
+        (run_folder if options.picture.is_dir() else run)(options)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

@@ -111,7 +111,28 @@ def _found_again(points, faces, given, wanted):
     return number
 
 
-def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
+def quads(vertices, faces, target):
+    import pynanoinstantmeshes
+
+    # the package makes quads of quads at last, four of each
+    count = max(1, int(target) // 4)
+    points, found = pynanoinstantmeshes.remesh(
+        vertices.astype(np.float32),
+        faces.astype(np.uint32),
+        vertex_count=count,
+        face_count=count,
+        rosy=4,
+        posy=4,
+        creaseAngle=0.0,
+        extrinsic=True,
+        smooth_iter=2,
+        knn_points=10,
+        deterministic=True,
+    )
+    return {"vertices": np.array(points, np.float32), "quads": np.array(found, np.int32)}
+
+
+def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES, cost=2.0):
     import xatlas
 
     atlas = xatlas.Atlas()
@@ -123,7 +144,9 @@ def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
         atlas.add_mesh(vertices[own].astype(np.float32), local.reshape(-1, 3).astype(np.uint32))
     options = xatlas.PackOptions()
     options.resolution, options.padding, options.bilinear = int(resolution), int(padding), True
-    atlas.generate(pack_options=options)
+    charts = xatlas.ChartOptions()
+    charts.max_cost = float(cost)
+    atlas.generate(chart_options=charts, pack_options=options)
     source, new_faces, uvs, count = [], [], [], 0
     for i, own in enumerate(used):
         mapping, indices, uv = atlas.get_mesh(i)
@@ -186,5 +209,5 @@ def _read(file, array):
 if __name__ == "__main__":
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print belongs into the log
-    jobs = {"simplify": simplify, "simplify_parts": simplify_parts, "unwrap": unwrap}
+    jobs = {"simplify": simplify, "simplify_parts": simplify_parts, "quads": quads, "unwrap": unwrap}
     write_arrays(output, jobs[sys.argv[1]](**read_arrays(sys.stdin.buffer)))

@@ -98,7 +98,7 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
     while len(pairs):
         tick()
         turn += 1
-        pairs, lengths = _unite(pairs, lengths, len(areas))
+        pairs, lengths = unite(pairs, lengths, len(areas))
         cost = _cost(pairs, lengths, areas, sums, perimeters, spread, config)
         to = _joined(pairs, cost, areas, sums, spread, config)
         before, stays = len(areas), to == torch.arange(len(areas), device=areas.device)
@@ -196,7 +196,7 @@ def _sum(values: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
     return torch.zeros(count, *values.shape[1:], dtype=torch.int64, device=to.device).index_add_(0, to, values)
 
 
-def _unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Each pair of neighbours once, with the length of all its edges."""
     key, order = (pairs.amin(1) * count + pairs.amax(1)).sort()
     starts = _starts(key)

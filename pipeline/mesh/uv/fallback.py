@@ -12,6 +12,8 @@ from ...errors import SettingsError
 from ..jobs.processes import run_job
 from ..jobs.worker import CHUNK_FACES
 
+_COST, _FEWER_COST = 2.0, 8.0  # to which xatlas's charts grow: its default, and for fewer seams
+
 
 def xatlas(
     vertices: torch.Tensor,
@@ -19,10 +21,12 @@ def xatlas(
     size: int,
     padding: int,
     tick: Callable[[], None],
+    fewer_seams: bool = False,
     chunk_faces: int = CHUNK_FACES,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """Charts, parameterisation and packing by xatlas.
 
+    fewer_seams: let charts grow farther, at more stretch.
     chunk_faces: maximum number of faces of the parts that the mesh is split into, as xatlas is more than linear in it.
 
     Returns:
@@ -37,6 +41,7 @@ def xatlas(
         resolution=np.array(size),
         padding=np.array(padding),
         chunk=np.array(chunk_faces),
+        cost=np.array(_FEWER_COST if fewer_seams else _COST),
     )
     facts = {"charts": int(result["charts"]), "utilisation": float(result["utilisation"])}
     source, faces, uvs = (torch.from_numpy(result[name]) for name in ("source", "faces", "uvs"))
@@ -44,9 +49,15 @@ def xatlas(
 
 
 def triangle_by_triangle(
-    vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int, tick: Callable[[], None]
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    size: int,
+    padding: int,
+    tick: Callable[[], None],
+    fewer_seams: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
-    """The unwrapping that needs no package: every face its own right triangle, two to a cell of a square grid.
+    """The unwrapping that needs no package: every face its own right triangle, two to a cell of a square grid. Every
+    edge is a seam, whether fewer are wanted or not.
 
     Never overlaps, but spends texels on `padding` round each face (less where a cell is small) and on seams.
     Returns as xatlas.

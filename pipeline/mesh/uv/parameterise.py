@@ -75,10 +75,10 @@ def flatten(
     """
     plain = _project(vertices, pieces, axes)
     plain = plain - plain[pieces.begin[pieces.chart].long()]  # near 0, where float32 is fine
-    relaxed = _relax(plain.float(), pieces, rest, tick).double()
+    relaxed = relax(plain.float(), pieces, rest, tick).double()
     spoiled = torch.zeros(len(axes), dtype=torch.bool, device=plain.device)
     spoiled[pieces.chart[pieces.faces[~(signed_areas(relaxed, pieces.faces) >= 0)][:, 0].long()]] = True
-    return _align(torch.where(spoiled[pieces.chart, None], plain, relaxed), pieces)
+    return align(torch.where(spoiled[pieces.chart, None], plain, relaxed), pieces)
 
 
 def signed_areas(points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def _project(vertices: torch.Tensor, pieces: Pieces, axes: torch.Tensor) -> torc
     return torch.stack([(points * each[pieces.chart]).sum(1) for each in (right, up)], 1)
 
 
-def _relax(points: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Callable[[], None]) -> torch.Tensor:
+def relax(points: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Callable[[], None]) -> torch.Tensor:
     """As rigid as possible parameterisation (Liu et al. 2008), all charts at once, by conjugate gradients with a
     diagonal preconditioner from where the points [N, 2] float32 are."""
     one, two = rest.roll(-1, 1) - rest, rest.roll(-2, 1) - rest
@@ -172,7 +172,7 @@ def _relax(points: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Calla
     return u
 
 
-def _align(points: torch.Tensor, pieces: Pieces) -> torch.Tensor:
+def align(points: torch.Tensor, pieces: Pieces) -> torch.Tensor:
     """Turn each chart so that its box is small."""
     angles = torch.arange(_TURNS, dtype=torch.float64, device=points.device) * (math.pi / 2 / _TURNS)
     directions = torch.stack([angles.cos(), angles.sin()], 1)

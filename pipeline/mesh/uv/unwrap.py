@@ -13,8 +13,9 @@ from ...errors import EmptyResultError, SettingsError
 from ..bake.raster import MAX_SIZE
 from ..checks import check_mesh
 from .charts import ChartConfig, Dual, axes_of, dual_graph, merge, split
+from .fewer import fewer
 from .pack import PackConfig, chart_boxes, overlapping, pack
-from .parameterise import Pieces, cut, flat_shapes, flatten, folds, signed_areas, stretches
+from .parameterise import Pieces, align, cut, flat_shapes, flatten, folds, signed_areas, stretches
 
 _FINEST = 4096  # overlaps are sought at twice the texture's size, but not finer than this
 _HALVINGS = 10  # charts that still do not lie flat after so many cuts fall apart into single faces
@@ -30,6 +31,12 @@ class UnwrapConfig:
 
     charts: ChartConfig = field(default_factory=ChartConfig)
     packing: PackConfig = field(default_factory=PackConfig)
+    # L2 stretch (see unwrap) up to which charts are merged for fewer seams; None: they stay as they were found.
+    merged_stretch: float | None = None
+
+
+# Charts of narrower cones first, which stretch little, as merging does not undo what a chart has from the start.
+FEWER_SEAMS = UnwrapConfig(charts=ChartConfig(cone=math.radians(60)), merged_stretch=1.15)
 
 
 def unwrap(
@@ -84,6 +91,8 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], config: UnwrapConfig) -> tuple:
     labels, corners = _lay_flat(mesh, merge(mesh.dual, tick, config.charts), size, 0, tick, config.charts)
+    if config.merged_stretch is not None:
+        labels, corners = _merged(mesh, labels, corners, size, config.merged_stretch, tick)
     charts, left = 0, 0
     for attempt in range(_HALVINGS + _REPACKS):
         charts = int(labels.max()) + 1
@@ -177,6 +186,32 @@ def _lay_flat(
         charts += int((~bad).sum())
         labels = split(mesh.dual, labels, count, bad, folded, config) if not single else torch.full_like(labels, -1)
     return done, corners
+
+
+def _merged(
+    mesh: _Mesh,
+    labels: torch.Tensor,
+    corners: torch.Tensor,
+    size: int,
+    limit: float,
+    tick: Callable[[], None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Charts that lie flat, merged; labels and corners as from _lay_flat."""
+    resolution = min(2 * size, _FINEST)
+    scale = math.sqrt(_FULL / mesh.area) * resolution
+
+    def covers_itself(points: torch.Tensor, pieces: Pieces, chart: torch.Tensor, count: int) -> torch.Tensor:
+        bad = torch.zeros(count, dtype=torch.bool, device=chart.device)
+        bad[chart[folds(points, pieces, chart)]] = True
+        bad[chart[_covered_twice(points, pieces, chart, ~bad, scale, resolution)]] = True
+        return bad
+
+    given = mesh.vertices, mesh.faces, mesh.dual, mesh.rest
+    labels, corners = fewer(*given, labels, corners, limit, covers_itself, tick)
+    pieces = cut(mesh.faces, labels, len(mesh.vertices), int(labels.max()) + 1)
+    points = torch.zeros(len(pieces.source), 2, dtype=torch.float64, device=labels.device)
+    points[pieces.faces.long()] = corners
+    return labels, align(points, pieces)[pieces.faces.long()]
 
 
 def _covered_twice(

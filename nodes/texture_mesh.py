@@ -1,0 +1,176 @@
+"""T2TextureMesh: new textures for a mesh file, all or a part of them, everything else as it is."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..pipeline import stages
+from ..pipeline.errors import SettingsError
+from ..pipeline.export.scene_textures import write_scene
+from ..pipeline.mesh.io import Scene as SceneValue
+from ..pipeline.mesh.io.atlas import UVS
+from ..pipeline.spec import IMAGE_ENCODER, PipelineType, SamplerSettings
+from .bake import texture_size_input
+from .host import folders, output
+from .host.memory import ManagedModels
+from .host.progress import Progress
+from .host.run import run
+from .host.saving import filename_prefix_input, graph_of, shown, why_not
+from .sample import condition_input, resolution_input, sampler_input, seed_input
+from .sockets import CATEGORY, GLB, Scene, advanced, aliases, models_input, node_schema
+
+_STAGES = 7  # at most: unwrap, encode mesh, read and encode textures, texture, decode, bake
+
+
+class TextureMesh(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="T2TextureMesh",
+            display_name="TRELLIS.2 Texture Mesh",
+            category=CATEGORY,
+            **aliases("texture my mesh, retexture, repaint, inpaint texture, texture glb"),
+            description="Gives a mesh file new textures after a picture, or repaints a part of those that it has, and "
+            "writes it as GLB. Nodes, names, transforms, vertices and UVs stay as they are.",
+            inputs=[
+                models_input(),
+                condition_input(),
+                Scene.Input("scene", tooltip="From TRELLIS.2 Load Mesh."),
+                resolution_input(),
+                seed_input(),
+                texture_size_input(),
+                io.Combo.Input(
+                    "uvs",
+                    options=list(UVS),
+                    default=UVS[0],
+                    tooltip="keep: bake into the UVs that are there. fill: make new ones for meshes without. new: for "
+                    "all.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="1: textures after the picture alone. Below, from those that the mesh has: the lower, the "
+                    "less they change.",
+                ),
+                io.Mask.Input(
+                    "repaint",
+                    optional=True,
+                    tooltip="A picture in the mesh's UVs: 1 is painted anew, 0 stays to the bit (at the texture's own "
+                    "size). Without it all is new.",
+                ),
+                advanced(
+                    io.String.Input(
+                        "repaint_materials",
+                        default="",
+                        tooltip="The materials that the mask is for, with commas between them; empty: all. Others are "
+                        "new as a whole.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "keep_vertex_colors",
+                        default=False,
+                        tooltip="What has white vertex colours stays. They are then a mask and no colour of the mesh.",
+                    )
+                ),
+                advanced(
+                    io.String.Input(
+                        "keep_nodes",
+                        default="",
+                        tooltip="Names of mesh nodes that stay as they are, with commas between them.",
+                    )
+                ),
+                sampler_input(),
+                filename_prefix_input(),
+                io.Combo.Input(
+                    "texture_format",
+                    options=["png", "webp"],
+                    default="png",
+                    tooltip="png is read everywhere; webp is smaller, and some viewers lack it.",
+                ),
+            ],
+            outputs=[
+                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+                io.String.Output(
+                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return why_not(filename_prefix) or True
+
+    @classmethod
+    def execute(
+        cls,
+        models: ManagedModels,
+        condition: stages.Condition,
+        scene: SceneValue,
+        resolution: str = folders.OWN,
+        seed: int = 42,
+        texture_size: int = 2048,
+        uvs: str = UVS[0],
+        strength: float = 1.0,
+        repaint: torch.Tensor | None = None,
+        repaint_materials: str = "",
+        keep_vertex_colors: bool = False,
+        keep_nodes: str = "",
+        sampler: SamplerSettings | None = None,
+        filename_prefix: str = output.DEFAULT_PREFIX,
+        texture_format: str = "png",
+    ) -> io.NodeOutput:
+        own = resolution == folders.OWN
+        chosen = models.checkpoint.default_pipeline_type if own else PipelineType.named(resolution)
+        masks = () if repaint is None else (_mask(repaint, _words(repaint_materials)),)
+        keep = stages.Keep(_words(keep_nodes), masks, keep_vertex_colors)
+        keep.changed_parts(scene)  # what is wrong with it is said before networks run
+        roles = stages.texturing_roles(chosen, strength < 1 or bool(keep))
+        models.checkpoint.require_models([role for role in roles if role != IMAGE_ENCODER], "Texturing a mesh")
+        made = run(
+            stages.texture_scene,
+            models,
+            Progress(_STAGES),
+            condition,
+            scene,
+            chosen,
+            size=texture_size,
+            seed=seed,
+            uvs=uvs,
+            strength=strength,
+            keep=keep,
+            settings=sampler,
+        )
+        path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
+        write_scene(path, scene, made.groups, texture_format, {**made.facts, **graph_of(cls.hidden)})
+        return shown([path], relative, _told(made.facts))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _mask(repaint: torch.Tensor, materials: tuple[str, ...]) -> stages.Mask:
+    """ComfyUI's mask, where 1 is to change, as one of what is kept."""
+    values = repaint[None] if repaint.ndim == 2 else repaint
+    if values.ndim != 3 or len(values) != 1:
+        raise SettingsError(f"The mask must be a single picture [1, height, width], got {list(repaint.shape)}.")
+    if not bool((values > 0.5).any()):
+        raise SettingsError(
+            "The mask marks nothing that is to be repainted. Paint on the base colour in the mask editor; a picture "
+            "without transparency has an empty mask."
+        )
+    return stages.Mask(1 - values[0].float().clamp(0, 1).cpu().numpy(), materials)
+
+
+def _told(facts: dict) -> str:
+    """What the node shows."""
+    lines = [f"{facts['textures']} textures of {facts['texture_size']} pixels, {facts['faces']:,} faces"]
+    lines += [f"{facts['texels_kept']:,} texels kept"] if "texels_kept" in facts else []
+    return "\n".join([*lines, *facts["warnings"]])

@@ -1,0 +1,207 @@
+"""How well pictures are projected: on held-out objects that a checkpoint made, the pictures that it made them from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from statistics import median
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline import stages
+from pipeline.errors import ImageError
+from pipeline.image import prepare
+from pipeline.project import Photo, Projection, angle
+from pipeline.render import Camera, Subject, render
+from pipeline.runtime import Runtime
+from pipeline.views import PictureCamera
+from pipeline.weights import Models
+
+from .evaluate import Goal, colour_error
+from .examples import Example, examples
+from .networks import Design
+
+_SIDE = 512  # pixels of the pictures that are projected and compared
+_FACES, _TEXTURE = 50_000, 1024  # of the made objects
+_SQUARE = 32  # pixels of a checker's squares
+_ASIDE = 55.0  # degrees beside the picture from which seams are looked for
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One object. Colour errors: mean absolute difference of base colours (sRGB, 0-1) from the truth, where both show a
+    surface from the picture's view. nan where there is nothing to measure.
+
+    before: as generated. unlit: with a picture of the truth without light projected from its true camera, and relative
+    to before. lit_picture, lit_texture, lit_removed: with the picture in light, by colours "picture", "texture", and
+    "picture" with the light removed. checker, text: PSNR in dB of the view with such a picture projected, where the
+    object is. angle: degrees by which the fitted camera's direction misses the true one. iou: of its silhouettes.
+    """
+
+    before: float
+    unlit: float
+    ratio: float
+    lit_picture: float
+    lit_texture: float
+    lit_removed: float
+    checker: float
+    text: float
+    angle: float
+    iou: float
+
+
+GOALS = (
+    Goal("ratio", 0.5, False),
+    Goal("checker", 28.0, True),
+    Goal("text", 28.0, True),
+)
+WITHIN = 3.0  # degrees of a fitted camera, for
+SHARE = 0.9  # of the objects
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object: its class, its measures, and pictures [S, S, 3] uint8: the input, as generated and with the unlit
+    picture from its view, the same two from the side, and with the lit picture from the side."""
+
+    number: int
+    name: str
+    measures: Measures
+    shown: tuple[np.ndarray, ...]
+
+
+def measure(
+    runtime: Runtime, models: Models, design: Design, numbers: Sequence[int], report: Callable[[Row], None]
+) -> list[Row]:
+    """Held-out objects by number, as `evaluate` counts them."""
+    rows = []
+    for number in numbers:
+        [example] = examples(design, [number])
+        rows.append(_row(runtime, example, _made(runtime, models, example)))
+        report(rows[-1])
+    return rows
+
+
+def _made(runtime: Runtime, models: Models, example: Example) -> stages.TexturedMesh:
+    chosen = models.checkpoint.default_pipeline_type
+    made = stages.generate(runtime, models, [prepare(example.picture)], chosen, example.number)
+    assert made.voxels is not None
+    mesh = stages.process_mesh(runtime, made.mesh, _FACES)
+    return stages.bake_texture(runtime, mesh, made.voxels, _TEXTURE, original=made.mesh)
+
+
+def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
+    camera = picture_camera(example.camera)
+    truth = Subject(example.truth.vertices, example.truth.faces, colours=example.truth.pbr.clamp(0, 1))
+    wanted = render(truth, example.camera, _SIDE, "base_color").astype(np.float32) / 255
+    draw = partial(_drawn, runtime)
+    before = draw(made, example.camera)
+
+    def projected(picture: np.ndarray | Image.Image, **settings) -> stages.TexturedMesh:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray((picture * 255).round().astype("u1"))
+        return stages.project_texture(runtime, made, [Photo(image, camera)], Projection(min_iou=0, **settings))
+
+    unlit = projected(wanted)
+    lit = {
+        name: projected(example.picture, **settings)
+        for name, settings in (
+            ("lit_picture", {"colours": "picture"}),
+            ("lit_texture", {"colours": "texture"}),
+            ("lit_removed", {"colours": "picture", "remove_light": True}),
+        )
+    }
+    errors = {name: colour_error(draw(each, example.camera), wanted) for name, each in lit.items()}
+    patterns = {"checker": _checker(), "text": _text()}
+    psnrs = {}
+    for name, pattern in patterns.items():
+        shown = np.concatenate([pattern, before[..., 3:]], 2)
+        psnrs[name] = psnr(draw(projected(shown), example.camera), shown)
+    missed, iou = _fitted(runtime, made, example, camera)
+    was, now = colour_error(before, wanted), colour_error(draw(unlit, example.camera), wanted)
+    measures = Measures(was, now, now / max(was, 1e-9), **errors, **psnrs, angle=missed, iou=iou)
+    aside = Camera(example.camera.azimuth + _ASIDE, 15.0)
+    shown = [np.asarray(example.picture.resize((_SIDE, _SIDE)), dtype=np.float32) / 255, before]
+    shown += [draw(unlit, example.camera), draw(made, aside), draw(unlit, aside)]
+    shown.append(draw(lit["lit_picture"], aside))
+    return Row(example.number, example.name, measures, tuple(map(_on_grey, shown)))
+
+
+def _fitted(
+    runtime: Runtime, made: stages.TexturedMesh, example: Example, camera: PictureCamera
+) -> tuple[float, float]:
+    """Degrees by which the fitted camera misses the true one, and the overlap of silhouettes; nan if refused."""
+    try:
+        result = stages.project_texture(runtime, made, [Photo(example.picture)], Projection(min_iou=0))
+    except ImageError:
+        return math.nan, math.nan
+    [told] = result.facts["projected"]
+    return angle(PictureCamera(told["azimuth"], told["elevation"]), camera), told["iou"]
+
+
+def picture_camera(camera: Camera) -> PictureCamera:
+    """The camera of a training picture, which has a distance and a target."""
+    assert camera.distance is not None and camera.target is not None
+    scale = 1 / (2 * camera.distance * math.tan(math.radians(camera.fov) / 2))
+    return PictureCamera(camera.azimuth, camera.elevation, camera.fov, scale, target=camera.target)
+
+
+def psnr(seen: np.ndarray, expected: np.ndarray) -> float:
+    """dB over the pixels [S, S, 4] that both cover; nan if there are none."""
+    both = (seen[..., 3] > 0.5) & (expected[..., 3] > 0.5)
+    if not both.any():
+        return math.nan
+    return -10 * math.log10(max(1e-10, float(np.square(seen[both, :3] - expected[both, :3]).mean())))
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table of medians against the goals."""
+    lines = ["| measure | median | goal | |", "|---|---|---|---|"]
+    goals = {goal.measure: goal for goal in GOALS}
+    for field in fields(Measures):
+        values = [getattr(row.measures, field.name) for row in rows]
+        values = [value for value in values if value == value]
+        middle, goal = median(values) if values else math.nan, goals.get(field.name)
+        verdict = ""
+        if goal:
+            verdict = "pass" if (middle >= goal.bound if goal.at_least else middle <= goal.bound) else "MISS"
+        bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}" if goal else ""
+        lines.append(f"| {field.name} | {middle:.4g} | {bound} | {verdict} |")
+    share = float(np.mean([row.measures.angle <= WITHIN for row in rows]))
+    verdict = "pass" if share >= SHARE else "MISS"
+    lines.append(f"| cameras within {WITHIN:g} degrees | {share:.0%} | >= {SHARE:.0%} | {verdict} |")
+    return lines
+
+
+def contact_sheet(rows: Sequence[Row]) -> Image.Image:
+    """The pictures of every object, one a line."""
+    return Image.fromarray(np.concatenate([np.concatenate(row.shown, 1) for row in rows]))
+
+
+def _drawn(runtime: Runtime, result: stages.TexturedMesh, camera: Camera) -> np.ndarray:
+    """[S, S, 4] float in 0-1, base colour."""
+    [picture] = stages.draw(runtime, result, 1, _SIDE, "base_color", camera)
+    return picture.astype(np.float32) / 255
+
+
+def _checker() -> np.ndarray:
+    rows, columns = np.indices((_SIDE, _SIDE)) // _SQUARE
+    light = ((rows + columns) % 2 == 0)[..., None]
+    return np.where(light, [0.9, 0.85, 0.2], [0.1, 0.15, 0.5]).astype(np.float32)
+
+
+def _text() -> np.ndarray:
+    """Lines of black letters on white, of about 20 pixels."""
+    small = Image.new("L", (_SIDE // 2, _SIDE // 2), 240)
+    draw = ImageDraw.Draw(small)
+    for line in range(0, _SIDE // 2, 14):
+        draw.text((line % 5 - 4, line), "Projected text 0123456789 " * 3, fill=20)
+    grown = np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    return np.repeat(grown[..., None], 3, 2)
+
+
+def _on_grey(picture: np.ndarray) -> np.ndarray:
+    alpha = picture[..., 3:]
+    return np.round((picture[..., :3] * alpha + 0.5 * (1 - alpha)) * 255).astype(np.uint8)
