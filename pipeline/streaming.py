@@ -46,10 +46,12 @@ class _Visit:
     """Hooks of one layer: its weight is on the device between them."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._home = device, None
+        self._device: torch.device = device
+        self._home: nn.Parameter | None = None
 
     def bring(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         home = self._home if self._home is not None else layer._parameters["weight"]  # of a run that an interrupt ended
+        assert home is not None  # the hooks are those of layers with a weight
         self._home = home
         layer._parameters["weight"] = nn.Parameter(self._copy(home), requires_grad=False)
 

@@ -11,6 +11,7 @@ import gc
 import logging
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ from pipeline.cli.samplers import samplers
 from pipeline.errors import ImageError, PipelineError
 from pipeline.models import build
 from pipeline.plan import Demand, Plan
+from pipeline.record import Journal, device_name
 from pipeline.render import RENDER
 from pipeline.runtime import DTYPES, Runtime, Step, choose_device, choose_dtype
 from pipeline.spec import PIPELINE_TYPES, PipelineType
@@ -80,15 +82,18 @@ class Maker:
         """
         with tempfile.TemporaryDirectory(prefix="trellis2-job-") as folder:
             place = Path(folder)
+            start, options = time.perf_counter(), options_of(job["command"], job["parameters"])
             self.backends.used.clear()  # the result says what this job used
+            runtime, self._journal = self._runtime(options, on_step), self._logged(job["id"])
+            runtime.on_record = self._journal.stage
             try:
-                options = options_of(job["command"], job["parameters"])
-                runtime = self._runtime(options, on_step)
                 run = {"generate": self._generate, "finish": self._finish}[job["command"]]
                 facts = run(runtime, options, self._inputs(job["inputs"], place), place / MODEL)
                 files = self._stored(job["id"], place)
+                self._journal.end(facts, runtime.records, time.perf_counter() - start)
             except PipelineError as error:
                 error.args = (str(error).replace(f"{folder}/", ""),)  # a client knows no folders of the server
+                self._journal.end({}, runtime.records, time.perf_counter() - start, error)
                 raise
             finally:
                 self._tidy()
@@ -99,6 +104,18 @@ class Maker:
             "stages": _plain([asdict(record) for record in runtime.records]),
             "memory": self.memory(),
         }
+
+    def _logged(self, job_id: str) -> Journal:
+        """The structured log of a job; workers add whole lines to one file."""
+
+        def write(line: str) -> None:
+            if self.settings.log == "-":
+                sys.stderr.write(line)
+            elif self.settings.log:
+                with open(self.settings.log, "a", encoding="utf-8") as file:
+                    file.write(line)
+
+        return Journal(write if self.settings.log else None, job_id, device_name(self.device))
 
     def memory(self) -> dict[str, int]:
         """Bytes that this process holds now: of main memory, and of a CUDA device."""
@@ -124,6 +141,7 @@ class Maker:
         several = several_views(images)
 
         def attempt(plan: Plan) -> tuple[dict, tuple]:
+            self._journal.plan = plan.as_dict()
             used = plan.runtime(runtime, self.models)
             arguments = (used, self.models, images, plan.pipeline_type, options.seed, texture, plan.max_tokens)
             made = stages.generate(*arguments, sampling, finished)
@@ -161,6 +179,7 @@ class Maker:
         )
 
         def attempt(plan: Plan) -> tuple:
+            self._journal.plan = plan.as_dict()
             return stages.finish_mesh(plan.finishing(plan.runtime(runtime)), raw, state.voxels, export)
 
         (result, facts), plan = planning.run(self._plan(options, demand, None), attempt)

@@ -17,7 +17,7 @@ from pipeline.cli.main import parser
 from pipeline.errors import SettingsError
 
 # What a first user sees, as the nodes have it; all else is for experts.
-BASIC = ("type", "seed", "speed", "views", "faces", "shells", "texture_size", "geometry_only", "background")
+BASIC = ("type", "seed", "speed", "preset", "views", "faces", "shells", "texture_size", "geometry_only", "background")
 # Where the server runs and what it may take is not for a client to say.
 SERVERS_OWN = (
     "help",

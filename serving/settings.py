@@ -16,6 +16,7 @@ from pipeline.cli.options import (
     add_memory_limit,
     backend_choices,
 )
+from pipeline.cli.planning import add_log
 from pipeline.errors import SettingsError
 
 MB = 1_000_000
@@ -25,7 +26,8 @@ MB = 1_000_000
 class WorkerSettings:
     """What a worker needs to know; plain values, as they travel to another process.
 
-    store: URL of the results, see store.Store. threads: of torch on a CPU; 0: all cores. models, device, ...: as the
+    store: URL of the results, see store.Store. threads: of torch on a CPU; 0: all cores. log: file of
+    the structured log; "-": standard error. checkpoint, device, ...: as the
     options of `python -m pipeline generate` mean them.
     """
 
@@ -38,6 +40,7 @@ class WorkerSettings:
     memory_limit: int | None = None
     backends: dict[str, str] = field(default_factory=dict)
     threads: int = 0
+    log: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="an argument of the fsspec file system; the value may be JSON",
     )
+    add_log(parser)
     _add_limits(parser)
     _add_workers(parser)
 
@@ -141,6 +145,7 @@ def from_options(options: argparse.Namespace) -> ServiceSettings:
         memory_limit=options.memory_limit,
         backends=backend_choices(options),
         threads=options.threads,
+        log=None if options.log_json is None else str(options.log_json),
     )
     return ServiceSettings(
         data=data,

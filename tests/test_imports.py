@@ -1,6 +1,7 @@
 """The house: imports go downhill only, and rules that a machine can check."""
 
 import ast
+import re
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
@@ -133,6 +134,18 @@ def test_nothing_imports_what_stands_above_it(root, folder):
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or "", *names] if not node.level else names
             assert not {name.partition(".")[0] for name in names} & above, path
+
+
+def test_nothing_imports_what_serves(root):
+    """It stands on the pipeline alone, and only its own files name it."""
+    for path in root.rglob("*.py"):
+        room = path.relative_to(root).parts[0]
+        if room in ("serving", "deploy", "tests") or room.startswith("."):
+            continue
+        assert not re.search(r"^\s*(from|import) \.*serving\b", path.read_text(encoding="utf-8"), re.MULTILINE), path
+    for path in (root / "serving").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(from|import) (nodes|training|comfy|folder_paths)\b", text, re.MULTILINE), path
 
 
 def test_no_circle_of_folders_inside_the_meshes(root):

@@ -450,4 +450,7 @@ def test_the_openapi_page_describes_both_forms_with_tiers(bench):
     page = bench.http.get("/")
     assert "NONCE" not in page.text and "nonce-" in page.headers["content-security-policy"]
     assert "://" not in page.text and "parameters" in bench.http.get("/page.js").text
-    assert json.loads(bench.http.get("/parameters").text)["extract_glb"]["properties"]["faces"]["default"] == 500_000
+    assert (
+        json.loads(bench.http.get("/parameters").text)["extract_glb"]["properties"]["texture_format"]["default"]
+        == "png"
+    )

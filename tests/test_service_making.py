@@ -23,7 +23,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def maker(results):
-    return Maker(WorkerSettings(results.as_uri(), device="cpu"))
+    return Maker(WorkerSettings(results.as_uri(), device="cpu", log=str(results.parent / "log.jsonl")))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,10 @@ def test_the_files_are_those_of_the_command_line(made, results, run, root, tmp_p
         assert told["files"][path.name] == path.stat().st_size
     assert len(told["files"]) == 3 and json.loads(json.dumps(told)) == told
     assert told["facts"]["seed"] == 3 and told["facts"]["faces"] <= 1000 and told["memory"]["rss"] > 0
+    logged = [json.loads(line) for line in (results.parent / "log.jsonl").read_text().splitlines()]
+    logged = [line for line in logged if line["job"] == "second"]
+    assert [line["stage"] for line in logged] == [*(record["stage"] for record in told["stages"]), ""]
+    assert logged[-1]["kind"] == "job" and logged[-1]["plan"]["name"] == told["facts"]["plan"]["name"]
     assert [record["stage"] for record in told["stages"]] == list(dict.fromkeys(step.stage for step in steps))
 
 
@@ -110,6 +114,8 @@ def test_nothing_is_stored_of_a_job_that_fails_or_is_stopped(maker, rocket, resu
     with pytest.raises(ImageError) as refused:
         maker.make(job("bad", {"pictures": [["in", "picture-2"]]}), lambda step: None)
     assert "/" not in str(refused.value)  # a client knows no folders of the server
+    logged = json.loads((results.parent / "log.jsonl").read_text().splitlines()[-1])
+    assert (logged["kind"], logged["job"], logged["error"]["type"]) == ("job", "bad", "ImageError")
 
     def stop(step):
         if step.stage == "bake":

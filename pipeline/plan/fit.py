@@ -94,7 +94,7 @@ def _condition(tokens: int) -> int:
 
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
-    kind, tokens, voxels = re.match(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"]).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    kind, tokens, voxels = re.match(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"]).groups()
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
     wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, tokens=count, voxels=fine)
     each = peaks.estimate(found, wanted, RUNGS[1], _IMAGE_SIZE, _ALONE, fused=True)
@@ -136,13 +136,13 @@ def refitted(lines: Iterable[Mapping], found: Mapping[str, Network]) -> dict[str
         tokens, condition, voxels = _work(line["network"], line["size"])
         over, model = line["peak_bytes"] - network.weight_bytes, network.model
         if "flow" in line["network"]:
-            unit = model.dtype.itemsize * model.input_layer.out_features  # pyright: ignore[reportAttributeAccessIssue]
-            flow.append(([unit * tokens, unit * len(model.blocks) * condition, 1], over))  # pyright: ignore[reportArgumentType]
+            unit = model.dtype.itemsize * model.input_layer.out_features
+            flow.append(([unit * tokens, unit * len(model.blocks) * condition, 1], over))
         elif voxels is not None:
-            unit = model.dtype.itemsize * model.output_layer.in_features  # pyright: ignore[reportAttributeAccessIssue]
+            unit = model.dtype.itemsize * model.output_layer.in_features
             decoder.append(([unit * voxels, 1], over))
         elif line["network"] == "image encoder":
-            encoder.append(([4 * model.norm.normalized_shape[0] * tokens, 1], over))  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+            encoder.append(([4 * model.norm.normalized_shape[0] * tokens, 1], over))
     names = ("flow, a token", "flow, a token of the condition and block", "flow, bytes besides")
     used = (*memory.FUSED.flow, memory.EXTRA)
     result: dict[str, tuple[float, float]] = dict(zip(names, zip(used, _solve(flow))))

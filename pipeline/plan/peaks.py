@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +56,7 @@ def estimated_as(stage: str) -> str:
 class Network:
     """A network without its weights (on "meta"), and what they take."""
 
-    model: nn.Module
+    model: Any  # its class is the role's
     weight_bytes: int
     largest_bytes: int  # of one layer's
 
@@ -91,7 +92,7 @@ def estimate(
     kind, voxels = demand.pipeline_type, demand.voxels or costs.voxels(tokens[-1])
     found = [costs.network("encode", IMAGE_ENCODER, max(costs.patches(scale) for scale in demand.image_scales))]
     if demand.source == GENERATE:
-        dense: int = networks[STRUCTURE_FLOW].model.resolution ** 3  # pyright: ignore[reportAssignmentType, reportOperatorIssue]
+        dense: int = networks[STRUCTURE_FLOW].model.resolution ** 3
         flow = costs.network("structure", STRUCTURE_FLOW, dense, costs.seen(1))
         decoder = costs.network("structure", STRUCTURE_DECODER, dense)
         found.append(max(flow, decoder, key=lambda each: each.peak_bytes))
@@ -129,7 +130,7 @@ class _Costs:
         passes, known = self.demand.pipeline_type.shape, self.demand.tokens
         own = [self.networks[one.model].model.resolution if one.model in self.networks else 0 for one in passes]
         own[-1] = own[-1] or self.networks[self.demand.pipeline_type.texture.model].model.resolution
-        grids = [grid * one.grid_scale for grid, one in zip(own, passes)]  # pyright: ignore[reportOperatorIssue]
+        grids = [grid * one.grid_scale for grid, one in zip(own, passes)]
         usual = [round(SURFACE * grid**2) for grid in grids]
         if known is not None:
             return [*(round(known * (grid / grids[-1]) ** 2) for grid in grids[:-1]), known]
@@ -140,7 +141,7 @@ class _Costs:
     def voxels(self, tokens: int) -> int:
         """Fine voxels that so many latent ones are divided into."""
         decoder = self.networks.get(SHAPE_DECODER) or self.networks[TEXTURE_DECODER]
-        return round(tokens * GROWTH**decoder.model.levels)  # pyright: ignore[reportOperatorIssue]
+        return round(tokens * GROWTH**decoder.model.levels)
 
     def patches(self, scale: int) -> int:
         """Image tokens of one view: patches of 16 pixels a side, and five that stand for the whole."""

@@ -32,7 +32,8 @@ def blended(
     """
     size = float((points.amax(0) - points.amin(0)).amax())
     cells, fade = Cells(points, normals), _FADE * size
-    tones, pooled, mass = [], 0.0, 0.0
+    tones: list[torch.Tensor] = []
+    pooled = mass = torch.zeros((), dtype=torch.float64, device=points.device)  # of all pictures
     for each in looks:
         some = slice(None, None, max(1, len(each.rows) // _SAMPLES))
         rows, trust = each.rows[some], each.weight[some].sqrt()  # grazing views tell the tone, too

@@ -72,10 +72,10 @@ class _Look:
 
     def __init__(self, cut: Image.Image) -> None:
         self.cut = cut
-        self.silhouette = np.asarray(cut.getchannel("A").resize((_SIDE, _SIDE))) > 127
+        self.silhouette = np.asarray(cut.getchannel("A").resize((_SIDE, _SIDE)), dtype=np.uint8) > 127
         small = np.asarray(cut.resize((_SMALL, _SMALL)), dtype=np.float32) / 255
         self.palette = small[..., :3][small[..., 3] > 0.9]
-        piece = cut.crop(cut.getchannel("A").point(lambda level: 255 * (level > 127)).getbbox())
+        piece = cut.crop(cut.getchannel("A").point([255 * (level > 127) for level in range(256)]).getbbox())
         self.aspect = piece.width / piece.height
         self.tight = np.asarray(piece.resize((_SMALL, _SMALL)), dtype=np.float32) / 255
         self.lopsided = _fit(self.silhouette, self.silhouette[:, ::-1]) < _LOPSIDED

@@ -45,7 +45,7 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None
         move[start[:, 2] <= floor] = 0
         move[:, 2] = torch.maximum(move[:, 2], (floor - start[:, 2]).clamp_max(0))
     share = torch.ones(len(start), 1, device=start.device)
-    asked = torch.ones(len(faces), dtype=torch.bool, device=faces.device) if apart else None
+    asked = torch.ones(len(faces), dtype=torch.bool, device=faces.device)  # whose crossings are looked for
     while True:
         result = start + share * move
         held = _turned(result, start, faces) & (share[:, 0] > 0)
