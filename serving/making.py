@@ -136,7 +136,7 @@ class Maker:
         shots = photos(options) if projected else []
         self.models.fetch(chosen.roles(not options.geometry_only))
         texture, finished = not options.geometry_only, stages.Finished()
-        size = options.texture_size if texture and not export.vertex_colors else 0
+        size = export.texture_size if texture and not export.vertex_colors else 0
         demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size)
         several = several_views(images)
 
@@ -173,7 +173,7 @@ class Maker:
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
         raw = state.mesh
         assert raw is not None  # as it was asked for
-        size = options.texture_size if textured and not export.vertex_colors else 0
+        size = export.texture_size if textured and not export.vertex_colors else 0
         demand = Demand(
             PIPELINE_TYPES["512"], textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE
         )
