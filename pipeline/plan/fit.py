@@ -94,7 +94,7 @@ def _condition(tokens: int) -> int:
 
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
-    kind, tokens, voxels = re.match(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"]).groups()
+    [(kind, tokens, voxels)] = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
     wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, tokens=count, voxels=fine)
     each = peaks.estimate(found, wanted, RUNGS[1], _IMAGE_SIZE, _ALONE, fused=True)
