@@ -167,7 +167,7 @@ def picture_camera(camera: Camera) -> PictureCamera:
 
 def psnr(seen: np.ndarray, expected: np.ndarray) -> float:
     """dB over the pixels [S, S, 4] that both cover, away from outlines; nan if there are none."""
-    both = binary_erosion((seen[..., 3] > 0.5) & (expected[..., 3] > 0.5), iterations=_RIM)
+    both = np.asarray(binary_erosion((seen[..., 3] > 0.5) & (expected[..., 3] > 0.5), iterations=_RIM), dtype=bool)
     if not both.any():
         return math.nan
     return -10 * math.log10(max(1e-10, float(np.square(seen[both, :3] - expected[both, :3]).mean())))

@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
                 return settings, None
             where = plan.finishing(runtime)
             result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
-            if projected:
+            if projected and isinstance(result, stages.TexturedMesh):
                 with written.or_not(ImageError):  # a picture that is refused does not cost the generated texture
                     result = stages.project_texture(where, result, shots, projected)
                     facts |= {**result.facts, "texture_size": len(result.maps)}
