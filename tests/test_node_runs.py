@@ -762,3 +762,12 @@ def test_a_picture_is_projected(host, made):
         host.call("T2ProjectTexture", **inputs, cameras=())
     with pytest.raises(host.part("run").PipelineError, match=r"Picture 1 does not fit the object.* 0\.99"):
         host.call("T2ProjectTexture", **{**inputs, "min_iou": 0.99})
+
+
+@needs_warp
+def test_rendered_views_are_projected_back_from_their_cameras(host, made):
+    """Silhouettes overlap almost entirely, so that pictures and cameras are of one convention."""
+    image, mask, *_, cameras = host.call("T2RenderMesh", mesh=made["textured"], mode="base_color", frames=2, size=128)
+    inputs = {"image": image, "mask": mask, "mask_marks": "object", "cameras": cameras}
+    found, _ = host.call("T2ProjectTexture", textured_mesh=made["textured"], **inputs, min_iou=0.5, largest=256)
+    assert [each["iou"] > 0.85 and not each["fitted"] for each in found.facts["projected"]] == [True, True]
