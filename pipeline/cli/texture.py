@@ -84,6 +84,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
     add_projection(parser)
+    # of the options that other commands have for what they write: one file
+    parser.set_defaults(picture=None, preset="standard", faces=None, lods=[], lods_in_one_file=False)
+    parser.set_defaults(normal_map=False, seams=None)
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +113,6 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_log(parser)
     add_backend(parser)
     add_speed(parser)
-    parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
 
 
 def check_paths(options: argparse.Namespace) -> None:
