@@ -198,3 +198,11 @@ def test_a_start_is_noised_and_kept_rows_come_back(solve):
     same = [sample.x for sample in solve(velocity, noise, settings, Start(data, 1.0))]
     assert all(torch.equal(*pair) for pair in zip(whole, same, strict=True))
     assert not list(solve(velocity, noise, settings, Start(data, 0.0)))
+
+
+def test_refine_takes_the_levels_of_its_preset():
+    """`texture`, which shares options with it, writes one file and has none."""
+    from generate_texts import commands
+
+    given = commands()["refine"].parse_args(["a.glb", "a.png", "--output", "b.glb", "--preset", "game"])
+    assert given.lods is None and given.preset == "game"

@@ -87,6 +87,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
     add_projection(parser)
+    # of the options that other commands have for what they write: one file, whose numbers no preset has
+    parser.set_defaults(preset="standard", faces=None, lods=[], lods_in_one_file=False)
+    parser.set_defaults(normal_map=False, seams=None)
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +117,6 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_backend(parser)
     add_speed(parser)
     add_drawing(parser)
-    parser.set_defaults(lods=[], lods_in_one_file=False)
 
 
 def check_paths(options: argparse.Namespace) -> None:
