@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
+from PIL import Image
 
 from ..pipeline import stages
 from ..pipeline.image import DEFAULT_MODEL, KINDS, background_remover, cut_out, on_black
 from ..pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES
-from ..pipeline.views import PosedPictures
+from ..pipeline.views import PosedPictures, unposed
 from .host import pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
@@ -139,9 +140,17 @@ class EncodeImage(io.ComfyNode):
         if isinstance(image, PosedPictures):
             views = image
         else:
-            views = PosedPictures(tuple(picture.convert("RGB") for picture in pictures.to_pil(image)))
+            shown = [picture.convert("RGB") for picture in pictures.to_pil(image)]
+            views = PosedPictures(tuple(shown), remarks=unposed([_cut_from_black(each) for each in shown]).remarks)
         models.announce(models.checkpoint.default_pipeline_type, IMAGE_ENCODER)
         condition = run(stages.encode_images, models, Progress(), views, scales)
         count = len(views.pictures)
-        said = {"text": [f"{count} views of one object"]} if count > 1 else None
+        said = {"text": ["\n".join([f"{count} views of one object", *views.remarks])]} if count > 1 else None
         return io.NodeOutput(condition, ui=said)
+
+
+def _cut_from_black(picture: Image.Image) -> Image.Image:
+    """A prepared picture with what is not black as its alpha."""
+    cut = picture.convert("RGBA")
+    cut.putalpha(picture.convert("L").point([255 * (level > 4) for level in range(256)]))
+    return cut

@@ -126,7 +126,7 @@ class ViewsNode(io.ComfyNode):
         views = named_views([*names, *named], len(cuts))
         weights = _numbers(view_weights, len(cuts))
         found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve, weights))
-        lines = [", ".join(view.name for view in views), *found.remarks]
+        lines = [", ".join(view.name for view in views), *found.remarks, *found.residuals]
         shown = pictures.to_image(pictures.same_size(list(found.pictures)))
         return io.NodeOutput(found, shown, ui={"text": ["\n".join(lines)]})
 

@@ -21,6 +21,11 @@ CORE = {
     "InvertMask": ({"mask": "MASK"}, ["MASK"]),
     "LoadBackgroundRemovalModel": ({"bg_removal_name": "COMBO"}, ["BACKGROUND_REMOVAL"]),
     "RemoveBackground": ({"bg_removal_model": "BACKGROUND_REMOVAL", "image": "IMAGE"}, ["MASK"]),
+    "CreateVideo": ({"images": "IMAGE", "audio": "AUDIO", "fps": "FLOAT", "bit_depth": "INT"}, ["VIDEO"]),
+    "SaveVideo": (
+        {"video": "VIDEO", "filename_prefix": "STRING", "format": "COMBO", "codec": "COMBO"},
+        ["VIDEO"],
+    ),
     "CreateList": ({"inputs.input0": "*", "inputs.input1": "*"}, ["*"]),
     "FillHoles": (
         {
@@ -104,12 +109,29 @@ Left: what needs the networks; **Save State** keeps the raw mesh and its voxels 
 none. Tomorrow, put the file's path into **Open State** in place of the link and bypass the left part (Ctrl+B): other
 faces, shells and textures of the same object, in seconds.
 """,
+    "views_to_glb": """
+## Several views to GLB
+
+Pictures of one object from named sides: **front**, **left** (the object's own left, which is on the right hand side of
+the front view), **back**, **right**, or any direction by azimuth and elevation. **Views** brings them to one scale and
+says below itself what does not fit together.
+
+The first picture is the primary view, which the structure follows; the shape takes at each place the views that see it.
+""",
+    "turntable_video": """
+## Turntable video
+
+**Render Mesh** draws the object from all round; ComfyUI's own **Create Video** and **Save Video** make a film of the
+frames: 48 at 12 a second are one turn of four seconds. For a light of your own connect an equirectangular picture to
+*environment*.
+""",
     "project_texture": """
 ## The picture on the object
 
 **Project Texture** puts the picture itself onto the baked texture: as sharp as the picture where it sees the object.
-What it does not show keeps the generated texture. The camera is found by comparing silhouettes and colours; a picture
-that fits from nowhere is refused.
+What it does not show keeps the generated texture. The camera is found by comparing silhouettes and colours, here near
+the front, as a rocket looks alike from four sides; with *views* empty it is looked for all round. A picture that fits
+from nowhere is refused.
 
 Connect the picture as it was loaded: the cropped one has 1,024 pixels at most.
 """,
@@ -172,7 +194,7 @@ LAYOUTS = {
         [
             ("5 Mesh", [["13"]]),
             ("6 Bake", [["14", "17"], ["18", "22"]]),
-            ("7 Pictures", [["20", "21"]]),
+            ("7 Pictures", [["20"], ["21"]]),
             ("8 File", [["15"], ["16"]]),
         ],
     ],
@@ -201,9 +223,34 @@ LAYOUTS = {
             ("File", [["14"], ["15"]]),
         ],
     ],
+    "views_to_glb": [
+        [
+            ("1 Views", [[NOTE, "4"], ["1"], ["2"], ["3"], ["5"]]),
+        ],
+        [
+            ("2 Structure", [["6", "7"]]),
+            ("3 Shape", [["8", "10"]]),
+            ("4 Texture", [["9", "11"]]),
+            ("5 Mesh", [["12"], ["13", "16"]]),
+            ("6 File", [["14"], ["15"]]),
+        ],
+    ],
+    "turntable_video": [
+        [
+            ("1 Picture", [[NOTE, "1"], ["2", "3", "4"]]),
+            ("2 Structure", [["5"]]),
+            ("3 Shape", [["6", "8"]]),
+            ("4 Texture", [["7", "9"]]),
+        ],
+        [
+            ("5 Mesh", [["10"], ["11"]]),
+            ("6 File", [["12"], ["13"]]),
+            ("7 Video", [["14"], ["15", "16"]]),
+        ],
+    ],
     "project_texture": [
         [
-            ("1 Picture", [["1", "3"], [NOTE, "2", "4"]]),
+            ("1 Picture", [["1", "3"], [NOTE], ["2", "4"]]),
             ("2 Structure", [["5"]]),
             ("3 Shape", [["9", "11"]]),
             ("4 Texture", [["10", "12"]]),
@@ -211,7 +258,7 @@ LAYOUTS = {
         [
             ("5 Mesh", [["13"]]),
             ("6 Bake", [["14", "17"]]),
-            ("7 Projection", [["23", "18"]]),
+            ("7 Projection", [["23"], ["18"]]),
             ("8 File", [["15"], ["16"]]),
         ],
     ],

@@ -25,8 +25,17 @@ class LoadImage:
         return values[..., :3], 1 - values[..., 3]
 
 
-CORE = {"LoadImage": LoadImage}
-SINKS = ("PreviewImage", "Preview3D", "PreviewAny")  # of ComfyUI, which show what they are given
+class CreateVideo:
+    """ComfyUI's own: pictures and how many of them a second; takes three colours alone."""
+
+    @staticmethod
+    def run(images, fps, bit_depth=8):
+        assert images.ndim == 4 and images.shape[3] == 3 and images.dtype == torch.float32 and bit_depth in (8, 10)
+        return (SimpleNamespace(images=images, frame_rate=fps),)
+
+
+CORE = {"LoadImage": LoadImage, "CreateVideo": CreateVideo}
+SINKS = ("PreviewImage", "Preview3D", "PreviewAny", "SaveVideo")  # of ComfyUI, which show what they are given
 
 
 class Host:
@@ -43,13 +52,14 @@ class Host:
         """A module of the pack's nodes/host."""
         return sys.modules[f"{PACK}.nodes.host.{name}"]
 
-    def run(self, prompt, **extra):
-        """Run the nodes of a prompt; `extra` is extra_pnginfo.
+    def run(self, prompt, known=None, **extra):
+        """Run the nodes of a prompt; `extra` is extra_pnginfo, `known` what nodes have made already.
 
         Returns:
             SimpleNamespace(values: {node: a list for each output}, ui: {node: dict}, messages of progress bars).
         """
         run = _Run(self, prompt, extra)
+        run.values |= known or {}
         host_modules.ProgressBar.messages.clear()
         host_modules.registry.dynprompt, host_modules.registry.nodes = run.dynprompt, run.states
         with installed(), torch.inference_mode():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from closed_shapes import SHAPES, closed, damaged
 from devices import on_device
-from meshes import clean, needs_warp, solid
+from meshes import clean, needs_warp, project, solid
 
 from pipeline import stages
 from pipeline.errors import SettingsError
@@ -121,3 +121,22 @@ def test_settings_without_effect_are_named():
         processed(raw, shells="outer", wall=0.1)
     with pytest.raises(SettingsError, match="no voxels"):
         processed(stages.Mesh(raw.vertices, raw.faces), max_error=stages.Length(0.5, in_voxels=True))
+
+
+def test_snapping_sends_no_face_through_another():
+    """The damaged table's solid had 4 faces that crossed, all by being moved onto the raw mesh."""
+    from pipeline.mesh.operations import solid as snapped
+    from pipeline.mesh.query.printability import crossing, crossing_faces
+
+    raw, _ = damaged("table", "both", 64)
+    cleaned = clean(raw.vertices, raw.faces)
+    made, facts = snapped(Mesh(cleaned.vertices, cleaned.faces), 64)
+    assert made.report.watertight and crossing_faces(made) == 0
+    loose = project(
+        *solid(cleaned.vertices, cleaned.faces, 64)[:2], cleaned.vertices, cleaned.faces, 0.5 * facts["cell"]
+    )
+    found = crossing(loose, made.faces)
+    assert found.any()
+    some = torch.zeros(len(made.faces), dtype=torch.bool)
+    some[::2] = True
+    assert torch.equal(crossing(loose, made.faces, some), found & some)

@@ -160,6 +160,8 @@ def test_every_graph_makes_a_valid_glb(server, validate, tmp_path, name):
         loaded["2"]["inputs"]["checkpoint"] = "trellis2/encoders"
     run = server.run(loaded)
     assert run.glbs
+    if name == "turntable_video":
+        assert [each["filename"] for each in run.outputs["16"]["images"]] == ["turntable_00001_.mp4"]
     for glb in run.glbs:
         (tmp_path / "x.glb").write_bytes(glb)
         issues = validate(tmp_path / "x.glb")["issues"]
@@ -208,6 +210,14 @@ def test_the_simple_node_reuses_its_stages(server):
     again = server.run(graph("image_to_glb", n2_texture_size=1024))
     stages = {data["node"] for kind, data in again.events if kind == "progress" and data["node"].startswith("2.")}
     assert len(stages) == 2, stages  # bake and export
+
+
+def test_the_game_preset_writes_levels_and_a_normal_map(server):
+    done = server.run(graph("image_to_glb", n2_preset="game", n2_texture_size=512))
+    found = facts(done.glbs[0])
+    assert found["mesh"]["faces"] <= 10_000 and found["stretch"] <= 1.15
+    assert [level["mesh"]["faces"] <= limit for level, limit in zip(found["lods"], (4_000, 1_500))] == [True, True]
+    assert b'"normalTexture"' in done.glbs[0]
 
 
 def test_a_preset_that_the_checkpoint_lacks_falls_back_to_its_own(server):
@@ -527,7 +537,9 @@ def test_views(server):
     views["20"] = {"class_type": "ImageBatch", "inputs": {"image1": ["1", 0], "image2": ["1", 0]}}
     server.forget()
     run = server.run(views)
-    assert run.glbs and run.outputs["4"]["text"] == ["2 views of one object"]
+    assert run.glbs and run.outputs["4"]["text"] == [
+        "2 views of one object\npicture 1 and picture 2 are the same picture"
+    ]
 
 
 FLAGS = [

@@ -210,9 +210,7 @@ def test_a_hollow_object_is_written_in_its_true_size(run, tmp_path):
     raw, _ = damaged("ball", "none", CELLS)
     save_file({"vertices": raw.vertices, "faces": raw.faces}, state, {"resolution": str(CELLS), "seed": "3"})
     asked = ("--hollow", "5mm", "--drain", "9mm", "--size", "height=80mm", "--flat-base", 0.05)
-    code, out, err = run(
-        "finish", state, "--output", path, *asked, "--faces", 20_000, "--device", "cpu", "--geometry-only"
-    )
+    code, out, err = run("finish", state, "--output", path, *asked, "--faces", 20_000, "--device", "cpu")
     assert code == 0, err
     made = trimesh.load(path)
     assert made.is_watertight and made.is_winding_consistent and made.euler_number == 2

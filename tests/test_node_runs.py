@@ -133,6 +133,25 @@ def test_previews_show_the_shape_while_it_forms(ran):
     assert unavailable_reason() or "11" in pictures
 
 
+@needs_warp
+def test_the_turntable_graph_gives_a_video_its_frames(host, made):
+    loaded = graph("turntable_video", n14_frames=3, n14_size=64)
+    kept = {name: loaded[name] for name in ("11", "14", "15", "16")}
+    ran = host.run(kept, known={"11": [[made["textured"]]]})
+    ((film,),) = ran.values["15"]
+    assert film.images.shape == (3, 64, 64, 3) and film.frame_rate == 12
+    assert len({each.numpy().tobytes() for each in film.images}) == 3
+
+
+def test_the_graph_of_views_encodes_them_with_their_directions(host, made):
+    loaded = graph("views_to_glb")
+    ran = host.run({name: loaded[name] for name in ("1", "2", "3", "4", "5", "6")}, known={"4": [[made["models"]]]})
+    views, condition = ran.values["5"][0][0], ran.values["6"][0][0]
+    assert [view.name for view in views.views] == ["front", "left", "back"] and views.remarks == ()
+    assert condition.views == views.views and condition.tokens[1].shape[0] == 3
+    assert condition.mixing.shape == "visibility" and ran.ui["5"]["text"][0].startswith("front, left, back")
+
+
 # --- one node for everything
 
 
@@ -380,8 +399,41 @@ def test_views_with_directions_reach_the_samplers(host, made):
 @needs_warp
 @pytest.mark.parametrize("mode", ["material", "shaded", "normals", "wireframe"])
 def test_a_mesh_is_drawn_in_every_mode(host, made, mode):
-    image, mask = host.call("T2RenderMesh", mesh=made["textured"], mode=mode, size=64)
+    image, mask, *passes, cameras = host.call("T2RenderMesh", mesh=made["textured"], mode=mode, size=64)
     assert image.shape == (1, 64, 64, 3) and 0.02 < mask.mean() < 0.9 and image.std() > 0.02
+    assert all("depth_and_normals" in each.message for each in passes) and len(cameras) == 1
+
+
+@needs_warp
+def test_a_mesh_is_drawn_from_named_views_with_depth_and_normals(host, made):
+    given = {"mesh": made["textured"], "views": "front; left; 45,20", "depth_and_normals": True, "size": 64}
+    image, mask, depth, normals, cameras = host.call("T2RenderMesh", **given)
+    assert image.shape == depth.shape == normals.shape == (3, 64, 64, 3) and mask.shape == (3, 64, 64)
+    assert [(camera.azimuth, camera.elevation) for camera in cameras] == [(0, 0), (90, 0), (45, 20)]
+    assert (depth[mask == 0] == 0).all() and 0.05 < depth[mask == 1].min() < depth[mask == 1].max() < 0.95
+    assert torch.equal(depth[..., 0], depth[..., 2])
+    facing = torch.tensor([0.5, 0.5, 1.0])
+    assert (normals[mask == 0] == facing).all() and normals[mask == 1][:, 2].min() > 0.45
+    (lone, *_) = host.call("T2RenderMesh", mesh=made["textured"], azimuth=90.0, elevation=0.0, size=64)
+    assert torch.equal(lone[0], image[1])
+    with pytest.raises(Exception, match="A view is front"):
+        host.call("T2RenderMesh", **(given | {"views": "front; behind"}))
+
+
+@needs_warp
+def test_a_picture_lights_the_mesh(host, made):
+    sky = torch.zeros(1, 32, 64, 3)
+    sky[:, :, 8:24] = 1.0  # on the camera's left
+    given = {"mesh": made["mesh"], "mode": "shaded", "size": 64, "environment": sky}
+    (left, mask, *_), (right, *_) = (host.call("T2RenderMesh", **given, environment_rotation=x) for x in (0.0, 180.0))
+    half = (mask[0] == 1) & (torch.arange(64) < 32)
+    assert left[0][half].mean() > right[0][half].mean() + 0.05
+    (bright, *_) = host.call("T2RenderMesh", **given, environment_strength=2.0)
+    assert bright.mean() > 1.1 * left.mean()
+    with pytest.raises(Exception, match="twice as wide"):
+        host.call("T2RenderMesh", **(given | {"environment": sky[:, :, :32]}))
+    with pytest.raises(Exception, match="this batch holds 2"):
+        host.call("T2RenderMesh", **(given | {"environment": sky.repeat(2, 1, 1, 1)}))
 
 
 def test_vertex_colours_take_the_place_of_a_texture(host, made):

@@ -188,15 +188,15 @@ def test_views_come_to_one_scale():
     found = to_one_scale([cut(80, 60), cut(60, 120)], [0, 90], ["front", "left"])
     boxes = [picture.getchannel("A").getbbox() for picture in found.pictures]
     heights = [box[3] - box[1] for box in boxes]
-    assert abs(heights[0] - heights[1]) <= 1 and not found.remarks
+    assert abs(heights[0] - heights[1]) <= 1 and not found.residuals
     assert found.pictures[0].size == found.pictures[1].size
     assert (boxes[0][2] - boxes[0][0]) / heights[0] == pytest.approx(80 / 60, rel=0.03)
 
 
 def test_what_does_not_agree_is_said():
     found = to_one_scale([cut(80, 60), cut(80, 66)], [0, 180], ["front", "back"])
-    assert any("back is" in remark and "taller than front" in remark for remark in found.remarks)
-    assert any("front is" in remark and "wider than back" in remark for remark in found.remarks)
+    assert any("back is" in remark and "taller than front" in remark for remark in found.residuals)
+    assert any("front is" in remark and "wider than back" in remark for remark in found.residuals)
 
 
 def test_what_does_not_go_together_is_refused():
@@ -216,6 +216,39 @@ def test_pictures_of_views_are_compared(caplog):
     found = posed([half, half, half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)], [View(0), View(90), View(180)])
     assert "front and left are the same picture" in found.remarks
     assert any("back is front mirrored" in remark for remark in found.remarks) and "same picture" in caplog.text
+
+
+@pytest.mark.parametrize("strategy", ["average", "average_right", "fixed_guidance_rescale"])
+def test_weights_of_views_weigh(strategy):
+    targets, each = velocities(3, torch.Generator().manual_seed(2))
+    found = run(strategy, each, guidance=1.0, rescale=0.0, importance=(2.0, 1.0, 1.0))
+    torch.testing.assert_close(found, (2 * targets[0] + targets[1] + targets[2]) / 4)
+
+
+@pytest.mark.parametrize("strategy", ["weighted_average", "adaptive_guidance_weight", "visibility"])
+def test_weights_of_views_multiply_other_shares(strategy):
+    """Both views stand equally far from nothing, and without weights from the mean: only weights tell them apart."""
+    target = torch.randn(50, 8, dtype=torch.float64)
+    each = (lambda x, t: (x - target) / t, lambda x, t: (x + target) / t)
+    seen = torch.full((2, 50, 1), 0.5)
+    found = run(strategy, each, guidance=1.0, importance=(3.0, 1.0), weights=seen, steps=1)
+    won = (found * target).sum() / (target * target).sum()  # 1: the first view alone, 0: as much of either
+    assert won > 0.6 if strategy == "weighted_average" else won == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_weightier_view_has_more_turns():
+    asked = []
+    each = tuple((lambda x, t, view=view: asked.append(view) or x / t) for view in range(3))
+    run("sequential", each, importance=(4.0, 1.0, 1.0))
+    assert asked[0] == 0 and (asked.count(0), asked.count(1), asked.count(2)) == (4, 1, 1)
+
+
+def test_weights_that_cannot_be_are_refused():
+    for bad in ((0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (float("inf"), 1.0)):
+        with pytest.raises(SettingsError, match="above 0"):
+            Mixing(weights=bad)
+    with pytest.raises(SettingsError, match="1 pictures have 2 weights"):
+        PosedPictures((cut(8, 8),), mixing=Mixing(weights=(1, 2)))
 
 
 def test_a_pictures_camera_is_the_renderers_and_its_rays_meet_what_it_projects():
@@ -250,36 +283,3 @@ def test_a_pictures_camera_refuses_numbers_that_no_camera_has():
     for bad in ({"fov": 151}, {"scale": 0}, {"elevation": 91}, {"shift": (math.nan, 0)}):
         with pytest.raises(SettingsError):
             PictureCamera(**bad)
-
-
-@pytest.mark.parametrize("strategy", ["average", "average_right", "fixed_guidance_rescale"])
-def test_weights_of_views_weigh(strategy):
-    targets, each = velocities(3, torch.Generator().manual_seed(2))
-    found = run(strategy, each, guidance=1.0, rescale=0.0, importance=(2.0, 1.0, 1.0))
-    torch.testing.assert_close(found, (2 * targets[0] + targets[1] + targets[2]) / 4)
-
-
-@pytest.mark.parametrize("strategy", ["weighted_average", "adaptive_guidance_weight", "visibility"])
-def test_weights_of_views_multiply_other_shares(strategy):
-    """Both views stand equally far from nothing, and without weights from the mean: only weights tell them apart."""
-    target = torch.randn(50, 8, dtype=torch.float64)
-    each = (lambda x, t: (x - target) / t, lambda x, t: (x + target) / t)
-    seen = torch.full((2, 50, 1), 0.5)
-    found = run(strategy, each, guidance=1.0, importance=(3.0, 1.0), weights=seen, steps=1)
-    won = (found * target).sum() / (target * target).sum()  # 1: the first view alone, 0: as much of either
-    assert won > 0.6 if strategy == "weighted_average" else won == pytest.approx(0.5, abs=0.01)
-
-
-def test_a_weightier_view_has_more_turns():
-    asked = []
-    each = tuple((lambda x, t, view=view: asked.append(view) or x / t) for view in range(3))
-    run("sequential", each, importance=(4.0, 1.0, 1.0))
-    assert asked[0] == 0 and (asked.count(0), asked.count(1), asked.count(2)) == (4, 1, 1)
-
-
-def test_weights_that_cannot_be_are_refused():
-    for bad in ((0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (float("inf"), 1.0)):
-        with pytest.raises(SettingsError, match="above 0"):
-            Mixing(weights=bad)
-    with pytest.raises(SettingsError, match="1 pictures have 2 weights"):
-        PosedPictures((cut(8, 8),), mixing=Mixing(weights=(1, 2)))

@@ -20,7 +20,7 @@ from pipeline.console import patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
-from . import evaluate, project, showcase, speeds
+from . import evaluate, project, showcase, speeds, view_strategies
 from .encoders import ENCODER_PLANS, ENCODER_TASKS, decoder_weights
 from .examples import COUNT, SEED, examples
 from .export import add_encoders, export
@@ -79,6 +79,20 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--seed", type=int, default=SEED)
     cost.add_argument("--design", choices=DESIGNS, default="small")
     cost.add_argument("--device", default="auto")
+    several = _command(
+        commands, "views", _views, "measure every strategy that mixes views on held-out objects", out_required=False
+    )
+    several.add_argument("--checkpoint", type=Path, required=True)
+    several.add_argument("--objects", type=int, default=64, metavar="N", help="how many; default: 64")
+    several.add_argument(
+        "--views", type=int, nargs="+", default=(1, 2, 4), choices=(1, 2, 4), help="how many each has; default: 1 2 4"
+    )
+    several.add_argument(
+        "--results", type=Path, metavar="FILE", help="append JSON lines; what it holds already is not made again"
+    )
+    several.add_argument("--steps", type=int, metavar="N", help="of every sampler; default: the checkpoint's")
+    several.add_argument("--seed", type=int, default=SEED)
+    several.add_argument("--device", default="auto")
     paint = _command(commands, "project", _project, "measure how pictures are projected", out_required=False)
     paint.add_argument("--checkpoint", type=Path, required=True)
     paint.add_argument("--count", type=int, default=64, help="objects")
@@ -249,6 +263,34 @@ def _speed(options: argparse.Namespace) -> int:
 
     costs = speeds.compare(runtime, models, DESIGNS[options.design], options.count, options.seed, report)
     print(f"\n{len(costs['exact'])} held-out objects, medians\n\n{speeds.table(costs)}")
+    return 0
+
+
+def _views(options: argparse.Namespace) -> int:
+    device = choose_device(options.device)
+    models = evaluate.open_models(str(options.checkpoint))
+    runtime = Runtime(device, stages.default_backends(), torch.float32, keep_models=True)
+    known = view_strategies.read(options.results) if options.results else []
+
+    def report(row: view_strategies.Measured) -> None:
+        line = view_strategies.line(row)
+        print(line, flush=True)
+        if options.results:
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    rows = view_strategies.measure(
+        runtime,
+        models,
+        DESIGNS[options.design],
+        range(options.objects),
+        options.seed,
+        report,
+        known,
+        counts=options.views,
+        steps=options.steps,
+    )
+    print(f"\n{len({row.object for row in rows})} held-out objects\n\n{view_strategies.table(rows)}")
     return 0
 
 

@@ -22,6 +22,7 @@ EXAMPLES = {
     "trellis2_chair.png": "pictures/chair.png",
     "trellis2_rocket.glb": "rocket.glb",
     "trellis2_repaint.png": "repaint.png",
+    **{f"trellis2_car_{side}.png": f"pictures/car_{side}.png" for side in ("front", "left", "back")},
 }
 _OFFERED = "trellis2_example.txt"  # in ComfyUI's user folder
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"

@@ -11,6 +11,7 @@ from ..export.files import check_outputs
 from ..plan import STATE, Demand, Plan
 from ..runtime import Runtime, choose_device
 from ..spec import PIPELINE_TYPES
+from .drawing import add_drawing, wants_drawing
 from .export import add_export, add_output, export_settings
 from .generate import named_outputs
 from .options import add_backend, add_device, add_report, backend_choices
@@ -24,10 +25,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", type=Path, metavar="STATE", help="what --save-state or T2SaveState wrote")
     add_output(parser, "the state's name with .glb")
     add_device(parser)
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_drawing(parser)
     add_plan(parser)
     add_log(parser)
     add_backend(parser)
@@ -36,16 +37,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Raw mesh and voxels of a state -> GLB; the bytes are those of a run that was not interrupted."""
     options.output = options.output or options.state.with_suffix(".glb")
-    check_outputs(named_outputs(options, options.output), [("state", options.state)])
+    inputs = [("state", options.state), ("environment", options.environment)]
+    check_outputs(named_outputs(options, options.output), [(what, path) for what, path in inputs if path])
     export = export_settings(options, options.output)
     device = choose_device(options.device)
     backends = stages.default_backends(backend_choices(options))
     textured = not options.geometry_only and "voxels" in stages.held_in(options.state)
-    stages.check_finish(export, textured, options.picture is not None, backends, device)
+    if not textured and not options.geometry_only and not options.vertex_colors:
+        options.geometry_only = True  # without voxels there are no colours to put into a format without textures
+        export = export_settings(options, options.output)
+    stages.check_finish(export, textured, wants_drawing(options), backends, device)
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
     raw = state.mesh
     assert raw is not None  # as it was asked for
-    size = options.texture_size if textured and not export.vertex_colors else 0
+    size = export.texture_size if textured and not export.vertex_colors else 0
     kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
     demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=STATE)
     run = Run(options, device, backends, None, str(options.output))

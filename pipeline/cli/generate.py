@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import stages
 from ..console import Bars, Written
-from ..errors import ImageError, SettingsError
+from ..errors import ImageError
 from ..export.files import check_outputs
 from ..models import build
 from ..plan import Demand, Plan
@@ -17,6 +17,7 @@ from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
 from ..views import PosedPictures
 from ..weights import SMALL_CHECKPOINT, Models
+from .drawing import add_drawing, drawn_outputs, wants_drawing
 from .export import add_export, add_output, export_settings, output_paths
 from .options import (
     DTYPES,
@@ -32,6 +33,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    told_of,
 )
 from .planning import Run, add_log, add_plan, check_log
 from .project import add_projection, photos, projection
@@ -60,7 +62,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_dtype(parser)
     add_output(parser, "the picture's name with .glb, unless only --save-state is asked for")
     parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)
@@ -74,6 +75,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
+    add_drawing(parser)
     add_plan(parser)
     add_log(parser)
     add_speed(parser)
@@ -98,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         export if output else None,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
-        pictures=options.picture is not None,
+        pictures=wants_drawing(options),
         backends=backends,
         device=device,
     )
@@ -112,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
         )
     models, texture = Models(checkpoint, build), not options.geometry_only
     models.fetch(chosen.roles(texture))
-    size = options.texture_size if output and not export.vertex_colors else 0
+    size = export.texture_size if output and not export.vertex_colors else 0
     demand = Demand(chosen, texture, options.max_tokens, count, bool(output), size)
     run = Run(options, device, backends, dtype, str(output or options.save_state), SPEEDS[options.speed])
     finished, saved = stages.Finished(), []
@@ -160,9 +162,7 @@ def several_views(images: PosedPictures) -> dict:
     if (count := len(images.pictures)) > 1:
         settings["views"] = [view.name for view in images.views] or count
         settings["view_mixing"] = asdict(images.mixing)
-    if images.remarks:
-        settings["remarks"] = list(images.remarks)
-    return settings
+    return settings | told_of(images)
 
 
 def _save_state(
@@ -184,6 +184,7 @@ def _outputs(options: argparse.Namespace) -> Path | None:
     outputs = named_outputs(options, output)
     inputs = [*(("picture", path) for path in options.images), *(("mask", path) for path in options.mask)]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    inputs += [("environment", options.environment)]
     check_outputs(outputs, [(what, Path(path)) for what, path in inputs if path])
     return output
 
@@ -192,14 +193,10 @@ def named_outputs(options: argparse.Namespace, output: Path | None) -> list[tupl
     """What a command is going to write, as (option, path); options of other commands may lack --save-state.
 
     Raises:
-        SettingsError: a name does not end as it must, or --picture stands without --output.
+        SettingsError: a name does not end as it must, or --picture stands without --output. See drawn_outputs.
     """
-    if options.picture is not None:
-        if output is None:
-            raise SettingsError("--picture shows what --output holds; give both.")
-        if options.picture.suffix.lower() != ".png":
-            raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
+    drawn = drawn_outputs(options, output)
     files = [] if output is None else output_paths(options, output)
-    outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), ("--picture", options.picture)]
+    outputs = [*files[:1], ("--save-state", vars(options).get("save_state")), *drawn]
     outputs += [("--report", options.report), *check_log(options), *files[1:]]
     return [(what, Path(path)) for what, path in outputs if path]

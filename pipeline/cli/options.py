@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 from ..errors import SettingsError
-from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, prepare, read_mask, read_picture
+from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, read_mask, read_picture
 from ..runtime import DTYPES
 from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
-from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed
+from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed, unposed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
 
 
@@ -183,13 +182,21 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
             f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
         )
     if not options.views:
-        return PosedPictures(tuple(pictures(options)), mixing=mixing)
+        return unposed(pictures(options), mixing)
     views = named_views(options.views, len(options.images))
-    return posed(pictures(options, cut_out), views, mixing)
+    found = posed(pictures(options), views, mixing)
+    if found.residuals:
+        print(f"On one scale, {'; '.join(found.residuals)}.")
+    return found
 
 
-def pictures(options: argparse.Namespace, cut: Callable[..., Image.Image] = prepare) -> list[Image.Image]:
-    """The pictures of `images`, prepared. cut: image.prepare or image.cut_out."""
+def told_of(images: PosedPictures) -> dict[str, list[str]]:
+    """What was said of pictures, for the report and the files."""
+    return {name: list(words) for name in ("remarks", "residuals") if (words := getattr(images, name))}
+
+
+def pictures(options: argparse.Namespace) -> list[Image.Image]:
+    """The pictures of `images`, cut out."""
     if options.mask and len(options.mask) != len(options.images):
         raise SettingsError(f"{len(options.mask)} masks for {len(options.images)} pictures; give one for each or none.")
     remover = background_remover(options.background, options.background_model)
@@ -197,7 +204,7 @@ def pictures(options: argparse.Namespace, cut: Callable[..., Image.Image] = prep
     for number, path in enumerate(options.images):
         image = read_picture(path)
         mask = read_mask(options.mask[number], image) if options.mask else None
-        prepared.append(cut(image, mask, remover, reduce_first=options.reduce_first))
+        prepared.append(cut_out(image, mask, remover, reduce_first=options.reduce_first))
     return prepared
 
 

@@ -16,8 +16,9 @@ from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
 from ..speed import SPEEDS
 from ..weights import Models
+from .drawing import wants_drawing
 from .export import add_export, export_settings
-from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures
+from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures, told_of
 from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -45,7 +46,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"the resolution is lowered until there are fewer; default: {MAX_TOKENS}",
     )
-    parser.add_argument("--picture", type=Path, metavar="OUT.png", help="four views of what --output holds")
     parser.add_argument("--geometry-only", action="store_true", help="no texture")
     add_export(parser)
     add_samplers(parser)
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
     texture = not options.geometry_only
-    stages.check_finish(export, texture, options.picture is not None, backends, device)
+    stages.check_finish(export, texture, wants_drawing(options), backends, device)
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     models = Models(checkpoint, build)
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint.require_models(roles, "Refining a mesh")
     images = posed_pictures(options)
     models.fetch(roles)
-    size = options.texture_size if texture and not export.vertex_colors else 0
+    size = export.texture_size if texture and not export.vertex_colors else 0
     demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size, source=REFINE)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
             settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
             settings |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
             settings["speed"] = options.speed
+            settings |= told_of(images)
             settings |= {"raw_faces": len(made.mesh.faces)}
             return result, {**settings, **facts}
 

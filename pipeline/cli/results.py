@@ -17,6 +17,7 @@ from ..export.files import writing
 from ..plan import Plan
 from ..record import device_name
 from ..runtime import Runtime
+from .drawing import write_drawings
 from .planning import Run
 
 
@@ -29,22 +30,13 @@ def write_result(
     extras: Mapping,
     written: Written,
 ) -> None:
-    """Write a finished mesh and, if --picture asks for it, its picture; one that fails does not cost the other.
+    """Write a finished mesh and what is to be drawn of it; one that fails does not cost the other.
 
     extras: facts for the file; "backends" among them are those of steps that ran elsewhere before.
     """
     with written.or_not():
         written.paths += stages.write_finished(runtime, result, output, export, extras)
-    write_picture(options, runtime, result, export, written)
-
-
-def write_picture(options: argparse.Namespace, runtime: Runtime, result, export, written: Written) -> None:
-    """Draw what was written, if --picture asks for it."""
-    if not options.picture:
-        return
-    with written.or_not():
-        stages.write_views(runtime, result, options.picture, export.alpha_mode)
-        written.paths.append(options.picture)
+    write_drawings(options, runtime, result, export.alpha_mode, written)
 
 
 def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapping, written: Written) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import __version__, stages
 from ..console import Bars, Written
 from ..errors import ImageError, SettingsError
+from ..export import AlphaMode
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
 from ..mesh.io import FORMATS, Scene, read_scene
@@ -20,6 +21,7 @@ from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Models
+from .drawing import add_drawing, wants_drawing, write_drawings
 from .generate import named_outputs
 from .options import (
     DTYPES,
@@ -35,6 +37,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    told_of,
 )
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
@@ -110,7 +113,8 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_log(parser)
     add_backend(parser)
     add_speed(parser)
-    parser.set_defaults(picture=None, lods=[], lods_in_one_file=False)
+    add_drawing(parser)
+    parser.set_defaults(lods=[], lods_in_one_file=False)
 
 
 def check_paths(options: argparse.Namespace) -> None:
@@ -127,6 +131,7 @@ def check_paths(options: argparse.Namespace) -> None:
     inputs += [("mask", path) for path in options.mask]
     inputs += [("mask of what is kept", path) for path, *_ in vars(options).get("keep", ())]
     inputs += [("checkpoint", options.checkpoint or SMALL_CHECKPOINT), ("image encoder", options.image_encoder)]
+    inputs += [("environment", options.environment)]
     check_outputs(named_outputs(options, options.output), [(what, Path(path)) for what, path in inputs if path])
 
 
@@ -152,6 +157,7 @@ def run(options: argparse.Namespace) -> int:
     dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
+    stages.check_finish(None, pictures=wants_drawing(options))
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     models = Models(checkpoint, build)
@@ -191,11 +197,15 @@ def run(options: argparse.Namespace) -> int:
         (groups, facts), plan = run.planned(demand, models, attempt)
         settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
         settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
+        settings |= told_of(images)
         facts = plan.noted({**settings, **facts})
         extras = {"trellis2": job_record(facts).lasting()}
         with written.or_not():
             write_scene(options.output, scene, groups, options.texture_format, extras)
             written.paths.append(options.output)
+        if wants_drawing(options):
+            drawn = stages.scene_subject(scene, groups, "cpu" if device.type == "mps" else device)
+            write_drawings(options, run.runtime, drawn, AlphaMode.OPAQUE, written)
         bars.close()
         report_result(options, run, plan, facts, written)
     return 1 if written.errors else 0

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from .masks import border_mean, fitted, has_transparency, opaque
+from .remarks import remarks_on
 from .remover import Remover, background_remover
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def cut_out(
             up to MAX_SIDE, more of the object's own pixels for larger ones.
 
     Returns:
-        Square RGBA picture, at most MAX_SIDE large.
+        Square RGBA picture, at most MAX_SIDE large. Its info may have "remarks", texts of what may be wrong with it,
+        which are logged too.
 
     Raises:
         ImageError: nothing to cut out with, or nothing left after it.
@@ -70,7 +72,12 @@ def cut_out(
     if mask is None and not has_transparency(image):
         image = _removed(_opaque(image), remove_background or background_remover("plain"))
         _tell(image)
-    return _reduced(_crop(image))
+    remarks = remarks_on(image, mask is not None)
+    for remark in remarks:
+        log.warning(f"{remark[0].upper()}{remark[1:]}.")
+    found = _reduced(_crop(image))
+    found.info["remarks"] = remarks
+    return found
 
 
 def matte(image: Image.Image, mask: Image.Image | None = None, remove_background: Remover | None = None) -> Image.Image:

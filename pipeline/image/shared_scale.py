@@ -13,16 +13,16 @@ from ..errors import ImageError
 from .masks import opaque
 
 _TELL = 0.02  # share by which a view must be larger or smaller before it is worth a line
-_BORDER = 0.02  # share of the picture's border that an object may cover before it counts as cut off
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """pictures: square RGBA, all of one size. scales: factor of each. remarks: what does not agree, in words."""
+    """pictures: square RGBA, all of one size. scales: factor of each. residuals: which
+    extents do not agree and by how much, in words; near cameras alone make some per cent."""
 
     pictures: tuple[Image.Image, ...]
     scales: tuple[float, ...]
-    remarks: tuple[str, ...]
+    residuals: tuple[str, ...]
 
 
 def to_one_scale(cuts: Sequence[Image.Image], azimuths: Sequence[float], names: Sequence[str]) -> Scaled:
@@ -34,7 +34,7 @@ def to_one_scale(cuts: Sequence[Image.Image], azimuths: Sequence[float], names: 
     Args:
         cuts: RGBA, N of them, any size.
         azimuths: degrees, of each.
-        names: of each, for the remarks.
+        names: of each, for the residuals.
 
     Raises:
         ImageError: a cut-out is empty.
@@ -47,11 +47,10 @@ def to_one_scale(cuts: Sequence[Image.Image], azimuths: Sequence[float], names: 
     else:
         shifts = np.zeros(len(cuts))
     scales = np.exp(shifts)
-    remarks = [remark for tell in tellers if (remark := tell(shifts))]
-    remarks += [remark for cut, name in zip(cuts, names) if (remark := _cut_off(cut, name))]
+    residuals = [residual for tell in tellers if (residual := tell(shifts))]
     side = math.ceil((extents * scales[:, None]).max())
     pictures = tuple(_placed(cut, scale, side) for cut, scale in zip(cuts, scales))
-    return Scaled(pictures, tuple(scales.tolist()), tuple(remarks))
+    return Scaled(pictures, tuple(scales.tolist()), tuple(residuals))
 
 
 def _equations(logs: np.ndarray, azimuths: Sequence[float], names: Sequence[str]):
@@ -92,16 +91,6 @@ def _extent(cut: Image.Image, name: str) -> tuple[int, int]:
 
 def _box(cut: Image.Image) -> tuple[int, int, int, int] | None:
     return opaque(cut.getchannel("A")).getbbox()
-
-
-def _cut_off(cut: Image.Image, name: str) -> str:
-    alpha = np.asarray(opaque(cut.getchannel("A"))) > 0
-    shares = {"top": alpha[0], "bottom": alpha[-1], "left edge": alpha[:, 0], "right edge": alpha[:, -1]}
-    box = _box(cut)
-    if box is None or (box[2] - box[0] == cut.width or box[3] - box[1] == cut.height):
-        return ""  # cropped to the object already: whether it was cut off cannot be told
-    touched = [word for word, border in shares.items() if border.mean() > _BORDER]
-    return f"{name} touches the picture's {' and '.join(touched)}: the object may be cut off" if touched else ""
 
 
 def _placed(cut: Image.Image, scale: float, side: int) -> Image.Image:

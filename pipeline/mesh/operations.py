@@ -27,6 +27,9 @@ QUADS = "quads"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
 
+_APART = 1_000_000  # faces of a solid up to which snapping may take the time to keep them from crossing
+
+
 def clean_by_kernels(mesh: Mesh, settings: CleanSettings) -> Cleaned:
     """clean, and what is asked of its result, with the large steps by Warp's kernels."""
     return clean(Mesh.known(mesh.vertices, mesh.faces, kernels=True), settings)
@@ -59,7 +62,8 @@ def solid(
     closed, report = run(mesh, resolution, wall, cavities, hollow)
     tick()
     floor = float(closed.vertices[:, 2].amin()) if hollow and hollow.base else None
-    return project(closed, mesh, 0.5 * report["cell"], floor), report
+    apart = len(closed.faces) <= _APART
+    return project(closed, mesh, 0.5 * report["cell"], floor, apart), report
 
 
 def unwrap(

@@ -162,14 +162,14 @@ def choose(
     Raises:
         SettingsError: there is no rung of that name.
     """
-    device = torch.device(device)
+    where = torch.device(device)
     first = RUNGS.index(named(name)) if name != AUTO else 0 if reuse else 1
-    rungs = [rung for rung in RUNGS[first:] if device.type != "cpu" or not rung.finish_on_cpu]
+    rungs = [rung for rung in RUNGS[first:] if where.type != "cpu" or not rung.finish_on_cpu]
     makes = [made for less in (LESS if allow_lower else LESS[:1]) if (made := _less(models, demand, less))]
     if free is None:
-        free = device_bytes(device, memory_limit) + (models.held_bytes() if models is not None else 0)
-    fused = device.type == "cuda" and not triton_launch.unavailable_reason()
-    held, image_size, networks = held_bytes(device), 0, {}
+        free = device_bytes(where, memory_limit) + (models.held_bytes() if models is not None else 0)
+    fused = where.type == "cuda" and not triton_launch.unavailable_reason()
+    held, image_size, networks = held_bytes(where), 0, {}
     if models is not None:
         image_size = models.spec.image_size
         networks = networks_of(models, [role for made in makes for role in made.roles], dtype)

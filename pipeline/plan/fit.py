@@ -95,8 +95,8 @@ def _condition(tokens: int) -> int:
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
     kind, tokens, voxels = re.match(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"]).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    known = {"tokens": int(tokens.replace(",", "")), "voxels": int(voxels.replace(",", ""))}
-    wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, **known)
+    count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
+    wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, tokens=count, voxels=fine)
     each = peaks.estimate(found, wanted, RUNGS[1], _IMAGE_SIZE, _ALONE, fused=True)
     found_peaks = [one.peak_bytes for one in each if one.stage == peaks.estimated_as(line["stage"])]
     if not found_peaks:
@@ -108,7 +108,9 @@ def _limited(line: Mapping, found: Mapping[str, Network]) -> Compared:
     """A decoder alone in some room for its activations, or the largest stage of a run."""
     room = line.get("room_bytes", _ALONE)
     if line["work"] in PIPELINE_TYPES:
-        wanted = Demand(PIPELINE_TYPES[line["work"]], process=False, texture_size=0, **_known(line))
+        wanted = Demand(
+            PIPELINE_TYPES[line["work"]], process=False, texture_size=0, tokens=line["tokens"], voxels=line["voxels"]
+        )
         rung = RUNGS[2] if "room_bytes" in line else RUNGS[1]
         peak = max(one.peak_bytes for one in peaks.estimate(found, wanted, rung, _IMAGE_SIZE, room, fused=True))
         return Compared(f"{line['work']}, {line['tokens']:,} tokens, {_room(room)}", line["peak_bytes"], peak)
@@ -117,10 +119,6 @@ def _limited(line: Mapping, found: Mapping[str, Network]) -> Compared:
     tiled = peaks.TILED * line["voxels"] + max(peaks.TILE_ROOM, room - min(1 << 30, room // 4))
     total = network.weight_bytes + min(whole, tiled)
     return Compared(f"{line['work']}, {line['voxels']:,} voxels, {_room(room)}", line["peak_bytes"], total)
-
-
-def _known(line: Mapping) -> dict[str, int]:
-    return {"tokens": line["tokens"], "voxels": line["voxels"]}
 
 
 def _room(room: int) -> str:
@@ -147,7 +145,7 @@ def refitted(lines: Iterable[Mapping], found: Mapping[str, Network]) -> dict[str
             encoder.append(([4 * model.norm.normalized_shape[0] * tokens, 1], over))  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
     names = ("flow, a token", "flow, a token of the condition and block", "flow, bytes besides")
     used = (*memory.FUSED.flow, memory.EXTRA)
-    result = dict(zip(names, zip(used, _solve(flow))))
+    result: dict[str, tuple[float, float]] = dict(zip(names, zip(used, _solve(flow))))
     result |= dict(zip(("decoder, a voxel", "decoder, bytes besides"), zip(_decoder(), _solve(decoder))))
     result["encoder, a token"] = memory.ENCODER, _solve(encoder)[0]
     return result

@@ -45,7 +45,7 @@ def render(
         colours. SettingsError: anything else that cannot be drawn.
     """
     check_picture(size, mode, background)
-    return _scene(subject, mode, studio).picture(camera, size, background)
+    return made_scene(subject, mode, studio).picture(camera, size, background)
 
 
 def turntable(
@@ -80,7 +80,7 @@ def turntable_frames(
     tick: called several times while a picture is drawn; an exception that it raises stops the drawing.
     """
     check_picture(size, mode, background, frames)
-    scene = _scene(subject, mode, studio, tick)
+    scene = made_scene(subject, mode, studio, tick)
     azimuths = [camera.azimuth + 360 * k / frames for k in range(frames)]
     return (scene.picture(replace(camera, azimuth=a), size, background) for a in azimuths)
 
@@ -97,7 +97,8 @@ def check_picture(size: int, mode: str, background: Sequence[float] | None = Non
         raise SettingsError(f"A background is three numbers in 0-1 (RGB) or None, got {background}.")
 
 
-def _scene(subject: Subject, mode: str, studio: Studio, tick: Callable[[], None] = lambda: None) -> Scene:
+def made_scene(subject: Subject, mode: str, studio: Studio, tick: Callable[[], None] = lambda: None) -> Scene:
+    """A checked subject, ready to be drawn."""
     if reason := unavailable_reason():
         raise BackendError(f"The renderer needs Warp: {reason}")
     check_subject(subject, mode)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
+from ..views.camera import PictureCamera
 from ..warp import launch
 from ..warp.launch import array, launch_parallel, launch_per_worker, workers_on
 from . import studio_functions, surface_functions, view_functions
@@ -20,6 +21,7 @@ from .preparation_kernels import halve, normal_tensors, undirected_normals
 from .shade_kernels import shade
 from .studio import Studio
 from .subject import ALPHA_MODES, MODES, Subject
+from .surroundings import FIRST_BLUR, LEVELS
 from .view_functions import SAMPLES
 from .visibility_kernels import smooth, visibility
 
@@ -98,6 +100,27 @@ class Scene:
             self._shade(view, studio, look, projected, keys, opens, through, picture)
         return self._developed(picture.reshape(size, size, 4), background)
 
+    def camera(self, camera: Camera) -> PictureCamera:
+        """A camera with what it leaves to the framing, in world units."""
+        target, distance = self._framed(camera)
+        scale = 1 / (2 * distance * self._radius * math.tan(math.radians(camera.fov) / 2))
+        place = tuple((target * self._radius + self._centre).tolist())
+        return PictureCamera(camera.azimuth, camera.elevation, camera.fov, scale, target=place)
+
+    def bounds(self, camera: Camera) -> tuple[float, float]:
+        """Depths in world units between which the whole subject lies."""
+        view = self._view(camera, SAMPLES)
+        return view.near * self._radius, view.far * self._radius
+
+    def depth(self, camera: Camera, size: int) -> np.ndarray:
+        """[size, size] float32: world units along the optical axis to each pixel's nearest sample; inf: nothing."""
+        view = self._view(camera, size * SAMPLES)
+        keys = self._nearest(view, self._project(view))
+        keys = keys.reshape(size, SAMPLES, size, SAMPLES).amax((1, 3))
+        near = (keys >> 32).double() / view_functions.SCALE
+        depth = 1 / (near * (1 / view.near - 1 / view.far) + 1 / view.far)
+        return torch.where(keys == 0, math.inf, depth * self._radius).float().cpu().numpy()
+
     # Preparing
 
     def _on_device(self, values: torch.Tensor) -> torch.Tensor:
@@ -167,17 +190,22 @@ class Scene:
 
     def _view(self, camera: Camera, side: int):
         axes, tangent = camera.axes(), math.tan(math.radians(camera.fov) / 2)
-        target, distance = self._fit(camera)
-        if camera.target is not None:
-            target = (np.array(camera.target) - self._centre) / self._radius
-        if camera.distance is not None:
-            distance = camera.distance / self._radius
+        target, distance = self._framed(camera)
         eye = target + distance * axes[2]
         view = self._looking(axes, eye, side)
         view.focal = side / 2 / tangent
         away = float(np.linalg.norm(eye))
         view.near, view.far = max(away - 1.001, 1e-3), away + 1.001  # round the unit ball
         return view
+
+    def _framed(self, camera: Camera) -> tuple[np.ndarray, float]:
+        """Target and distance of a camera, in the unit ball's frame."""
+        target, distance = self._fit(camera)
+        if camera.target is not None:
+            target = (np.array(camera.target) - self._centre) / self._radius
+        if camera.distance is not None:
+            distance = camera.distance / self._radius
+        return target, distance
 
     def _light(self, camera: Camera):
         """A parallel view of the unit ball from the box that casts shadows."""
@@ -221,6 +249,12 @@ class Scene:
         studio.half = table([np.radians([box.width, box.height]) / 2 for box in given.boxes], wp.vec2)
         studio.radiance = table([box.radiance for box in given.boxes], wp.vec3)
         studio.harmonics = table(self._harmonics, wp.vec3)
+        surroundings = given.environment
+        pictures = [np.zeros((1, 1, 3))] * 2
+        if surroundings is not None:
+            pictures = [surroundings.sharp, surroundings.blurred.reshape(-1, *surroundings.blurred.shape[2:])]
+            studio.levels, studio.first_blur = LEVELS, FIRST_BLUR
+        studio.sharp, studio.blurred = (table(each, wp.vec3) for each in pictures)
         return studio
 
     def _look(self, layered: bool):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import SettingsError
 from .camera import Camera
+from .surroundings import Environment
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Studio:
     )
     horizon: float = 0.35  # radians over which the sky turns
     edge: float = 0.06  # radians over which a box fades
+    environment: Environment | None = None  # a picture of the surroundings whose light adds to the sky's
 
     def __post_init__(self) -> None:
         if not self.boxes:
@@ -52,6 +54,8 @@ class Studio:
         rest = (1 - sky) * np.array(self.nadir) + sky * np.array(self.zenith)
         for box in self.boxes[1:]:
             rest += self._box(box, directions)
+        if self.environment is not None:
+            rest += self.environment.radiance(directions)
         return rest, self._box(self.boxes[0], directions)
 
     def _box(self, box: Softbox, directions: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 
 import warp as wp
 
+from .environment_functions import environment_light
+
 
 @wp.struct
 class Studio:
@@ -21,6 +23,10 @@ class Studio:
     half: wp.array[wp.vec2]  # radians
     radiance: wp.array[wp.vec3]
     harmonics: wp.array[wp.vec3]  # [18]: irradiance / pi of everything but the first box, then of the first box
+    sharp: wp.array2d[wp.vec3]  # an environment, and below it blurred, one level under the other
+    blurred: wp.array2d[wp.vec3]
+    levels: wp.int32  # of the blurred ones; 0: there is no environment
+    first_blur: wp.float32  # radians
 
 
 @wp.func
@@ -46,6 +52,8 @@ def surroundings(studio: Studio, d: wp.vec3, blur: wp.float32):
     light = studio.nadir * (1.0 - sky) + studio.zenith * sky
     for k in range(1, studio.radiance.shape[0]):
         light += box_light(studio, k, d, blur)
+    if studio.levels > 0:
+        light += environment_light(studio.sharp, studio.blurred, studio.levels, studio.first_blur, d, blur)
     return light
 
 

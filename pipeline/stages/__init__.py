@@ -32,10 +32,11 @@ from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
 from .keep import Keep, Mask
 from .presets import PRESETS, Preset
-from .preview import draw, draw_each
+from .preview import STUDIO, draw, draw_each, draw_views
 from .process import process_mesh
 from .project_texture import project_scene, project_texture
 from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
+from .scene_preview import scene_subject
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
 from .structure import sample_structure
@@ -85,6 +86,7 @@ __all__ = [
     "ROUGHNESS",
     "SEAMS",
     "SHELLS",
+    "STUDIO",
     "TEXTURE_SIZES",
     "Condition",
     "Encoded",
@@ -129,6 +131,7 @@ __all__ = [
     "default_backends",
     "draw",
     "draw_each",
+    "draw_views",
     "encode_images",
     "encode_mesh",
     "encode_texture",
@@ -156,6 +159,7 @@ __all__ = [
     "sample_structure",
     "sample_texture",
     "scene_mesh",
+    "scene_subject",
     "shape_resolution",
     "table",
     "texture_resolution",

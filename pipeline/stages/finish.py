@@ -11,11 +11,12 @@ from PIL import Image
 from ..export import AlphaMode
 from ..export.files import writing
 from ..record import job_record
+from ..render import Studio, Subject
 from ..runtime import Runtime
 from .bake import bake_texture
 from .color import color_vertices
 from .export import export_mesh
-from .preview import draw
+from .preview import STUDIO, draw
 from .process import process_mesh
 from .types import ExportSettings, Mesh, PBRVoxels, TexturedMesh
 
@@ -71,8 +72,14 @@ def write_finished(
     return export_mesh(runtime, result, path, export, facts)
 
 
-def write_views(runtime: Runtime, result: Mesh | TexturedMesh, path: Path, alpha_mode: AlphaMode) -> None:
+def write_views(
+    runtime: Runtime,
+    result: Mesh | TexturedMesh | Subject,
+    path: Path,
+    alpha_mode: AlphaMode,
+    studio: Studio = STUDIO,
+) -> None:
     """Write a picture of a result from four sides, PNG. Raises OutputError; see draw."""
-    views = draw(runtime, result, alpha_mode=alpha_mode)
+    views = draw(runtime, result, alpha_mode=alpha_mode, studio=studio)
     with writing(path) as temporary:
         Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")

@@ -85,7 +85,7 @@ def generate(
             lambda: sample_texture(runtime, models, condition, shape, pipeline_type, samplers.texture),
         )
     mesh, subdivisions = once(("decode shape", *how), lambda: decode_shape(runtime, models, shape))
-    if texture:
+    if texture_latent is not None:
         voxels = once(("decode texture", *how), lambda: decode_texture(runtime, models, texture_latent, subdivisions))
     first = structure.voxels(grid_size(models, pipeline_type.shape[0]))
     return finished.only(("generation", *how), Generation(first, shape, mesh, texture_latent, voxels))

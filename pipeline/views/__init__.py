@@ -3,7 +3,7 @@
 from .camera import PictureCamera
 from .hull import carve
 from .mixing import STRATEGIES, mixed
-from .pictures import posed
+from .pictures import posed, unposed
 from .rig import NAMED, View, named_views, parse_view
 from .settings import NAMED as NAMED_MIXING
 from .settings import UNNAMED, Mixing, PosedPictures
@@ -23,5 +23,6 @@ __all__ = [
     "named_views",
     "parse_view",
     "posed",
+    "unposed",
     "view_weights",
 ]

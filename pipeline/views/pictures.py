@@ -11,16 +11,16 @@ from PIL import Image
 
 from ..image import on_black
 from ..image.shared_scale import to_one_scale
+from .agreement import disagreements
 from .rig import View
-from .settings import NAMED, Mixing, PosedPictures
+from .settings import NAMED, UNNAMED, Mixing, PosedPictures
 
 log = logging.getLogger(__name__)
 
-_SAME = 0.02  # mean difference of two pictures' small versions (0-1) below which they are one
-
 
 def posed(cuts: Sequence[Image.Image], views: Sequence[View], mixing: Mixing = NAMED) -> PosedPictures:
-    """Cut-outs, level ones on one scale, with what does not fit as remarks, which are also logged.
+    """Cut-outs, level ones on one scale, with how far their sizes agree as residuals and what does not fit together as
+    remarks, which are also logged.
 
     Args:
         cuts: square RGBA cut-outs; the first one is the primary view.
@@ -30,28 +30,28 @@ def posed(cuts: Sequence[Image.Image], views: Sequence[View], mixing: Mixing = N
         ImageError: a cut-out is empty.
     """
     names = [view.name for view in views]
-    scaled, remarks = list(cuts), []
+    scaled, residuals = list(cuts), ()
     level = [place for place, view in enumerate(views) if view.elevation == 0]
     if len(level) > 1:
         found = to_one_scale([cuts[i] for i in level], [views[i].azimuth for i in level], [names[i] for i in level])
-        remarks += found.remarks
+        residuals = found.residuals
         for place, picture in zip(level, found.pictures):
             scaled[place] = picture
-    remarks += _repeated(scaled, names)
+    remarks = _said(cuts, names, disagreements(scaled, views, names))
+    masks = tuple(torch.from_numpy(np.asarray(each.getchannel("A"), dtype=np.float32) / 255) for each in scaled)
+    return PosedPictures(tuple(map(on_black, scaled)), tuple(views), masks, mixing, tuple(remarks), residuals)
+
+
+def unposed(cuts: Sequence[Image.Image], mixing: Mixing = UNNAMED) -> PosedPictures:
+    """The same for pictures whose directions are not known; nothing is scaled."""
+    names = [f"picture {number}" for number in range(1, len(cuts) + 1)] if len(cuts) > 1 else ["the picture"]
+    remarks = _said(cuts, names, disagreements(cuts, (), names) if len(cuts) > 1 else [])
+    return PosedPictures(tuple(map(on_black, cuts)), mixing=mixing, remarks=tuple(remarks))
+
+
+def _said(cuts: Sequence[Image.Image], names: Sequence[str], remarks: Sequence[str]) -> list[str]:
+    """The remarks on views together, which are logged, behind those on each picture, which image.cut_out has logged."""
     for remark in remarks:
         log.warning(f"Views: {remark}.")
-    masks = tuple(torch.from_numpy(np.asarray(each.getchannel("A"), dtype=np.float32) / 255) for each in scaled)
-    return PosedPictures(tuple(map(on_black, scaled)), tuple(views), masks, mixing, tuple(remarks))
-
-
-def _repeated(cuts: Sequence[Image.Image], names: Sequence[str]) -> list[str]:
-    """Pictures that are the same, or each other's mirror image."""
-    small = [np.asarray(on_black(cut).resize((32, 32)), dtype=np.float32) / 255 for cut in cuts]
-    remarks = []
-    for i in range(len(small)):
-        for j in range(i):
-            if np.abs(small[i] - small[j]).mean() < _SAME:
-                remarks.append(f"{names[j]} and {names[i]} are the same picture")
-            elif np.abs(small[i][:, ::-1] - small[j]).mean() < _SAME:
-                remarks.append(f"{names[i]} is {names[j]} mirrored, or the object looks alike from both sides")
-    return remarks
+    own = [f"{name}: {remark}" for cut, name in zip(cuts, names) for remark in cut.info.get("remarks", ())]
+    return [*own, *remarks]

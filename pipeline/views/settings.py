@@ -52,7 +52,7 @@ class PosedPictures:
     pictures: square RGB, the object on black; the first one is the primary view.
     views: of each; empty where they are not known.
     masks: [H, W] float 0-1 of each, for carving; may be empty.
-    remarks: what does not fit together, in words.
+    remarks: what does not belong together, in words. residuals: by how much extents that views share disagree.
     """
 
     pictures: tuple[Image.Image, ...]
@@ -60,6 +60,7 @@ class PosedPictures:
     masks: tuple[torch.Tensor, ...] = ()
     mixing: Mixing = UNNAMED
     remarks: tuple[str, ...] = field(default=(), compare=False)
+    residuals: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.pictures:

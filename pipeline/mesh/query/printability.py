@@ -63,16 +63,26 @@ def _overhang(mesh: Mesh, normals: torch.Tensor, areas: torch.Tensor) -> float:
 
 def crossing_faces(mesh: Mesh) -> int:
     """How many faces go through others that share no vertex with them."""
+    return int(crossing(mesh.vertices, mesh.faces).count_nonzero())
+
+
+def crossing(vertices: torch.Tensor, faces: torch.Tensor, asked: torch.Tensor | None = None) -> torch.Tensor:
+    """[F] bool: faces that go through others that share no vertex with them; of the asked ones [F] bool alone, if they
+    are given."""
     from ...warp import launch
     from . import printability_kernels
 
-    faces = mesh.faces.to(torch.int32)
-    faces = faces[along_a_curve(mesh.vertices[faces[:, 0].long()])].contiguous()
-    tree = launch.face_tree(mesh.vertices.float().contiguous(), faces)
-    crossed = torch.zeros(len(faces), dtype=torch.int32, device=faces.device)
-    vertices = mesh.vertices.float().double().contiguous()  # those of the tree
-    launch.launch_parallel(printability_kernels.find_crossings, len(faces), tree.id, vertices, faces, crossed)
-    return int(crossed.sum())
+    order = along_a_curve(vertices[faces[:, 0].long()])
+    corners = faces[order].to(torch.int32).contiguous()
+    tree = launch.face_tree(vertices.float().contiguous(), corners)
+    rows = torch.arange(len(order), device=order.device) if asked is None else asked[order].nonzero().squeeze(1)
+    crossed = torch.zeros(len(rows), dtype=torch.uint8, device=faces.device)
+    exact = vertices.float().double().contiguous()  # those of the tree
+    given = tree.id, exact, corners, rows.int(), crossed
+    launch.launch_parallel(printability_kernels.find_crossings, len(rows), *given)
+    found = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
+    found[order[rows]] = crossed > 0
+    return found
 
 
 def _walls(mesh: Mesh, normals: torch.Tensor, areas: torch.Tensor) -> tuple[float | None, float | None]:

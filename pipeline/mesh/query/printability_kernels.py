@@ -41,9 +41,11 @@ def find_crossings(
     mesh: wp.uint64,
     vertices: wp.array2d[wp.float64],
     faces: wp.array2d[wp.int32],
-    crossed: wp.array[wp.int32],
+    asked: wp.array[wp.int32],
+    crossed: wp.array[wp.uint8],
 ):
-    i = start + wp.tid()
+    row = start + wp.tid()
+    i = asked[row]
     i0 = faces[i, 0]
     i1 = faces[i, 1]
     i2 = faces[i, 2]
@@ -68,4 +70,4 @@ def find_crossings(
             e = corner(vertices, j1)
             f = corner(vertices, j2)
             if through(a, b, c, d, e, f) or through(d, e, f, a, b, c):
-                crossed[i] = 1
+                crossed[row] = wp.uint8(1)

@@ -6,19 +6,23 @@ import torch
 
 from ...errors import SettingsError
 from ..mesh import Mesh
+from ..query.printability import crossing
 from ..query.surface import Surface
 
 _CHUNK = 1 << 21  # faces looked at together
 _FAR = 1e6
 
 
-def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None = None) -> Mesh:
+def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None = None, apart: bool = False) -> Mesh:
     """Move vertices towards the closest points of the original mesh, without turning a face by a right angle or more.
 
-    Moves that would turn a face are halved until they do not, and undone after four times.
+    Moves that would turn a face are halved until they do not, and undone after four times; those that would send one
+    through another are undone, with `apart`.
 
     Args:
         limit: world units; vertices farther than this from the original stay.
+        apart: whether faces are kept from going through others that they did not go through before; takes as long
+            again.
         floor: height at or below which vertices stay, and below which none is moved; None: there is none.
 
     Returns:
@@ -41,17 +45,30 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None
         move[start[:, 2] <= floor] = 0
         move[:, 2] = torch.maximum(move[:, 2], (floor - start[:, 2]).clamp_max(0))
     share = torch.ones(len(start), 1, device=start.device)
+    asked = torch.ones(len(faces), dtype=torch.bool, device=faces.device) if apart else None
     while True:
         result = start + share * move
-        held = torch.zeros_like(share[:, 0], dtype=torch.bool)
-        for chunk in faces.split(_CHUNK):
-            before = _normals(start, chunk)
-            turned = ((_normals(result, chunk) * before).sum(1) <= 0) & (before != 0).any(1)
-            held[chunk[turned].reshape(-1).long()] = True
-        held &= share[:, 0] > 0
+        held = _turned(result, start, faces) & (share[:, 0] > 0)
+        if apart and not bool(held.any()):
+            held[faces[crossing(result, faces, asked)].reshape(-1).long()] = True
+            held &= share[:, 0] > 0
+            share[held] = 0.0
+            asked = held[faces.long()].any(1)  # nothing else changes, and so nothing else begins to cross
+        elif apart:
+            asked |= held[faces.long()].any(1)
         if not bool(held.any()):
             return Mesh.known(result, faces)
         share[held] = torch.where(share[held] > 1 / 12, share[held] / 2, 0.0)
+
+
+def _turned(result: torch.Tensor, start: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """[V] bool: vertices of faces that turn by a right angle or more."""
+    held = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    for chunk in faces.split(_CHUNK):
+        before = _normals(start, chunk)
+        turned = ((_normals(result, chunk) * before).sum(1) <= 0) & (before != 0).any(1)
+        held[chunk[turned].reshape(-1).long()] = True
+    return held
 
 
 def _normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

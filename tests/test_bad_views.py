@@ -1,0 +1,154 @@
+"""Pictures of views that do not belong together are told in words, and good ones raise no alarm.
+
+The pictures are renders of held-out objects of the training set from four sides.
+"""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+import torch
+from meshes import needs_warp
+from PIL import Image
+
+from pipeline.errors import ImageError
+from pipeline.image import background_remover, cut_out, on_black
+from pipeline.render import Camera, Subject, render
+from pipeline.views import View, posed, unposed
+from training import objects, truth
+
+pytestmark = needs_warp
+SIDES = (View(0), View(90), View(180), View(270))
+NUMBERS = {"chair": 1, "car": 3, "hammer": 11, "teapot": 15, "rings": 13, "table": 6}
+
+
+@pytest.fixture(scope="module")
+def renders():
+    """Name -> RGBA pictures from the front, the object's left, the back, its right; cameras stand differently near."""
+    held = objects.sample(30, torch.Generator().manual_seed(5), held_out=True)
+    made = {}
+    for name, number in NUMBERS.items():
+        vertices, faces, pbr = truth.dual_grids(held.select(slice(number, number + 1)), 64).mesh(0)
+        subject = Subject(vertices, faces, colours=pbr)
+        cameras = [Camera(view.azimuth, 0.0, fov=20 + number) for view in SIDES]
+        made[name] = [Image.fromarray(render(subject, camera, 160, "pbr")) for camera in cameras]
+    return made
+
+
+@pytest.fixture
+def cuts(renders):
+    return {name: [cut_out(picture) for picture in pictures] for name, pictures in renders.items()}
+
+
+def mirrored(picture):
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def stored_again(picture):
+    """A little smaller and as a JPEG, with the same alpha."""
+    size = (int(picture.width * 0.9),) * 2
+    file = io.BytesIO()
+    on_black(picture).resize(size).save(file, "JPEG", quality=90)
+    again = Image.open(file).convert("RGB")
+    again.putalpha(picture.getchannel("A").resize(size))
+    return again
+
+
+def lit(picture, gain):
+    """Under another light: gains of red, green and blue, linear."""
+    values = np.asarray(picture, np.float32) / 255
+    values[..., :3] = ((values[..., :3] ** 2.2) * gain).clip(0, 1) ** (1 / 2.2)
+    return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+def before(picture, ground):
+    """A picture before a background [S, S, 3]."""
+    values = np.asarray(picture, np.float32)
+    alpha = values[..., 3:] / 255
+    return Image.fromarray((values[..., :3] * alpha + ground * (1 - alpha)).astype(np.uint8))
+
+
+def rough():
+    return np.random.default_rng(0).normal(128, 50, (20, 20, 3)).clip(0, 255).repeat(8, 0).repeat(8, 1)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_good_sets_raise_no_alarm(cuts, name, caplog):
+    """Round and mirror-symmetric objects among them: rings look alike from all sides, a chair's right is its left's
+    mirror image."""
+    for sides in ((0, 1, 2, 3), (0, 1), (0, 2)):
+        found = posed([cuts[name][side] for side in sides], [SIDES[side] for side in sides])
+        assert found.remarks == (), sides
+    assert unposed(cuts[name]).remarks == () and not caplog.records
+
+
+def test_one_picture_twice(cuts, renders):
+    rings, teapot = cuts["rings"][0], cuts["teapot"]
+    assert posed([rings, rings], SIDES[:2]).remarks == ("front and left are the same picture",)
+    again = cut_out(stored_again(renders["teapot"][0]))  # which is not its own mirror image
+    assert "front and back are the same picture" in posed([teapot[0], teapot[1], again], SIDES[:3]).remarks
+    assert unposed([teapot[0], again]).remarks == ("picture 1 and picture 2 are the same picture",)
+
+
+def test_a_mirrored_view(cuts):
+    hammer, chair = cuts["hammer"], cuts["chair"]
+    assert "left is front mirrored" in posed([hammer[0], mirrored(hammer[0])], SIDES[:2]).remarks
+    wrong = posed([hammer[0], hammer[1], mirrored(hammer[2])], SIDES[:3]).remarks
+    assert any("front and back" in remark and ("mirror" in remark or "same" in remark) for remark in wrong)
+    wrong = posed([*chair[:3], mirrored(chair[3])], SIDES).remarks
+    assert any("left and right" in remark for remark in wrong)
+
+
+@pytest.mark.parametrize(("name", "other"), [("chair", "teapot"), ("rings", "car"), ("teapot", "car")])
+def test_another_object(cuts, name, other):
+    mine, wrong = cuts[name], cuts[other]
+    for sides in ([mine[0], wrong[1], mine[2]], [mine[0], mine[1], wrong[2]]):
+        remarks = posed(sides, SIDES[:3]).remarks
+        assert any("differ" in remark for remark in remarks), sides
+    assert any("differ" in remark for remark in unposed([mine[0], wrong[0]]).remarks)
+
+
+@pytest.mark.parametrize("gain", [(0.15, 0.15, 0.15), (4, 4, 4), (1, 0.35, 0.05)], ids=["dim", "bright", "warm"])
+def test_another_light(cuts, gain):
+    rings = cuts["rings"]
+    remarks = posed([rings[0], lit(rings[1], gain), rings[2]], SIDES[:3]).remarks
+    assert any(remark.startswith("left and front, back differ in brightness or tint") for remark in remarks)
+
+
+def test_a_mask_of_another_view(renders, caplog):
+    """Which only a plain background can tell."""
+    hammer = renders["hammer"]
+    masks = [each.getchannel("A") for each in hammer]
+    for ground in (rough(), np.full((160, 160, 3), (200.0, 205, 210))):
+        pictures = [before(each, ground) for each in hammer]
+        for picture, mask in zip(pictures, masks):
+            assert cut_out(picture, mask).info["remarks"] == () and not caplog.records
+    wrong = posed([cut_out(pictures[0], masks[1]), cut_out(pictures[1], masks[0])], SIDES[:2]).remarks
+    assert [remark for remark in wrong if remark.startswith("front: the mask does not fit")]
+    assert [remark for remark in wrong if remark.startswith("left: the mask does not fit")]
+    assert "The mask does not fit the picture" in caplog.text
+
+
+def test_many_views(cuts, caplog):
+    caplog.set_level(logging.WARNING)
+    views = [View(18 * number, 10) for number in range(20)]
+    turned = [cuts["rings"][0].resize((48, 48)).rotate(number) for number in range(20)]
+    assert any(remark.startswith("20 views: ") for remark in posed(turned, views).remarks)
+    assert "20 views" in caplog.text
+
+
+def test_a_photograph_with_its_background_is_refused(renders):
+    with pytest.raises(ImageError, match="background is not plain"):
+        cut_out(before(renders["car"][0], rough()), None, background_remover("plain"))
+
+
+def test_what_is_wrong_with_one_picture_is_told(renders, caplog):
+    car = renders["car"][0]
+    low, high = Image.new("RGBA", (160, 160)), Image.new("RGBA", (320, 160))
+    low.paste(car.resize((100, 100)), (30, 90))
+    assert "touches the picture's bottom" in cut_out(low).info["remarks"][0]
+    high.paste(car, (0, 0))
+    high.paste(car, (160, 0))
+    assert "2 separate pieces" in cut_out(high).info["remarks"][0]
+    assert "may be cut off" in caplog.text and "a run of its own" in caplog.text
