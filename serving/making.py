@@ -33,7 +33,7 @@ from pipeline.models import build
 from pipeline.plan import Demand, Plan
 from pipeline.record import Journal, device_name
 from pipeline.render import RENDER
-from pipeline.runtime import DTYPES, Runtime, Step, choose_device, choose_dtype
+from pipeline.runtime import Runtime, Step, choose_device, named_dtype
 from pipeline.spec import PIPELINE_TYPES, PipelineType
 from pipeline.speed import SPEEDS
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, Models, open_checkpoint
@@ -61,7 +61,7 @@ class Maker:
             torch.set_num_threads(settings.threads)
         if settings.memory_limit:
             bound(self.device, settings.memory_limit)
-        self.dtype = choose_dtype(self.device) if settings.dtype == "auto" else DTYPES[settings.dtype]
+        self.dtype = named_dtype(settings.dtype, self.device)
         self.backends = stages.default_backends(settings.backends)
         self.checkpoint = open_checkpoint(settings.checkpoint or SMALL_CHECKPOINT, settings.image_encoder)
         self.models = Models(self.checkpoint, build)
@@ -97,10 +97,10 @@ class Maker:
                 raise
             finally:
                 self._tidy()
-        told = {"device": str(self.device), "dtype": str(self.dtype), "backends": dict(self.backends.used)}
+        where = {"device": str(self.device), "dtype": str(self.dtype), "backends": dict(self.backends.used)}
         return {
             "files": files,
-            "facts": _plain({**facts, **told, "version": __version__}),
+            "facts": _plain({**facts, **where, "version": __version__}),
             "stages": _plain([asdict(record) for record in runtime.records]),
             "memory": self.memory(),
         }
@@ -136,7 +136,7 @@ class Maker:
         shots = photos(options) if projected else []
         self.models.fetch(chosen.roles(not options.geometry_only))
         texture, finished = not options.geometry_only, stages.Finished()
-        size = export.texture_size if texture and not export.vertex_colors else 0
+        size = export.baked_size(texture)
         demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size)
         several = several_views(images)
 
@@ -173,10 +173,9 @@ class Maker:
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
         raw = state.mesh
         assert raw is not None  # as it was asked for
-        size = export.texture_size if textured and not export.vertex_colors else 0
-        demand = Demand(
-            PIPELINE_TYPES["512"], textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE
-        )
+        size = export.baked_size(textured)
+        kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
+        demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE)
 
         def attempt(plan: Plan) -> tuple:
             self._journal.plan = plan.as_dict()
@@ -275,11 +274,6 @@ def check_generate(
     samplers(options, checkpoint.spec)
     projection(options, not (options.geometry_only or export.vertex_colors))
     return chosen
-
-
-def types_of(checkpoint: Checkpoint) -> list[str]:
-    """The pipeline types that a checkpoint has networks for."""
-    return [name for name, each in PIPELINE_TYPES.items() if checkpoint.has(each)]
 
 
 def _plain(value: Any) -> Any:
