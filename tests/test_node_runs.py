@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from host_run import Host, graph
+from comfy_server import graph
+from host_run import Host
 from host_stub import PACK, installed
 from meshes import needs_warp
 from PIL import Image
