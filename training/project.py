@@ -161,8 +161,7 @@ def true_sheet(truth: Solid) -> Sheet:
 def picture_camera(camera: Camera) -> PictureCamera:
     """The camera of a training picture, which has a distance and a target."""
     assert camera.distance is not None and camera.target is not None
-    scale = 1 / (2 * camera.distance * math.tan(math.radians(camera.fov) / 2))
-    return PictureCamera(camera.azimuth, camera.elevation, camera.fov, scale, target=camera.target)
+    return PictureCamera.at(camera.azimuth, camera.elevation, camera.fov, camera.distance, camera.target)
 
 
 def psnr(seen: np.ndarray, expected: np.ndarray) -> float:
