@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.drawing import GROUP as DRAWING
 from pipeline.cli.main import parser
 from pipeline.errors import SettingsError
 
@@ -141,9 +140,7 @@ class Parameter:
 def parameters(command: str) -> dict[str, Parameter]:
     """{name: parameter} of a command of `python -m pipeline`, in the parser's order."""
     found = {}
-    # what is drawn is the service's preview; videos and environments are files, and without them their numbers are idle
-    groups = [group for group in _parser(command)._action_groups if group.title != DRAWING]
-    for group in groups:
+    for group in _parser(command)._action_groups:
         for action in group._group_actions:
             if action.option_strings and _is_public(action):
                 found[action.dest] = Parameter(action, group.title or "")

@@ -23,12 +23,11 @@ from ..render import (
 )
 from ..runtime import Runtime
 
-GROUP = "pictures of the result"
 _ELEVATION = 15.0  # degrees, of a turntable's camera
 
 
 def add_drawing(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(GROUP, "what --output holds, drawn by the pack's own renderer")
+    group = parser.add_argument_group("pictures of the result", "what --output holds, drawn by the pack's own renderer")
     group.add_argument("--picture", type=Path, metavar="OUT.png", help="four views")
     group.add_argument(
         "--turntable",
