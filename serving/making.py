@@ -23,11 +23,13 @@ import torch
 from pipeline import __version__, stages
 from pipeline import plan as planning
 from pipeline.budget import bound, device_bytes
+from pipeline.cli.drawing import drawn_outputs, wants_drawing, write_drawings
 from pipeline.cli.export import export_settings
 from pipeline.cli.generate import several_views
 from pipeline.cli.options import posed_pictures
 from pipeline.cli.project import photos, projection
 from pipeline.cli.samplers import samplers
+from pipeline.console import Written
 from pipeline.errors import ImageError, PipelineError
 from pipeline.models import build
 from pipeline.plan import Demand, Plan
@@ -127,7 +129,8 @@ class Maker:
 
     def _generate(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
         options.images, options.mask = inputs.get("pictures", []), inputs.get("masks", [])
-        options.save_state, options.picture = output.with_name(STATE), self._picture(output)
+        options.save_state = output.with_name(STATE)
+        self._drawn(options, output)
         export = export_settings(options, output)
         chosen = check_generate(self.checkpoint, options, export, self.backends, self.device)
         sampling = samplers(options, self.checkpoint.spec)
@@ -166,10 +169,11 @@ class Maker:
         return {**facts, "plan": plan.as_dict()}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
-        options.picture = self._picture(output)
+        self._drawn(options, output)
         export = export_settings(options, output)
         textured = not options.geometry_only and "voxels" in stages.held_in(inputs["state"])
-        stages.check_finish(export, textured, options.picture is not None, self.backends, self.device)
+        drawn_outputs(options, output)
+        stages.check_finish(export, textured, wants_drawing(options), self.backends, self.device)
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
         raw = state.mesh
         assert raw is not None  # as it was asked for
@@ -201,11 +205,15 @@ class Maker:
 
     def _write(self, runtime, options, result, export, facts: dict, output: Path) -> None:
         stages.write_finished(runtime, result, output, export, facts)
-        if options.picture:
-            stages.write_views(runtime, result, options.picture, export.alpha_mode)
+        with Written() as written:
+            write_drawings(options, runtime, result, export.alpha_mode, written)
+        if written.errors:
+            raise written.errors[0]
 
-    def _picture(self, output: Path) -> Path | None:
-        return output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
+    def _drawn(self, options: argparse.Namespace, output: Path) -> None:
+        """Where the pictures go: the preview of every job, the video of those that ask for it."""
+        options.picture = output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
+        options.turntable = options.turntable and output.with_name(options.turntable.name)
 
     def _runtime(self, options: argparse.Namespace, on_step: Callable[[Step], None]) -> Runtime:
         speed = SPEEDS[vars(options).get("speed", "exact")]  # finish, which has no networks, has no such option
@@ -268,9 +276,11 @@ def check_generate(
         export,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
+        pictures=options.turntable is not None,
         backends=backends,
         device=device,
     )
+    drawn_outputs(options, Path(MODEL))
     samplers(options, checkpoint.spec)
     projection(options, not (options.geometry_only or export.vertex_colors))
     return chosen
