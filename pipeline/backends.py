@@ -282,7 +282,7 @@ def _tried(operation: Operation, row: Backend, device: str) -> str:
         problem = _compared(operation, row, torch.device(device))
     except (RuntimeError, BackendError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
         problem = f"it failed: {error}".splitlines()[0]
-    if problem and "interpreter shutdown" not in problem:  # a process that ends takes its threads' pools away
+    if problem and "shutdown" not in problem:  # "after [interpreter] shutdown": a process that ends
         log.warning("Backend %s of %s is disabled on %s: %s", row.name, operation.name, device, problem)
     return problem
 

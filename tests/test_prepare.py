@@ -77,9 +77,12 @@ def test_what_is_found_meanwhile_stops_the_run_at_its_next_stage(caplog):
     assert caplog.text.count("is disabled on cpu") == 1
 
 
-def test_a_process_that_ends_meanwhile_is_no_fault_of_the_row(caplog):
+@pytest.mark.parametrize("when", ["interpreter shutdown", "shutdown"])
+def test_a_process_that_ends_meanwhile_is_no_fault_of_the_row(caplog, when):
+    """Python says one before a pool's threads have ended, and the other after."""
+
     def ended(x):
-        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError(f"cannot schedule new futures after {when}")
 
     backends = table(ended)
     backends.prepare(["double"])

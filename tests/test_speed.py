@@ -74,12 +74,14 @@ def test_the_command_line_samples_at_a_speed(run, picture, checkpoint, tmp_path)
     for speed in SPEEDS:
         state, report = tmp_path / f"{speed}.safetensors", tmp_path / f"{speed}.json"
         options = ("--checkpoint", checkpoint, "--type", "512", "--geometry-only", "--speed", speed)
-        code, _, err = run("generate", picture, *options, "--save-state", state, "--report", report)
+        code, out, err = run("generate", picture, *options, "--save-state", state, "--report", report)
         assert code == 0, err
         with safe_open(state, "pt") as file:
             assert speed in file.metadata()["speed"]
             feats[speed] = file.get_tensor("shape_slat.feats")
-        notes = [note for stage in json.loads(report.read_text())["stages"] for note in stage["notes"]]
-        predicted[speed] = sum(int(note.split(":")[1].split()[0]) for note in notes if note.startswith("Speed"))
+        stages = json.loads(report.read_text())["stages"]
+        predicted[speed] = sum(stage["counts"].get("predicted_passes", 0) for stage in stages)
+        assert not any(stage["notes"] for stage in stages), "nothing had to be made to fit, and no user need be warned"
+        assert "To fit" not in out and (f"Speed {speed}: " in out) == (predicted[speed] > 0)
     assert predicted["exact"] == 0 < predicted["balanced"] < predicted["fast"]
     assert not torch.equal(feats["exact"], feats["balanced"])

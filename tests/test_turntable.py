@@ -59,6 +59,10 @@ def test_what_cannot_be_drawn_is_refused_first(tmp_path, monkeypatch):
         ((*film, "--turntable-seconds", 1e5), "2 to 1000"),
         (("--picture", tmp_path / "x.jpg"), "must end in .png"),
         (("--environment", tmp_path / "sky.hdr"), "lights --picture and --turntable"),
+        (("--environment-rotation", 0), "no effect without --environment"),
+        (("--turntable-fps", 30), "no effect without --turntable"),
+        (("--picture", tmp_path / "x.png", "--turntable-seconds", 6), "no effect without --turntable"),
+        (("--picture", tmp_path / "x.png", "--turntable-size", 7), "no effect without --turntable"),
     ):
         with pytest.raises(SettingsError, match=why):
             files(tmp_path, *words)

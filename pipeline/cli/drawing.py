@@ -24,6 +24,7 @@ from ..render import (
 from ..runtime import Runtime
 
 _ELEVATION = 15.0  # degrees, of a turntable's camera
+_SECONDS, _FPS, _SIZE = 6.0, 30.0, 768  # of a turntable
 
 
 def add_drawing(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +36,10 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
         metavar="OUT.mp4",
         help="a video of one turn; needs the package av (PyAV), which ComfyUI brings",
     )
-    group.add_argument("--turntable-seconds", type=float, default=6.0, metavar="S", help="of one turn; default: 6")
-    group.add_argument("--turntable-fps", type=float, default=30.0, metavar="N", help="frames a second; default: 30")
+    group.add_argument("--turntable-seconds", type=float, metavar="S", help=f"of one turn; default: {_SECONDS:g}")
+    group.add_argument("--turntable-fps", type=float, metavar="N", help=f"frames a second; default: {_FPS:g}")
     group.add_argument(
-        "--turntable-size", type=int, default=768, metavar="N", help="pixels along a side, an even number; default: 768"
+        "--turntable-size", type=int, metavar="N", help=f"pixels along a side, an even number; default: {_SIZE}"
     )
     group.add_argument(
         "--environment",
@@ -47,9 +48,7 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
         help="an equirectangular picture that lights them, .hdr, .exr (needs the package OpenEXR) or any other; "
         "default: the bundled studio",
     )
-    group.add_argument(
-        "--environment-rotation", type=float, default=0.0, metavar="DEG", help="turn it to the right; default: 0"
-    )
+    group.add_argument("--environment-rotation", type=float, metavar="DEG", help="turn it to the right; default: 0")
 
 
 def wants_drawing(options: argparse.Namespace) -> bool:
@@ -68,20 +67,32 @@ def drawn_outputs(options: argparse.Namespace, output: Path | None) -> list[tupl
         )
     if options.picture is not None and options.picture.suffix.lower() != ".png":
         raise SettingsError(f"The picture must end in .png, got {options.picture.name}.")
+    seconds, fps, size = options.turntable_seconds, options.turntable_fps, options.turntable_size
+    if options.turntable is None and (seconds, fps, size) != (None, None, None):
+        raise SettingsError("The options --turntable-... have no effect without --turntable. Add it or leave them out.")
+    if options.environment is None and options.environment_rotation is not None:
+        raise SettingsError("--environment-rotation has no effect without --environment. Add it, or leave it out.")
     if options.turntable is not None:
-        check_video(options.turntable, options.turntable_size)
-        frames = turntable_frame_count(options.turntable_seconds, options.turntable_fps)
-        check_picture(options.turntable_size, "shaded", None, frames)
+        seconds, fps, size = _film(options)
+        check_video(options.turntable, size)
+        check_picture(size, "shaded", None, turntable_frame_count(seconds, fps))
     if options.environment is not None and not wants_drawing(options):
         raise SettingsError("--environment lights --picture and --turntable; give one of them.")
     options.studio = _studio(options)
     return [("--picture", options.picture), ("--turntable", options.turntable)]
 
 
+def _film(options: argparse.Namespace) -> tuple[float, float, int]:
+    """Seconds, frames a second and pixels of the turntable's side."""
+    given = options.turntable_seconds, options.turntable_fps, options.turntable_size
+    seconds, fps, size = (usual if each is None else each for each, usual in zip(given, (_SECONDS, _FPS, _SIZE)))
+    return seconds, fps, size
+
+
 def _studio(options: argparse.Namespace) -> Studio:
     if options.environment is None:
         return stages.STUDIO
-    return environment_studio(read_environment(options.environment), options.environment_rotation)
+    return environment_studio(read_environment(options.environment), options.environment_rotation or 0.0)
 
 
 def write_drawings(
@@ -103,10 +114,11 @@ def write_drawings(
 
 
 def _write_turntable(options: argparse.Namespace, runtime: Runtime, result, alpha_mode: AlphaMode) -> None:
-    frames, size = turntable_frame_count(options.turntable_seconds, options.turntable_fps), options.turntable_size
+    seconds, fps, size = _film(options)
+    frames = turntable_frame_count(seconds, fps)
     with (
         writing(options.turntable) as temporary,
-        video(temporary, size, options.turntable_fps) as film,
+        video(temporary, size, fps) as film,
     ):
         stages.draw_each(
             runtime,

@@ -108,6 +108,8 @@ class Run:
             allow_lower=options.allow_lower,
         )
         print(chosen.summary())
+        if options.memory_plan not in (planning.AUTO, chosen.rung.name):
+            print(f"{options.memory_plan} would save nothing on a CPU, whose memory is the main memory.")
 
         def one(plan: Plan) -> _Result:
             self.journal.plan = plan.as_dict()

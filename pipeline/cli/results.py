@@ -53,6 +53,8 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
     for record in runtime.records:
         if record.notes:
             print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
+    if predicted := sum(record.counts.get("predicted_passes", 0) for record in runtime.records):
+        print(f"Speed {runtime.speed.name}: {predicted} passes of the networks were predicted, not run.")
     _print_result(report, written.paths)
 
 

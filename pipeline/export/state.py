@@ -61,6 +61,8 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise StateError(f"{path} is a folder. Name a file that --save-state or T2SaveState wrote.")
         try:
             with safe_open(self.path, "pt") as file:
                 self.names = frozenset(file.keys())

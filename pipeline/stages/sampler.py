@@ -114,7 +114,7 @@ def run_sampler(
     runtime.check_finite(f"{stage} latent", x)
     reusing = [each for each in (*views, nothing) if isinstance(each, Reusing)]
     if predicted := sum(each.calls - each.passes for each in reusing):
-        runtime.note(f"Speed {runtime.speed.name}: {predicted} passes of the network were predicted, not run.")
+        runtime.count(predicted_passes=predicted)
     return x
 
 

@@ -28,6 +28,7 @@ SHELLS = ("surface", "outer", "solid", "auto")  # what process_mesh can make of 
 # generated object hardly ever find a place; more than MAX_SIZE no step can do (and few viewers can show).
 TEXTURE_SIZES = (64, MAX_SIZE)
 MIN_QUADS = 24  # a cube's, each cut in four, as the package does
+MAX_QUADS = 2_000_000  # beyond it the package divides the mesh until neither memory nor patience suffices
 MIN_FACES = 4  # of a mesh and of each level: the least that a closed surface has
 
 
@@ -349,8 +350,8 @@ def check_seams(seams: str) -> None:
 
 def check_quads(quads: int, lods: Sequence[int] = (), max_error: Length | None = None) -> None:
     """Raises SettingsError for a number of quads that is none, and for what cannot be had with quads."""
-    if quads and quads < MIN_QUADS:
-        raise SettingsError(f"At least {MIN_QUADS} quads can be asked for, got {quads}; 0 makes none.")
+    if quads and not MIN_QUADS <= quads <= MAX_QUADS:
+        raise SettingsError(f"From {MIN_QUADS} to {MAX_QUADS:,} quads can be asked for, got {quads}; 0 makes none.")
     if quads and lods:
         raise SettingsError("Levels of detail are made of triangles: leave them out, or the quads.")
     if quads and max_error:
