@@ -272,7 +272,7 @@ def test_a_shape_says_its_size_and_what_was_lowered(host, ran, made):
     size = f"{len(shape.sparse.voxels):,} latent voxels, {shape.resolution} voxels a side"
     assert ran.ui["9"]["text"] == [size]
     lower = dataclasses.replace(shape, origin=shape.origin.noted("The shape has 8 voxels a side in place of 9."))
-    assert report.told_latent(lower) == f"{size}\n! The shape has 8 voxels a side in place of 9."
+    assert report.latent_line(lower) == f"{size}\n! The shape has 8 voxels a side in place of 9."
 
 
 def test_the_next_network_is_read_while_one_works(host, monkeypatch):
