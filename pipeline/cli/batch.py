@@ -10,16 +10,17 @@ from ..batch import MANIFEST, Job, Maker, Manifest, Outcome, Recipe, Record, fin
 from ..batch import run as run_batch
 from ..batch.beside import pays
 from ..export import WRITERS
-from ..spec import MAX_TOKENS, PIPELINE_TYPES
 from ..weights import SMALL_CHECKPOINT
 from .export import add_export, export_settings, output_paths
 from .options import (
     add_backend,
     add_background,
+    add_checkpoint,
     add_device,
     add_dtype,
-    add_image_encoder,
+    add_max_tokens,
     add_memory_limit,
+    add_pipeline_type,
     add_seed,
     add_speed,
     backend_choices,
@@ -72,28 +73,12 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", action="store_true", help="draw each object from four sides, into a PNG beside its file"
     )
-    parser.add_argument(
-        "--checkpoint",
-        metavar="DIR_OR_HF_ID",
-        help="folder, ComfyUI bundle or Hugging Face repository; default: the bundled small one",
-    )
-    add_image_encoder(parser)
-    parser.add_argument(
-        "--type",
-        metavar="{" + ",".join(PIPELINE_TYPES) + "}",
-        help="resolution and cascade; default: the checkpoint's",
-    )
+    add_checkpoint(parser)
+    add_pipeline_type(parser)
     add_seed(parser)
     add_dtype(parser)
     add_background(parser)
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=MAX_TOKENS,
-        metavar="N",
-        help=f"a cascade lowers its resolution until it has fewer; default: {MAX_TOKENS}",
-    )
-    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_max_tokens(parser)
     add_export(parser)
     add_allow_lower(parser)
     add_speed(parser)

@@ -13,7 +13,7 @@ from ..export.files import check_outputs
 from ..models import build
 from ..plan import Demand, Plan
 from ..runtime import Runtime, choose_device, named_dtype
-from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
+from ..spec import PipelineType
 from ..speed import SPEEDS
 from ..views import PosedPictures
 from ..weights import SMALL_CHECKPOINT, Models
@@ -21,10 +21,12 @@ from .drawing import add_drawing, drawn_outputs, wants_drawing
 from .export import add_export, add_output, export_settings, output_paths
 from .options import (
     add_backend,
+    add_checkpoint,
     add_device,
     add_dtype,
-    add_image_encoder,
+    add_max_tokens,
     add_pictures,
+    add_pipeline_type,
     add_report,
     add_seed,
     add_speed,
@@ -44,18 +46,8 @@ HELP = "make a GLB, or another 3D file, from a picture"
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture; several are views of the same object")
-    parser.add_argument(
-        "--checkpoint",
-        metavar="DIR_OR_HF_ID",
-        help="folder, ComfyUI bundle or Hugging Face repository; default: the bundled small one",
-    )
-    add_image_encoder(parser)
-    parser.add_argument(
-        "--type",
-        "--pipeline-type",
-        metavar="{" + ",".join(PIPELINE_TYPES) + "}",
-        help="resolution and cascade; default: the checkpoint's",
-    )
+    add_checkpoint(parser)
+    add_pipeline_type(parser)
     add_seed(parser)
     add_device(parser)
     add_dtype(parser)
@@ -65,14 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_pictures(parser)
     add_views(parser)
     add_projection(parser)
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=MAX_TOKENS,
-        metavar="N",
-        help=f"a cascade lowers its resolution until it has fewer; default: {MAX_TOKENS}",
-    )
-    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_max_tokens(parser)
     add_export(parser)
     add_drawing(parser)
     add_plan(parser)

@@ -11,6 +11,7 @@ from PIL import Image
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, read_mask, read_picture
 from ..runtime import DTYPES
+from ..spec import MAX_TOKENS, PIPELINE_TYPES
 from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
 from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed, unposed
@@ -19,6 +20,35 @@ from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoin
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps; default: auto")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, and an image encoder in place of its own."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="DIR_OR_HF_ID",
+        help="folder, ComfyUI bundle or Hugging Face repository; default: the bundled small one",
+    )
+    add_image_encoder(parser)
+
+
+def add_pipeline_type(parser: argparse.ArgumentParser, what: str = "resolution and cascade") -> None:
+    parser.add_argument(
+        "--type",
+        "--pipeline-type",
+        metavar="{" + ",".join(PIPELINE_TYPES) + "}",
+        help=f"{what}; default: the checkpoint's",
+    )
+
+
+def add_max_tokens(
+    parser: argparse.ArgumentParser, what: str = "a cascade lowers its resolution until it has fewer"
+) -> None:
+    """The most tokens of a shape, and whether it stays without a texture."""
+    parser.add_argument(
+        "--max-tokens", type=int, default=MAX_TOKENS, metavar="N", help=f"{what}; default: {MAX_TOKENS}"
+    )
+    parser.add_argument("--geometry-only", action="store_true", help="no texture")
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,12 @@ from ..models import build
 from ..plan import REFINE, Demand, Plan
 from ..runtime import Runtime, choose_device, named_dtype
 from ..sampling import check_strength
-from ..spec import MAX_TOKENS, PipelineType
+from ..spec import PipelineType
 from ..speed import SPEEDS
 from ..weights import Models
 from .drawing import wants_drawing
 from .export import add_export, export_settings
-from .options import backend_choices, opened_checkpoint, picture_notes, posed_pictures
+from .options import add_max_tokens, backend_choices, opened_checkpoint, picture_notes, posed_pictures
 from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -39,14 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how far the shape may leave the mesh's: 0 not at all, 1 it keeps the mesh's voxels alone; default: 0.6",
     )
-    parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=MAX_TOKENS,
-        metavar="N",
-        help=f"the resolution is lowered until there are fewer; default: {MAX_TOKENS}",
-    )
-    parser.add_argument("--geometry-only", action="store_true", help="no texture")
+    add_max_tokens(parser, "the resolution is lowered until there are fewer")
     add_export(parser)
     add_samplers(parser)
 

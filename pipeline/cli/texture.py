@@ -18,17 +18,18 @@ from ..plan import TEXTURE, Demand, Plan
 from ..record import job_record
 from ..runtime import Runtime, choose_device, named_dtype
 from ..sampling import check_strength
-from ..spec import PIPELINE_TYPES, PipelineType
+from ..spec import PipelineType
 from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, wants_drawing, write_drawings
 from .generate import named_outputs
 from .options import (
     add_backend,
+    add_checkpoint,
     add_device,
     add_dtype,
-    add_image_encoder,
     add_pictures,
+    add_pipeline_type,
     add_report,
     add_seed,
     add_speed,
@@ -96,15 +97,8 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mesh", type=Path, metavar="MESH", help=f"a file of {', '.join(FORMATS)}")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture; several are views of the same object")
     parser.add_argument("--up", choices=("y", "z"), default="", help="which axis is up in OBJ (y), PLY and STL (z)")
-    parser.add_argument(
-        "--checkpoint",
-        metavar="DIR_OR_HF_ID",
-        help="folder, ComfyUI bundle or Hugging Face repository; default: the bundled small one",
-    )
-    add_image_encoder(parser)
-    parser.add_argument(
-        "--type", metavar="{" + ",".join(PIPELINE_TYPES) + "}", help="resolution; default: the checkpoint's"
-    )
+    add_checkpoint(parser)
+    add_pipeline_type(parser, "resolution")
     add_seed(parser)
     add_device(parser)
     add_dtype(parser)
