@@ -102,10 +102,9 @@ class Trellis2:
             pictures = [prepare(read_picture(source))]
             own = self.models.checkpoint.default_pipeline_type
             made = stages.generate(runtime, self.models, pictures, own, seed)
-            assert made.voxels is not None  # as a texture was asked for
-            mesh = stages.process_mesh(runtime, made.mesh, target_faces=faces)
-            textured = stages.bake_texture(runtime, mesh, made.voxels, size=texture_size, original=made.mesh)
-            stages.export_mesh(runtime, textured, target, stages.ExportSettings(), extras={"seed": seed})
+            export = stages.ExportSettings(faces=faces, texture_size=texture_size, shells="auto")
+            result, facts = stages.finish_mesh(runtime, made.mesh, made.voxels, export)
+            stages.write_finished(runtime, result, target, export, {"seed": seed, **facts})
             return target.read_bytes()
 
 

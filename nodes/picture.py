@@ -145,8 +145,8 @@ class EncodeImage(io.ComfyNode):
         models.announce(models.checkpoint.default_pipeline_type, IMAGE_ENCODER)
         condition = run(stages.encode_images, models, Progress(), views, scales)
         count = len(views.pictures)
-        said = {"text": ["\n".join([f"{count} views of one object", *views.remarks])]} if count > 1 else None
-        return io.NodeOutput(condition, ui=said)
+        text = {"text": ["\n".join([f"{count} views of one object", *views.remarks])]} if count > 1 else None
+        return io.NodeOutput(condition, ui=text)
 
 
 def _cut_from_black(picture: Image.Image) -> Image.Image:

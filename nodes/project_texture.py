@@ -112,14 +112,14 @@ class ProjectTexture(io.ComfyNode):
         settings = Projection(colours=colors, min_iou=min_iou, remove_light=remove_light, largest=largest)
         shots = _photos(image, mask, cameras, _names(views), mask_marks)
         found = run(stages.project_texture, None, Progress(2), textured_mesh, photos=shots, settings=settings)
-        told = [
+        lines = [
             f"{each['picture']}: azimuth {each['azimuth']:g}, elevation {each['elevation']:g}, overlap "
             f"{each['iou']:.2f}, {each['share']:.0%} of the texture"
             for each in found.facts["projected"]
         ]
-        told += [f"! {each}" for each in found.facts.get("warnings", ())]
+        lines += [f"! {each}" for each in found.facts.get("warnings", ())]
         colour = np.ascontiguousarray(found.maps[:, :, stages.BASE_COLOR])
-        return io.NodeOutput(found, torch.from_numpy(colour)[None].float() / 255, ui={"text": ["\n".join(told)]})
+        return io.NodeOutput(found, torch.from_numpy(colour)[None].float() / 255, ui={"text": ["\n".join(lines)]})
 
 
 def _names(views: str) -> list[str]:

@@ -22,7 +22,7 @@ from ..pipeline.spec import (
 from .host import folders, pictures
 from .host.memory import ManagedModels
 from .host.progress import Progress
-from .host.report import told_latent
+from .host.report import latent_line
 from .host.run import explained, prepare_kernels, run
 from .sockets import (
     CATEGORY,
@@ -266,7 +266,7 @@ class SampleShape(io.ComfyNode):
         if start is not None:
             own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler}
             latent = run(stages.resample_shape, models, Progress(), condition, start.latent, **own)
-            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type), ui={"text": [told_latent(latent)]})
+            return io.NodeOutput(ShapeLatent(latent, start.pipeline_type), ui={"text": [latent_line(latent)]})
         if structure is None:
             raise SettingsError("Sample Shape needs a structure, or a start from TRELLIS.2 Encode Mesh. Connect one.")
         if resolution == folders.OWN:
@@ -287,7 +287,7 @@ class SampleShape(io.ComfyNode):
             settings=sampler,
             max_tokens=max_tokens,
         )
-        return io.NodeOutput(ShapeLatent(latent, chosen), ui={"text": [told_latent(latent)]})
+        return io.NodeOutput(ShapeLatent(latent, chosen), ui={"text": [latent_line(latent)]})
 
 
 class SampleTexture(io.ComfyNode):

@@ -149,7 +149,7 @@ class TextureMesh(io.ComfyNode):
         )
         path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
         write_scene(path, scene, made.groups, texture_format, {**made.facts, **graph_of(cls.hidden)})
-        return shown([path], relative, _told(made.facts))
+        return shown([path], relative, _report(made.facts))
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def _mask(repaint: torch.Tensor, materials: tuple[str, ...]) -> stages.Mask:
     return stages.Mask(1 - values[0].float().clamp(0, 1).cpu().numpy(), materials)
 
 
-def _told(facts: dict) -> str:
+def _report(facts: dict) -> str:
     """What the node shows."""
     lines = [f"{facts['textures']} textures of {facts['texture_size']} pixels, {facts['faces']:,} faces"]
     lines += [f"{facts['texels_kept']:,} texels kept"] if "texels_kept" in facts else []

@@ -15,14 +15,14 @@ import torch
 
 from . import __version__
 from .plan import LASTING
-from .runtime import StageRecord
+from .runtime import Runtime, StageRecord
 
 SCHEMA = 1
 STAGE, JOB = "stage", "job"
 # What a job is about, in the facts of a run.
 _COUNTS = ("pictures", "tokens", "voxels", "raw_vertices", "raw_faces", "vertices", "faces", "texture_size")
 _SETTINGS = ("checkpoint", "pipeline_type", "seed", "resolution", "max_num_tokens", "strength")
-_PLAN = ("name", "lower")  # what of a plan a stage tells
+_PLAN = ("name", "lower")  # what of a plan is in the record of a stage
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def told_error(error: BaseException) -> dict[str, str]:
-    """For Record.error."""
-    return {"type": type(error).__name__, "message": str(error)}
+def circumstances(runtime: Runtime, seconds: float) -> dict:
+    """Where and how a run ran, for reports."""
+    return {
+        "device": device_name(runtime.device),
+        "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
+        "torch": torch.__version__,
+        "backends": dict(runtime.backends.used),
+        "seconds": round(seconds, 3),
+        "stages": [asdict(record) for record in runtime.records],
+    }
 
 
 def stage_record(done: StageRecord, job: str = "", plan: Mapping | None = None, device: str = "") -> Record:
@@ -119,7 +126,7 @@ def job_record(
         warnings=tuple(map(str, facts.get("warnings", ()))),
         versions=versions(),
         settings={key: facts[key] for key in _SETTINGS if key in facts},
-        error={} if error is None else told_error(error),
+        error={} if error is None else {"type": type(error).__name__, "message": str(error)},
     )
 
 

@@ -78,6 +78,11 @@ def choose_dtype(device: torch.device) -> torch.dtype | None:
     return None
 
 
+def named_dtype(name: str, device: torch.device) -> torch.dtype | None:
+    """The torso dtype of a name in DTYPES; "auto": what suits the device."""
+    return choose_dtype(device) if name == "auto" else DTYPES[name]
+
+
 _REPLAYED_TOKENS = 8192  # an H200 is busy with 1.3 G parameters for 25 ms then, and launching takes that long
 
 

@@ -1,4 +1,4 @@
-"""What a client is told of a job."""
+"""What a client is answer of a job."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def described(
         prefix: of the paths, behind a proxy. progress, left: of a job that runs. ahead: jobs that wait before it.
         keep: seconds for which results stay.
     """
-    told: dict[str, Any] = {"id": job.id, "command": job.command, "status": job.status, "tries": job.tries}
+    answer: dict[str, Any] = {"id": job.id, "command": job.command, "status": job.status, "tries": job.tries}
     times = {"created": job.created, "started": job.started, "finished": job.finished}
-    told |= {name: _moment(moment) for name, moment in times.items() if moment is not None}
-    told["parameters"] = job.parameters
+    answer |= {name: _moment(moment) for name, moment in times.items() if moment is not None}
+    answer["parameters"] = job.parameters
     if ahead is not None:
-        told["ahead"] = ahead
+        answer["ahead"] = ahead
     if progress is not None:
-        told |= {"stage": progress.stage, "step": progress.step, "steps": progress.total}
-        told |= {"stages_done": list(progress.before), "seconds_left": None if left is None else round(left, 1)}
+        answer |= {"stage": progress.stage, "step": progress.step, "steps": progress.total}
+        answer |= {"stages_done": list(progress.before), "seconds_left": None if left is None else round(left, 1)}
     if job.started is not None:
-        told["seconds"] = round((job.finished or time.time()) - job.started, 3)
+        answer["seconds"] = round((job.finished or time.time()) - job.started, 3)
     if job.problem:
-        told["problem"] = job.problem
+        answer["problem"] = job.problem
     if job.status == DONE and job.result and job.finished:
-        told["files"] = {
+        answer["files"] = {
             name: {"bytes": size, "url": f"{prefix}/jobs/{job.id}/{name}"} for name, size in job.files.items()
         }
-        told["facts"] = {key: fact for key, fact in job.result["facts"].items() if key not in _FACTS_APART}
-        told |= {"stages": job.result["stages"], "memory": job.result["memory"]}
-        told["expires"] = _moment(job.finished + keep)
-    return told
+        answer["facts"] = {key: fact for key, fact in job.result["facts"].items() if key not in _FACTS_APART}
+        answer |= {"stages": job.result["stages"], "memory": job.result["memory"]}
+        answer["expires"] = _moment(job.finished + keep)
+    return answer
 
 
 def _moment(seconds: float) -> str:

@@ -196,8 +196,8 @@ def _add_watching(app: FastAPI, dispatcher: Dispatcher) -> None:
     def health() -> dict[str, Any]:
         state = dispatcher.state
         word = "ready" if state.ready else "error" if state.error else "loading"
-        told = {"status": word, "live": True, "ready": state.ready > 0, "workers": state.ready, "error": state.error}
-        return {**told, "jobs_running": len(dispatcher.running), "version": __version__}
+        answer = {"status": word, "live": True, "ready": state.ready > 0, "workers": state.ready, "error": state.error}
+        return {**answer, "jobs_running": len(dispatcher.running), "version": __version__}
 
     @app.get("/health", summary="Whether it lives, and whether it takes jobs")
     async def live() -> dict[str, Any]:
@@ -206,8 +206,8 @@ def _add_watching(app: FastAPI, dispatcher: Dispatcher) -> None:
 
     @app.get("/ready", summary="As /health, 503 while no worker takes jobs")
     async def ready() -> Response:
-        told = health()
-        return JSONResponse(told, 200 if told["ready"] else 503)
+        answer = health()
+        return JSONResponse(answer, 200 if answer["ready"] else 503)
 
     @app.get("/metrics", summary="For Prometheus")
     async def metrics() -> Response:

@@ -94,11 +94,11 @@ def _client(options: argparse.Namespace, url: str, until: float, counts: Counter
             counts["failed" if error.problem else "unreachable"] += 1
 
 
-def _probe(url: str, told: Connection) -> None:
+def _probe(url: str, pipe: Connection) -> None:
     times: list[float] = []
-    while not told.poll(_PROBE):
+    while not pipe.poll(_PROBE):
         begun = time.perf_counter()
         with urllib.request.urlopen(url + "/health", timeout=30) as answer:
             answer.read()
         times.append(time.perf_counter() - begun)
-    told.send(times)
+    pipe.send(times)

@@ -23,17 +23,19 @@ import torch
 from pipeline import __version__, stages
 from pipeline import plan as planning
 from pipeline.budget import bound, device_bytes
+from pipeline.cli.drawing import drawn_outputs, wants_drawing, write_drawings
 from pipeline.cli.export import export_settings
 from pipeline.cli.generate import several_views
 from pipeline.cli.options import posed_pictures
 from pipeline.cli.project import photos, projection
 from pipeline.cli.samplers import samplers
+from pipeline.console import Written
 from pipeline.errors import ImageError, PipelineError
 from pipeline.models import build
 from pipeline.plan import Demand, Plan
 from pipeline.record import Journal, device_name
 from pipeline.render import RENDER
-from pipeline.runtime import DTYPES, Runtime, Step, choose_device, choose_dtype
+from pipeline.runtime import Runtime, Step, choose_device, named_dtype
 from pipeline.spec import PIPELINE_TYPES, PipelineType
 from pipeline.speed import SPEEDS
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, Models, open_checkpoint
@@ -61,7 +63,7 @@ class Maker:
             torch.set_num_threads(settings.threads)
         if settings.memory_limit:
             bound(self.device, settings.memory_limit)
-        self.dtype = choose_dtype(self.device) if settings.dtype == "auto" else DTYPES[settings.dtype]
+        self.dtype = named_dtype(settings.dtype, self.device)
         self.backends = stages.default_backends(settings.backends)
         self.checkpoint = open_checkpoint(settings.checkpoint or SMALL_CHECKPOINT, settings.image_encoder)
         self.models = Models(self.checkpoint, build)
@@ -97,10 +99,10 @@ class Maker:
                 raise
             finally:
                 self._tidy()
-        told = {"device": str(self.device), "dtype": str(self.dtype), "backends": dict(self.backends.used)}
+        where = {"device": str(self.device), "dtype": str(self.dtype), "backends": dict(self.backends.used)}
         return {
             "files": files,
-            "facts": _plain({**facts, **told, "version": __version__}),
+            "facts": _plain({**facts, **where, "version": __version__}),
             "stages": _plain([asdict(record) for record in runtime.records]),
             "memory": self.memory(),
         }
@@ -127,7 +129,8 @@ class Maker:
 
     def _generate(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
         options.images, options.mask = inputs.get("pictures", []), inputs.get("masks", [])
-        options.save_state, options.picture = output.with_name(STATE), self._picture(output)
+        options.save_state = output.with_name(STATE)
+        self._drawn(options, output)
         export = export_settings(options, output)
         chosen = check_generate(self.checkpoint, options, export, self.backends, self.device)
         sampling = samplers(options, self.checkpoint.spec)
@@ -136,7 +139,7 @@ class Maker:
         shots = photos(options) if projected else []
         self.models.fetch(chosen.roles(not options.geometry_only))
         texture, finished = not options.geometry_only, stages.Finished()
-        size = export.texture_size if texture and not export.vertex_colors else 0
+        size = export.baked_size(texture)
         demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size)
         several = several_views(images)
 
@@ -166,17 +169,17 @@ class Maker:
         return {**facts, "plan": plan.as_dict()}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
-        options.picture = self._picture(output)
+        self._drawn(options, output)
         export = export_settings(options, output)
         textured = not options.geometry_only and "voxels" in stages.held_in(inputs["state"])
-        stages.check_finish(export, textured, options.picture is not None, self.backends, self.device)
+        drawn_outputs(options, output)
+        stages.check_finish(export, textured, wants_drawing(options), self.backends, self.device)
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
         raw = state.mesh
         assert raw is not None  # as it was asked for
-        size = export.texture_size if textured and not export.vertex_colors else 0
-        demand = Demand(
-            PIPELINE_TYPES["512"], textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE
-        )
+        size = export.baked_size(textured)
+        kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
+        demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE)
 
         def attempt(plan: Plan) -> tuple:
             self._journal.plan = plan.as_dict()
@@ -202,11 +205,15 @@ class Maker:
 
     def _write(self, runtime, options, result, export, facts: dict, output: Path) -> None:
         stages.write_finished(runtime, result, output, export, facts)
-        if options.picture:
-            stages.write_views(runtime, result, options.picture, export.alpha_mode)
+        with Written() as written:
+            write_drawings(options, runtime, result, export.alpha_mode, written)
+        if written.errors:
+            raise written.errors[0]
 
-    def _picture(self, output: Path) -> Path | None:
-        return output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
+    def _drawn(self, options: argparse.Namespace, output: Path) -> None:
+        """Where the pictures go: the preview of every job, the video of those that ask for it."""
+        options.picture = output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
+        options.turntable = options.turntable and output.with_name(options.turntable.name)
 
     def _runtime(self, options: argparse.Namespace, on_step: Callable[[Step], None]) -> Runtime:
         speed = SPEEDS[vars(options).get("speed", "exact")]  # finish, which has no networks, has no such option
@@ -269,17 +276,14 @@ def check_generate(
         export,
         texture=not options.geometry_only,
         max_tokens=options.max_tokens,
+        pictures=options.turntable is not None,
         backends=backends,
         device=device,
     )
+    drawn_outputs(options, Path(MODEL))
     samplers(options, checkpoint.spec)
     projection(options, not (options.geometry_only or export.vertex_colors))
     return chosen
-
-
-def types_of(checkpoint: Checkpoint) -> list[str]:
-    """The pipeline types that a checkpoint has networks for."""
-    return [name for name, each in PIPELINE_TYPES.items() if checkpoint.has(each)]
 
 
 def _plain(value: Any) -> Any:

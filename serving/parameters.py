@@ -29,7 +29,10 @@ SERVERS_OWN = (
     "memory_plan",
     "backend",
     "background_model",
+    "environment_rotation",  # of a file that a client cannot name
 )
+# Options that name a file, which the service names itself: a client says whether it wants it.
+FILES = {"turntable": Path("preview.mp4")}
 # Text without choices that cannot name a file: the pipeline checks it word by word.
 FREE_TEXT = ("type", "views")
 _WORDS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False, "": False}
@@ -53,7 +56,7 @@ class Parameter:
 
     @property
     def is_flag(self) -> bool:
-        return self.action.nargs == 0
+        return self.action.nargs == 0 or self.name in FILES
 
     @property
     def many(self) -> bool:
@@ -111,6 +114,8 @@ class Parameter:
         word = _WORDS.get(str(value).strip().lower())
         if word is None:
             raise SettingsError(f"{self.name}: takes true or false, got {_shown(value)}.")
+        if self.name in FILES:
+            return FILES[self.name] if word else None
         return self.action.const if word else self.action.default
 
     def _one(self, value: Any) -> Any:
@@ -148,6 +153,8 @@ def parameters(command: str) -> dict[str, Parameter]:
 
 
 def _is_public(action: argparse.Action) -> bool:
+    if action.dest in FILES:
+        return True
     if action.dest in SERVERS_OWN or action.type is Path:
         return False
     free = action.nargs != 0 and action.type in (None, str) and action.choices is None

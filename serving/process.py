@@ -34,7 +34,7 @@ class ServiceProcess:
         options: further ones of `run`. environment: what differs from this process's.
 
     Raises:
-        PipelineError: it ends, or does not answer in time; with the end of what it said.
+        PipelineError: it ends, or does not answer in time; with the end of its log.
     """
 
     def __init__(self, data: Path, *options: object, environment: Mapping[str, str] | None = None) -> None:
@@ -64,7 +64,7 @@ class ServiceProcess:
         self.until(lambda: self.client.health()["ready"], 600, 0.05)
         return self
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_bytes()[self._begin :].decode(errors="replace")
 
     def kill(self) -> None:
@@ -87,12 +87,12 @@ class ServiceProcess:
             if found := look():
                 return found
             if self.process.poll() is not None:
-                raise PipelineError(f"The service ended: {self.said()[-2000:]}")
+                raise PipelineError(f"The service ended: {self.log_text()[-2000:]}")
             time.sleep(every)
-        raise PipelineError(f"The service did not answer within {seconds:.0f} s: {self.said()[-2000:]}")
+        raise PipelineError(f"The service did not answer within {seconds:.0f} s: {self.log_text()[-2000:]}")
 
     def _address(self) -> str | None:
-        found = re.findall(r"Listening on (http://\S+)", self.said())
+        found = re.findall(r"Listening on (http://\S+)", self.log_text())
         return found[0] if found else None
 
 

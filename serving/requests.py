@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from pipeline import stages
+from pipeline.cli.drawing import drawn_outputs
 from pipeline.cli.export import export_settings
 from pipeline.cli.options import mixing_of
 from pipeline.errors import PipelineError, SettingsError
@@ -174,6 +175,7 @@ class Receiver:
         """Refuse what can be refused without running it. Raises PipelineError or Refused."""
         options = options_of(sent.command, sent.parameters)
         export = export_settings(options, Path(MODEL))
+        drawn_outputs(options, Path(MODEL))
         if sent.command == "generate":
             self._check_generate(sent, options, export)
         elif sent.job:

@@ -48,12 +48,12 @@ class Worker:
 
         Ends early, with nothing stored, when its consumer cancels it; a step of a stage is finished first.
         """
-        loop, told = asyncio.get_running_loop(), asyncio.Queue()
-        watch = _Watch(self._limit, lambda event: loop.call_soon_threadsafe(told.put_nowait, event))
+        loop, events = asyncio.get_running_loop(), asyncio.Queue()
+        watch = _Watch(self._limit, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
         yield {"worker": os.getpid()}
         working = loop.run_in_executor(self._thread, self._work, job, watch)
         try:
-            while "step" in (event := await told.get()):
+            while "step" in (event := await events.get()):
                 yield event
             yield event
         finally:

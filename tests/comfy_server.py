@@ -155,7 +155,7 @@ class Run:
 
 
 def graph(name: str, **changes) -> dict:
-    """An API graph; changes are {"node_input": value}."""
+    """A shipped graph in API form; changes are {"n<node>_<input>": value}."""
     loaded = json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
     for place, value in changes.items():
         node, key = place.removeprefix("n").split("_", 1)

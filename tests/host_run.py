@@ -1,7 +1,6 @@
 """Graphs in API form run by the stub of ComfyUI, as its executor runs them: lists, links, hidden values, expansion."""
 
 import asyncio
-import json
 import sys
 from types import SimpleNamespace
 
@@ -9,10 +8,8 @@ import host_modules
 import numpy as np
 import torch
 from host_api import Hidden
-from host_stub import PACK, ROOT, installed, stubbed_nodes
+from host_stub import PACK, installed, stubbed_nodes
 from PIL import Image
-
-GRAPHS = ROOT / "workflows" / "api"
 
 
 class LoadImage:
@@ -160,12 +157,3 @@ def _items(inputs):
     """The calls that lists of inputs make: the last item of a shorter list is repeated."""
     for i in range(max((len(values) for values in inputs.values()), default=1)):
         yield {key: values[min(i, len(values) - 1)] for key, values in inputs.items()}
-
-
-def graph(name, **changes):
-    """A shipped graph in API form; changes are {"n<node>_<input>": value}."""
-    loaded = json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
-    for place, value in changes.items():
-        node, key = place.removeprefix("n").split("_", 1)
-        loaded[node]["inputs"][key] = value
-    return loaded

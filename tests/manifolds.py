@@ -11,10 +11,6 @@ from pipeline.mesh.topology import half_edges
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
 
 
-def tensors(mesh):
-    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
-
-
 def turned(faces, seed=0):
     """Half of the faces wound the other way."""
     flip = torch.rand(len(faces), generator=torch.Generator().manual_seed(seed)) < 0.5

@@ -1,6 +1,8 @@
 """Steps of the post-processing as functions of vertices and faces, which is how tests make and look at meshes."""
 
+import numpy as np
 import pytest
+import torch
 from devices import on_device
 
 from pipeline.mesh import Mesh
@@ -11,6 +13,11 @@ from pipeline.warp import unavailable_reason
 
 needs_warp = pytest.mark.skipif(bool(unavailable_reason()), reason=f"Warp is absent: {unavailable_reason()}")
 needs_xatlas = pytest.mark.skipif(bool(no_xatlas()), reason=no_xatlas())
+
+
+def tensors(mesh):
+    """A mesh of trimesh as vertices [V, 3] float32 and faces [F, 3] int32."""
+    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
 
 
 @on_device

@@ -14,7 +14,9 @@ from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.bake import SourceMesh
 from pipeline.render import OPERATIONS as RENDER_OPERATIONS
+from pipeline.render import Frame
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
+from pipeline.views.camera import PictureCamera
 
 
 def double(x):
@@ -148,6 +150,12 @@ class Elsewhere(SourceMesh):
         return points, None, None
 
 
+def empty_frames(subject, cameras, size, *given, **more):
+    """Frames that show nothing."""
+    blank, nothing = np.zeros((size, size, 4), np.uint8), np.full((size, size), np.inf, np.float32)
+    return [Frame(blank, PictureCamera(0.0, 0.0), 0.0, 1.0, nothing, blank) for _ in cameras]
+
+
 WRONG = {
     "clean": lambda mesh, settings: mesh,
     "outer_shell": inner_of,
@@ -156,7 +164,7 @@ WRONG = {
     "quads": lambda mesh, target, tick: Mesh(mesh.vertices, mesh.faces[:target]),
     "unwrap": overlapping,
     "closest": Elsewhere,
-    "render": lambda *given, **more: np.zeros((1, 32, 32, 4), np.uint8),
+    "render": empty_frames,
 }
 CHECKED = [
     pytest.param(operation, marks=needs_warp if operation.name == "closest" else ())

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.errors import ImageError
 from pipeline.image import background_remover, cut_out, on_black
+from pipeline.project import photo
 from pipeline.render import Camera, Subject, render
 from pipeline.views import View, posed, unposed
 from training import objects, truth
@@ -128,6 +129,9 @@ def test_a_mask_of_another_view(renders, caplog):
     assert [remark for remark in wrong if remark.startswith("front: the mask does not fit")]
     assert [remark for remark in wrong if remark.startswith("left: the mask does not fit")]
     assert "The mask does not fit the picture" in caplog.text
+    assert photo(pictures[0], masks[0], name="front").remarks == ()
+    [remark] = photo(pictures[0], masks[1], name="front").remarks
+    assert remark.startswith("front: the mask does not fit the picture")
 
 
 def test_many_views(cuts, caplog):

@@ -15,12 +15,11 @@ from manifolds import (
     fans,
     moebius,
     same_faces,
-    tensors,
     turned,
     voxel_mesh,
     without_warp,
 )
-from meshes import clean, measure
+from meshes import clean, measure, tensors
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError

@@ -48,6 +48,13 @@ def test_links_lead_somewhere(path):
     assert not broken_links(path)
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_section_stands_twice(path):
+    """As merges leave it, and generated tables then fill only one of the two."""
+    sections = re.findall(r"^## .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(sections) == len(set(sections))
+
+
 def test_a_broken_link_is_noticed(tmp_path):
     (tmp_path / "b.md").write_text("# A heading: it's one\n```sh\n# no heading\n```\n", encoding="utf-8")
     links = "[1](b.md) [2](b.md#a-heading-its-one) [3](b.md#no-heading) [4](c.md) [5](https://x.org/c.md)"

@@ -452,9 +452,9 @@ def test_small_textures_have_padding_in_proportion(damaged, size, between):
     """Four texels between the charts of a 64 pixel texture left next to nothing for them."""
     asked, used = [], runtime()
 
-    def unwrap(vertices, faces, size, padding, tick):
+    def unwrap(vertices, faces, size, padding, *more):
         asked.append(padding)
-        return triangle_by_triangle(vertices, faces, size, padding, tick)
+        return triangle_by_triangle(vertices, faces, size, padding, *more)
 
     used.backends = Backends([Operation(UNWRAP, (Backend("spy", unwrap),)), *others(UNWRAP)])
     raw, voxels = damaged

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from meshes import fast_simplification, needs_xatlas
+from meshes import fast_simplification, needs_xatlas, tensors
 
 from pipeline.errors import BackendError, EmptyResultError, SettingsError
 from pipeline.mesh import Mesh
@@ -24,10 +24,6 @@ from pipeline.sparse.reference import trilinear
 
 def as_trimesh(vertices, faces):
     return trimesh.Trimesh(np.asarray(vertices), np.asarray(faces), process=False)
-
-
-def tensors(mesh):
-    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
 
 
 def through_the_grid(mesh, resolution):

@@ -15,11 +15,10 @@ from manifolds import (
     moebius,
     same_corners,
     same_faces,
-    tensors,
     turned,
     voxel_mesh,
 )
-from meshes import clean, measure, needs_warp
+from meshes import clean, measure, needs_warp, tensors
 
 from pipeline.bench_shapes import surface_net
 from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING

@@ -7,7 +7,8 @@ import host_modules
 import numpy as np
 import pytest
 import torch
-from host_run import Host, graph
+from comfy_server import graph
+from host_run import Host
 from meshes import needs_warp
 from PIL import Image
 from tiny import tiny_checkpoint

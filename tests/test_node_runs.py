@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from host_run import Host, graph
+from comfy_server import graph
+from host_run import Host
 from host_stub import PACK, installed
 from meshes import needs_warp
 from PIL import Image
@@ -271,7 +272,7 @@ def test_a_shape_says_its_size_and_what_was_lowered(host, ran, made):
     size = f"{len(shape.sparse.voxels):,} latent voxels, {shape.resolution} voxels a side"
     assert ran.ui["9"]["text"] == [size]
     lower = dataclasses.replace(shape, origin=shape.origin.noted("The shape has 8 voxels a side in place of 9."))
-    assert report.told_latent(lower) == f"{size}\n! The shape has 8 voxels a side in place of 9."
+    assert report.latent_line(lower) == f"{size}\n! The shape has 8 voxels a side in place of 9."
 
 
 def test_the_next_network_is_read_while_one_works(host, monkeypatch):
@@ -631,7 +632,7 @@ def test_the_extension_offers_all_nodes_pictures_and_health(host, made, monkeypa
     assert report["version"] == pipeline.__version__ and report["device"] == "cpu" and SMALL in report["checkpoints"]
     assert "small" in report["loaded"] and json.dumps(report)
     offered = {path.name for path in (host.base / "input").iterdir()}
-    assert offered == {"trellis2_rocket.png", "trellis2_chair.png", "trellis2_rocket.glb", "trellis2_repaint.png"}
+    assert offered == set(host.part("pictures").EXAMPLES)
 
 
 def test_a_second_copy_stays_out_of_the_way(host, monkeypatch, caplog):

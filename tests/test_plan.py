@@ -119,7 +119,7 @@ def test_a_hundred_structures_fit_into_8_gb(released, monkeypatch, fused):
         tokens = round(200 * 245 ** (number / 99))
         chosen = choose(released, 8, tokens=tokens, allow_lower=True)
         assert chosen.fits and chosen.peak_bytes <= 8 * GB and not chosen.lower
-        assert chosen.told().startswith(f"Memory plan {chosen.rung.name}: ") and " 8.0 GB free." in chosen.told()
+        assert chosen.summary().startswith(f"Memory plan {chosen.rung.name}: ") and " 8.0 GB free." in chosen.summary()
         names.append(chosen.rung.name)
     order = [rung.name for rung in plan.RUNGS]
     assert names[0] == "one-at-a-time" and order.index(names[-1]) > order.index("one-at-a-time")
@@ -140,9 +140,9 @@ def test_the_largest_plan_that_fits(released, gpu):
 def test_nothing_lower_is_made_unless_it_is_allowed(released, gpu):
     refused, allowed = (choose(released, 4, allow_lower=allow) for allow in (False, True))
     assert not refused.fits and not refused.lower and refused.rung.name == "streamed"
-    assert "may not suffice" in refused.told() and not refused.below
+    assert "may not suffice" in refused.summary() and not refused.below
     assert allowed.fits and allowed.pipeline_type.name == "512"
-    assert allowed.lower == "type 512 in place of 1536_cascade" in allowed.told()
+    assert allowed.lower == "type 512 in place of 1536_cascade" in allowed.summary()
     assert choose(released, 80, allow_lower=True).lower == ""
     assert {each.lower for each in choose(released, 80, allow_lower=True).below} == {
         "",
@@ -180,7 +180,7 @@ def test_what_asks_no_less_of_the_stage_is_passed_over(released, gpu, caplog):
 
         made, done = plan.run(begun, attempt)
         assert seen == tries and made == done.rung.name == tries[-1]
-        assert len(done.tried) == len(tries) - 1 and f"ran out of memory in {stage}." in done.told()
+        assert len(done.tried) == len(tries) - 1 and f"ran out of memory in {stage}." in done.summary()
     assert "Memory plan cpu-finish" in caplog.text
 
 

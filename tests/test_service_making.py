@@ -7,7 +7,9 @@ import pytest
 from meshes import needs_warp
 from PIL import Image
 
-from pipeline.errors import ImageError, OutputError, SettingsError
+from pipeline.errors import BackendError, ImageError, OutputError, SettingsError
+from pipeline.render import videos
+from pipeline.render.videos import video_unavailable
 from serving.making import Maker
 from serving.parameters import from_form, options_of, parameters, schema
 from serving.process import CHEAP
@@ -83,6 +85,7 @@ def test_another_glb_of_a_state_is_what_finish_makes(made, maker, results, run, 
 
 
 SEEN: set[str] = set()
+VIDEO = {"turntable": True, "turntable_seconds": 0.5, "turntable_fps": 4, "turntable_size": 64}
 
 
 class Watched(argparse.Namespace):
@@ -104,8 +107,21 @@ def test_every_parameter_has_an_effect(maker, rocket, made, monkeypatch):
     for command, inputs in (("generate", rocket), ("finish", {"state": ["second", "state.safetensors"]})):
         SEEN.clear()
         given = CHEAP if command == "generate" else {"faces": 300, "texture_size": 64, "shells": "surface"}
-        maker.make({"id": "watched", "command": command, "parameters": given, "inputs": inputs}, lambda step: None)
-        assert not set(parameters(command)) - SEEN
+        video = {} if video_unavailable() else VIDEO
+        told = maker.make(
+            {"id": "watched", "command": command, "parameters": {**given, **video}, "inputs": inputs}, lambda step: None
+        )
+        assert not set(parameters(command)) - SEEN - ({} if video else VIDEO).keys()
+        assert ("preview.mp4" in told["files"]) == bool(video)
+
+
+def test_a_video_that_cannot_be_written_is_refused_before_the_run(maker, rocket, monkeypatch):
+    monkeypatch.setattr(videos, "video_unavailable", lambda: "the package av is not installed")
+    job = {"id": "video", "command": "generate", "parameters": {**CHEAP, "turntable": True}, "inputs": rocket}
+    steps = []
+    with pytest.raises(BackendError, match="av is not installed"):
+        maker.make(job, steps.append)
+    assert not steps
 
 
 def test_nothing_is_stored_of_a_job_that_fails_or_is_stopped(maker, rocket, results, tmp_path, monkeypatch):
@@ -142,7 +158,7 @@ def test_what_a_client_may_say_is_known():
     """A new option is a parameter at once: whoever adds one looks here whether a client may have it."""
     public = set(parameters("generate"))
     assert not public & {"output", "save_state", "picture", "report", "mask", "checkpoint", "device", "backend"}
-    assert not public & {"memory_limit", "memory_plan", "log_json", "image_encoder", "background_model", "turntable"}
+    assert not public & {"memory_limit", "memory_plan", "log_json", "image_encoder", "background_model", "environment"}
     assert set(parameters("finish")) < public
     for name, parameter in parameters("generate").items():
         kind = parameter.action.type

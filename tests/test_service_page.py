@@ -13,8 +13,7 @@ from PIL import Image
 from service import needs_serving
 from test_service_app import RESULT, STEP, Bench, Played
 
-from serving.pages import WEB
-
+WEB = Path(__file__).resolve().parents[1] / "serving" / "web"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 FLAGS = ("--headless=new", "--no-sandbox", "--no-first-run", "--disable-sync", "--disable-background-networking")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import trimesh
 from devices import on_device
-from meshes import outer_shell, outside, project, solid
+from meshes import outer_shell, outside, project, solid, tensors
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -25,10 +25,6 @@ from pipeline.mesh.remesh.project import _normals
 
 pytestmark = pytest.mark.usefixtures("device")
 Surface, _normals = (on_device(each) for each in (Surface, _normals))
-
-
-def tensors(mesh):
-    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
 
 
 def sphere(radius=0.4, subdivisions=4, centre=(0, 0, 0)):

@@ -8,7 +8,8 @@ import pytest
 import torch
 import trimesh
 from devices import on_device
-from manifolds import moebius, tensors, turned
+from manifolds import moebius, turned
+from meshes import tensors
 
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
 

@@ -6,6 +6,7 @@ import scipy.sparse.csgraph
 import torch
 import trimesh
 from devices import on_device
+from meshes import tensors
 
 from pipeline.bench_shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
@@ -36,10 +37,6 @@ stretches = on_device(stretches)
 
 def nothing():
     pass
-
-
-def tensors(mesh):
-    return torch.from_numpy(mesh.vertices.astype(np.float32)), torch.from_numpy(mesh.faces.astype(np.int32))
 
 
 def soup(count, seed=0):

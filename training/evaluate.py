@@ -132,7 +132,7 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
         chamfer(result, real) / diagonal,
         float(is_sound(result, real)),
     )
-    drawn, wanted = (_on_grey(each.picture(camera, "pbr")) for each in (result, real))
+    drawn, wanted = (on_grey(each.picture(camera, "pbr")) for each in (result, real))
     stills = np.asarray(image.resize((_SIDE, _SIDE))), drawn, wanted
     return Row(number, one.names[0], measures, stills)
 
@@ -304,7 +304,8 @@ def contact_sheet(rows: Sequence[Row], columns: int = 4) -> Image.Image:
     return Image.fromarray(np.concatenate(lines))
 
 
-def _on_grey(picture: np.ndarray) -> np.ndarray:
+def on_grey(picture: np.ndarray) -> np.ndarray:
+    """[..., 4] straight alpha, 0-1 -> [..., 3] uint8 on middle grey."""
     alpha = picture[..., 3:]
     return np.round((picture[..., :3] * alpha + 0.5 * (1 - alpha)) * 255).astype(np.uint8)
 

@@ -21,7 +21,7 @@ from pipeline.runtime import Runtime
 from pipeline.views import PictureCamera
 from pipeline.weights import Models
 
-from .evaluate import Goal, Solid, colour_error
+from .evaluate import Goal, Solid, colour_error, on_grey
 from .examples import Example, examples
 from .networks import Design
 
@@ -143,7 +143,7 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
     shown = [np.asarray(example.picture.resize((_SIDE, _SIDE)), dtype=np.float32) / 255, before]
     shown += [draw(unlit, example.camera), draw(made, aside), draw(unlit, aside)]
     shown.append(draw(lit["lit_picture"], aside))
-    return Row(example.number, example.name, measures, tuple(map(_on_grey, shown)))
+    return Row(example.number, example.name, measures, tuple(map(on_grey, shown)))
 
 
 def true_sheet(truth: Solid) -> Sheet:
@@ -161,8 +161,7 @@ def true_sheet(truth: Solid) -> Sheet:
 def picture_camera(camera: Camera) -> PictureCamera:
     """The camera of a training picture, which has a distance and a target."""
     assert camera.distance is not None and camera.target is not None
-    scale = 1 / (2 * camera.distance * math.tan(math.radians(camera.fov) / 2))
-    return PictureCamera(camera.azimuth, camera.elevation, camera.fov, scale, target=camera.target)
+    return PictureCamera.at(camera.azimuth, camera.elevation, camera.fov, camera.distance, camera.target)
 
 
 def psnr(seen: np.ndarray, expected: np.ndarray) -> float:
@@ -218,8 +217,3 @@ def _text() -> np.ndarray:
         draw.text((line % 5 - 4, line), "Projected text 0123456789 " * 3, fill=20)
     grown = np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), dtype=np.float32) / 255
     return np.repeat(grown[..., None], 3, 2)
-
-
-def _on_grey(picture: np.ndarray) -> np.ndarray:
-    alpha = picture[..., 3:]
-    return np.round((picture[..., :3] * alpha + 0.5 * (1 - alpha)) * 255).astype(np.uint8)

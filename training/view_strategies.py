@@ -166,13 +166,13 @@ def _of(rows: Sequence[Measured], count: int, strategy: str) -> dict[int, Measur
 
 def _differences(mine: dict[int, Measured], base: dict[int, Measured]) -> str:
     """ "+0.012±0.004" of each measure over the objects that both have."""
-    told = []
+    cells = []
     for name in _MEASURES:
         pairs = [(getattr(mine[n], name), getattr(base[n], name)) for n in mine if n in base]
         values = [a - b for a, b in pairs if not (math.isnan(a) or math.isnan(b))]
         if len(values) > 1:
-            told.append(f"{fmean(values):+.3f}±{stdev(values) / math.sqrt(len(values)):.3f}")
-    return " ".join(told)
+            cells.append(f"{fmean(values):+.3f}±{stdev(values) / math.sqrt(len(values)):.3f}")
+    return " ".join(cells)
 
 
 def _mean(values: Sequence[float]) -> float:

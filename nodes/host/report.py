@@ -36,7 +36,7 @@ def report_lines(mesh: stages.Mesh | stages.TexturedMesh) -> str:
     return "\n".join([*lines, *(f"! {warning}" for warning in facts.get("warnings", ()))])
 
 
-def told_latent(latent: stages.Latent) -> str:
+def latent_line(latent: stages.Latent) -> str:
     """Size and notes of a shape latent, a line each."""
     size = f"{len(latent.sparse.voxels):,} latent voxels, {latent.resolution} voxels a side"
     return "\n".join([size, *(f"! {note}" for note in latent.origin.notes.splitlines())])

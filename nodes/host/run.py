@@ -54,7 +54,7 @@ def run(
 
     Values that can move go to the device first; results come back to where ComfyUI keeps them. If the device
     runs out of memory, every model is unloaded and the stage is tried again on the next rung of the memory ladder,
-    which node, log and result tell. What it took goes to ComfyUI's log. beside as for HostRuntime.
+    which node, log and result name. What it took goes to ComfyUI's log. beside as for HostRuntime.
     """
     backends, speed = (models.backends, models.speed) if models else (default_backends(), EXACT)
 
@@ -72,18 +72,18 @@ def run(
     try:
         return call(first)
     except OutOfMemoryError as error:
-        said, where = str(error), error.stage
+        message, where = str(error), error.stage
     for rung in smaller:
-        plan = f"Memory plan {rung.name}: {rung.told}."
-        log.warning("%s Unloading all models and trying once more. %s", said, plan)
+        plan = f"Memory plan {rung.name}: {rung.description}."
+        log.warning("%s Unloading all models and trying once more. %s", message, plan)
         progress.say(plan)
         management.unload_all_models()
         management.soft_empty_cache()
         try:
             return noted(call(rung), f"Memory ran out in {where or 'a stage'}. {plan}")
         except OutOfMemoryError as error:
-            said, where = str(error), error.stage
-    raise OutOfMemoryError(f"{said} All memory plans were tried: {', '.join(each.name for each in rungs)}.", where)
+            message, where = str(error), error.stage
+    raise OutOfMemoryError(f"{message} All memory plans were tried: {', '.join(each.name for each in rungs)}.", where)
 
 
 def rungs_of(with_models: bool) -> list[Rung]:

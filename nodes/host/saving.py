@@ -74,14 +74,14 @@ def save(
     return shown(written, relative, report_lines(mesh))
 
 
-def shown(written: Sequence[Path], relative: str, told: str) -> io.NodeOutput:
+def shown(written: Sequence[Path], relative: str, report: str) -> io.NodeOutput:
     """The outputs of a node that has written files, the mesh itself first, and what it shows."""
     path = written[0]
     subfolder = Path(relative).parent.as_posix()
     subfolder = "" if subfolder == "." else subfolder
     # the mesh itself last, as clients of the queue fetch the last file
     files = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
-    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{told}"
+    text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{report}"
     return io.NodeOutput(_file_3d(path), relative, ui={"3d": files, "text": [text]})
 
 

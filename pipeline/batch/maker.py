@@ -21,7 +21,8 @@ from ..export import writer, written_paths
 from ..image import background_remover, prepare, read_picture
 from ..models import build
 from ..plan import STATE, Demand, Plan
-from ..runtime import DTYPES, Runtime, StageRecord, Step, choose_device, choose_dtype
+from ..record import circumstances
+from ..runtime import Runtime, Step, choose_device, named_dtype
 from ..sparse import SparseTensor, Voxels
 from ..spec import PipelineType
 from ..speed import speed_named
@@ -161,7 +162,7 @@ class Maker:
         runtime = Runtime(
             self.device,
             stages.default_backends(dict(recipe.backends)),
-            choose_dtype(self.device) if recipe.dtype == "auto" else DTYPES[recipe.dtype],
+            named_dtype(recipe.dtype, self.device),
             self.on_step,
             speed=speed_named(recipe.speed),
         )
@@ -177,7 +178,7 @@ class Maker:
             log.warning("%s From now on models are released after each stage.", " ".join(plan.tried))
             self.keep_models = False
         settings = stages.generation_settings(runtime, self.models, plan, job.seed, recipe.samplers, made)
-        report = {**settings, "plan": plan.as_dict(), **_circumstances(runtime, start)}
+        report = {**settings, "plan": plan.as_dict(), **circumstances(runtime, time.perf_counter() - start)}
         return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, report)
 
     def _plan(self, runtime: Runtime, views: int) -> Plan:
@@ -219,7 +220,7 @@ def finish(
     runtime = Runtime(device, stages.default_backends(dict(recipe.backends)), None, on_step)
     path = folder / f"{sampled.job.name}{recipe.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = export.texture_size if sampled.voxels and not export.vertex_colors else 0
+    size = export.baked_size(sampled.voxels is not None)
     kind = PipelineType.named(sampled.settings["pipeline_type"])
     demand = Demand(kind, size > 0, texture_size=size, raw_faces=len(sampled.mesh.faces), source=STATE)
 
@@ -236,7 +237,7 @@ def finish(
     if recipe.pictures:
         files.append(views_path(path))
         stages.write_views(runtime, result, files[-1], export.alpha_mode)
-    finished = _circumstances(runtime, start)
+    finished = circumstances(runtime, time.perf_counter() - start)
     report: dict[str, Any] = {**sampled.report, **facts, **finished, "plan": sampled.report["plan"]}
     for name in ("stages", "seconds"):
         report[name] = sampled.report[name] + finished[name]
@@ -291,19 +292,3 @@ def _is_final(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, OutputError) else error
     # an illegal access or an assertion on the device, after which CUDA answers nothing else
     return (isinstance(cause, OSError) and cause.errno in _NO_ROOM) or "CUDA error" in str(error)
-
-
-def _circumstances(runtime: Runtime, start: float) -> dict:
-    """Where and how a part of a job ran."""
-    device = runtime.device
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
-        "backends": dict(runtime.backends.used),
-        "seconds": round(time.perf_counter() - start, 3),
-        "stages": [_record(record) for record in runtime.records],
-    }
-
-
-def _record(record: StageRecord) -> dict:
-    return {**vars(record), "notes": list(record.notes)}

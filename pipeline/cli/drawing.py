@@ -84,9 +84,13 @@ def drawn_outputs(options: argparse.Namespace, output: Path | None) -> list[tupl
 
 def _film(options: argparse.Namespace) -> tuple[float, float, int]:
     """Seconds, frames a second and pixels of the turntable's side."""
-    given = options.turntable_seconds, options.turntable_fps, options.turntable_size
-    seconds, fps, size = (usual if each is None else each for each, usual in zip(given, (_SECONDS, _FPS, _SIZE)))
-    return seconds, fps, size
+
+    def given(name: str, usual: float) -> float:
+        value = vars(options)[name]
+        return usual if value is None else value
+
+    seconds, fps = given("turntable_seconds", _SECONDS), given("turntable_fps", _FPS)
+    return seconds, fps, int(given("turntable_size", _SIZE))
 
 
 def _studio(options: argparse.Namespace) -> Studio:

@@ -216,10 +216,10 @@ def _chosen(options: argparse.Namespace, textures: bool = True) -> stages.Export
 
 def _in_words(export: stages.ExportSettings) -> str:
     """The numbers of a preset, for people."""
-    said = [f"{export.faces:,} faces", f"{export.texture_size} pixels"]
-    said += [f"levels of {', '.join(f'{count:,}' for count in export.lods)}"] if export.lods else []
-    said += ["a normal map"] if export.normal_map else []
-    return ", ".join([*said, *(["fewer seams"] if export.seams == "fewer" else [])])
+    parts = [f"{export.faces:,} faces", f"{export.texture_size} pixels"]
+    parts += [f"levels of {', '.join(f'{count:,}' for count in export.lods)}"] if export.lods else []
+    parts += ["a normal map"] if export.normal_map else []
+    return ", ".join([*parts, *(["fewer seams"] if export.seams == "fewer" else [])])
 
 
 def _hollowing(options: argparse.Namespace) -> stages.Hollowing | None:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
     raw = state.mesh
     assert raw is not None  # as it was asked for
-    size = export.texture_size if textured and not export.vertex_colors else 0
+    size = export.baked_size(textured)
     kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
     demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=STATE)
     run = Run(options, device, backends, None, str(options.output))

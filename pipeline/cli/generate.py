@@ -12,7 +12,7 @@ from ..errors import ImageError
 from ..export.files import check_outputs
 from ..models import build
 from ..plan import Demand, Plan
-from ..runtime import Runtime, choose_device, choose_dtype
+from ..runtime import Runtime, choose_device, named_dtype
 from ..spec import MAX_TOKENS, PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
 from ..views import PosedPictures
@@ -20,7 +20,6 @@ from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, drawn_outputs, wants_drawing
 from .export import add_export, add_output, export_settings, output_paths
 from .options import (
-    DTYPES,
     add_backend,
     add_device,
     add_dtype,
@@ -32,8 +31,8 @@ from .options import (
     add_views,
     backend_choices,
     opened_checkpoint,
+    picture_notes,
     posed_pictures,
-    told_of,
 )
 from .planning import Run, add_log, add_plan, check_log
 from .project import add_projection, photos, projection
@@ -88,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     export = export_settings(options, output)
     projected = projection(options, output is not None and not (options.geometry_only or export.vertex_colors))
     device = choose_device(options.device)
-    dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
+    dtype = named_dtype(options.dtype, device)
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
     checkpoint = opened_checkpoint(options)
@@ -114,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         )
     models, texture = Models(checkpoint, build), not options.geometry_only
     models.fetch(chosen.roles(texture))
-    size = export.texture_size if output and not export.vertex_colors else 0
+    size = export.baked_size(output is not None)
     demand = Demand(chosen, texture, options.max_tokens, count, bool(output), size)
     run = Run(options, device, backends, dtype, str(output or options.save_state), SPEEDS[options.speed])
     finished, saved = stages.Finished(), []
@@ -162,7 +161,7 @@ def several_views(images: PosedPictures) -> dict:
     if (count := len(images.pictures)) > 1:
         settings["views"] = [view.name for view in images.views] or count
         settings["view_mixing"] = asdict(images.mixing)
-    return settings | told_of(images)
+    return settings | picture_notes(images)
 
 
 def _save_state(

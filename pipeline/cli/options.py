@@ -206,8 +206,8 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
     return found
 
 
-def told_of(images: PosedPictures) -> dict[str, list[str]]:
-    """What was said of pictures, for the report and the files."""
+def picture_notes(images: PosedPictures) -> dict[str, list[str]]:
+    """Remarks on pictures, for the report and the files."""
     return {name: list(words) for name in ("remarks", "residuals") if (words := getattr(images, name))}
 
 

@@ -36,7 +36,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         choices=(planning.AUTO, *(rung.name for rung in planning.RUNGS)),
         default=planning.AUTO,
         help="auto: the largest that fits, by an estimate; a name: begin with that one. "
-        + "; ".join(f"{rung.name}: {rung.told}" for rung in planning.RUNGS)
+        + "; ".join(f"{rung.name}: {rung.description}" for rung in planning.RUNGS)
         + ". Where memory runs out, the next smaller one follows. All give the same shape",
     )
     add_allow_lower(group)
@@ -96,7 +96,7 @@ class Run:
     def planned(
         self, demand: Demand, models: Models | None, attempt: Callable[[Plan, Runtime], _Result]
     ) -> tuple[_Result, Plan]:
-        """attempt(plan, its runtime) along the plan that is chosen now, which is told; see plan.run."""
+        """attempt(plan, its runtime) along the plan that is chosen now, which is printed; see plan.run."""
         options, runtime = self._options, self.runtime
         chosen = planning.choose(
             models,
@@ -107,7 +107,7 @@ class Run:
             name=options.memory_plan,
             allow_lower=options.allow_lower,
         )
-        print(chosen.told())
+        print(chosen.summary())
         if options.memory_plan not in (planning.AUTO, chosen.rung.name):
             print(f"{options.memory_plan} would save nothing on a CPU, whose memory is the main memory.")
 

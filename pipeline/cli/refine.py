@@ -11,14 +11,14 @@ from ..export.placed import place_glb
 from ..mesh.io import read_scene
 from ..models import build
 from ..plan import REFINE, Demand, Plan
-from ..runtime import Runtime, choose_device, choose_dtype
+from ..runtime import Runtime, choose_device, named_dtype
 from ..sampling import check_strength
 from ..spec import MAX_TOKENS, PipelineType
 from ..speed import SPEEDS
 from ..weights import Models
 from .drawing import wants_drawing
 from .export import add_export, export_settings
-from .options import DTYPES, backend_choices, opened_checkpoint, posed_pictures, told_of
+from .options import backend_choices, opened_checkpoint, picture_notes, posed_pictures
 from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     scene = read_scene(options.mesh, options.up)
     frame = scene.frame()
     device = choose_device(options.device)
-    dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
+    dtype = named_dtype(options.dtype, device)
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
     texture = not options.geometry_only
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint.require_models(roles, "Refining a mesh")
     images = posed_pictures(options)
     models.fetch(roles)
-    size = export.texture_size if texture and not export.vertex_colors else 0
+    size = export.baked_size(texture)
     demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size, source=REFINE)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
             settings |= {"strength": options.strength, "resolution": made.shape.resolution, "version": __version__}
             settings |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
             settings["speed"] = options.speed
-            settings |= told_of(images)
+            settings |= picture_notes(images)
             settings |= {"raw_faces": len(made.mesh.faces)}
             return result, {**settings, **facts}
 

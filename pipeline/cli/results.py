@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from .. import bench, stages
 from ..console import Written
 from ..export.files import writing
 from ..plan import Plan
-from ..record import device_name
+from ..record import circumstances
 from ..runtime import Runtime
 from .drawing import write_drawings
 from .planning import Run
@@ -44,7 +42,7 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
     runtime, seconds = run.runtime, time.perf_counter() - run.start
     facts = {**facts, "warnings": [*plan.tried, *facts.get("warnings", ())]}
     record = run.journal.end({**facts, "plan": plan.as_dict()}, runtime.records, seconds)
-    report = {**facts, **_circumstances(runtime, seconds), "record": asdict(record)}
+    report = {**facts, **circumstances(runtime, seconds), "record": asdict(record)}
     if options.report:
         report["outputs"] = [str(path) for path in (*written.paths, options.report)]
         with written.or_not():
@@ -58,18 +56,6 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
     if predicted := sum(record.counts.get("predicted_passes", 0) for record in runtime.records):
         print(f"Speed {runtime.speed.name}: {predicted} passes of the networks were predicted, not run.")
     _print_result(report, written.paths)
-
-
-def _circumstances(runtime: Runtime, seconds: float) -> dict:
-    """Where and how a run ran, for the report."""
-    return {
-        "device": device_name(runtime.device),
-        "dtype": str(runtime.dtype or "as the checkpoint").removeprefix("torch."),
-        "torch": torch.__version__,
-        "backends": runtime.backends.used,
-        "seconds": round(seconds, 3),
-        "stages": [asdict(record) for record in runtime.records],
-    }
 
 
 def _print_result(report: dict, written: list[Path]) -> None:

@@ -16,7 +16,7 @@ from ..mesh.io.atlas import UVS
 from ..models import build
 from ..plan import TEXTURE, Demand, Plan
 from ..record import job_record
-from ..runtime import Runtime, choose_device, choose_dtype
+from ..runtime import Runtime, choose_device, named_dtype
 from ..sampling import check_strength
 from ..spec import PIPELINE_TYPES, PipelineType
 from ..speed import SPEEDS
@@ -24,7 +24,6 @@ from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, wants_drawing, write_drawings
 from .generate import named_outputs
 from .options import (
-    DTYPES,
     add_backend,
     add_device,
     add_dtype,
@@ -36,8 +35,8 @@ from .options import (
     add_views,
     backend_choices,
     opened_checkpoint,
+    picture_notes,
     posed_pictures,
-    told_of,
 )
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
@@ -156,7 +155,7 @@ def run(options: argparse.Namespace) -> int:
     keep = _keep(options, scene)
     keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
-    dtype = choose_dtype(device) if options.dtype == "auto" else DTYPES[options.dtype]
+    dtype = named_dtype(options.dtype, device)
     asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
     stages.check_finish(None, pictures=wants_drawing(options))
@@ -199,7 +198,7 @@ def run(options: argparse.Namespace) -> int:
         (groups, facts), plan = run.planned(demand, models, attempt)
         settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
         settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
-        settings |= told_of(images)
+        settings |= picture_notes(images)
         facts = plan.noted({**settings, **facts})
         extras = {"trellis2": job_record(facts).lasting()}
         with written.or_not():

@@ -8,6 +8,7 @@ from .cut import MAX_SIDE, MEAN, STD, cut_out, matte, on_black, prepare, to_pixe
 from .masks import OPAQUE_ENOUGH, fitted, has_transparency, leaves_all, marks_nothing, read_mask, white_is_background
 from .plain import plain_background
 from .read import READ_SIDE, read_picture
+from .remarks import misfit
 from .remover import CURES, DEFAULT_MODEL, KINDS, Remover, background_remover, rembg_remover
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "leaves_all",
     "marks_nothing",
     "matte",
+    "misfit",
     "on_black",
     "plain_background",
     "prepare",

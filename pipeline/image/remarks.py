@@ -27,7 +27,7 @@ def remarks_on(cut: Image.Image, masked: bool = False) -> tuple[str, ...]:
         cut: RGBA, the whole picture.
         masked: the alpha comes from a mask that was given beside the picture, so that it may be another's.
     """
-    found = [cut_off(cut), _several(cut), _misfit(cut) if masked else ""]
+    found = [cut_off(cut), _several(cut), misfit(cut) if masked else ""]
     return tuple(filter(None, found))
 
 
@@ -55,8 +55,8 @@ def _several(cut: Image.Image) -> str:
     return f"the cut-out has {large} separate pieces: if these are several objects, give each a run of its own"
 
 
-def _misfit(cut: Image.Image) -> str:
-    """That a mask is not of this picture, which only a plain background tells: by what stands out from it."""
+def misfit(cut: Image.Image) -> str:
+    """That a mask, the alpha of `cut`, is not of this picture; "" if it may be, or if the background is not plain."""
     small = _reduced(cut)
     mask = np.asarray(opaque(small.getchannel("A"))) > 0
     try:

@@ -23,7 +23,7 @@ from .peaks import TILED_STAGES, Estimate, estimate, estimated_as, networks_of
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-LASTING = ("tiles", "finish_on_cpu", "stream", "lower")  # what of a plan a file tells
+LASTING = ("tiles", "finish_on_cpu", "stream", "lower")  # what of a plan goes into files
 _Result = TypeVar("_Result")
 
 
@@ -79,11 +79,11 @@ class Plan:
         """The rung and, where less is made, what: "tiled", "tiled, type 512 in place of 1024_cascade"."""
         return ", ".join(filter(None, (self.rung.name, self.lower)))
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line for people: what it is, and how it compares with what is free."""
         worst = max(self.estimates, key=lambda each: each.peak_bytes, default=None)
         most = f"about {worst.peak_bytes / 1e9:.1f} GB in {worst.stage}" if worst else "nothing on the device"
-        text = f"Memory plan {self.name}: {self.rung.told}; {most}, {self.free / 1e9:.1f} GB free."
+        text = f"Memory plan {self.name}: {self.rung.description}; {most}, {self.free / 1e9:.1f} GB free."
         if not self.fits:
             text += " That may not suffice; it is the smallest plan."
         return " ".join([text, *self.tried])
@@ -107,8 +107,8 @@ class Plan:
         what was asked for, as a warning too. Whether networks are kept changes no file."""
         found = {**facts, "plan": {name: value for name, value in self.as_dict().items() if name in LASTING}}
         if self.lower:
-            said = f"Memory did not suffice for what was asked for: {self.lower}."
-            found["warnings"] = list(dict.fromkeys([said, *facts.get("warnings", ())]))
+            warning = f"Memory did not suffice for what was asked for: {self.lower}."
+            found["warnings"] = list(dict.fromkeys([warning, *facts.get("warnings", ())]))
         return found
 
     def as_dict(self) -> dict:
@@ -216,12 +216,12 @@ def run(plan: Plan, attempt: Callable[[Plan], _Result]) -> tuple[_Result, Plan]:
         try:
             return attempt(plan), plan
         except OutOfMemoryError as error:
-            said, stage = str(error), error.stage
+            message, stage = str(error), error.stage
         smaller = _next(plan, stage)
         if smaller is None:
-            raise OutOfMemoryError(_last_words(plan, said), stage)
+            raise OutOfMemoryError(_last_words(plan, message), stage)
         plan = replace(smaller, tried=(*plan.tried, f"{plan.name} ran out of memory in {stage or 'a stage'}."))
-        log.warning("%s %s", said, plan.told())
+        log.warning("%s %s", message, plan.summary())
 
 
 def _next(plan: Plan, stage: str) -> Plan | None:
@@ -250,9 +250,9 @@ def _of(plan: Plan, stage: str) -> int | None:
     return next((each.peak_bytes for each in plan.estimates if each.stage == estimated_as(stage)), None)
 
 
-def _last_words(plan: Plan, said: str) -> str:
+def _last_words(plan: Plan, message: str) -> str:
     names = [text.split(" ran out")[0] for text in plan.tried] + [plan.name]
-    text = f"{said} All memory plans that are allowed and ask less of it were tried: {'; '.join(names)}."
+    text = f"{message} All memory plans that are allowed and ask less of it were tried: {'; '.join(names)}."
     allowed = plan.lower or any(each.lower for each in plan.below)
     if not allowed and plan.asked.source != STATE and lowered(plan.pipeline_type, 1):
         text += " Ask for less yourself, or let the run make less and say so (--allow-lower)."

@@ -1,7 +1,7 @@
 """The ladder of memory plans as two tables: how a run does what was asked for, and how much less it can make.
 
 A row of RUNGS takes no more memory than the one before it, and gives the same raw mesh and voxels, to the bit. A row of
-LESS makes another object, which only who asks for it gets, and is told.
+LESS makes another object, only for those who ask for it, and says so.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..spec import PIPELINE_TYPES, PipelineType
 class Rung:
     """A way of running that gives the same raw mesh and voxels as every other.
 
-    name: as an option takes it. told: what it does, for people.
+    name: as an option takes it. description: what it does, for people.
     keep_models: networks stay on the device after their stage. tiles: decoders work in tiles if they must. share: of
     what is free, what the tiles may fill. finish_on_cpu: meshes are processed, unwrapped and baked on the CPU, whose
     simplifier may place other triangles than a GPU's. stream: weights lie in main memory and come layer by layer.
     """
 
     name: str
-    told: str
+    description: str
     keep_models: bool = False
     tiles: bool = False
     share: float = 1.0

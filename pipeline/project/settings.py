@@ -1,4 +1,4 @@
-"""What projecting pictures can be told."""
+"""Settings of the projection of pictures."""
 
 from __future__ import annotations
 

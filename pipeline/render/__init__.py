@@ -1,14 +1,14 @@
 """Pictures of meshes, by a software rasteriser on Warp."""
 
-from .camera import Camera
+from .camera import Camera, turntable_cameras
 from .environment import environment_studio
 from .environment_files import read_environment
 from .operations import OPERATIONS, RENDER
-from .pictures import check_picture, render, turntable, turntable_frames
+from .pictures import check_picture, render, turntable
 from .studio import Softbox, Studio
 from .subject import ALPHA_MODES, MODES, Subject
 from .videos import check_video, turntable_frame_count, video
-from .views import Frame, turntable_cameras, view_frames
+from .views import Frame, view_frames
 
 __all__ = [
     "ALPHA_MODES",
@@ -28,7 +28,6 @@ __all__ = [
     "turntable",
     "turntable_cameras",
     "turntable_frame_count",
-    "turntable_frames",
     "video",
     "view_frames",
 ]

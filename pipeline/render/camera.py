@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,3 +42,8 @@ class Camera:
     def axes(self) -> np.ndarray:
         """[3, 3] float64: rows are the picture's right, its up and the direction towards the viewer."""
         return camera_axes(self.azimuth, self.elevation)
+
+
+def turntable_cameras(camera: Camera, frames: int) -> list[Camera]:
+    """Cameras on a full circle of azimuths, evenly spaced, from the camera's on."""
+    return [replace(camera, azimuth=camera.azimuth + 360 * k / frames) for k in range(frames)]

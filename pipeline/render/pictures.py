@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import BackendError, SettingsError
 from ..warp import unavailable_reason
-from .camera import Camera
+from .camera import Camera, turntable_cameras
 from .studio import Studio
 from .subject import MODES, Subject, check_subject
 
@@ -58,31 +57,12 @@ def turntable(
     studio: Studio = _STUDIO,
 ) -> np.ndarray:
     """Pictures [frames, size, size, 4] from a full circle of azimuths, from the camera's on; otherwise as render()."""
-    drawn = turntable_frames(subject, frames, size, mode, background, camera, studio)
-    pictures = np.empty((frames, size, size, 4), np.uint8)
-    for picture, frame in zip(pictures, drawn):
-        picture[:] = frame
-    return pictures
-
-
-def turntable_frames(
-    subject: Subject,
-    frames: int = 8,
-    size: int = 512,
-    mode: str = "shaded",
-    background: Sequence[float] | None = None,
-    camera: Camera = _FRONT,
-    studio: Studio = _STUDIO,
-    tick: Callable[[], None] = lambda: None,
-) -> Iterator[np.ndarray]:
-    """As turntable(), one picture [size, size, 4] after the other, each drawn when it is asked for.
-
-    tick: called several times while a picture is drawn; an exception that it raises stops the drawing.
-    """
     check_picture(size, mode, background, frames)
-    scene = made_scene(subject, mode, studio, tick)
-    azimuths = [camera.azimuth + 360 * k / frames for k in range(frames)]
-    return (scene.picture(replace(camera, azimuth=a), size, background) for a in azimuths)
+    scene = made_scene(subject, mode, studio)
+    pictures = np.empty((frames, size, size, 4), np.uint8)
+    for picture, one in zip(pictures, turntable_cameras(camera, frames)):
+        picture[:] = scene.picture(one, size, background)
+    return pictures
 
 
 def check_picture(size: int, mode: str, background: Sequence[float] | None = None, frames: int = 1) -> None:

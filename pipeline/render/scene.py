@@ -103,9 +103,8 @@ class Scene:
     def camera(self, camera: Camera) -> PictureCamera:
         """A camera with what it leaves to the framing, in world units."""
         target, distance = self._framed(camera)
-        scale = 1 / (2 * distance * self._radius * math.tan(math.radians(camera.fov) / 2))
-        place = tuple((target * self._radius + self._centre).tolist())
-        return PictureCamera(camera.azimuth, camera.elevation, camera.fov, scale, target=place)
+        x, y, z = (target * self._radius + self._centre).tolist()
+        return PictureCamera.at(camera.azimuth, camera.elevation, camera.fov, distance * self._radius, (x, y, z))
 
     def bounds(self, camera: Camera) -> tuple[float, float]:
         """Depths in world units between which the whole subject lies."""

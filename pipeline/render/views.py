@@ -39,11 +39,6 @@ class Frame:
         return ((self.far - self.depth) / (self.far - self.near)).clip(0, 1).astype(np.float32)
 
 
-def turntable_cameras(camera: Camera, frames: int) -> list[Camera]:
-    """Cameras on a full circle of azimuths, evenly spaced, from the camera's on."""
-    return [replace(camera, azimuth=camera.azimuth + 360 * k / frames) for k in range(frames)]
-
-
 def view_frames(
     subject: Subject,
     cameras: Sequence[Camera],

@@ -160,7 +160,7 @@ def check_frames(frames: int, size: int, bytes_a_pixel: int) -> None:
     check_picture(size, "shaded", None, frames)
     if frames * size**2 * bytes_a_pixel > PICTURE_BUDGET:
         raise SettingsError(
-            f"{_told(frames, size, bytes_a_pixel)}; at most {PICTURE_BUDGET / 1e9:.0f} GB are drawn at once, "
+            f"{_asked(frames, size, bytes_a_pixel)}; at most {PICTURE_BUDGET / 1e9:.0f} GB are drawn at once, "
             f"{PICTURE_BUDGET // (size**2 * bytes_a_pixel)} frames of this size. Ask for fewer frames or smaller "
             "pictures."
         )
@@ -172,11 +172,11 @@ def check_pictures(frames: int, size: int, bytes_a_pixel: int = 4) -> None:
     free, drawing = free_memory(), size**2 * _DRAWING
     if frames * size**2 * bytes_a_pixel + drawing > free:
         raise SettingsError(
-            f"{_told(frames, size, bytes_a_pixel)}, and drawing one takes {drawing / 1e9:.1f} GB; {free / 1e9:.1f} GB "
+            f"{_asked(frames, size, bytes_a_pixel)}, and drawing one takes {drawing / 1e9:.1f} GB; {free / 1e9:.1f} GB "
             "of memory are free. Ask for fewer frames or smaller pictures."
         )
 
 
-def _told(frames: int, size: int, bytes_a_pixel: int) -> str:
+def _asked(frames: int, size: int, bytes_a_pixel: int) -> str:
     kept = frames * size**2 * bytes_a_pixel
     return f"{frames} frames of {size} x {size} pixels take {kept / 1e9:.1f} GB ({bytes_a_pixel} bytes a pixel)"

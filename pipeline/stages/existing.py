@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import BackendError, MeshError
 from ..export import srgb_to_linear
 from ..mesh.io import Frame, Part, Scene
+from ..mesh.query.surface import Surface
 from ..warp import unavailable_reason
 from .types import ALPHA
 
@@ -30,8 +31,6 @@ class Places:
     def __init__(self, scene: Scene, frame: Frame, device: torch.device) -> None:
         if reason := unavailable_reason():
             raise BackendError(f"Reading the textures of a mesh needs Warp: {reason}")
-        from ..mesh.query.surface import Surface
-
         self._scene = scene
         vertices, faces = scene.joined(frame)
         self._surface = Surface(torch.from_numpy(vertices).to(device), torch.from_numpy(faces).to(device))

@@ -126,11 +126,11 @@ def put_back(values: torch.Tensor, texels: Texels, group: Group, scene: Scene, k
         first += len(piece.faces)
         corners = corners if piece.source is None else piece.source[corners]
         share = keep.share(scene, piece.part, corners, weights[rows])
-        some = share > 0
-        if not some.any():
+        kept = share > 0
+        if not kept.any():
             continue
-        place = Place(piece.part, rows[some], corners[some], weights[rows][some])
-        part = torch.from_numpy(share[some, None].astype(np.float32)).to(values.device)
+        place = Place(piece.part, rows[kept], corners[kept], weights[rows][kept])
+        part = torch.from_numpy(share[kept, None].astype(np.float32)).to(values.device)
         before = torch.from_numpy(materials.at(place)).to(values.device)
         at = torch.from_numpy(place.rows).to(values.device)
         values[at] = torch.where(part == 1, before, part * before + (1 - part) * values[at])

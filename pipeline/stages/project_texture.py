@@ -49,10 +49,10 @@ _FAINT = 0.02  # of the texture; a picture that shows less has hardly an effect
 
 @dataclass(frozen=True)
 class _Shots:
-    """Pictures with their cameras, and what there is to tell of them."""
+    """Pictures with their cameras, and facts of each for the report."""
 
     posed: tuple[tuple[Picture, PictureCamera], ...]
-    told: tuple[dict, ...]
+    facts: tuple[dict, ...]
     warnings: tuple[str, ...]
 
 
@@ -175,7 +175,7 @@ def _shots(
     """The object, and the cameras of pictures. Raises as project_texture."""
     if not photos:
         raise SettingsError("There is no picture to project.")
-    posed, told, warnings, refused = [], [], [], []
+    posed, facts, warnings, refused = [], [], [], []
     with runtime.stage("fit cameras", len(photos), "Ask for fewer faces."):
         done = 0
         painted = Painted(sheets, device, lambda: runtime.step("fit cameras", done, len(photos)))
@@ -195,16 +195,16 @@ def _shots(
                     f"usual are less than {_STRANGE}. Is the mask this picture's, and does it show this object?"
                 )
             posed.append((picture, fit.camera))
-            told.append(_told(photo, fit))
+            facts.append(_facts_of(photo, fit))
     if not posed:
         raise ImageError(" ".join(refused))
     warnings += [f"{reason} It was left out." for reason in refused]
     for warning in warnings:
         log.warning(warning)
-    return painted, _Shots(tuple(posed), tuple(told), tuple(warnings))
+    return painted, _Shots(tuple(posed), tuple(facts), tuple(warnings))
 
 
-def _told(photo: Photo, fit: Fit) -> dict:
+def _facts_of(photo: Photo, fit: Fit) -> dict:
     camera = fit.camera
     direction = {"azimuth": round(camera.azimuth, 1), "elevation": round(camera.elevation, 1)}
     return {
@@ -258,9 +258,11 @@ def _fill(maps: np.ndarray, covered: torch.Tensor, nearest) -> None:
 
 
 def _facts(facts: dict, shots: _Shots, shown: Sequence[float]) -> dict:
-    told = [{**each, "share": round(share, 3)} for each, share in zip(shots.told, shown)]
+    projected = [{**each, "share": round(share, 3)} for each, share in zip(shots.facts, shown)]
     warnings = [*facts.get("warnings", ()), *shots.warnings]
     warnings += [
-        f"{each['picture']} gives only {each['share']:.1%} of the texture." for each in told if each["share"] < _FAINT
+        f"{each['picture']} gives only {each['share']:.1%} of the texture."
+        for each in projected
+        if each["share"] < _FAINT
     ]
-    return {**facts, "projected": told, "warnings": warnings} if warnings else {**facts, "projected": told}
+    return {**facts, "projected": projected, **({"warnings": warnings} if warnings else {})}

@@ -330,6 +330,10 @@ class ExportSettings:
                 f"WebP holds at most {MAX_WEBP} pixels a side, got a texture size of {self.texture_size}; choose png."
             )
 
+    def baked_size(self, textured: bool) -> int:
+        """Pixels a side of the textures; 0 where none are baked. textured: whether there are voxels to bake."""
+        return self.texture_size if textured and not self.vertex_colors else 0
+
 
 def check_texture_size(size: int) -> None:
     """Raises SettingsError if no texture can be made in that many pixels along a side."""

@@ -47,6 +47,13 @@ class PictureCamera:
             raise SettingsError(f"A camera's scale must be above 0, got {self.scale:g}.")
         object.__setattr__(self, "azimuth", self.azimuth % 360)
 
+    @classmethod
+    def at(
+        cls, azimuth: float, elevation: float, fov: float, distance: float, target: tuple[float, float, float]
+    ) -> PictureCamera:
+        """A camera so many world units from its target, which is in the middle of the picture. fov: above 0."""
+        return cls(azimuth, elevation, fov, 1 / (2 * distance * math.tan(math.radians(fov) / 2)), target=target)
+
     @property
     def view(self) -> View:
         """Its direction."""

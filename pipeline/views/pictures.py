@@ -37,7 +37,7 @@ def posed(cuts: Sequence[Image.Image], views: Sequence[View], mixing: Mixing = N
         residuals = found.residuals
         for place, picture in zip(level, found.pictures):
             scaled[place] = picture
-    remarks = _said(cuts, names, disagreements(scaled, views, names))
+    remarks = _logged(cuts, names, disagreements(scaled, views, names))
     masks = tuple(torch.from_numpy(np.asarray(each.getchannel("A"), dtype=np.float32) / 255) for each in scaled)
     return PosedPictures(tuple(map(on_black, scaled)), tuple(views), masks, mixing, tuple(remarks), residuals)
 
@@ -45,11 +45,11 @@ def posed(cuts: Sequence[Image.Image], views: Sequence[View], mixing: Mixing = N
 def unposed(cuts: Sequence[Image.Image], mixing: Mixing = UNNAMED) -> PosedPictures:
     """The same for pictures whose directions are not known; nothing is scaled."""
     names = [f"picture {number}" for number in range(1, len(cuts) + 1)] if len(cuts) > 1 else ["the picture"]
-    remarks = _said(cuts, names, disagreements(cuts, (), names) if len(cuts) > 1 else [])
+    remarks = _logged(cuts, names, disagreements(cuts, (), names) if len(cuts) > 1 else [])
     return PosedPictures(tuple(map(on_black, cuts)), mixing=mixing, remarks=tuple(remarks))
 
 
-def _said(cuts: Sequence[Image.Image], names: Sequence[str], remarks: Sequence[str]) -> list[str]:
+def _logged(cuts: Sequence[Image.Image], names: Sequence[str], remarks: Sequence[str]) -> list[str]:
     """The remarks on views together, which are logged, behind those on each picture, which image.cut_out has logged."""
     for remark in remarks:
         log.warning(f"Views: {remark}.")

@@ -32,8 +32,8 @@ class Mixing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
         if not all(0 < weight < math.inf for weight in self.weights):
-            told = ", ".join(f"{weight:g}" for weight in self.weights)
-            raise SettingsError(f"The weights of views must be above 0, got {told}. Leave out a picture instead.")
+            given = ", ".join(f"{weight:g}" for weight in self.weights)
+            raise SettingsError(f"The weights of views must be above 0, got {given}. Leave out a picture instead.")
         for stage in (self.structure, self.shape, self.texture):
             if stage not in STRATEGIES:
                 raise SettingsError(f"No strategy is called {stage!r}; there are {', '.join(STRATEGIES)}.")
