@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 HELP = "send pictures to a service and fetch the GLB"
 _ENDED = ("done", "failed", "cancelled", "interrupted", "expired")
@@ -36,11 +36,23 @@ class Client:
 
     Args:
         headers: sent with every request, such as a gateway's API key. patience: seconds for which requests are
-            repeated while the service cannot be reached or is full.
+            repeated while the service cannot be reached or is full. on_wait: called with the reason before each wait.
+
+    Raises:
+        ValueError: the URL is none of HTTP.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str] | None = None, patience: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        patience: float = 60.0,
+        on_wait: Callable[[ServiceError], None] = lambda error: None,
+    ) -> None:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError(f"The service's URL is like http://127.0.0.1:8000, got {url!r}.")
         self._url, self._headers, self._patience = url.rstrip("/") + "/", dict(headers or {}), patience
+        self._on_wait = on_wait
 
     def generate(self, pictures: Iterable[Path], masks: Iterable[Path] = (), **parameters: Any) -> dict[str, Any]:
         """Queue a job; see GET /parameters for what there is. Raises ServiceError."""
@@ -97,6 +109,7 @@ class Client:
             except ServiceError as error:
                 if error.status not in (0, 429, 502, 503, 504) or time.monotonic() > until:
                     raise
+                self._on_wait(error)
             time.sleep(min(2.0, self._patience))
 
     def _send(self, method: str, path: str, body: bytes | None = None, headers: Mapping | None = None) -> bytes:
@@ -160,8 +173,9 @@ def run(options: argparse.Namespace) -> int:
     """Exit code 0, or 1 with what the service said."""
     output = options.output or Path(options.pictures[0].stem + ".glb")
     try:
-        client = Client(options.url, dict(_pair(each, ":") for each in options.header))
+        client = Client(options.url, dict(_pair(each, ":") for each in options.header), on_wait=_Waiting())
         parameters = {name: value.split(",") for name, value in (_pair(each, "=") for each in options.set)}
+        _check_paths([*options.pictures, *options.mask], output)
         job = client.generate(options.pictures, options.mask, **parameters)
         print(f"Job {job['id']}", file=sys.stderr)
         try:
@@ -178,6 +192,31 @@ def run(options: argparse.Namespace) -> int:
         return 1
     print(f"{output}: {job['facts']['faces']:,} faces in {job['seconds']:.1f} s.")
     return 0
+
+
+def _check_paths(pictures: Iterable[Path], output: Path) -> None:
+    """Raises ValueError for what would cost a job, or its result."""
+    for path in pictures:
+        if not path.is_file():
+            raise ValueError(f"{path} is a folder; name a picture." if path.is_dir() else f"{path} does not exist.")
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder; name a file.")
+    if not output.parent.is_dir():
+        raise ValueError(f"The folder {output.parent} does not exist; create it or choose another output.")
+    if not os.access(output.parent, os.W_OK):
+        raise ValueError(f"The folder {output.parent} cannot be written to; choose another output.")
+
+
+class _Waiting:
+    """Each reason why a request is repeated, once."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, error: ServiceError) -> None:
+        if str(error) != self._last:
+            print(f"  {error} Trying again for a while.", file=sys.stderr)
+            self._last = str(error)
 
 
 class _Line:

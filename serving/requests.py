@@ -21,9 +21,9 @@ from starlette.requests import Request
 from pipeline import stages
 from pipeline.cli.drawing import drawn_outputs
 from pipeline.cli.export import export_settings
+from pipeline.cli.options import mixing_of
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.image import read_mask, read_picture
-from pipeline.views import named_views
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, open_checkpoint
 
 from . import problems
@@ -120,6 +120,8 @@ class Receiver:
         async with request.form(max_files=most, max_fields=1000, max_part_size=_TEXTS) as form:
             for name, value in form.multi_items():
                 if not isinstance(value, UploadFile):
+                    if name in _FILES:
+                        raise problems.malformed(f"{name} came as text; send a file (curl -F {name}=@PATH).")
                     texts.append((name, value))
                 elif name in _FILES:
                     target = self._place(sent, name, folder)
@@ -195,8 +197,8 @@ class Receiver:
             raise SettingsError(
                 f"{len(sent.masks)} masks for {len(sent.pictures)} pictures; send one for each or none."
             )
-        if options.views:
-            named_views(options.views, len(sent.pictures))
+        options.images = sent.pictures
+        mixing_of(options)
         check_generate(self._opened(), options, export)
         for number, path in enumerate(sent.pictures):
             picture = read_picture(path)

@@ -136,7 +136,7 @@ def from_options(options: argparse.Namespace) -> ServiceSettings:
     data = options.data.resolve()
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     worker = WorkerSettings(
-        store=options.store or (data / "results").as_uri(),
+        store=options.store or f"file://{(data / 'results').as_posix()}",  # fsspec decodes no %20
         store_options=dict(_pair(each) for each in options.store_option),
         checkpoint=options.checkpoint,
         image_encoder=options.image_encoder,

@@ -239,3 +239,17 @@ def test_results_in_a_remote_store_are_served(tmp_path):
             answer = http.get(f"/jobs/{job}/model.glb")
             assert answer.content == b"glTF" * 100 and answer.headers["content-type"] == "model/gltf-binary"
             assert [path.name for path in (tmp_path / "ftp" / "results" / job).iterdir()] == ["model.glb"]
+
+
+def test_the_folder_of_results_is_where_it_was_asked_for(tmp_path):
+    """fsspec takes a file's URL as it stands: %20 would be another folder."""
+    import argparse
+
+    from serving.settings import add, from_options
+    from serving.store import Store
+
+    parser = argparse.ArgumentParser()
+    add(parser)
+    folder = tmp_path / "ü and space"
+    Store(from_options(parser.parse_args(["--data", str(folder)])).worker.store)
+    assert (folder / "results").is_dir()

@@ -14,7 +14,7 @@ from ..runtime import DTYPES
 from ..spec import MAX_TOKENS, PIPELINE_TYPES
 from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
-from ..views import STRATEGIES, UNNAMED, PosedPictures, named_views, posed, unposed
+from ..views import STRATEGIES, UNNAMED, Mixing, PosedPictures, named_views, posed, unposed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
 
 
@@ -198,8 +198,12 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def posed_pictures(options: argparse.Namespace) -> PosedPictures:
-    """The prepared pictures of `images` with their directions, and how they are mixed."""
+def mixing_of(options: argparse.Namespace) -> Mixing:
+    """How the views are mixed, with all that can be refused before `images`, the paths of pictures, are read.
+
+    Raises:
+        SettingsError: views, weights or --carve that do not suit so many pictures.
+    """
     given = {stage: getattr(options, f"{stage}_views") for stage in ("structure", "shape", "texture")}
     mixing = replace(
         NAMED if options.views else UNNAMED,
@@ -207,10 +211,22 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
         carve=options.carve,
         weights=tuple(options.view_weights),
     )
+    if mixing.weights and len(options.images) == 1:
+        raise SettingsError("--view-weights would have no effect on one picture: leave it out, or give more pictures.")
     if mixing.weights and len(mixing.weights) != len(options.images):
         raise SettingsError(
             f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
         )
+    if options.views:
+        named_views(options.views, len(options.images))
+    elif mixing.carve:
+        raise SettingsError("--carve needs the direction of every picture: name them with --views.")
+    return mixing
+
+
+def posed_pictures(options: argparse.Namespace) -> PosedPictures:
+    """The prepared pictures of `images` with their directions, and how they are mixed."""
+    mixing = mixing_of(options)
     if not options.views:
         return unposed(pictures(options), mixing)
     views = named_views(options.views, len(options.images))
