@@ -114,7 +114,8 @@ class Hollowing:
         if not found["cavities"]:
             return facts, [f"Nothing was hollowed out: behind such a wall there is no room for {room}."]
         if found["left_solid"] and self.drain:
-            return facts, [f"{found['left_solid']:,} places behind the wall stay solid: they have no room for {room}."]
+            places = "1 place" if found["left_solid"] == 1 else f"{found['left_solid']:,} places"
+            return facts, [f"Behind the wall {places} stayed solid: there is no room for {room}."]
         return facts, []
 
 
