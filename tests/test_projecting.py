@@ -114,7 +114,17 @@ def test_a_camera_is_found_again(camera):
     one = sheet()
     picture = Picture.of(drawn(one, camera, 128))
     fit = fit_camera(Painted([one], torch.device("cpu")), picture)
-    assert angle(fit.camera, camera) < 3 and fit.iou > 0.97 and fit.mirrored < 0
+    assert angle(fit.camera, camera) < 3 and fit.iou > 0.97 and fit.mirrored < 0 and fit.rival is None
+
+
+def test_a_picture_that_fits_from_two_sides_is_told(runtime):
+    """A box of one colour looks the same from behind; with the direction named nothing is open."""
+    vertices, faces, uvs = box((-0.4, -0.25, -0.3), (0.4, 0.25, 0.3))
+    one = Sheet(vertices, faces, uvs, atlas([(90, 90, 90)] * 6))
+    found = stages.project_texture(runtime, textured(one), [Photo(drawn(one, CAMERA, 128))])
+    assert any("looks nearly the same" in each for each in found.facts["warnings"])
+    found = stages.project_texture(runtime, textured(one), [Photo(drawn(one, CAMERA, 128), view=View(25, 20))])
+    assert not any("looks nearly the same" in each for each in found.facts.get("warnings", ()))
 
 
 def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():

@@ -28,6 +28,8 @@ _BEGINNINGS = 3  # directions of the coarse search that the local one starts fro
 _COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
 _FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
+# Directions so many degrees apart whose likeness differs by less than this leave open where the picture was taken from.
+_ALIKE, _ELSEWHERE = 0.02, 45.0
 _STEPS, _FINE_STEPS = 40, 120  # drawings of a local search
 _SAMPLES, _ROUNDS = 800, 2  # pixels whose colours are compared, and rounds of reweighting
 _FLAT = 1e-3  # of a variance of colours, below which their correlation says little
@@ -41,7 +43,8 @@ class Fit:
     iou: overlap of silhouettes (intersection over union, 0-1). colour: mean difference of colours (sRGB, 0-1) in the
     low-order light that suits them best. correlation: of colours in that light, up to 1, which also tells where
     something blurred belongs. mirrored: by how much the score of the mirrored picture is better (below 0: worse), near
-    0 for objects that look the same in a mirror; 0 for a camera that was not searched.
+    0 for objects that look the same in a mirror; 0 for a camera that was not searched. rival: another direction, far
+    from this one, from which the object looks nearly as much like the picture; None if there is none.
     """
 
     camera: PictureCamera
@@ -49,11 +52,17 @@ class Fit:
     colour: float
     correlation: float
     mirrored: float = 0.0
+    rival: PictureCamera | None = None
+
+    @property
+    def likeness(self) -> float:
+        """Of silhouettes and colours, the higher the better."""
+        return self.iou + _COLOUR * self.correlation
 
     @property
     def score(self) -> float:
-        """The higher the better; of directions that look alike the one nearest to the front is."""
-        return self.iou + _COLOUR * self.correlation - _FRONT * abs((self.camera.azimuth + 180) % 360 - 180)
+        """The likeness; of directions that look alike the one nearest to the front is the best."""
+        return self.likeness - _FRONT * abs((self.camera.azimuth + 180) % 360 - 180)
 
 
 def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> Fit:
@@ -69,7 +78,9 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
     likely = [fit for fit in turned[:_BEGINNINGS] if fit.score > turned[0].score - close]
     best = max((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: fit.score)
     reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
-    return replace(best, mirrored=reflected.score - turned[0].score)
+    alike = [fit for fit in turned[1:] if fit.likeness > turned[0].likeness - _ALIKE]
+    rivals = [fit.camera for fit in alike if angle(fit.camera, best.camera) > _ELSEWHERE]
+    return replace(best, mirrored=reflected.score - turned[0].score, rival=rivals[0] if rivals else None)
 
 
 def measured(painted: Painted, picture: Picture, camera: PictureCamera) -> Fit:

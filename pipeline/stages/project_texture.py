@@ -194,6 +194,12 @@ def _shots(
                     f"{photo.name}: its colours differ from the object's by {fit.colour:.2f} (of 1) in any light; "
                     f"usual are less than {_STRANGE}. Is the mask this picture's, and does it show this object?"
                 )
+            if fit.rival is not None:
+                warnings.append(
+                    f"{photo.name}: it was put where its camera has azimuth {fit.camera.azimuth:.0f}, but from azimuth "
+                    f"{fit.rival.azimuth:.0f} the object looks nearly the same. If it is on the wrong side, name the "
+                    "picture's direction, for example front."
+                )
             posed.append((picture, fit.camera))
             facts.append(_facts_of(photo, fit))
     if not posed:
