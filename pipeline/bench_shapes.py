@@ -94,8 +94,8 @@ def _values(field, side: int, device: torch.device | str, steepest: float | None
     spread = far.repeat_interleave(_BLOCK, 2)[:, :, :side].repeat_interleave(_BLOCK, 1)[:, :side]
     for row, start in enumerate(starts):
         values[start : start + _BLOCK] = spread[row]
-    reach = 3**0.5 / 2 * (_BLOCK - 1) / (side - 1)
-    for place in (far.abs() <= steepest * reach).nonzero().tolist():
+    radius = 3**0.5 / 2 * (_BLOCK - 1) / (side - 1)
+    for place in (far.abs() <= steepest * radius).nonzero().tolist():
         box = tuple(slice(each * _BLOCK, (each + 1) * _BLOCK) for each in place)
         parts = [axis[each] for each in box]
         values[box] = field(torch.cartesian_prod(*parts)).reshape([len(part) for part in parts])

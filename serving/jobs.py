@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -85,6 +86,7 @@ class Jobs:
     """
 
     def __init__(self, url: str) -> None:
+        self._adding = threading.Lock()  # else several at once would find the same last place
         try:
             self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
@@ -109,7 +111,7 @@ class Jobs:
         if job.key is not None and (known := self.of_key(job.key)):
             return known
         try:
-            with self._engine.begin() as connection:
+            with self._adding, self._engine.begin() as connection:
                 waiting = connection.scalar(sa.select(sa.func.count()).where(_JOBS.c.status == QUEUED)) or 0
                 if waiting >= queue_limit:
                     raise QueueFullError
@@ -154,6 +156,10 @@ class Jobs:
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(_JOBS.c.status, sa.func.count().label("jobs")).group_by(_JOBS.c.status))
             return {row.status: row.jobs for row in rows}
+
+    def waiting(self) -> int:
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.count()).where(_JOBS.c.status == QUEUED)) or 0
 
     def ahead_of(self, job: Job) -> int:
         """How many jobs wait before this one."""

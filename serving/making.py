@@ -25,10 +25,9 @@ from pipeline.budget import bound, device_bytes
 from pipeline.cli.export import export_settings
 from pipeline.cli.generate import several_views
 from pipeline.cli.options import posed_pictures
-from pipeline.cli.results import write_result
+from pipeline.cli.project import photos, projection
 from pipeline.cli.samplers import samplers
-from pipeline.console import Written
-from pipeline.errors import PipelineError
+from pipeline.errors import ImageError, PipelineError
 from pipeline.models import build
 from pipeline.plan import Demand, Plan
 from pipeline.render import RENDER
@@ -97,7 +96,7 @@ class Maker:
         return {
             "files": files,
             "facts": _plain({**facts, **told, "version": __version__}),
-            "stages": [asdict(record) for record in runtime.records],
+            "stages": _plain([asdict(record) for record in runtime.records]),
             "memory": self.memory(),
         }
 
@@ -115,7 +114,9 @@ class Maker:
         export = export_settings(options, output)
         chosen = check_generate(self.checkpoint, options, export, self.backends, self.device)
         sampling = samplers(options, self.checkpoint.spec)
+        projected = projection(options, not (options.geometry_only or export.vertex_colors))
         images = posed_pictures(options)
+        shots = photos(options) if projected else []
         self.models.fetch(chosen.roles(not options.geometry_only))
         texture, finished = not options.geometry_only, stages.Finished()
         size = export.texture_size if texture and not export.vertex_colors else 0
@@ -129,7 +130,15 @@ class Maker:
             settings = stages.generation_settings(used, self.models, plan, options.seed, sampling, made) | several
             backends = {"backends": dict(runtime.backends.used)}
             stages.write_generation(options.save_state, made, {**settings, **backends})
-            return settings, stages.finish_mesh(plan.finishing(used), made.mesh, made.voxels, export)
+            where = plan.finishing(used)
+            result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
+            if not projected or not isinstance(result, stages.TexturedMesh):
+                return settings, (result, facts)
+            try:
+                result = stages.project_texture(where, result, shots, projected)
+            except ImageError as error:  # a picture that is refused does not cost the generated texture
+                return settings, (result, {**facts, "warnings": [*facts.get("warnings", ()), str(error)]})
+            return settings, (result, {**facts, **result.facts, "texture_size": len(result.maps)})
 
         (settings, (result, facts)), plan = planning.run(self._plan(options, demand, self.models), attempt)
         if plan.tried:  # there is less memory than was thought
@@ -173,18 +182,17 @@ class Maker:
         )
 
     def _write(self, runtime, options, result, export, facts: dict, output: Path) -> None:
-        with Written() as written:
-            write_result(options, runtime, result, output, export, facts, written)
-        if written.errors:
-            raise written.errors[0]
+        stages.write_finished(runtime, result, output, export, facts)
+        if options.picture:
+            stages.write_views(runtime, result, options.picture, export.alpha_mode)
 
     def _picture(self, output: Path) -> Path | None:
         return output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
 
     def _runtime(self, options: argparse.Namespace, on_step: Callable[[Step], None]) -> Runtime:
-        speed = {"speed": SPEEDS[options.speed]} if hasattr(options, "speed") else {}  # finish has no networks
+        speed = SPEEDS[vars(options).get("speed", "exact")]  # finish, which has no networks, has no such option
         limit = self.settings.memory_limit
-        return Runtime(self.device, self.backends, self.dtype, on_step, self.keeps, memory_limit=limit, **speed)
+        return Runtime(self.device, self.backends, self.dtype, on_step, self.keeps, memory_limit=limit, speed=speed)
 
     def _keeps(self, roles: Iterable[str]) -> bool:
         """Whether the models may stay loaded: they leave at least half of the device's memory to the work."""
@@ -246,6 +254,7 @@ def check_generate(
         device=device,
     )
     samplers(options, checkpoint.spec)
+    projection(options, not (options.geometry_only or export.vertex_colors))
     return chosen
 
 

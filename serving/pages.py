@@ -12,7 +12,8 @@ from starlette.staticfiles import StaticFiles
 
 WEB = Path(__file__).resolve().parent / "web"
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'nonce-{nonce}'; img-src 'self' blob: data:; connect-src 'self' blob:; "
+    "default-src 'self'; script-src 'self' 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; "
+    "img-src 'self' blob: data:; connect-src 'self' blob:; "
     "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 

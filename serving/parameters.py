@@ -107,11 +107,11 @@ class Parameter:
             return self.action.const if value else self.action.default
         return self._one(value)
 
-    def _switch(self, value: Any) -> bool:
+    def _switch(self, value: Any) -> Any:
         word = _WORDS.get(str(value).strip().lower())
         if word is None:
             raise SettingsError(f"{self.name}: takes true or false, got {_shown(value)}.")
-        return word
+        return self.action.const if word else self.action.default
 
     def _one(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):

@@ -79,6 +79,7 @@ class Receiver:
         key = request.headers.get("idempotency-key")
         if key is not None and not 0 < len(key) <= _KEY:
             raise problems.malformed(f"An Idempotency-Key has 1 to {_KEY} characters, got {len(key)}.")
+        await asyncio.to_thread(self._check_queue, key)
         with tempfile.TemporaryDirectory(prefix="trellis2-request-") as folder:
             sent = await self._read(request, command, Path(folder))
             digest = await asyncio.to_thread(sent.digest)
@@ -90,6 +91,11 @@ class Receiver:
                 except PipelineError as error:
                     raise problems.Refused(problems.of_error(error, folder)) from error
             return await asyncio.to_thread(self._queue, sent, key, digest)
+
+    def _check_queue(self, key: str | None) -> None:
+        """Refuse before anything is received, unless the job may be there already. The last word is the database's."""
+        if self._jobs.waiting() >= self._settings.queue_limit and (key is None or self._jobs.of_key(key) is None):
+            raise problems.queue_full(self._settings.queue_limit)
 
     def _check_disk(self) -> None:
         least = self._settings.disk_bytes

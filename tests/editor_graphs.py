@@ -108,8 +108,9 @@ faces, shells and textures of the same object, in seconds.
 ## The picture on the object
 
 **Project Texture** puts the picture itself onto the baked texture: as sharp as the picture where it sees the object.
-What it does not show keeps the generated texture. The camera is found by comparing silhouettes and colours; a picture
-that fits from nowhere is refused.
+What it does not show keeps the generated texture. The camera is found by comparing silhouettes and colours, here near
+the front, as a rocket looks alike from four sides; with *views* empty it is looked for all round. A picture that fits
+from nowhere is refused.
 
 Connect the picture as it was loaded: the cropped one has 1,024 pixels at most.
 """,
@@ -203,7 +204,7 @@ LAYOUTS = {
     ],
     "project_texture": [
         [
-            ("1 Picture", [["1", "3"], [NOTE, "2", "4"]]),
+            ("1 Picture", [["1", "3"], [NOTE], ["2", "4"]]),
             ("2 Structure", [["5"]]),
             ("3 Shape", [["9", "11"]]),
             ("4 Texture", [["10", "12"]]),
@@ -211,7 +212,7 @@ LAYOUTS = {
         [
             ("5 Mesh", [["13"]]),
             ("6 Bake", [["14", "17"]]),
-            ("7 Projection", [["23", "18"]]),
+            ("7 Projection", [["23"], ["18"]]),
             ("8 File", [["15"], ["16"]]),
         ],
     ],

@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from host_stub import PACK, ROOT, WIDGETS, declared, pack, stubbed_nodes
@@ -84,6 +85,8 @@ def generated() -> dict[Path, str]:
     files[path] = with_colors(path.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "options.md"
     files[path] = options_page(path.read_text(encoding="utf-8"))
+    path = ROOT / "docs" / "service.md"
+    files[path] = service_page(path.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "output.md"
     files[path] = output_page(path.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "performance.md"
@@ -221,6 +224,21 @@ def options_page(text: str) -> str:
         rows = [_option_row(action) for action in parser._actions if action.dest != "help"]
         text = with_table(text, f"## {name}", ["| option | meaning |", "|---|---|", *rows])
     return text
+
+
+def service_page(text: str) -> str:
+    """docs/service.md with a table of the options of `python -m serving run`."""
+    for name in ("pipeline", "serving"):  # by their own names, as the service is no part of what ComfyUI loads
+        if name not in sys.modules:
+            place = ROOT / name
+            spec = spec_from_file_location(name, place / "__init__.py", submodule_search_locations=[str(place)])
+            assert spec is not None and spec.loader is not None
+            sys.modules[name] = module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+    parser = argparse.ArgumentParser()
+    import_module("serving.settings").add(parser)
+    rows = [_option_row(action) for action in parser._actions if action.dest != "help"]
+    return with_table(text, "## Options", ["| option | meaning |", "|---|---|", *rows])
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:

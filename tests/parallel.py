@@ -15,9 +15,10 @@ MOST = 8  # the longest file takes about an eighth of the whole
 LONGEST = (
     "test_cli",
     "test_first_minute",
-    "test_training",
     "test_node_runs",
+    "test_training",
     "test_stages",
+    "test_quantised",
     "test_state",
     "test_finish",
 )

@@ -40,13 +40,13 @@ def state_of(path):
 
 
 @pytest.mark.parametrize("kind", ["512", "1024", "1024_cascade"])
-def test_golden_pipeline(cli, golden, picture, checkpoint, tmp_path, kind):
+def test_golden_pipeline(run, golden, picture, checkpoint, tmp_path, kind):
     data, state = golden(f"pipeline_{kind}"), tmp_path / "state.safetensors"
     facts = data.facts
     options = ("--checkpoint", checkpoint, "--type", facts["pipeline_type"], "--seed", facts["seed"])
     options += ("--max-tokens", facts["max_num_tokens"], "--device", "cpu", "--save-state", state)
-    done = cli("generate", picture, *options)
-    assert done.returncode == 0, done.stderr
+    code, _, err = run("generate", picture, *options)
+    assert code == 0, err
     tensors, settings = state_of(state)
     assert set(tensors) == {*EXACT, *CLOSE}
     for name in EXACT:

@@ -51,7 +51,7 @@ def test_the_image_holds_what_is_there():
     assert set(missing) <= ({"serving"} if not (ROOT / "serving").exists() else set())
     ignored = (DEPLOY / "Containerfile.dockerignore").read_text(encoding="utf-8").split("\n")
     assert {line[1:] for line in ignored if line.startswith("!")} == set(copied), "what is copied reaches the builder"
-    named = set(re.findall(r"--requirement (\S+)", CONTAINERFILE))
+    named = set(re.findall(r"--requirement ([\w.-]+)", CONTAINERFILE))
     assert named >= {path.name for path in ROOT.glob("requirements*.txt")}
 
 

@@ -15,10 +15,12 @@ from pipeline.mesh.io import Gltf, read_scene
 from pipeline.mesh.io.atlas import groups_of, unwrapped_group
 from pipeline.mesh.operations import RASTER, UNWRAP
 from pipeline.models import build
+from pipeline.project import Photo, Projection
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 from pipeline.spec import PIPELINE_TYPES
 from pipeline.stages.existing import Materials, Places
+from pipeline.views import PictureCamera
 from pipeline.weights import Models, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -152,6 +154,21 @@ def test_new_uvs_take_kept_places_along(runtime, scene):
     keep = stages.Keep(masks=(stages.Mask(np.ones((1, 1), np.float32), ("cloth",)),))
     (baked,) = bake(runtime, scene, keep, "new").groups
     assert {tuple(row) for row in baked.maps.reshape(-1, 6)} == {(128,) * 6, (*CLOTH_SRGB, 255, 128, 255)}
+
+
+def test_projected_pictures_leave_kept_texels_alone(runtime, scene):
+    texture = painted()[1]
+    photo = Photo(Image.new("RGBA", (128, 128), (0, 200, 0, 255)), PictureCamera(0, 20, 30, 1.0))
+    settings = Projection(min_iou=0.01, largest=SIZE)
+    seen = {}
+    for name, keep in (("free", stages.Keep()), ("held", stages.Keep(masks=(left_half(),)))):
+        made = bake(runtime, scene, keep)
+        done = stages.project_scene(runtime, scene, scene.frame(), made, [photo], settings)
+        seen[name] = next(each.maps for each in done.groups if each.group.material == 0)[:, :, :3]
+    left = covered(scene, 0) & (np.arange(SIZE) < SIZE // 2 - 1)
+    right = covered(scene, 0) & (np.arange(SIZE) > SIZE // 2)
+    assert (seen["free"][left] != 128).any() and (seen["held"][right] != 128).any(), "the picture is seen on both"
+    assert np.array_equal(seen["held"][left], texture[left])
 
 
 def test_what_cannot_be_kept_is_said(scene, tmp_path):

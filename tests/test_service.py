@@ -40,20 +40,8 @@ def made(service, rocket):
     return service.client.wait(queued["id"], told.append, 0.1), told
 
 
-def words(**options):
-    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-
-
-def test_a_picture_becomes_what_the_command_line_makes_of_it(service, made, run, rocket, tmp_path):
-    """To the byte: the mesh, its picture, the state."""
+def test_a_job_is_followed_from_stage_to_stage_and_its_files_fit(service, made):
     job, told = made
-    outputs = {"model.glb": "output", "preview.png": "picture", "state": "save_state"}
-    paths = {name: tmp_path / name for name in ("model.glb", "preview.png", "state.safetensors")}
-    options = words(**dict(zip(outputs.values(), paths.values())), seed=3, device="cpu", **CHEAP)
-    code, _, err = run("generate", rocket, *options)
-    assert code == 0, err
-    for name, path in zip(outputs, paths.values()):
-        assert service.client.file(job["id"], name) == path.read_bytes(), name
     stages = [each.get("stage") for each in told]
     assert "structure" in stages or "process mesh" in stages
     assert {"queued", "running", "done"} >= {each["status"] for each in told}
@@ -61,22 +49,22 @@ def test_a_picture_becomes_what_the_command_line_makes_of_it(service, made, run,
     assert all(each["seconds"] >= 0 and each["peak_bytes"] > 0 for each in job["stages"])
     assert job["facts"]["faces"] <= 1000 and job["facts"]["checkpoint"] == "small" and job["memory"]["rss"] > 1e8
     assert set(job["files"]) == {"model.glb", "preview.png", "state.safetensors"}
+    for name, kept in job["files"].items():
+        assert len(service.client.file(job["id"], name)) == kept["bytes"]
 
 
-def test_another_glb_of_a_state_is_what_finish_makes(service, made, run, tmp_path):
+def test_another_glb_of_a_job_and_of_a_state_file_are_the_same(service, made, tmp_path):
     job, _ = made
     state = tmp_path / "state.safetensors"
     state.write_bytes(service.client.file(job["id"], "state"))
-    other = {"faces": 300, "texture_size": 128, "shells": "surface"}
-    code, _, err = run("finish", state, *words(output=tmp_path / "model.glb", picture=tmp_path / "b.png", **other))
-    assert code == 0, err
+    other, glbs = {"faces": 300, "texture_size": 128, "shells": "surface"}, []
     for source in (job["id"], state):
         done = service.client.wait(service.client.extract(source, **other)["id"])
-        glb = service.client.file(done["id"], "model.glb")
-        assert glb == (tmp_path / "model.glb").read_bytes() and "state.safetensors" not in done["files"]
-    (mesh,) = trimesh.load(io.BytesIO(glb), file_type="glb", process=False).geometry.values()
-    assert len(mesh.faces) == done["facts"]["faces"] <= 300
-    assert mesh.visual.material.baseColorTexture.size == (128, 128) and glb_facts(glb)["seed"] == 3
+        glbs.append(service.client.file(done["id"], "model.glb"))
+        assert "state.safetensors" not in done["files"]
+    (mesh,) = trimesh.load(io.BytesIO(glbs[0]), file_type="glb", process=False).geometry.values()
+    assert glbs[0] == glbs[1] and len(mesh.faces) == done["facts"]["faces"] <= 300
+    assert mesh.visual.material.baseColorTexture.size == (128, 128) and glb_facts(glbs[0])["seed"] == 3
 
 
 def test_a_running_job_can_be_cancelled_and_the_worker_lives_on(service, rocket):

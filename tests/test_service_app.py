@@ -280,12 +280,15 @@ def test_the_queue_has_an_end_and_loses_nothing(tmp_path):
         refused = bench.generate()
         assert "which is the limit" in problem(refused, 429, "queue-full") and refused.headers["retry-after"]
         assert len(list((tmp_path / "results").iterdir())) == 4  # of the refused one nothing
+        known = {"Idempotency-Key": "a"}
+        assert problem(bench.generate(headers=known), 429, "queue-full")
+        assert problem(bench.generate([("picture", ("a", b"not looked at"))]), 429, "queue-full")
         assert "running" in problem(bench.http.get(f"/jobs/{running}/model.glb"), 409, "not-finished")
         hold.set()
         assert {bench.ended(job["id"])["status"] for job in waiting} == {"done"}
         text = bench.http.get("/metrics").text
         assert 'trellis2_jobs_total{command="generate",status="done"} 4.0' in text
-        assert 'trellis2_refused_total{reason="queue-full"} 1.0' in text
+        assert 'trellis2_refused_total{reason="queue-full"} 3.0' in text
         assert 'trellis2_stage_seconds_sum{stage="structure"} 8.0' in text
         assert 'trellis2_stage_peak_bytes{stage="structure"} 5.0' in text
         assert 'trellis2_plans_total{plan="whole"} 4.0' in text

@@ -65,6 +65,23 @@ def test_the_queue_is_in_order_and_has_an_end(jobs):
     assert all(each.status == "running" and each.tries == 1 and each.started for each in claimed[:4])
 
 
+def test_many_at_once_find_no_more_places_than_there_are(jobs):
+    from serving.jobs import QueueFullError
+
+    begin = threading.Barrier(6)
+
+    def add(_):
+        begin.wait()
+        try:
+            return bool(jobs.add(job(), 3))
+        except QueueFullError:
+            return False
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(add, range(6))) == 3
+    assert jobs.counts() == {"queued": 3}
+
+
 def test_many_at_once_claim_each_job_once(jobs):
     made = {jobs.add(job(), 99).id for _ in range(20)}
     claimed, begin = [], threading.Barrier(6)

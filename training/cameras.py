@@ -114,8 +114,8 @@ def resample(pictures: torch.Tensor, windows: torch.Tensor, size: int, sharp: bo
 
 def _weights(start: torch.Tensor, side: torch.Tensor, width: int, size: int, sharp: bool) -> torch.Tensor:
     """[B, size, width]: what each of width pixels adds to each of size; the filter sees nothing beyond the window."""
-    reach = width // 2
-    source = torch.arange(-reach, width + reach, device=start.device)
+    radius = width // 2
+    source = torch.arange(-radius, width + radius, device=start.device)
     within = source - start[:, None]  # [B, 2 width]
     scale = side / size
     centre = (torch.arange(size, device=start.device) + 0.5) * scale[:, None]
@@ -124,4 +124,4 @@ def _weights(start: torch.Tensor, side: torch.Tensor, width: int, size: int, sha
     inside = (within >= 0) & (within < side[:, None])
     weight = weight * inside[:, None]
     weight = weight / weight.sum(2, keepdim=True)
-    return weight[:, :, reach : reach + width]
+    return weight[:, :, radius : radius + width]

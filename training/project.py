@@ -9,24 +9,26 @@ from functools import partial
 from statistics import median
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion
 
 from pipeline import stages
-from pipeline.errors import ImageError
 from pipeline.image import prepare
-from pipeline.project import Photo, Projection, angle
+from pipeline.project import Painted, Photo, Picture, Projection, Sheet, angle, fit_camera
 from pipeline.render import Camera, Subject, render
 from pipeline.runtime import Runtime
 from pipeline.views import PictureCamera
 from pipeline.weights import Models
 
-from .evaluate import Goal, colour_error
+from .evaluate import Goal, Solid, colour_error
 from .examples import Example, examples
 from .networks import Design
 
 _SIDE = 512  # pixels of the pictures that are projected and compared
-_FACES, _TEXTURE = 50_000, 1024  # of the made objects
+_FACES, _TEXTURE = 50_000, 2048  # of the made objects
 _SQUARE = 32  # pixels of a checker's squares
+_RIM = 3  # pixels from an outline; nearer to it a pixel shows background, or the surface at a grazing angle
 _ASIDE = 55.0  # degrees beside the picture from which seams are looked for
 
 
@@ -38,7 +40,8 @@ class Measures:
     before: as generated. unlit: with a picture of the truth without light projected from its true camera, and relative
     to before. lit_picture, lit_texture, lit_removed: with the picture in light, by colours "picture", "texture", and
     "picture" with the light removed. checker, text: PSNR in dB of the view with such a picture projected, where the
-    object is. angle: degrees by which the fitted camera's direction misses the true one. iou: of its silhouettes.
+    object is. angle: degrees by which the camera's direction that is fitted to the true object misses the true one,
+    and angle_made that which is fitted to the made one, whose shape is another; iou_made: of its silhouettes.
     """
 
     before: float
@@ -50,7 +53,8 @@ class Measures:
     checker: float
     text: float
     angle: float
-    iou: float
+    angle_made: float
+    iou_made: float
 
 
 GOALS = (
@@ -119,9 +123,22 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
     for name, pattern in patterns.items():
         shown = np.concatenate([pattern, before[..., 3:]], 2)
         psnrs[name] = psnr(draw(projected(shown), example.camera), shown)
-    missed, iou = _fitted(runtime, made, example, camera)
+    first = made.levels[0]
+    sheets = true_sheet(example.truth), Sheet(first.mesh.vertices, first.mesh.faces, first.uvs, made.maps)
+    picture = Picture.of(example.picture)
+    found = [fit_camera(Painted([sheet], sheet.vertices.device), picture) for sheet in sheets]
+    missed = [angle(fit.camera, camera) for fit in found]
     was, now = colour_error(before, wanted), colour_error(draw(unlit, example.camera), wanted)
-    measures = Measures(was, now, now / max(was, 1e-9), **errors, **psnrs, angle=missed, iou=iou)
+    measures = Measures(
+        was,
+        now,
+        now / max(was, 1e-9),
+        **errors,
+        **psnrs,
+        angle=missed[0],
+        angle_made=missed[1],
+        iou_made=found[1].iou,
+    )
     aside = Camera(example.camera.azimuth + _ASIDE, 15.0)
     shown = [np.asarray(example.picture.resize((_SIDE, _SIDE)), dtype=np.float32) / 255, before]
     shown += [draw(unlit, example.camera), draw(made, aside), draw(unlit, aside)]
@@ -129,16 +146,16 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
     return Row(example.number, example.name, measures, tuple(map(_on_grey, shown)))
 
 
-def _fitted(
-    runtime: Runtime, made: stages.TexturedMesh, example: Example, camera: PictureCamera
-) -> tuple[float, float]:
-    """Degrees by which the fitted camera misses the true one, and the overlap of silhouettes; nan if refused."""
-    try:
-        result = stages.project_texture(runtime, made, [Photo(example.picture)], Projection(min_iou=0))
-    except ImageError:
-        return math.nan, math.nan
-    [told] = result.facts["projected"]
-    return angle(PictureCamera(told["azimuth"], told["elevation"]), camera), told["iou"]
+def true_sheet(truth: Solid) -> Sheet:
+    """The true object, each face in the colour of its first vertex; its map has a texel for each vertex."""
+    side = math.ceil(math.sqrt(len(truth.vertices)))
+    maps = np.zeros((side * side, 6), np.uint8)
+    maps[: len(truth.pbr)] = (truth.pbr.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    faces = truth.faces.long()
+    first = faces[:, 0].repeat_interleave(3)
+    uvs = torch.stack([first % side, first // side], 1).float().add(0.5) / side
+    corners = torch.arange(3 * len(faces), device=faces.device).reshape(-1, 3)
+    return Sheet(truth.vertices[faces].reshape(-1, 3), corners, uvs, maps.reshape(side, side, 6))
 
 
 def picture_camera(camera: Camera) -> PictureCamera:
@@ -149,8 +166,8 @@ def picture_camera(camera: Camera) -> PictureCamera:
 
 
 def psnr(seen: np.ndarray, expected: np.ndarray) -> float:
-    """dB over the pixels [S, S, 4] that both cover; nan if there are none."""
-    both = (seen[..., 3] > 0.5) & (expected[..., 3] > 0.5)
+    """dB over the pixels [S, S, 4] that both cover, away from outlines; nan if there are none."""
+    both = binary_erosion((seen[..., 3] > 0.5) & (expected[..., 3] > 0.5), iterations=_RIM)
     if not both.any():
         return math.nan
     return -10 * math.log10(max(1e-10, float(np.square(seen[both, :3] - expected[both, :3]).mean())))

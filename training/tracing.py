@@ -9,7 +9,7 @@ from pipeline.warp import unavailable_reason
 from . import tracing_reference as reference
 from .objects import Objects
 
-_OCCLUSION = (0.15, 0.35, 0.6, 1.0)  # of the reach, where the distance along the normal is asked
+_OCCLUSION = (0.15, 0.35, 0.6, 1.0)  # of max_distance, where the distance along the normal is asked
 
 
 def box_span(objects: Objects, owner: torch.Tensor, eyes: torch.Tensor, rays: torch.Tensor):
@@ -36,14 +36,14 @@ def march(objects: Objects, owner, eyes, rays, start: torch.Tensor, end: torch.T
     return fast(objects, owner, eyes, rays, start, end)
 
 
-def openness(objects: Objects, owner, points, normals: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
+def openness(objects: Objects, owner, points, normals: torch.Tensor, max_distance: torch.Tensor) -> torch.Tensor:
     """[M] 0-1, how much of the sky points see: how much nearer than expected the surface is along their normals.
 
-    reach: [M] world units beyond which nothing darkens.
+    max_distance: [M] world units beyond which nothing darkens.
     """
-    blocked, total = torch.zeros_like(reach), 0.0
+    blocked, total = torch.zeros_like(max_distance), 0.0
     for share in _OCCLUSION:
-        away = share * reach
+        away = share * max_distance
         distance, _ = objects.distance_at(points + normals * away[:, None], owner)
         weight = 1 / share**0.5
         blocked = blocked + weight * (1 - distance / away).clamp(0, 1)

@@ -25,9 +25,8 @@ _TIMES = 8  # what finishing takes, in sizes of the object that is handed over
 
 
 def pays(device: torch.device, recipe: Recipe) -> bool:
-    """Whether a process beside this one makes a batch faster: not on a CPU, whose cores sampling takes all (see
-    docs/batch.md for what was measured), nor where there are fewer than four cores to work on. A chosen backend may run
-    on the GPU alone."""
+    """Whether a process beside this one makes a batch faster: not on a CPU, whose cores sampling takes all, nor where
+    there are fewer than four cores to work on. A chosen backend may run on the GPU alone."""
     return device.type != "cpu" and cores() >= 4 and not recipe.backends
 
 

@@ -25,29 +25,35 @@ _FOV = 30.0  # degrees, to begin with
 _FOVS = 5.0, 60.0  # that a fit may have
 _NAMED = 20.0  # degrees by which a picture's direction may miss its name
 _BEGINNINGS = 3  # directions of the coarse search that the local one starts from
-_COLOUR = 1.0  # of a mean difference of colours (0-1) in the score, against the silhouettes' overlap
-_FRONT = 5e-5  # of the score for each degree away from the front, which is where most pictures are taken from
+_COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
+_FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
 _STEPS, _FINE_STEPS = 40, 120  # drawings of a local search
 _SAMPLES, _ROUNDS = 800, 2  # pixels whose colours are compared, and rounds of reweighting
+_FLAT = 1e-3  # of a variance of colours, below which their correlation says little
 _FEW = 16  # pixels; in fewer colours say nothing
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A camera, how far silhouettes overlap (intersection over union, 0-1), and the mean difference of colours (sRGB,
-    0-1) that no low-order light explains. mirrored: by how much the score of the mirrored picture is better (below 0:
-    worse), near 0 for objects that look the same in a mirror; 0 for a camera that was not searched."""
+    """A camera, and how far the object looks like the picture from there.
+
+    iou: overlap of silhouettes (intersection over union, 0-1). colour: mean difference of colours (sRGB, 0-1) in the
+    low-order light that suits them best. correlation: of colours in that light, up to 1, which also tells where
+    something blurred belongs. mirrored: by how much the score of the mirrored picture is better (below 0: worse), near
+    0 for objects that look the same in a mirror; 0 for a camera that was not searched.
+    """
 
     camera: PictureCamera
     iou: float
     colour: float
+    correlation: float
     mirrored: float = 0.0
 
     @property
     def score(self) -> float:
         """The higher the better; of directions that look alike the one nearest to the front is."""
-        return self.iou - _COLOUR * self.colour - _FRONT * abs((self.camera.azimuth + 180) % 360 - 180)
+        return self.iou + _COLOUR * self.correlation - _FRONT * abs((self.camera.azimuth + 180) % 360 - 180)
 
 
 def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> Fit:
@@ -95,10 +101,12 @@ class _Matcher:
         iou = float(torch.minimum(cover, self.share).sum() / torch.maximum(cover, self.share).sum().clamp_min(1e-6))
         both = (cover > 0.99) & (self.share > 0.99)
         if int(both.sum()) < _FEW:
-            return Fit(camera, iou, 1.0)
+            return Fit(camera, iou, 1.0, 0.0)
         own, normal = (each[::samples, ::samples].cpu()[both] for each in (seen.colour, seen.normal))
         some = slice(None, None, max(1, len(own) // _SAMPLES))
-        return Fit(camera, iou, estimated(self.colour[both][some], own[some], normal[some], _ROUNDS)[1])
+        wanted, own, normal = self.colour[both][some], own[some], normal[some]
+        shown = estimated(wanted, own, normal, _ROUNDS).on(own, normal)
+        return Fit(camera, iou, float((shown - wanted).abs().mean()), _correlation(shown, wanted))
 
     def framed(self, view: View, fov: float = _FOV) -> Fit:
         return self.at(self.framing(PictureCamera(view.azimuth, view.elevation, fov, target=self.painted.middle)))
@@ -139,6 +147,12 @@ def _apart(found: Sequence[Fit]) -> list[Fit]:
         if len(chosen) == _BEGINNINGS:
             break
     return chosen
+
+
+def _correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Of colours [N, 3], each channel without its mean; near 0 where one of them hardly varies."""
+    one, other = one - one.mean(0), other - other.mean(0)
+    return float((one * other).mean() / ((one.square().mean() * other.square().mean()).sqrt() + _FLAT))
 
 
 def angle(one: PictureCamera, other: PictureCamera) -> float:

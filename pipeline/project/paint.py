@@ -13,7 +13,7 @@ from .painted import Painted
 from .picture import Picture, sampled, smooth_step, trust_side
 from .shading import Shading
 
-_GRAZING, _SQUARE = 0.12, 0.4  # cosines to the normal below which a view counts nothing, and above which fully
+_GRAZING, _SQUARE = 0.05, 0.2  # cosines to the normal below which a view counts nothing, and above which fully
 _SHARP = 3.0  # power of the cosine by which one view counts more than another
 _BEHIND = 2e-3  # world units behind the first face met that a texel may lie and still be seen
 _COARSER = 1.5  # pixels for each texel along a side from which the picture is reduced first

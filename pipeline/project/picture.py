@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, grey_opening
 
 from ..errors import ImageError
 from ..image import OPAQUE_ENOUGH
@@ -17,6 +17,8 @@ from ..views import PictureCamera
 from .painted import Seen
 
 _MASK_SIDE = 1024  # pixels; distances to outlines need no more
+_SLIT = 0.014  # picture sides that a slit in the surface is wide at most
+_FAR = 1e9  # depth of nothing
 _STEEP = 6.0  # pixels of depth from one pixel to the next; a surface seen at more than 80 degrees to its normal
 
 
@@ -98,8 +100,9 @@ class Picture:
         """[s, s] float32: 0 at the picture's and the object's outline and where one part of it hides another, 1 from
         `feather` picture sides on. seen: what the picture's camera sees in s x s pixels."""
         side = len(seen.mask)
-        inside = seen.mask.cpu().numpy() & (self.small(side)[1] > 0.5)
-        inside &= ~_edges(seen, 1 / (camera.scale * side))
+        depth = _without_slits(seen.depth.cpu().numpy())
+        inside = (depth < _FAR) & (self.small(side)[1] > 0.5)
+        inside &= ~_edges(depth, 1 / (camera.scale * side))
         distance = np.asarray(distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1] - 0.5
         return smooth_step(torch.from_numpy(distance / side).float() / feather)
 
@@ -109,10 +112,16 @@ def trust_side(picture: Picture) -> int:
     return min(picture.side, _MASK_SIDE)
 
 
-def _edges(seen: Seen, pixel: float) -> np.ndarray:
+def _without_slits(depth: np.ndarray) -> np.ndarray:
+    """Depth [s, s] without what is far in narrow places only: pinholes and slits of a generated surface, which no
+    picture shows. A line of sight through them still tells what it meets."""
+    wide = max(3, 2 * round(_SLIT * len(depth) / 2) + 1)
+    return np.asarray(grey_opening(np.where(np.isfinite(depth), depth, _FAR), (wide, wide)))
+
+
+def _edges(depth: np.ndarray, pixel: float) -> np.ndarray:
     """[s, s] bool: pixels at a jump of depth; both sides of it, as a picture mixes them. pixel: its world units."""
-    depth = seen.depth.cpu().numpy()
-    known = np.isfinite(depth)
+    known = depth < _FAR
     depth = np.where(known, depth, 0)
     edge = np.zeros_like(known)
     for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):

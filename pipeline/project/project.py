@@ -18,6 +18,7 @@ from .picture import Picture
 from .settings import Projection
 from .shading import Shading, estimated
 
+_SHARP = 1.5  # texels for each pixel of a picture; with fewer the second sampling blurs it
 _SAMPLES = 200_000  # texels from which light is estimated
 
 Posed = Sequence[tuple[Picture, PictureCamera]]
@@ -38,7 +39,7 @@ def fitting_size(texels: float, posed: Posed, size: int, largest: int) -> int:
         texels: that a world unit of the surface takes now (paint.texels_a_unit). size: of the maps now; the result is
             it times a power of 2, at most `largest`.
     """
-    wanted = max((camera.scale * picture.side for picture, camera in posed), default=0.0) / texels
+    wanted = _SHARP * max((camera.scale * picture.side for picture, camera in posed), default=0.0) / texels
     doublings = max(0, math.ceil(math.log2(max(1.0, wanted))))
     while doublings and size << doublings > largest:
         doublings -= 1
@@ -104,4 +105,4 @@ def project(
 
 def _light(one: Look, baked: torch.Tensor) -> Shading:
     some = slice(None, None, max(1, len(one.rows) // _SAMPLES))
-    return estimated(one.colour[some], baked[one.rows[some]], one.normal[some])[0]
+    return estimated(one.colour[some], baked[one.rows[some]], one.normal[some])

@@ -25,7 +25,7 @@ class Projection:
     """
 
     colours: str = "picture"
-    feather: float = 0.01
+    feather: float = 0.003
     min_iou: float = MIN_IOU
     remove_light: bool = False
     largest: int = LARGEST

@@ -26,22 +26,21 @@ class Shading:
         found = harmonics(normals) @ self.coefficients.to(normals.device).float()
         return found.clamp(_LEAST * self.mean, _MOST * self.mean)
 
+    def on(self, colours: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+        """[N, 3] sRGB colours of surfaces in this light; own colours [N, 3] sRGB 0-1."""
+        return to_srgb((to_linear(colours) * self.light(normals)[:, None]).clamp(0, 1))
+
     def removed(self, colours: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
         """[N, 3] sRGB colours of a picture, 0-1, without the light."""
         return to_srgb((to_linear(colours) / self.light(normals)[:, None]).clamp(0, 1))
 
 
-def estimated(
-    picture: torch.Tensor, own: torch.Tensor, normals: torch.Tensor, rounds: int = _ROUNDS
-) -> tuple[Shading, float]:
+def estimated(picture: torch.Tensor, own: torch.Tensor, normals: torch.Tensor, rounds: int = _ROUNDS) -> Shading:
     """The light that makes an object's own colours a picture's.
 
     Args:
         picture, own: [N, 3] sRGB 0-1 of the same places: as the picture shows them, and without light. normals: [N, 3].
         rounds: of reweighting.
-
-    Returns:
-        The light; and the mean difference (sRGB, 0-1) that is left between the picture and the own colours in it.
     """
     seen, given = to_linear(picture.double()), to_linear(own.double())
     basis = harmonics(normals.double())  # [N, 9]
@@ -58,8 +57,7 @@ def estimated(
         trust = 1 / (1 + (left / _SPREAD) ** 2)
     light = (basis @ solution).clamp_min(0)
     mean = max(float(light.mean()), 1e-6)
-    shown = to_srgb((given * light[:, None]).clamp(0, 1))
-    return Shading(solution, mean), float((shown - picture).abs().mean())
+    return Shading(solution, mean)
 
 
 def harmonics(normals: torch.Tensor) -> torch.Tensor:

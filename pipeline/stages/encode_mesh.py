@@ -48,10 +48,10 @@ def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, s
     models.checkpoint.require_models([SHAPE_ENCODER, SHAPE_DECODER], "Encoding a mesh")
     check_mesh(mesh.vertices, mesh.faces, some_faces=True)
     vertices, faces = mesh.vertices.detach().cpu().numpy(), mesh.faces.detach().cpu().numpy()
-    reach = float(np.abs(vertices[np.unique(faces)]).max())
-    if reach > 0.5:
+    extent = float(np.abs(vertices[np.unique(faces)]).max())
+    if extent > 0.5:
         raise MeshError(
-            f"The mesh reaches {reach:.4g} from the origin; expected at most 0.5. Move it into the unit cube first."
+            f"The mesh reaches {extent:.4g} from the origin; expected at most 0.5. Move it into the unit cube first."
         )
     levels = subdivision_levels(models)
     if resolution % 2**levels:

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ..errors import SettingsError
 from ..image import on_black, read_picture
+from ..mesh.bake.bake import Texels
 from ..mesh.io import Part, Scene
-from ..mesh.io.atlas import has_uvs
-from .existing import VERTEX_COLORS, attribute, bilinear
+from ..mesh.io.atlas import Group, has_uvs
+from .existing import VERTEX_COLORS, Materials, Place, attribute, bilinear
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,28 @@ class Keep:
 
 NOTHING = Keep()
 _WHOLE = 254.5 / 255  # of white, above which rounding alone is to blame
+
+
+def put_back(values: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep, materials: Materials) -> int:
+    """Old materials over new ones [N, 6] of a group's texels, as far as they are kept; returns how many stay whole."""
+    face, weights = texels.face.cpu().numpy(), texels.weights.cpu().numpy().astype(np.float64)
+    first = whole = 0
+    for piece in group.pieces:
+        rows = np.flatnonzero((face >= first) & (face < first + len(piece.faces)))
+        corners = piece.faces[face[rows] - first]
+        first += len(piece.faces)
+        corners = corners if piece.source is None else piece.source[corners]
+        share = keep.share(scene, piece.part, corners, weights[rows])
+        some = share > 0
+        if not some.any():
+            continue
+        place = Place(piece.part, rows[some], corners[some], weights[rows][some])
+        part = torch.from_numpy(share[some, None].astype(np.float32)).to(values.device)
+        before = torch.from_numpy(materials.at(place)).to(values.device)
+        at = torch.from_numpy(place.rows).to(values.device)
+        values[at] = torch.where(part == 1, before, part * before + (1 - part) * values[at])
+        whole += int((share == 1).sum())
+    return whole
 
 
 def _material(scene: Scene, part: Part) -> str:

@@ -14,6 +14,7 @@ from ..export.scene_textures import BakedGroup
 from ..mesh import NEAREST, RASTER
 from ..mesh.bake.bake import Texels
 from ..mesh.io import Frame, Scene
+from ..mesh.io.atlas import Group
 from ..project import (
     DEFAULT_PROJECTION,
     Fit,
@@ -32,6 +33,9 @@ from ..project import (
 from ..runtime import Runtime
 from ..views import PictureCamera
 from .checks import geometry_device
+from .existing import Materials
+from .keep import Keep, put_back
+from .quantise import to_uint8
 from .texture_mesh import SceneTextures
 from .types import BASE_COLOR, TexturedMesh
 
@@ -140,7 +144,10 @@ def project_scene(
                 texels = Texels.of(uvs, faces, larger, rasterise, nearest)
             maps = enlarged(baked.maps, larger)
             found = project(painted, number, texels, maps, shots.posed, settings)
-            maps = _written(maps, texels, found.colours)
+            colours = found.colours
+            if made.keep.partly:
+                colours = _held(colours, texels, baked.group, scene, made.keep)
+            maps = _written(maps, texels, colours)
             _fill(maps, texels.covered, nearest)
             groups.append(BakedGroup(baked.group, maps))
             shares.append(found.shown)
@@ -233,6 +240,14 @@ def _written(maps: np.ndarray, texels: Texels, colours: torch.Tensor) -> np.ndar
     flat = maps.reshape(-1, maps.shape[2]).copy()
     flat[covered.cpu().numpy(), BASE_COLOR] = values
     return flat.reshape(maps.shape)
+
+
+def _held(colours: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep) -> torch.Tensor:
+    """Base colours [N, 3] uint8 with those that are to be kept put back."""
+    values = torch.zeros(len(colours), 6, device=colours.device)
+    values[:, BASE_COLOR] = colours.float() / 255
+    put_back(values, texels, group, scene, keep, Materials(scene, not keep.vertex_colors))
+    return to_uint8(values[:, BASE_COLOR])
 
 
 def _fill(maps: np.ndarray, covered: torch.Tensor, nearest) -> None:

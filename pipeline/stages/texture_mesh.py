@@ -30,8 +30,8 @@ from ..weights import Models
 from .checks import geometry_device
 from .decode import decode_texture
 from .encode_mesh import Encoded, encode_mesh, encode_texture, texture_resolution
-from .existing import Materials, Place, Places
-from .keep import NOTHING, Keep
+from .existing import Materials, Places
+from .keep import NOTHING, Keep, put_back
 from .quantise import to_uint8
 from .texture import sample_texture
 from .types import Condition, LatentStart, Mesh, PBRVoxels, check_texture_size
@@ -42,11 +42,13 @@ _OVERLAP = 1.05  # area of faces in UV space for each covered texel, above which
 
 @dataclass(frozen=True)
 class SceneTextures:
-    """What a scene is to be written with. groups: for export.scene_textures. facts: what is worth telling."""
+    """What a scene is to be written with. groups: for export.scene_textures. facts: what is worth telling. keep: what
+    of the old textures they hold."""
 
     groups: tuple[BakedGroup, ...]
     voxels: PBRVoxels
     facts: dict
+    keep: Keep = NOTHING
 
 
 def scene_mesh(scene: Scene, frame: Frame) -> Mesh:
@@ -127,7 +129,7 @@ def bake_scene(
             else:
                 values, alone = bake_voxels(texels, vertices, faces, *place)
                 if keep.partly:
-                    kept += _put_back(values, texels, group, scene, keep, old)
+                    kept += put_back(values, texels, group, scene, keep, old)
                 image = texels.image(to_uint8(values))
                 if share := _overlap(uvs, faces, texels):
                     warnings.append(
@@ -141,7 +143,7 @@ def bake_scene(
     facts |= {"texels_kept": kept} if keep.partly else {}
     facts |= {"parts": len(scene.parts), "faces": sum(len(part.faces) for part in scene.parts)}
     facts |= {"vertices": sum(len(part.vertices) for part in scene.parts)}
-    return SceneTextures(tuple(baked), voxels, facts)
+    return SceneTextures(tuple(baked), voxels, facts, keep)
 
 
 def _overlap(uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> float:
@@ -151,30 +153,6 @@ def _overlap(uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> float:
     area = float(steady_sum((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs()) / 2)
     covered = int(texels.covered.count_nonzero()) / texels.covered.numel()
     return area / covered if area > _OVERLAP * covered + 1e-3 else 0.0
-
-
-def _put_back(
-    values: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep, materials: Materials
-) -> int:
-    """Old materials over new ones [N, 6] of a group's texels, as far as they are kept; returns how many stay whole."""
-    face, weights = texels.face.cpu().numpy(), texels.weights.cpu().numpy().astype(np.float64)
-    first = whole = 0
-    for piece in group.pieces:
-        rows = np.flatnonzero((face >= first) & (face < first + len(piece.faces)))
-        corners = piece.faces[face[rows] - first]
-        first += len(piece.faces)
-        corners = corners if piece.source is None else piece.source[corners]
-        share = keep.share(scene, piece.part, corners, weights[rows])
-        some = share > 0
-        if not some.any():
-            continue
-        place = Place(piece.part, rows[some], corners[some], weights[rows][some])
-        part = torch.from_numpy(share[some, None].astype(np.float32)).to(values.device)
-        before = torch.from_numpy(materials.at(place)).to(values.device)
-        at = torch.from_numpy(place.rows).to(values.device)
-        values[at] = torch.where(part == 1, before, part * before + (1 - part) * values[at])
-        whole += int((share == 1).sum())
-    return whole
 
 
 def _groups(runtime: Runtime, scene: Scene, frame: Frame, parts: list[int], uvs: str, size: int) -> list[Group]:

@@ -136,6 +136,8 @@ async function draw(url) {
     const renderer = new THREE.WebGLRenderer({ antialias: true, alpha: true });
     renderer.setPixelRatio(devicePixelRatio);
     const scene = new THREE.Scene();
+    renderer.toneMapping = THREE.NeutralToneMapping;
+    scene.environmentIntensity = 0.6;
     scene.environment = new THREE.PMREMGenerator(renderer).fromScene(new RoomEnvironment()).texture;
     const model = (await new GLTFLoader().loadAsync(url)).scene;
     scene.add(model);
@@ -143,7 +145,7 @@ async function draw(url) {
     const controls = new OrbitControls(camera, renderer.domElement);
     const ball = new THREE.Box3().setFromObject(model).getBoundingSphere(new THREE.Sphere());
     controls.target.copy(ball.center);
-    camera.position.copy(ball.center).add(new THREE.Vector3(0.6, 0.45, 1).setLength(ball.radius * 3.6));
+    camera.position.copy(ball.center).add(new THREE.Vector3(0.6, 0.45, 1).setLength(ball.radius * 3.1));
     controls.autoRotate = !matchMedia("(prefers-reduced-motion: reduce)").matches;
     view.replaceChildren(renderer.domElement);
     const fit = () => {

@@ -275,8 +275,8 @@ def _meets_outlines(t: np.ndarray, n: np.ndarray, p: np.ndarray) -> np.ndarray:
         for a in range(3):
             edge = t[:, (a + 1) % 3] - t[:, a]
             normal_u, normal_v = -sign * edge[:, v], sign * edge[:, u]
-            reach = np.maximum(normal_u, 0) + np.maximum(normal_v, 0)
-            keep &= normal_u * (p[:, u] - t[:, a, u]) + normal_v * (p[:, v] - t[:, a, v]) + reach >= 0
+            offset = np.maximum(normal_u, 0) + np.maximum(normal_v, 0)
+            keep &= normal_u * (p[:, u] - t[:, a, u]) + normal_v * (p[:, v] - t[:, a, v]) + offset >= 0
     return keep
 
 

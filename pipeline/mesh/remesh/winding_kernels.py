@@ -61,8 +61,8 @@ def winding(
             row = first[level - 1] + node
             away = centres[row] - p
             squared = wp.length_sq(away)
-            reach = accuracy * radii[row]
-            if squared > reach * reach:
+            limit = accuracy * radii[row]
+            if squared > limit * limit:
                 dipoles += wp.dot(moments[row], away) / (squared * wp.sqrt(squared))
             else:
                 deeper = True

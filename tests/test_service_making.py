@@ -1,0 +1,171 @@
+"""What a worker makes of a job, without Ray: to the byte what the command line makes, job after job."""
+
+import argparse
+import json
+
+import pytest
+from meshes import needs_warp
+from PIL import Image
+
+from pipeline.errors import ImageError, OutputError, SettingsError
+from serving.making import Maker
+from serving.parameters import from_form, options_of, parameters, schema
+from serving.process import CHEAP
+from serving.settings import WorkerSettings
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), needs_warp]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def maker(results):
+    return Maker(WorkerSettings(results.as_uri(), device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def rocket(maker, pytestconfig):
+    maker.store.put("in", pytestconfig.rootpath / "assets" / "rocket.png", "picture-1")
+    return {"pictures": [["in", "picture-1"]]}
+
+
+def job(name, inputs, command="generate", **given):
+    return {"id": name, "command": command, "parameters": {**CHEAP, **given}, "inputs": inputs}
+
+
+def words(given):
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+@pytest.fixture(scope="module")
+def made(maker, rocket, results):
+    """A job, after another one, which must leave no trace in it."""
+    maker.make(job("first", rocket, seed=5, geometry_only=True), lambda step: None)
+    steps = []
+    told = maker.make(job("second", rocket, seed=3, structure_guidance=2.0), steps.append)
+    return told, steps
+
+
+def test_the_files_are_those_of_the_command_line(made, results, run, root, tmp_path):
+    outputs = {"output": "model.glb", "picture": "preview.png", "save-state": "state.safetensors"}
+    paths = {option: tmp_path / name for option, name in outputs.items()}
+    options = words({**paths, **CHEAP, "seed": 3, "structure-guidance": 2.0, "device": "cpu"})
+    code, _, err = run("generate", root / "assets" / "rocket.png", *options)
+    assert code == 0, err
+    told, steps = made
+    for path in paths.values():
+        assert (results / "second" / path.name).read_bytes() == path.read_bytes(), path.name
+        assert told["files"][path.name] == path.stat().st_size
+    assert len(told["files"]) == 3 and json.loads(json.dumps(told)) == told
+    assert told["facts"]["seed"] == 3 and told["facts"]["faces"] <= 1000 and told["memory"]["rss"] > 0
+    assert [record["stage"] for record in told["stages"]] == list(dict.fromkeys(step.stage for step in steps))
+
+
+def test_another_glb_of_a_state_is_what_finish_makes(made, maker, results, run, tmp_path):
+    other = {"faces": 300, "texture_size": 128, "shells": "surface"}
+    told = maker.make(
+        {"id": "third", "command": "finish", "parameters": other, "inputs": {"state": ["second", "state.safetensors"]}},
+        lambda step: None,
+    )
+    state, glb = results / "second" / "state.safetensors", tmp_path / "model.glb"
+    code, _, err = run("finish", state, *words({**other, "output": glb, "picture": tmp_path / "preview.png"}))
+    assert code == 0, err
+    for path in (glb, tmp_path / "preview.png"):
+        assert (results / "third" / path.name).read_bytes() == path.read_bytes()
+    assert set(told["files"]) == {"model.glb", "preview.png"}
+
+
+SEEN: set[str] = set()
+
+
+class Watched(argparse.Namespace):
+    """Options that remember what was asked of them."""
+
+    def __getattribute__(self, name):
+        SEEN.add(name)
+        return super().__getattribute__(name)
+
+
+def test_every_parameter_has_an_effect(maker, rocket, made, monkeypatch):
+    """An option of the command line that the worker does not look at would be a parameter in vain."""
+    import serving.making
+
+    def watched(command, given):
+        return Watched(**vars(options_of(command, given)))
+
+    monkeypatch.setattr(serving.making, "options_of", watched)
+    for command, inputs in (("generate", rocket), ("finish", {"state": ["second", "state.safetensors"]})):
+        SEEN.clear()
+        given = CHEAP if command == "generate" else {"faces": 300, "texture_size": 64, "shells": "surface"}
+        maker.make({"id": "watched", "command": command, "parameters": given, "inputs": inputs}, lambda step: None)
+        assert not set(parameters(command)) - SEEN
+
+
+def test_nothing_is_stored_of_a_job_that_fails_or_is_stopped(maker, rocket, results, tmp_path, monkeypatch):
+    Image.new("RGBA", (64, 64), (200, 30, 30, 0)).save(tmp_path / "empty.png")
+    maker.store.put("in", tmp_path / "empty.png", "picture-2")
+    with pytest.raises(ImageError) as refused:
+        maker.make(job("bad", {"pictures": [["in", "picture-2"]]}), lambda step: None)
+    assert "/" not in str(refused.value)  # a client knows no folders of the server
+
+    def stop(step):
+        if step.stage == "bake":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        maker.make(job("bad", rocket), stop)
+    put = maker.store.put
+
+    def full(name, path, file):
+        if file == "state.safetensors":
+            raise OutputError("No space left. Try again later.")
+        put(name, path, file)
+
+    monkeypatch.setattr(maker.store, "put", full)
+    for name in ("model.glb", "state.safetensors"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(OutputError, match="No space left"):
+        maker._stored("bad", tmp_path)
+    assert not maker.store.has("bad", "model.glb") and not list(results.glob("bad/*"))
+
+
+def test_what_a_client_may_say_is_known():
+    """A new option is a parameter at once: whoever adds one looks here whether a client may have it."""
+    public = set(parameters("generate"))
+    assert not public & {"output", "save_state", "picture", "report", "mask", "checkpoint", "device", "backend"}
+    assert not public & {"memory_limit", "memory_plan", "log_json", "image_encoder", "background_model", "turntable"}
+    assert set(parameters("finish")) < public
+    for name, parameter in parameters("generate").items():
+        kind = parameter.action.type
+        checked = parameter.is_flag or parameter.action.choices or kind not in (None, str)
+        assert checked or name in ("type", "views"), f"{name} is free text: what could it name?"
+    basic = [name for name, spec in schema("generate")["properties"].items() if spec["x-tier"] == "basic"]
+    assert basic[:2] == ["type", "seed"] and len(basic) < 12
+
+
+def test_values_are_read_as_the_command_line_reads_them():
+    from pipeline.cli.main import parser
+
+    said = ["--lods", "300", "100", "--size", "80mm", "--flat-base", "--texture-interval", "0.1", "1", "--carve"]
+    read = vars(parser().parse_args(["generate", "picture.png", *said, "--seed", "7", "--views", "front"]))
+    given = {"lods": [300, 100], "size": "80mm", "flat_base": True, "texture_interval": [0.1, 1], "carve": True}
+    assert vars(options_of("generate", {**given, "seed": 7.0, "views": ["front"]})) | {"run": 0} == read | {"run": 0}
+    form = [("lods", "300 100"), ("size", "80mm"), ("flat_base", "true"), ("texture_interval", "0.1 1")]
+    form += [("carve", "on"), ("seed", "7"), ("views", "front"), ("faces", "")]
+    from_text = options_of("generate", from_form("generate", form))
+    assert vars(from_text) | {"run": 0} == read | {"run": 0}
+    assert options_of("generate", {"carve": False, "project_remove_light": False, "faces": None}) == options_of(
+        "generate", {}
+    )
+    for bad in (
+        {"seed": True},
+        {"seed": [1]},
+        {"lods": [{}]},
+        {"seed": "0x1"},
+        {"views": "-x"} | {"seed": float("inf")},
+    ):
+        with pytest.raises(SettingsError):
+            options_of("generate", bad)

@@ -1,0 +1,43 @@
+"""What the training room measures of projected pictures: the comparison, the true object as a sheet, the verdicts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.project import Painted
+from pipeline.views import PictureCamera
+from training import project
+from training.evaluate import Solid
+
+
+def test_the_true_object_keeps_its_colours():
+    corners = torch.tensor([[-0.4, 0.0, -0.4], [0.4, 0, -0.4], [0.4, 0, 0.4], [-0.4, 0, 0.4]])
+    faces = torch.tensor([[0, 1, 2], [2, 3, 0]], dtype=torch.int32)
+    pbr = torch.tensor([[1.0, 0, 0, 0, 0.5, 1], [0, 0, 0, 0, 0.5, 1], [0, 0, 1, 0, 0.5, 1], [0, 0, 0, 0, 0.5, 1]])
+    sheet = project.true_sheet(Solid(corners, faces, pbr))
+    seen = Painted([sheet], torch.device("cpu")).seen(PictureCamera(0, 0, 0, 1.0), 16)
+    assert seen.colour[11, 11].tolist() == [1, 0, 0] and seen.colour[4, 4].tolist() == [0, 0, 1]
+
+
+def test_pictures_are_compared_where_both_show_something():
+    one = np.zeros((20, 20, 4), np.float32)
+    one[4:16, :, 3] = 1
+    other = one.copy()
+    other[:, :, :3] = 0.1
+    other[4:7] += 0.5  # too near to an outline to count
+    assert project.psnr(one, other) == pytest.approx(20, abs=1e-3)
+    assert math.isnan(project.psnr(one, np.zeros_like(one)))
+
+
+def test_the_table_tells_what_was_reached():
+    good = dict.fromkeys(("before", "lit_picture", "lit_texture", "lit_removed"), 0.1)
+    good |= {"unlit": 0.02, "ratio": 0.2, "checker": 30.0, "text": 29.0}
+    good |= {"angle": 1.0, "angle_made": 5.0, "iou_made": 0.9}
+    rows = [project.Row(k, "car", project.Measures(**good), ()) for k in range(9)]
+    rows.append(project.Row(9, "mug", project.Measures(**{**good, "angle": 90.0}), ()))
+    table = "\n".join(project.summary(rows))
+    assert "| ratio | 0.2 | <= 0.5 | pass |" in table and "| 90% | >= 90% | pass |" in table
+    poor = [project.Row(0, "car", project.Measures(**{**good, "checker": 20.0, "angle": 4.0}), ())]
+    assert "\n".join(project.summary(poor)).count("MISS") == 2
