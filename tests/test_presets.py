@@ -51,3 +51,19 @@ def test_fewer_seams_without_textures_are_named():
         stages.check_export(asked("--vertex-colors", "--seams", "fewer"))
     with pytest.raises(stages.checks.SettingsError, match="Unknown seams"):
         stages.ExportSettings(seams="few")
+
+
+def test_seams_that_cannot_be_fewer_are_warned_of():
+    import torch
+
+    from pipeline.mesh import examples
+    from pipeline.runtime import Runtime
+    from pipeline.stages.unwrap import unwrap_levels
+
+    cube = examples.cube(torch.device("cpu"))
+    mesh = stages.Mesh(cube.vertices, cube.faces, facts={"warnings": ["one"]})
+    for choices, seams, count in (({"unwrap": "triangles"}, "fewer", 2), ({"unwrap": "triangles"}, "usual", 0)):
+        runtime = Runtime("cpu", stages.default_backends(choices))
+        facts = unwrap_levels(runtime, [mesh], 256, 2, seams)[3]
+        assert len(facts.get("warnings", ())) == count
+        assert not count or "triangles unwrapped the mesh" in facts["warnings"][-1]

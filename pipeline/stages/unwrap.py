@@ -30,6 +30,9 @@ def unwrap_levels(runtime: Runtime, levels: Sequence[Mesh], size: int, padding: 
     unwrap, tick = runtime.backends.pick(UNWRAP, device), partial(runtime.step, "unwrap", 0, 1)
     at = torch.cat(moved), torch.cat(faces)
     source, faces, uvs, facts = unwrap(*at, size, padding, tick, seams == "fewer")
+    if seams == "fewer" and (used := runtime.backends.used.get(UNWRAP)) != "warp":
+        said = f"There are no fewer seams than usual: {used} unwrapped the mesh, which cannot make fewer. Install Warp."
+        facts = {**facts, "warnings": [*levels[0].facts.get("warnings", ()), said]}
     return source.to(device), faces.to(device), uvs.to(device), facts
 
 

@@ -132,7 +132,7 @@ def quads(vertices, faces, target):
     return {"vertices": np.array(points, np.float32), "quads": np.array(found, np.int32)}
 
 
-def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES, cost=2.0):
+def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES):
     import xatlas
 
     atlas = xatlas.Atlas()
@@ -144,9 +144,7 @@ def unwrap(vertices, faces, resolution, padding, chunk=CHUNK_FACES, cost=2.0):
         atlas.add_mesh(vertices[own].astype(np.float32), local.reshape(-1, 3).astype(np.uint32))
     options = xatlas.PackOptions()
     options.resolution, options.padding, options.bilinear = int(resolution), int(padding), True
-    charts = xatlas.ChartOptions()
-    charts.max_cost = float(cost)
-    atlas.generate(chart_options=charts, pack_options=options)
+    atlas.generate(pack_options=options)
     source, new_faces, uvs, count = [], [], [], 0
     for i, own in enumerate(used):
         mapping, indices, uv = atlas.get_mesh(i)

@@ -12,8 +12,6 @@ from ...errors import SettingsError
 from ..jobs.processes import run_job
 from ..jobs.worker import CHUNK_FACES
 
-_COST, _FEWER_COST = 2.0, 8.0  # to which xatlas's charts grow: its default, and for fewer seams
-
 
 def xatlas(
     vertices: torch.Tensor,
@@ -26,7 +24,7 @@ def xatlas(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
     """Charts, parameterisation and packing by xatlas.
 
-    fewer_seams: let charts grow farther, at more stretch.
+    fewer_seams: has no effect, for none of xatlas's weights makes its charts much larger.
     chunk_faces: maximum number of faces of the parts that the mesh is split into, as xatlas is more than linear in it.
 
     Returns:
@@ -41,7 +39,6 @@ def xatlas(
         resolution=np.array(size),
         padding=np.array(padding),
         chunk=np.array(chunk_faces),
-        cost=np.array(_FEWER_COST if fewer_seams else _COST),
     )
     facts = {"charts": int(result["charts"]), "utilisation": float(result["utilisation"])}
     source, faces, uvs = (torch.from_numpy(result[name]) for name in ("source", "faces", "uvs"))
