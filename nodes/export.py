@@ -7,8 +7,17 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.export import AlphaMode
 from .host import output
-from .host.saving import alpha_mode_input, double_sided_input, filename_prefix_input, mesh_input, save, why_not
-from .sockets import CATEGORY, GLB, advanced, aliases, node_schema
+from .host.saving import (
+    alpha_mode_input,
+    double_sided_input,
+    filename_prefix_input,
+    glb_outputs,
+    mesh_input,
+    save,
+    texture_format_input,
+    why_not,
+)
+from .sockets import CATEGORY, advanced, aliases, node_schema
 
 
 class ExportGLB(io.ComfyNode):
@@ -24,12 +33,7 @@ class ExportGLB(io.ComfyNode):
             inputs=[
                 mesh_input(),
                 filename_prefix_input(),
-                io.Combo.Input(
-                    "texture_format",
-                    options=["png", "webp"],
-                    default="png",
-                    tooltip="png is read everywhere; webp is smaller, and some viewers lack it.",
-                ),
+                texture_format_input(),
                 alpha_mode_input(),
                 double_sided_input(),
                 advanced(
@@ -42,12 +46,7 @@ class ExportGLB(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[
-                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
-                io.String.Output(
-                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
-                ),
-            ],
+            outputs=glb_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )

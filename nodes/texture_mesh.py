@@ -16,9 +16,9 @@ from .host import folders, output
 from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.run import run
-from .host.saving import filename_prefix_input, graph_of, shown, why_not
+from .host.saving import filename_prefix_input, glb_outputs, graph_of, shown, texture_format_input, why_not
 from .sample import condition_input, resolution_input, sampler_input, seed_input
-from .sockets import CATEGORY, GLB, Scene, advanced, aliases, models_input, node_schema
+from .sockets import CATEGORY, Scene, advanced, aliases, models_input, node_schema
 
 _STAGES = 7  # at most: unwrap, encode mesh, read and encode textures, texture, decode, bake
 
@@ -86,19 +86,9 @@ class TextureMesh(io.ComfyNode):
                 ),
                 sampler_input(),
                 filename_prefix_input(),
-                io.Combo.Input(
-                    "texture_format",
-                    options=["png", "webp"],
-                    default="png",
-                    tooltip="png is read everywhere; webp is smaller, and some viewers lack it.",
-                ),
+                texture_format_input(),
             ],
-            outputs=[
-                GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
-                io.String.Output(
-                    display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."
-                ),
-            ],
+            outputs=glb_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ...pipeline import stages
 from ...pipeline.export import AlphaMode
 from ...pipeline.record import job_record
-from ..sockets import Mesh, TexturedMesh
+from ..sockets import GLB, Mesh, TexturedMesh
 from . import output
 from .progress import Progress
 from .report import report_lines
@@ -26,6 +26,24 @@ def filename_prefix_input() -> io.Input:
         default=output.DEFAULT_PREFIX,
         tooltip="Folder and start of the file's name below ComfyUI's output folder; a number is appended.",
     )
+
+
+def texture_format_input() -> io.Input:
+    """How textures are stored in a GLB."""
+    return io.Combo.Input(
+        "texture_format",
+        options=["png", "webp"],
+        default="png",
+        tooltip="png is read everywhere; webp is smaller, and some viewers lack it.",
+    )
+
+
+def glb_outputs() -> list[io.Output]:
+    """Of a node that writes one GLB."""
+    return [
+        GLB.Output(display_name="model_3d", tooltip="The file, for Preview 3D and others."),
+        io.String.Output(display_name="path", tooltip="The file below ComfyUI's output folder, for Preview 3D."),
+    ]
 
 
 def mesh_input() -> io.Input:

@@ -2,6 +2,9 @@
 
 A process, not a thread: threads would share one interpreter lock and, on a GPU, memory that a recorded CUDA graph must
 have for itself while it is captured. It works on the CPU, whose cores a GPU that samples leaves free.
+
+Both ends of the pipe are this program's own and nothing of it is kept, so pickle is safe here. It is called by itself
+because a Connection would send torch's tensors through shared memory, of which containers have little.
 """
 
 from __future__ import annotations
