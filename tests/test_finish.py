@@ -23,7 +23,8 @@ from pipeline.mesh.uv.fallback import triangle_by_triangle
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import checks, source_mesh
+from pipeline.stages import checks
+from pipeline.stages.finishing import source_mesh
 from pipeline.warp import unavailable_reason
 
 SIDE = 48
