@@ -38,6 +38,7 @@ HEIGHT = {
     "bench_shapes": 0,
     "console": 4,
     "stages": 6,
+    "make": 6.5,
     "batch": 7,
     "bench_history": 1,
     "bench_networks": 5,
