@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 GOLDEN_CHECKPOINT = ROOT / "checkpoints" / "random"
 
-for _name in ("pipeline", "serving", "training"):
+for _name in ("pipeline", "serving", "training", "installation"):
     if _name not in sys.modules:
         _folder = ROOT / _name
         _spec = spec_from_file_location(_name, _folder / "__init__.py", submodule_search_locations=[str(_folder)])
