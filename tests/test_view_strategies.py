@@ -9,10 +9,11 @@ from meshes import needs_warp
 
 from pipeline.spec import SamplerSettings
 from pipeline.views import NAMED_MIXING, STRATEGIES
-from training import objects, truth, view_strategies
-from training.evaluate import Solid
+from training import objects, truth
+from training.evaluation import view_strategies
+from training.evaluation.evaluate import Solid
+from training.evaluation.view_strategies import DEFAULT, MEAN, ONE, Measured, cases, line, read, table
 from training.networks import DESIGNS
-from training.view_strategies import DEFAULT, MEAN, ONE, Measured, cases, line, read, table
 
 DESIGN = DESIGNS["tiny"]
 
