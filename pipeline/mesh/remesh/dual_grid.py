@@ -24,7 +24,7 @@ _QUADS = (
 )
 _DIAGONAL_02 = (0, 1, 2, 0, 2, 3)
 _DIAGONAL_13 = (0, 1, 3, 3, 1, 2)
-_VOXELS = 1 << 21  # of a block of edges, which takes some 700 bytes a voxel on the way if all its edges are crossed
+_VOXELS = 1 << 19  # of a block of edges, which takes some 700 bytes a voxel on the way if all its edges are crossed
 
 
 def dual_grid_to_mesh(
