@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from ..errors import EmptyResultError
-from ..mesh.remesh.dual_grid import dual_grid_to_mesh
+from ..mesh import DUAL_GRID_TO_MESH
 from ..runtime import Runtime
 from ..sparse import Subdivision
 from ..spec import SHAPE_DECODER, TEXTURE_DECODER
@@ -47,7 +47,8 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         if warning := growth_warning(len(subdivisions[-1].parents), len(fields.voxels)):
             log.warning(warning)
         offsets, crossed, split = decoder.dual_grid(fields.feats)
-        vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
+        to_mesh = runtime.backends.pick(DUAL_GRID_TO_MESH, fields.feats.device)
+        vertices, faces = to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
         runtime.count(tokens=tokens, voxels=len(vertices), faces=len(faces))
         origin = shape.origin.of_shape
         return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
