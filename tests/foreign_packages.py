@@ -3,9 +3,9 @@
 Each asserts of its arguments what the package asks for, so that a row's calls are checked where it cannot be installed.
 """
 
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-import fast_simplification
 import torch
 import torch.nn.functional as F
 
@@ -15,6 +15,7 @@ from pipeline.sparse import Voxels
 
 def module(name: str, **members) -> ModuleType:
     made = ModuleType(name)
+    made.__spec__ = ModuleSpec(name, None)  # for those who ask whether it is here
     vars(made).update(members)
     return made
 
@@ -54,6 +55,8 @@ class _Steps:
 
     def simplify_step(self, length: float, skinny: float, threshold: float, timing: bool) -> tuple[int, int]:
         """Takes nothing as long as the threshold is small, and then a tenth."""
+        import fast_simplification  # not everywhere where the packages are
+
         if threshold > 1e-6:
             found = fast_simplification.simplify(self.vertices.numpy(), self.faces.numpy(), 0.1)
             self.vertices, self.faces = (torch.from_numpy(each) for each in found)
