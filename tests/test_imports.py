@@ -25,6 +25,7 @@ HEIGHT = {
     "weights": 3,
     "image": 3,
     "triton_launch": 2,
+    "foreign": 2,
     "replay": 2,
     "views": 4,
     "sparse": 3,

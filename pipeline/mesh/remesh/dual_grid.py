@@ -85,6 +85,11 @@ class DualGrid:
     resolution: int
 
 
+def empty_grid(resolution: int) -> DualGrid:
+    """The dual grid of no surface."""
+    return DualGrid(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32), np.zeros((0, 3), bool), resolution)
+
+
 def mesh_to_dual_grid(
     vertices: np.ndarray,
     faces: np.ndarray,
@@ -119,7 +124,7 @@ def mesh_to_dual_grid(
 
     face, axis, lines, depth = _crossings(triangles, resolution)
     if len(face) == 0:
-        return DualGrid(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32), np.zeros((0, 3), bool), resolution)
+        return empty_grid(resolution)
     # a crossing at the grid line (x, y) along an axis concerns the four cells round it
     crossing = np.empty((len(face), 3))
     base = np.empty((len(face), 3), np.int64)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from ...errors import EmptyResultError
-from ...mesh.remesh.dual_grid import dual_grid_to_mesh
+from ...mesh import DUAL_GRID_TO_MESH
 from ...models.sparse_unet import SparseUnetVaeDecoder
 from ...runtime import Runtime
 from ...sparse import Subdivision
@@ -45,7 +45,8 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         offsets, crossed, split = decoder.dual_grid(fields.feats)
         voxels = fields.voxels
         del fields  # the mesh takes more than they do
-        vertices, faces = dual_grid_to_mesh(voxels, offsets, crossed, shape.resolution, split)
+        to_mesh = runtime.backends.pick(DUAL_GRID_TO_MESH, voxels.coords.device)
+        vertices, faces = to_mesh(voxels, offsets, crossed, shape.resolution, split)
         runtime.count(tokens=tokens, voxels=len(vertices), faces=len(faces))
         origin = shape.origin.of_shape
         return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
