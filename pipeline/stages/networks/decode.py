@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...errors import EmptyResultError
-from ...mesh.remesh.dual_grid import dual_grid_to_mesh
+from ...mesh import DUAL_GRID_TO_MESH
+from ...models.sparse_unet import SparseUnetVaeDecoder
 from ...runtime import Runtime
 from ...sparse import Subdivision
 from ...spec import SHAPE_DECODER, TEXTURE_DECODER
@@ -34,25 +35,33 @@ def decode_shape(runtime: Runtime, models: Models, shape: Latent) -> tuple[Mesh,
         runtime.stage("decode shape", subdivision_levels(models) + 1, LOWER),
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
-        fields, subdivisions = decoder(
-            shape.sparse,
-            None,
-            runtime.backends,
-            lambda level: runtime.step("decode shape", level, decoder.levels + 1),
-            runtime.budget(),
-        )
+        call = level_done(runtime, "decode shape", decoder, decoder.levels + 1)
+        fields, subdivisions = decoder(shape.sparse, None, runtime.backends, call, runtime.budget())
         if len(fields.voxels) == 0:
             raise EmptyResultError("The shape decodes to nothing. Try another seed.")
         runtime.check_finite("decoded shape", fields.feats)
         if warning := growth_warning(len(subdivisions[-1].parents), len(fields.voxels)):
             log.warning(warning)
         offsets, crossed, split = decoder.dual_grid(fields.feats)
-        vertices, faces = dual_grid_to_mesh(fields.voxels, offsets, crossed, shape.resolution, split)
+        voxels = fields.voxels
+        del fields  # the mesh takes more than they do
+        to_mesh = runtime.backends.pick(DUAL_GRID_TO_MESH, voxels.coords.device)
+        vertices, faces = to_mesh(voxels, offsets, crossed, shape.resolution, split)
         runtime.count(tokens=tokens, voxels=len(vertices), faces=len(faces))
         origin = shape.origin.of_shape
         return Mesh(vertices, faces, resolution=shape.resolution, origin=origin), Subdivisions(
             tuple(subdivisions), origin
         )
+
+
+def level_done(runtime: Runtime, stage: str, decoder: SparseUnetVaeDecoder, total: int) -> Callable[[int], None]:
+    """What a decoder calls when so many levels are done: progress, and the level's weights have no more work."""
+
+    def call(level: int) -> None:
+        runtime.step(stage, level, total)
+        runtime.spend(decoder.blocks[min(level, decoder.levels + 1) - 1])
+
+    return call
 
 
 def growth_warning(coarse: int, fine: int) -> str:
@@ -85,13 +94,8 @@ def decode_texture(runtime: Runtime, models: Models, texture: Latent, subdivisio
         runtime.stage("decode texture", subdivision_levels(models) + 1, LOWER),
         runtime.use(models, TEXTURE_DECODER, tokens, voxels=len(subdivisions[-1].children)) as decoder,
     ):
-        fields, _ = decoder(
-            texture.sparse,
-            subdivisions,
-            runtime.backends,
-            lambda level: runtime.step("decode texture", level, decoder.levels + 1),
-            runtime.budget(),
-        )
+        call = level_done(runtime, "decode texture", decoder, decoder.levels + 1)
+        fields, _ = decoder(texture.sparse, subdivisions, runtime.backends, call, runtime.budget())
         runtime.check_finite("decoded texture", fields.feats)
         runtime.count(tokens=tokens, voxels=len(fields.voxels))
         return PBRVoxels(fields.replace(fields.feats * 0.5 + 0.5), texture.resolution, texture.origin.of_shape)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ...errors import EmptyResultError, MeshError
+from ...mesh import MESH_TO_DUAL_GRID
 from ...mesh.checks import check_mesh
 from ...mesh.io.scene import SIDE
-from ...mesh.remesh.dual_grid import DualGrid, mesh_to_dual_grid
+from ...mesh.remesh.dual_grid import DualGrid
 from ...runtime import Runtime
 from ...sparse import SparseTensor, Voxels, space_to_channel
 from ...spec import SHAPE_DECODER, SHAPE_ENCODER, TEXTURE_DECODER, TEXTURE_ENCODER, PipelineType
@@ -60,7 +61,7 @@ def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, s
     made = recipe(*networks, vertices.tobytes(), faces.tobytes(), resolution, seed)
     description = f"an encoded mesh of {len(faces):,} faces at {resolution}, {models.checkpoint.name}"
     with runtime.stage("encode mesh", _GRIDS, LOWER):
-        grid = mesh_to_dual_grid(vertices, faces, resolution)
+        grid = runtime.backends.pick(MESH_TO_DUAL_GRID, "cpu")(vertices, faces, resolution)
         if len(grid.coords) == 0:
             raise EmptyResultError(f"No face of the mesh crosses an edge of the {resolution} voxels a side.")
         runtime.step("encode mesh", 1, _GRIDS)

@@ -92,10 +92,11 @@ def run_sampler(
     check_solver(runtime.speed, settings)
     if mix.strategy == "primary":
         tokens = tokens[:1]
-    contexts = [flow.context(view[None].to(runtime.device)) for view in tokens]
+    count = noise.numel() // noise.shape[1]
+    contexts = [flow.context(view[None].to(runtime.device), count, runtime.backends) for view in tokens]
     contexts.append(flow.zero_context(runtime.device))
     calls: list[_Velocity] = [_with(velocity, context) for context in contexts]
-    if runtime.replays(flow, noise.numel() // noise.shape[1]):
+    if runtime.replays(flow, count):
         calls = [Replayed(call) for call in calls]
 
     def at_time(call: _Velocity, x: torch.Tensor, t: float) -> torch.Tensor:

@@ -12,6 +12,7 @@ from ...weights import Models
 from ..checks import check_tokens
 from ..provenance import check_condition, check_structure, made_with, recipe
 from ..types import LOWER, Condition, Latent, LatentStart, Origin, Structure
+from .decode import level_done
 from .latents import denormalise, grid_size, normalised_start, subdivision_levels, voxels_per_token
 from .sampler import Mix, mix_of, sample_packed
 
@@ -106,11 +107,8 @@ def finer_voxels(runtime, models, latent, resolution, one_pass: Pass, max_tokens
         runtime.stage("upsample", subdivision_levels(models), LOWER),
         runtime.use(models, SHAPE_DECODER, tokens) as decoder,
     ):
-
-        def on_level(level: int) -> None:
-            runtime.step("upsample", level, decoder.levels)
-
-        fine = decoder.upsample(latent, decoder.levels, runtime.backends, on_level, runtime.budget())
+        call = level_done(runtime, "upsample", decoder, decoder.levels)
+        fine = decoder.upsample(latent, decoder.levels, runtime.backends, call, runtime.budget())
         if len(fine) == 0:
             raise EmptyResultError("The coarse shape decodes to nothing. Try another seed.")
         smallest, grid = models.config(one_pass.model)["args"]["resolution"], grid_size(models, one_pass)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from ...errors import EmptyResultError
@@ -10,11 +12,13 @@ from ...runtime import Runtime
 from ...sampling import dense_spread
 from ...sparse import Voxels
 from ...spec import STRUCTURE_DECODER, STRUCTURE_FLOW, SamplerSettings
-from ...views import carve
+from ...views import carve, stretched, stretches
 from ...weights import Models
 from ..provenance import check_condition, made_with, recipe
 from ..types import Condition, Structure
 from .sampler import Mix, run_sampler
+
+log = logging.getLogger(__name__)
 
 
 def sample_structure(
@@ -42,9 +46,22 @@ def sample_structure(
             "The structure is empty: no voxel is occupied. Try another seed, and check that the picture shows the "
             "whole object on a transparent background."
         )
+    if condition.mixing.proportions and len(condition.views) > 1:
+        occupied = _in_proportion(occupied, condition)
     if condition.mixing.carve:
         occupied = _carved(occupied, condition)
     return Structure(occupied, random.get_state(), made_with(models, STRUCTURE_DECODER, made, f"seed {seed}"))
+
+
+def _in_proportion(occupied: torch.Tensor, condition: Condition) -> torch.Tensor:
+    """[R, R, R] bool, as wide, deep and tall as the pictures say."""
+    voxels = Voxels.single(occupied.nonzero())
+    factors = stretches(voxels, len(occupied), condition.views, condition.masks)
+    if bool((factors == 1).all()):
+        return occupied
+    told = ", ".join(f"{factor:.2f}" for factor in factors.tolist())
+    log.info(f"The structure takes on the proportions of the pictures: {told} along x, y and z.")
+    return stretched(occupied, factors)
 
 
 def _carved(occupied: torch.Tensor, condition: Condition) -> torch.Tensor:
