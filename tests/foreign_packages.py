@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.sparse import Voxels
 
 

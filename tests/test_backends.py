@@ -13,7 +13,7 @@ from pipeline.errors import BackendError
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.bake import SourceMesh
-from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
+from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
 from pipeline.render import OPERATIONS as RENDER_OPERATIONS
 from pipeline.render import Frame
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS

@@ -19,8 +19,8 @@ from pipeline.mesh import DUAL_GRID_TO_MESH, MESH_TO_DUAL_GRID, RASTER, SIMPLIFY
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh.bake import raster_nvdiffrast
 from pipeline.mesh.bake.raster import rasterise
-from pipeline.mesh.remesh import o_voxel
-from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
+from pipeline.mesh.grid import o_voxel
+from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
 from pipeline.mesh.simplify import cumesh
 from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.simplify.collapse import collapse

@@ -9,7 +9,8 @@ import torch
 import trimesh
 from tiny import tiny_checkpoint
 
-from pipeline import bench_history, plan, stages, triton_launch
+from pipeline import plan, stages, triton_launch
+from pipeline import bench_history
 from pipeline.bench_networks import RandomModels
 from pipeline.errors import OutOfMemoryError, SettingsError
 from pipeline.image import prepare, read_picture

@@ -8,8 +8,8 @@ from meshes import needs_warp
 
 from pipeline import bench_shapes
 from pipeline.mesh import Mesh
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.operations import outer_shell, solid, unwrap
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.repair.clean import clean
 from pipeline.mesh.simplify.collapse import collapse
 from pipeline.sparse import Voxels

@@ -10,8 +10,8 @@ from scenes import furniture
 
 from pipeline import stages
 from pipeline.errors import CheckpointError, MeshError, SettingsError
+from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
 from pipeline.mesh.io import Gltf, read_scene
-from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, heun

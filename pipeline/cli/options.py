@@ -230,7 +230,7 @@ def mixing_of(options: argparse.Namespace) -> Mixing:
         raise SettingsError(
             f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
         )
-    if options.keep_proportions and len(options.views) < 2:
+    if getattr(options, "keep_proportions", False) and len(options.views) < 2:
         raise SettingsError("--keep-proportions has an effect on two or more pictures with --views only: leave it out.")
     if options.views:
         named_views(options.views, len(options.images))

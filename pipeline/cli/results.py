@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import bench, stages
+from .. import stages
+from .. import bench
 from ..console import Written
 from ..export.files import writing
 from ..plan import Plan

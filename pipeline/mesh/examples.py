@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from ..sparse import Voxels
 from .bake.raster import rasterise
+from .grid.dual_grid import mesh_to_dual_grid
 from .mesh import Mesh
-from .remesh.dual_grid import mesh_to_dual_grid
 from .repair.clean import CleanSettings
 
 _CUBE = (

@@ -13,12 +13,12 @@ from .bake import raster_nvdiffrast
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
+from .grid import o_voxel
+from .grid.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from .mesh import Mesh
-from .remesh import o_voxel
-from .remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
+from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
 from .remesh.quads import instant_meshes
-from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify import cumesh
 from .simplify.collapse import collapse

@@ -14,8 +14,8 @@ from PIL import Image
 from pipeline import stages
 from pipeline.errors import EmptyResultError
 from pipeline.image import prepare
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.query.surface import Surface
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.topology.half_edges import components
 from pipeline.models import build
 from pipeline.models.sparse_unet import FlexiDualGridVaeDecoder

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..query.winding_number import WindingField
 from .lattice import Frame, marked_bricks, touched_cells
-from .winding_number import WindingField
 
 _SEED_STEPS = 2  # cells round boundary edges in which winding numbers are looked at first
 # Winding numbers between which a point is neither inside nor outside for sure. Wider: more points are asked and cut;

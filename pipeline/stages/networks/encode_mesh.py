@@ -13,8 +13,8 @@ import torch
 from ...errors import EmptyResultError, MeshError
 from ...mesh import MESH_TO_DUAL_GRID
 from ...mesh.checks import check_mesh
+from ...mesh.grid.dual_grid import DualGrid
 from ...mesh.io.scene import SIDE
-from ...mesh.remesh.dual_grid import DualGrid
 from ...runtime import Runtime
 from ...sparse import SparseTensor, Voxels, space_to_channel
 from ...spec import SHAPE_DECODER, SHAPE_ENCODER, TEXTURE_DECODER, TEXTURE_ENCODER, PipelineType
