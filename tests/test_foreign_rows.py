@@ -27,7 +27,7 @@ from pipeline.mesh.simplify.collapse import collapse
 from pipeline.runtime import Runtime
 from pipeline.sparse import CHILD_CONV, SUBMANIFOLD_CONV, Voxels, flex_gemm, reference
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
-from pipeline.stages.simplify import simplify_mesh
+from pipeline.stages.finishing.simplify import simplify_mesh
 
 OPERATIONS = {operation.name: operation for operation in (*SPARSE_OPERATIONS, *MESH_OPERATIONS)}
 CPU = torch.device("cpu")
