@@ -4,6 +4,7 @@ from .mesh import Mesh
 from .operations import (
     CLEAN,
     CLOSEST,
+    DUAL_GRID,
     NEAREST,
     OPERATIONS,
     OUTER_SHELL,
@@ -18,6 +19,7 @@ from .operations import (
 __all__ = [
     "CLEAN",
     "CLOSEST",
+    "DUAL_GRID",
     "NEAREST",
     "OPERATIONS",
     "OUTER_SHELL",

@@ -55,6 +55,14 @@ def overlapping_triangles(device: torch.device) -> tuple:
     return uvs, torch.tensor([[0, 1, 2], [0, 3, 2], [0, 4, 5]], dtype=torch.int32, device=device), 64
 
 
+def a_cube_and_a_triangle(device: torch.device) -> tuple:
+    """Sharp edges, and boundary edges across the cells, at 12 cells a side."""
+    box = cube(device, 0.53)
+    corners = torch.tensor([[-0.41, -0.3, 0.12], [0.45, 0.07, -0.33], [0.02, 0.42, 0.37]], device=device)
+    both = together(box, Mesh(corners, torch.tensor([[0, 1, 2]], dtype=torch.int32, device=device)))
+    return both.vertices, both.faces, 12
+
+
 def two_texels(device: torch.device) -> tuple:
     """Two covered texels, with no texel as near to one as to the other."""
     covered = torch.zeros(32, 32, dtype=torch.bool, device=device)

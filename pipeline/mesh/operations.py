@@ -13,6 +13,7 @@ from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
+from .remesh.dual_grid import dual_grid_tensors
 from .remesh.hollow_settings import Hollow
 from .remesh.quads import instant_meshes
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
@@ -23,6 +24,7 @@ from .uv.fallback import triangle_by_triangle, xatlas
 
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
 WINDING = "winding"
+DUAL_GRID = "dual_grid"
 QUADS = "quads"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
@@ -85,6 +87,20 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
     return Backend(name, function, unavailable_reason, devices)
 
 
+def dual_grid_by_kernels(
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    resolution: int,
+    face_weight: float = 1.0,
+    boundary_weight: float = 0.2,
+    regularisation: float = 0.01,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """remesh.mesh_to_dual_grid_warp, which imports Warp."""
+    from .remesh.dual_grid_warp import mesh_to_dual_grid_warp as run
+
+    return run(vertices, faces, resolution, face_weight, boundary_weight, regularisation)
+
+
 def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
 
@@ -108,6 +124,13 @@ OPERATIONS = (
         reference=winding_numbers,
         example=examples.points_round_an_open_ball,
         tolerance=0.05,
+    ),
+    Operation(
+        DUAL_GRID,
+        (_warp(dual_grid_by_kernels),),
+        reference=dual_grid_tensors,
+        example=examples.a_cube_and_a_triangle,
+        tolerance=1e-5,
     ),
     Operation(
         SIMPLIFY,

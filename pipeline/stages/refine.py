@@ -12,7 +12,7 @@ from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, SHAPE_DECODER, SHAPE_ENCODER, Pi
 from ..weights import Models
 from .checks import check_tokens
 from .decode import decode_shape, decode_texture
-from .encode_mesh import encode_mesh
+from .encode_mesh import encode_mesh_within
 from .latents import grid_size, voxels_per_token
 from .provenance import check_condition, check_latent, made_with, recipe
 from .sampler import mix_of
@@ -51,14 +51,12 @@ def refine_shape(
     one_pass = pipeline_type.shape[-1]
     check_condition(models, condition, [(one_pass.model, one_pass.image_scale)])
     grid, smallest = grid_size(models, one_pass), models.config(one_pass.model)["args"]["resolution"]
-    asked, too_many, scale = grid, 0, voxels_per_token(models)
-    while True:
-        start = encode_mesh(runtime, models, mesh, grid * scale, seed).shape
-        if len(start.sparse.voxels) < max_tokens or grid <= smallest:
-            break
-        too_many = too_many or len(start.sparse.voxels)
-        grid = max(smallest, grid - CASCADE_STEP)
-    said = lowered(runtime, asked * scale, grid * scale, too_many, len(start.sparse.voxels), max_tokens)
+    scale = voxels_per_token(models)
+    sides = [*range(grid, smallest, -CASCADE_STEP), smallest] if grid > smallest else [grid]
+    resolutions = [side * scale for side in sides]
+    encoded, tokens = encode_mesh_within(runtime, models, mesh, resolutions, max_tokens, seed)
+    start = encoded.shape
+    said = lowered(runtime, resolutions[0], start.resolution, tokens, len(start.sparse.voxels), max_tokens)
     start = replace(start, origin=start.origin.noted(said))
     return resample_shape(runtime, models, condition, start, pipeline_type, strength, samplers.shape)
 
