@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from .. import sparse
@@ -184,17 +183,17 @@ def _start(
     with runtime.stage("read textures", 1, "Ask for a lower type."):
         points = ((fine.xyz.float() + 0.5) / resolution - 0.5).to(device)
         materials = Materials(scene, not keep.vertex_colors)
-        old, kept = np.empty((len(points), 6), np.float32), np.empty(len(points), np.float32)
+        old, kept = points.new_empty(len(points), 6), points.new_empty(len(points))
         for place in Places(scene, frame, device).nearest(points):
             old[place.rows] = materials.at(place)
-            kept[place.rows] = keep.share(scene, place.part, place.corners, place.weights)
+            kept[place.rows] = keep.share(scene, place).float()
         runtime.step("read textures", 1, 1)
-    attrs = torch.from_numpy(old).to(fine.device)
+    attrs = old.to(fine.device)
     voxels = PBRVoxels(sparse.SparseTensor(fine, attrs), resolution, encoded.shape.origin)
     latent = encode_texture(runtime, models, voxels, encoded.shape)
     if not keep:
         return LatentStart(latent, strength)
-    free = torch.from_numpy(1 - kept).to(fine.device)
+    free = 1 - kept.to(fine.device)
     count = torch.ones_like(free)
     # a latent voxel is kept if more than half of its fine voxels are
     for level in reversed(encoded.subdivisions):
