@@ -22,7 +22,7 @@ from .options import add_max_tokens, backend_choices, opened_checkpoint, picture
 from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
-from .texture import add_mesh_and_pictures, check_paths
+from .texture import add_keep, add_mesh_and_pictures, check_paths, kept
 
 HELP = "make a mesh that you have finer"
 
@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how far the shape may leave the mesh's: 0 not at all, 1 it keeps the mesh's voxels alone; default: 0.6",
     )
+    add_keep(parser)
     add_max_tokens(parser, "the resolution is lowered until there are fewer")
     add_export(parser)
     add_samplers(parser)
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     check_strength(options.strength)
     scene = read_scene(options.mesh, options.up)
     frame = scene.frame()
+    keep = kept(options, scene)
+    keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
     dtype = named_dtype(options.dtype, device)
     asked = PipelineType.named(options.type) if options.type else None
@@ -81,6 +84,8 @@ def run(options: argparse.Namespace) -> int:
                 texture=texture,
                 max_tokens=plan.max_tokens,
                 samplers=samplers(options, checkpoint.spec),
+                scene=scene,
+                keep=keep,
             )
             result, facts = stages.finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, export)
             settings = {"checkpoint": checkpoint.name, "pipeline_type": plan.pipeline_type.name, "seed": options.seed}

@@ -23,7 +23,15 @@ from .checks import (
 from .color import color_vertices
 from .decode import decode_shape, decode_texture
 from .encode import encode_images
-from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
+from .encode_mesh import (
+    Encoded,
+    encode_mesh,
+    encode_texture,
+    frame_of,
+    in_unit_cube,
+    shape_resolution,
+    texture_resolution,
+)
 from .existing import base_color_image
 from .export import export_mesh
 from .finish import finish_mesh, write_finished, write_views
@@ -35,7 +43,7 @@ from .presets import PRESETS, Preset
 from .preview import STUDIO, draw, draw_each, draw_views
 from .process import process_mesh
 from .project_texture import project_scene, project_texture
-from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
+from .refine import refine_mesh, refine_shape, refining_roles, resample_shape, tokens_to_keep
 from .scene_preview import scene_subject
 from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
@@ -138,6 +146,7 @@ __all__ = [
     "export_glb",
     "export_mesh",
     "finish_mesh",
+    "frame_of",
     "generate",
     "generation_settings",
     "held_in",
@@ -165,6 +174,7 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
+    "tokens_to_keep",
     "write_finished",
     "write_generation",
     "write_state",

@@ -13,6 +13,7 @@ import torch
 from ..errors import EmptyResultError, MeshError
 from ..mesh import DUAL_GRID
 from ..mesh.checks import check_mesh
+from ..mesh.io import Frame
 from ..mesh.io.scene import SIDE
 from ..runtime import Runtime
 from ..sparse import SparseTensor, Voxels, space_to_channel
@@ -109,15 +110,25 @@ def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: L
     return Latent(SparseTensor(latent, mean.feats), voxels.resolution, shape.random, origin)
 
 
-def in_unit_cube(mesh: Mesh) -> Mesh:
-    """A mesh of any size and place, centred and scaled so that its longest side fills the cube but for 1e-5; its UVs
-    and colours stay. Raises MeshError if it has no usable extent."""
+def frame_of(mesh: Mesh) -> Frame:
+    """Where a mesh lies: the similarity between it and the unit cube, in the terms of a file (Y up). Raises MeshError if
+    it has no usable extent."""
     mesh.require_faces()
-    low, high = mesh.vertices[mesh.faces.long().unique()].double().aminmax(dim=0)
+    low, high = mesh.vertices[mesh.faces.reshape(-1).long()].double().aminmax(dim=0)
     longest = float((high - low).max())
     if not 1e-12 <= longest <= 1e12:
         raise MeshError(f"The mesh is {longest:.3g} units large; 1e-12 to 1e+12 can be worked on. Scale it first.")
-    moved = (mesh.vertices.double() - (low + high) / 2) * (SIDE / longest)
+    x, y, z = ((low + high) / 2).tolist()
+    return Frame((x, z, -y), longest)
+
+
+def in_unit_cube(mesh: Mesh) -> Mesh:
+    """A mesh of any size and place, centred and scaled so that its longest side fills the cube but for 1e-5; its UVs
+    and colours stay. Raises MeshError if it has no usable extent."""
+    frame = frame_of(mesh)
+    x, y, z = frame.centre
+    middle = mesh.vertices.new_tensor([x, -z, y], dtype=torch.float64)
+    moved = (mesh.vertices.double() - middle) * (SIDE / frame.longest)
     return Mesh.known(moved.float(), mesh.faces, attrs=mesh.attrs, uvs=mesh.uvs)
 
 

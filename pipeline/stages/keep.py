@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from PIL import Image
 from ..errors import SettingsError
 from ..image import on_black, read_picture
 from ..mesh.bake.bake import Texels
-from ..mesh.io import Part, Scene
+from ..mesh.io import Frame, Part, Scene
 from ..mesh.io.atlas import Group, has_uvs
-from .existing import VERTEX_COLORS, Materials, Place, attribute, bilinear
+from .encode_mesh import Encoded
+from .existing import VERTEX_COLORS, Materials, Place, Places, attribute, bilinear
+from .types import Subdivisions
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,27 @@ class Keep:
 
 NOTHING = Keep()
 _WHOLE = 254.5 / 255  # of white, above which rounding alone is to blame
+
+
+def places_of(scene: Scene, frame: Frame, encoded: Encoded, device: torch.device) -> list[Place]:
+    """Where on a scene the middles of an encoded mesh's fine voxels are nearest."""
+    fine = encoded.subdivisions[-1].children
+    return Places(scene, frame, device).nearest(((fine.xyz.float() + 0.5) / encoded.shape.resolution - 0.5).to(device))
+
+
+def kept_tokens(scene: Scene, keep: Keep, places: Sequence[Place], subdivisions: Subdivisions) -> torch.Tensor:
+    """[T] bool: the latent voxels of a scene that stay, as more than half of their fine voxels do (see places_of)."""
+    kept = torch.zeros(len(subdivisions[-1].children), device=places[0].rows.device)
+    for place in places:
+        kept[place.rows] = keep.share(scene, place).float()
+    kept = kept.to(subdivisions[-1].slots.device)
+    count = torch.ones_like(kept)
+    for level in reversed(subdivisions):
+        parent = level.slots >> 3
+        kept, count = (
+            torch.zeros(len(level.parents), device=parent.device).index_add(0, parent, each) for each in (kept, count)
+        )
+    return kept / count > 0.5
 
 
 def put_back(values: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep, materials: Materials) -> int:
