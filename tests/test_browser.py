@@ -66,7 +66,7 @@ def test_every_graph_runs_and_shows_its_model(editor, tmp_path, name):
     for kind, (color, *_) in ours.items():
         assert not [each for each, it in others.items() if each != kind and math.dist(rgb(color), it) < 40], kind
 
-    if needs_encoders(name):  # test_comfyui runs it with a checkpoint that has them
+    if needs_encoders(name):  # test_comfyui.py runs it with a checkpoint that has them
         return
     done = editor.queue()
     if "run" not in done:

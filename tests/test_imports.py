@@ -119,7 +119,7 @@ def circle(graph):
     return ()
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes", "serving"])
+@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes", "serving", "installation"])
 def test_no_circle_of_modules_even_inside_a_room(root, folder):
     assert not circle(imports(root, folder))
 
@@ -197,7 +197,7 @@ def test_an_unpacked_literal_is_seen():
 
 
 def test_arguments_are_written_as_arguments(root):
-    folders = ("pipeline", "nodes", "training", "serving", "tests", "workflows", "benchmarks")
+    folders = ("pipeline", "nodes", "training", "serving", "installation", "tests", "workflows", "benchmarks")
     files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
     found = {path: unpacked_literals(parsed(path)) for path in files}
     assert not {path: lines for path, lines in found.items() if lines}
