@@ -43,8 +43,7 @@ class EncodeMesh(io.ComfyNode):
                 Scene.Input(
                     "scene",
                     optional=True,
-                    tooltip="From TRELLIS.2 Load Mesh, where a mask, vertex colours or names say what keeps its shape in "
-                    "Sample Shape.",
+                    tooltip="From TRELLIS.2 Load Mesh, where a mask, vertex colours or names say what keeps its shape.",
                 ),
                 *keep_inputs("refine", "sampled anew by Sample Shape, 0 keeps its shape."),
             ],

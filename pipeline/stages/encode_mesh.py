@@ -111,8 +111,8 @@ def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: L
 
 
 def frame_of(mesh: Mesh) -> Frame:
-    """Where a mesh lies: the similarity between it and the unit cube, in the terms of a file (Y up). Raises MeshError if
-    it has no usable extent."""
+    """Where a mesh lies: the similarity between it and the unit cube, for a file (Y up). Raises MeshError if it has no
+    usable extent."""
     mesh.require_faces()
     low, high = mesh.vertices[mesh.faces.reshape(-1).long()].double().aminmax(dim=0)
     longest = float((high - low).max())
