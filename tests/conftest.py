@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from comfyui_fixtures import server, server_with_hub  # noqa: E402, F401
 from devices import DEVICES, running_on  # noqa: E402
 from host_fixtures import host, made, ran  # noqa: E402, F401
+from once import filled_once  # noqa: E402
 from parallel import pytest_cmdline_main, pytest_collection_modifyitems, pytest_configure  # noqa: E402, F401
 from safetensors import safe_open  # noqa: E402
 from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
@@ -203,14 +204,17 @@ def damaged():
 
 
 @pytest.fixture(scope="session")
-def rocket_state(tmp_path_factory) -> Path:
-    """What `generate --save-state` writes of the README's picture with the small checkpoint, for tests of what comes
-    after sampling."""
-    from pipeline.__main__ import main
+def rocket(tmp_path_factory) -> Path:
+    """All that `generate` makes of the README's picture with the small checkpoint and the options of rocket_run.py."""
+    from rocket_run import make
 
-    state = tmp_path_factory.mktemp("rocket") / "rocket.safetensors"
-    assert main(["generate", str(ROOT / "assets" / "rocket.png"), "--device", "cpu", "--save-state", str(state)]) == 0
-    return state
+    return filled_once(tmp_path_factory, "rocket", make)
+
+
+@pytest.fixture(scope="session")
+def rocket_state(rocket) -> Path:
+    """Its state, for tests of what comes after sampling."""
+    return rocket / "rocket.safetensors"
 
 
 @pytest.fixture(scope="session")

@@ -43,12 +43,10 @@ def test_golden_pipeline(run, golden, picture, checkpoint, tmp_path, kind):
 
 
 @needs_warp
-def test_a_glb_from_the_small_checkpoint(run, root, tmp_path):
+def test_a_glb_from_the_small_checkpoint(rocket):
     """The README's first command, with every output."""
-    glb, state, report = (tmp_path / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
-    outputs = ("--output", glb, "--save-state", state, "--report", report, "--texture-size", 1024, "--device", "cpu")
-    code, out, err = run("generate", root / "assets" / "rocket.png", *outputs)
-    assert code == 0, err
+    glb, state, report = (rocket / name for name in ("rocket.glb", "rocket.safetensors", "rocket.json"))
+    out = (rocket / "rocket.txt").read_text(encoding="utf-8")
     (said,) = [line for line in out.splitlines() if "small checkpoint" in line]
     assert "trained on simple" in said and "--checkpoint microsoft/TRELLIS.2-4B" in said
     (mesh,) = trimesh.load(glb, process=False).geometry.values()
@@ -106,9 +104,10 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
     for name, one in (("photo.png", background), ("mask.png", alpha), ("cut.png", cut)):
         one.save(tmp_path / name)
     states = []
+    steps = ("--structure-steps", 1, "--shape-steps", 1, "--texture-steps", 1)
     for options in (("photo.png", "--mask", tmp_path / "mask.png"), ("cut.png",)):
         state = tmp_path / "state.safetensors"
-        code, _, err = run("generate", tmp_path / options[0], *options[1:], "--save-state", state)
+        code, _, err = run("generate", tmp_path / options[0], *options[1:], *steps, "--save-state", state)
         assert code == 0, err
         states.append(state_of(state)[0])
     for name, value in states[0].items():

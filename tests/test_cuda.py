@@ -9,7 +9,7 @@ from pipeline.errors import OutOfMemoryError
 from pipeline.image import prepare, read_picture
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.raster import rasterise
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.models import build
 from pipeline.runtime import Runtime

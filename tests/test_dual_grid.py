@@ -8,8 +8,8 @@ from devices import on_device
 from meshes import needs_warp
 
 from pipeline.errors import SettingsError
+from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
 from pipeline.mesh.operations import dual_grid_by_kernels
-from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 
 pytestmark = [needs_warp, pytest.mark.usefixtures("device")]
 by_kernels = on_device(dual_grid_by_kernels)
@@ -73,7 +73,7 @@ def test_kernels_give_the_golden_grid(golden):
 
 
 def test_any_number_of_cores_gives_the_same_bits(monkeypatch):
-    from pipeline.mesh.remesh import dual_grid_warp
+    from pipeline.mesh.grid import dual_grid_warp
 
     grids = []
     for cores in (1, 7):

@@ -13,8 +13,8 @@ pytest.importorskip("warp", reason="warp-lang is not installed")
 
 from bodies import CELL, box, random_soup, sphere, together, welded
 
+from pipeline.mesh.grid.dual_grid import _touched_cells
 from pipeline.mesh.remesh import interior
-from pipeline.mesh.remesh.dual_grid import _touched_cells
 from pipeline.mesh.remesh.lattice_functions import INSIDE, OUTSIDE
 
 pytestmark = pytest.mark.usefixtures("device")

@@ -19,8 +19,11 @@ from pipeline.image import prepare, read_picture
 from pipeline.models import build
 from pipeline.runtime import Runtime, choose_device, choose_dtype
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.spec import PIPELINE_TYPES
+from pipeline.spec import PIPELINE_TYPES, Samplers, SamplerSettings
 from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
+
+# for what no sampler's steps change: two a stage, one pass of the network each
+QUICK = Samplers(*[SamplerSettings(2, 1.0)] * 3)
 
 
 def runtime(**options):
@@ -79,14 +82,14 @@ def test_raising_from_the_callback_stops_the_run(models, images, stage, step):
             raise Stop
 
     with pytest.raises(Stop):
-        stages.generate(runtime(on_step=on_step), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(on_step=on_step), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
     assert (seen[-1].stage, seen[-1].step) == (stage, step)
     assert not models._loaded  # nothing stays behind
-    stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)  # and the next run works
+    stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)  # and the next run works
 
 
 def test_models_stay_if_asked_to(models, images):
-    stages.generate(runtime(keep_models=True), models, images, PIPELINE_TYPES["512"], 42, texture=False)
+    stages.generate(runtime(keep_models=True), models, images, PIPELINE_TYPES["512"], 42, texture=False, samplers=QUICK)
     assert set(models._loaded) == set(PIPELINE_TYPES["512"].roles(texture=False))
 
 
@@ -103,25 +106,25 @@ def test_the_stages_one_by_one_continue_one_random_stream(models, images, golden
 
 
 def test_geometry_only_gives_the_same_shape(models, images):
-    whole = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1)
-    shape = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, texture=False)
+    whole = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, samplers=QUICK)
+    shape = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, texture=False, samplers=QUICK)
     assert torch.equal(whole.mesh.vertices, shape.mesh.vertices) and shape.texture is None and shape.voxels is None
 
 
 def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog):
     """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them. The log,
     the stage's record and what comes of the shape tell it."""
-    pipeline_type, cap = PIPELINE_TYPES["1536_cascade"], 620
-    coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False).shape
+    pipeline_type = PIPELINE_TYPES["1536_cascade"]
+    coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False, samplers=QUICK).shape
     decoder = models.get("shape_slat_decoder", torch.device("cpu"))
     with torch.no_grad():
         fine = decoder.upsample(coarse.sparse, 4).xyz
     counts = {r: len(((fine + 0.5) / 512 * (r // 16)).int().unique(dim=0)) for r in range(1024, 1537, 128)}
-    expected = max(r for r, count in counts.items() if count < cap)
-    assert 1024 < expected < 1536
+    expected, cap = 1280, counts[1280] + 1
+    assert counts[1024] < counts[1280] < counts[1408]
     for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
         used = runtime()
-        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most)
+        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most, samplers=QUICK)
         shape, said = made.shape, made.mesh.origin.notes
         if resolution is None:  # as many as the cap is too many
             assert shape.resolution < expected
@@ -189,13 +192,13 @@ def fill(parameter, value):
 def test_what_goes_wrong_in_a_stage_is_named(models, images, role, edit, error, message):
     change(models, role, edit)
     with pytest.raises(error, match=message):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["1024_cascade"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["1024_cascade"], 42, samplers=QUICK)
 
 
 def test_a_shape_that_decodes_to_nothing(models, images):
     change(models, "shape_slat_decoder", lambda m: fill(m.blocks[0][-1].to_subdiv.bias, -1e6))
     with pytest.raises(EmptyResultError, match="The shape decodes to nothing"):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_running_out_of_memory_says_what_to_lower(models, images, problem):
     with pytest.raises(
         OutOfMemoryError, match="on cpu in stage 'decode shape'. Choose a lower type, or fewer max tokens"
     ):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
 
 
 def test_the_error_keeps_no_memory():
@@ -238,7 +241,7 @@ def test_other_errors_are_not_mistaken_for_memory(models, images):
 
     change(models, "shape_slat_decoder", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
 
 
 def test_meshes_without_faces():
@@ -326,7 +329,7 @@ def test_devices():
 
 def test_a_last_level_that_grows_unusually_is_said():
     """A surface has four children for each voxel; a run that ran away had 4.52."""
-    from pipeline.stages.decode import growth_warning
+    from pipeline.stages.networks.decode import growth_warning
 
     assert growth_warning(300_000, 1_200_000) == growth_warning(300_000, 1_110_000) == growth_warning(1000, 6000) == ""
     assert "grew 4.52-fold, where 4.0 is usual" in growth_warning(300_000, 1_356_000)

@@ -10,7 +10,7 @@ from pipeline import stages
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.weights import Models, open_checkpoint
-from training import texturing
+from training.evaluation import texturing
 from training.networks import TINY
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,7 +4,8 @@ from .mesh import Mesh
 from .operations import (
     CLEAN,
     CLOSEST,
-    DUAL_GRID,
+    DUAL_GRID_TO_MESH,
+    MESH_TO_DUAL_GRID,
     NEAREST,
     OPERATIONS,
     OUTER_SHELL,
@@ -19,7 +20,8 @@ from .operations import (
 __all__ = [
     "CLEAN",
     "CLOSEST",
-    "DUAL_GRID",
+    "DUAL_GRID_TO_MESH",
+    "MESH_TO_DUAL_GRID",
     "NEAREST",
     "OPERATIONS",
     "OUTER_SHELL",
