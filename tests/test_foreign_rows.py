@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
 import pytest
 import torch
 from foreign_packages import PACKAGES, TritonError, module
@@ -20,7 +19,7 @@ from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh.bake import raster_nvdiffrast
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.grid import o_voxel
-from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
+from pipeline.mesh.grid.dual_grid import dual_grid_tensors
 from pipeline.mesh.simplify import cumesh
 from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.simplify.collapse import collapse
@@ -317,13 +316,12 @@ def test_the_raster_keeps_its_rules(installed):
 
 def test_dual_grids_of_a_package_are_ours(installed, rng):
     mesh = ball()
-    problem = (mesh.vertices * 0.4).numpy(), mesh.faces[:300].numpy(), 24, 0.5, 0.3, 0.02
-    found, right = o_voxel.from_mesh_row().run(*problem), mesh_to_dual_grid(*problem)
-    assert np.array_equal(found.coords, right.coords) and np.array_equal(found.crossed, right.crossed)
-    assert found.coords.dtype == np.int32 and found.offsets.dtype == np.float32 and found.crossed.dtype == bool
-    assert np.abs(found.offsets - right.offsets).max() < 1e-5
-    nothing = o_voxel.from_mesh_row().run(problem[0], problem[1][:0], 24)
-    assert len(nothing.coords) == 0 and nothing.resolution == 24
+    problem = mesh.vertices * 0.4, mesh.faces[:300], 24, 0.5, 0.3, 0.02
+    found, right = o_voxel.from_mesh_row().run(*problem), dual_grid_tensors(*problem)
+    assert torch.equal(found[0], right[0]) and torch.equal(found[2], right[2])
+    assert [each.dtype for each in found] == [torch.int32, torch.float32, torch.bool]
+    assert (found[1] - right[1]).abs().max() < 1e-5
+    assert [len(each) for each in o_voxel.from_mesh_row().run(problem[0], problem[1][:0], 24)] == [0, 0, 0]
     grid = [each.clone() if isinstance(each, torch.Tensor) else each for each in examples.dual_grid_of_a_ball(CPU)]
     for resolution, split in ((16, grid[4]), (16, None), (4096, None)):  # 4096^3 does not fit 32 bits
         for one, other in zip(*(run(*grid[:3], resolution, split) for run in _both(o_voxel.to_mesh_row()))):

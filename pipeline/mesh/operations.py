@@ -14,7 +14,7 @@ from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .grid import o_voxel
-from .grid.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
+from .grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 from .mesh import Mesh
 from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
@@ -90,6 +90,20 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
     return Backend(name, function, unavailable_reason, devices)
 
 
+def dual_grid_by_kernels(
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    resolution: int,
+    face_weight: float = 1.0,
+    boundary_weight: float = 0.2,
+    regularisation: float = 0.01,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """grid.mesh_to_dual_grid_warp, which imports Warp."""
+    from .grid.dual_grid_warp import mesh_to_dual_grid_warp as run
+
+    return run(vertices, faces, resolution, face_weight, boundary_weight, regularisation)
+
+
 def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
 
@@ -106,8 +120,8 @@ def no_xatlas() -> str:
 OPERATIONS = (
     Operation(
         MESH_TO_DUAL_GRID,
-        (Backend(PLAIN, mesh_to_dual_grid), o_voxel.from_mesh_row()),
-        reference=mesh_to_dual_grid,
+        (_warp(dual_grid_by_kernels), Backend(PLAIN, dual_grid_tensors), o_voxel.from_mesh_row()),
+        reference=dual_grid_tensors,
         check=examples.check_dual_grid,
     ),
     Operation(
