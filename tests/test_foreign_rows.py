@@ -17,17 +17,15 @@ from pipeline.backends import Backend, Backends
 from pipeline.errors import BackendError, SettingsError
 from pipeline.mesh import DUAL_GRID_TO_MESH, MESH_TO_DUAL_GRID, RASTER, SIMPLIFY, Mesh, examples
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
-from pipeline.mesh.bake import raster_nvdiffrast
 from pipeline.mesh.bake.raster import rasterise
-from pipeline.mesh.remesh import o_voxel
+from pipeline.mesh.packages import cumesh, nvdiffrast, o_voxel
 from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
-from pipeline.mesh.simplify import cumesh
 from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.simplify.collapse import collapse
 from pipeline.runtime import Runtime
 from pipeline.sparse import CHILD_CONV, SUBMANIFOLD_CONV, Voxels, flex_gemm, reference
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
-from pipeline.stages.simplify import simplify_mesh
+from pipeline.stages.finishing.simplify import simplify_mesh
 
 OPERATIONS = {operation.name: operation for operation in (*SPARSE_OPERATIONS, *MESH_OPERATIONS)}
 CPU = torch.device("cpu")
@@ -64,7 +62,7 @@ CASES = (
     Case(SUBMANIFOLD_CONV, "flex_gemm", flex_gemm.conv_row, "flex_gemm.ops.spconv", "sparse_submanifold_conv3d"),
     Case(CHILD_CONV, "flex_gemm", flex_gemm.child_conv_row, "flex_gemm.ops.spconv", "sparse_submanifold_conv3d"),
     Case(SIMPLIFY, "cumesh", lambda: cumesh.row(collapse), "cumesh", "CuMesh"),
-    Case(RASTER, "nvdiffrast", lambda: raster_nvdiffrast.row(examples.check_raster), "nvdiffrast.torch", "rasterize"),
+    Case(RASTER, "nvdiffrast", lambda: nvdiffrast.row(examples.check_raster), "nvdiffrast.torch", "rasterize"),
     Case(MESH_TO_DUAL_GRID, "o_voxel", o_voxel.from_mesh_row, "o_voxel.convert", "mesh_to_flexible_dual_grid"),
     Case(DUAL_GRID_TO_MESH, "o_voxel", o_voxel.to_mesh_row, "o_voxel.convert", "flexible_dual_grid_to_mesh"),
 )

@@ -9,18 +9,16 @@ import torch
 from ..backends import PLAIN, Backend, Operation
 from ..warp import missing, unavailable_reason
 from . import examples
-from .bake import raster_nvdiffrast
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
-from .remesh import o_voxel
+from .packages import cumesh, nvdiffrast, o_voxel
+from .packages.instant_meshes import instant_meshes
 from .remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from .remesh.hollow_settings import Hollow
-from .remesh.quads import instant_meshes
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
-from .simplify import cumesh
 from .simplify.collapse import collapse
 from .simplify.fast_simplification import fast_simplification, hybrid
 from .uv.fallback import triangle_by_triangle, xatlas
@@ -148,7 +146,7 @@ OPERATIONS = (
     ),
     Operation(
         RASTER,
-        (_warp(rasterise_warp), Backend(PLAIN, rasterise), raster_nvdiffrast.row(examples.check_raster)),
+        (_warp(rasterise_warp), Backend(PLAIN, rasterise), nvdiffrast.row(examples.check_raster)),
         reference=rasterise,
         example=examples.overlapping_triangles,
         tolerance=1e-6,

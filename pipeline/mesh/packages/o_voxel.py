@@ -13,7 +13,7 @@ import torch
 from ... import foreign
 from ...backends import Backend
 from ...sparse import Voxels
-from .dual_grid import DualGrid, dual_grid_to_mesh, empty_grid, mesh_to_dual_grid
+from ..remesh.dual_grid import DualGrid, dual_grid_to_mesh, empty_grid, mesh_to_dual_grid
 
 _NAME = "o_voxel"
 _CUBE = [[-0.5] * 3, [0.5] * 3]
