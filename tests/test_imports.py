@@ -36,15 +36,10 @@ HEIGHT = {
     "export": 5,
     "render": 5,
     "project": 5,
-    "bench_shapes": 0,
     "console": 4,
     "stages": 6,
     "batch": 7,
-    "bench_history": 1,
-    "bench_networks": 5,
-    "bench_reference": 6,
     "bench": 7,
-    "bench_mesh": 7,
     "cli": 8,
     "__main__": 9,
     "": 10,  # the package itself: its version
@@ -233,7 +228,7 @@ def test_arguments_are_written_as_arguments(root):
 
 def test_only_the_command_line_prints(sources, root):
     for path in sources:
-        if rooms(path, root)[0] in ("cli", "bench", "bench_mesh", "console"):
+        if rooms(path, root)[0] in ("cli", "bench", "console"):
             continue
         calls = [node.func for node in parsed(path) if isinstance(node, ast.Call)]
         assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path

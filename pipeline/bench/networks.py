@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .models import build
-from .runtime import Runtime
-from .sparse import SparseTensor, Subdivision, Voxels, subdivide
-from .spec import (
+from ..models import build
+from ..runtime import Runtime
+from ..sparse import SparseTensor, Subdivision, Voxels, subdivide
+from ..spec import (
     IMAGE_ENCODER,
     RELEASED,
     RELEASED_MODELS,
@@ -24,7 +24,7 @@ from .spec import (
     STRUCTURE_FLOW,
     TEXTURE_DECODER,
 )
-from .weights import Checkpoint, Models
+from ..weights import Checkpoint, Models
 
 _RADIUS = 0.47  # of the sphere, in world units
 
