@@ -13,7 +13,7 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.sparse import SparseTensor, Voxels
 from ..pipeline.spec import PIPELINE_TYPES, Normalisation, PipelineType
-from ..pipeline.stages.latents import denormalise, normalise
+from ..pipeline.stages.networks.latents import denormalise, normalise
 from .host.memory import ManagedModels
 from .sockets import CATEGORY, Shape, ShapeLatent, Texture, aliases, models_input, node_schema
 from .sockets import Voxels as VoxelsSocket

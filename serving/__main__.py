@@ -11,13 +11,13 @@ from pipeline.signals import leave_at_once
 
 # name -> module of this folder with HELP, add(parser) and run(options); only the one that is called is imported
 COMMANDS = {
-    "batch": "batch",
-    "timeline": "timeline",
+    "batch": "ray_batch.batch",
+    "timeline": "ray_batch.timeline",
     "run": "run",
     "generate": "client",
-    "cold-start": "cold_start",
-    "soak": "soak",
-    "load": "load",
+    "cold-start": "measure.cold_start",
+    "soak": "measure.soak",
+    "load": "measure.load",
 }
 
 

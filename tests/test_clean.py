@@ -21,7 +21,7 @@ from manifolds import (
 )
 from meshes import clean, measure, tensors
 
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh.repair.clean import CleanSettings
 from pipeline.mesh.repair.repair import degenerate, weld

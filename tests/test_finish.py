@@ -15,7 +15,7 @@ from finish_meshes import SIDE, ball
 
 from pipeline import bench_mesh, stages
 from pipeline.backends import Backend, Backends, Operation
-from pipeline.bench_shapes import spoil, surface_net
+from pipeline.bench.shapes import spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
 from pipeline.mesh import UNWRAP
 from pipeline.mesh.bake.raster import rasterise

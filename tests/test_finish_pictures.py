@@ -11,7 +11,8 @@ from pipeline import stages
 from pipeline.errors import SettingsError
 from pipeline.render import Camera
 from pipeline.runtime import Runtime
-from pipeline.stages import checks, source_mesh
+from pipeline.stages import checks
+from pipeline.stages.finishing import source_mesh
 
 
 def runtime(**options):

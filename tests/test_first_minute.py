@@ -12,8 +12,8 @@ from pipeline.image import prepare
 from pipeline.render import render
 from pipeline.runtime import Runtime
 from pipeline.warp import unavailable_reason
-from training import evaluate, showcase
-from training.examples import examples
+from training.evaluation import evaluate, showcase
+from training.evaluation.examples import examples
 from training.networks import DESIGNS
 
 pytestmark = [

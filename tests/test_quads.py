@@ -10,7 +10,7 @@ from closed_shapes import SHAPES, damaged
 from meshes import needs_warp
 
 from pipeline import stages
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 from pipeline.errors import BackendError, SettingsError
 from pipeline.export import WRITERS, Geometry, Scene
 from pipeline.mesh import Mesh

@@ -329,7 +329,7 @@ def test_devices():
 
 def test_a_last_level_that_grows_unusually_is_said():
     """A surface has four children for each voxel; a run that ran away had 4.52."""
-    from pipeline.stages.decode import growth_warning
+    from pipeline.stages.networks.decode import growth_warning
 
     assert growth_warning(300_000, 1_200_000) == growth_warning(300_000, 1_110_000) == growth_warning(1000, 6000) == ""
     assert "grew 4.52-fold, where 4.0 is usual" in growth_warning(300_000, 1_356_000)

@@ -16,7 +16,7 @@ from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, heun
 from pipeline.spec import PIPELINE_TYPES, SamplerSettings
-from pipeline.stages.existing import Materials, Places, bilinear
+from pipeline.stages.user_mesh.existing import Materials, Places, bilinear
 from pipeline.weights import Models, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +43,7 @@ def ball():
 def test_the_golden_encoder_gives_its_latent_and_the_way_back(golden):
     """Rows of the golden encoder's latent are those that the subdivisions begin with, and lead to the dual grid."""
     from pipeline.sparse import Voxels
-    from pipeline.stages.encode_mesh import _divided
+    from pipeline.stages.networks.encode_mesh import _divided
 
     data = golden("shape_enc")
     voxels = Voxels.single(data["in.coords"])

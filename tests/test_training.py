@@ -15,8 +15,9 @@ import torch
 from pipeline.models import build
 from pipeline.spec import SHAPE_FLOW_512
 from training import __main__ as training_main
-from training import evaluate, losses, networks, objects, operations, tasks, truth
+from training import losses, networks, objects, operations, tasks, truth
 from training.__main__ import main
+from training.evaluation import evaluate
 from training.export import export
 from training.train import Limits, TrainingError, is_finished, load_weights, train
 

@@ -20,9 +20,9 @@ from pipeline.console import patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
-from . import evaluate, project, showcase, speeds, view_strategies
 from .encoders import ENCODER_PLANS, ENCODER_TASKS, decoder_weights
-from .examples import COUNT, SEED, examples
+from .evaluation import evaluate, project, showcase, speeds, view_strategies
+from .evaluation.examples import COUNT, SEED, examples
 from .export import add_encoders, export
 from .networks import DESIGNS
 from .operations import table

@@ -117,6 +117,9 @@ class HostRuntime(Runtime):
         free = int(management.get_free_memory(self.device)) - management.extra_reserved_memory()
         return max(0, int(self._rung.share * free))
 
+    def spend(self, part: nn.Module) -> None:
+        """The manager keeps its models."""
+
     def replays(self, model: nn.Module, tokens: int) -> bool:
         """Only where the manager has put the whole model on the device: what it casts must not be recorded."""
         stays = all(not layer.comfy_cast_weights for layer in model.modules() if is_castable(layer))

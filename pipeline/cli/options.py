@@ -175,7 +175,7 @@ def add_views(parser: argparse.ArgumentParser) -> None:
         metavar="VIEW",
         help="where each picture was taken from: front, left (the object's own left), back, right, an azimuth such as "
         "45 or azimuth and elevation such as 45,20; the azimuth is 0 in front, 90 on the object's own left. The first "
-        "is the primary view. Level ones are brought to one scale",
+        "is the primary view. Level ones are compared on one scale",
     )
     group.add_argument(
         "--view-weights",
@@ -196,6 +196,11 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--carve", action="store_true", help="cut the structure by the pictures' silhouettes; needs --views"
     )
+    group.add_argument(
+        "--keep-proportions",
+        action="store_true",
+        help="leave the structure as sampled; by default two or more --views give it the pictures' proportions",
+    )
 
 
 def mixing_of(options: argparse.Namespace) -> Mixing:
@@ -209,6 +214,7 @@ def mixing_of(options: argparse.Namespace) -> Mixing:
         NAMED if options.views else UNNAMED,
         **{k: v for k, v in given.items() if v is not None},
         carve=options.carve,
+        proportions=bool(options.views) and not options.keep_proportions,
         weights=tuple(options.view_weights),
     )
     if mixing.weights and len(options.images) == 1:
@@ -217,6 +223,8 @@ def mixing_of(options: argparse.Namespace) -> Mixing:
         raise SettingsError(
             f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
         )
+    if options.keep_proportions and len(options.views) < 2:
+        raise SettingsError("--keep-proportions has an effect on two or more pictures with --views only: leave it out.")
     if options.views:
         named_views(options.views, len(options.images))
     elif mixing.carve:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
+from ..sparse import Voxels
 from .bake.raster import rasterise
 from .mesh import Mesh
+from .remesh.dual_grid import mesh_to_dual_grid
 from .repair.clean import CleanSettings
 
 _CUBE = (
@@ -53,6 +57,48 @@ def overlapping_triangles(device: torch.device) -> tuple:
     """A square of two triangles, wound against each other, and one across its corner."""
     uvs = torch.tensor([[0.1, 0.1], [0.9, 0.15], [0.85, 0.9], [0.1, 0.8], [0.02, 0.05], [0.05, 0.02]], device=device)
     return uvs, torch.tensor([[0, 1, 2], [0, 3, 2], [0, 4, 5]], dtype=torch.int32, device=device), 64
+
+
+def check_raster(function: Callable, device: torch.device) -> str:
+    """overlapping_triangles for a raster that rounds corners, but to less than half a texel: texels with the same face
+    all round are that face's, others may be a neighbour's."""
+    problem = overlapping_triangles(device)
+    size = problem[-1]
+    right, right_weights = (each.cpu() for each in rasterise(*problem))
+    face, weights = (each.cpu() for each in function(*problem))
+    round_it = F.pad(right.reshape(1, 1, size, size).float(), (1, 1, 1, 1), mode="replicate")
+    round_it = F.unfold(round_it, 3)[0].T.long()  # [S * S, 9]
+    strange = (round_it != face[:, None]).all(1)
+    inside = (round_it == right[:, None]).all(1)
+    same = (face == right) & (face >= 0)
+    off = (weights - right_weights)[same].abs().max().item() if bool(same.any()) else float("inf")
+    sums = (weights.sum(1) - (face >= 0).float()).abs().max().item()
+    wrong = int((strange | (inside & (face != right))).sum())
+    good = wrong == 0 and off < 1e-3 and sums < 1e-3  # NaN too
+    return "" if good else f"{wrong} of {len(face)} texels have another face, weights are off by {off:.3g}."
+
+
+def check_dual_grid(function: Callable, device: torch.device) -> str:
+    """An open ball on 16 cells a side: the same voxels and crossed edges as mesh_to_dual_grid finds, and vertices in
+    the same places but where two are about as good."""
+    mesh = ball(device)
+    problem = (mesh.vertices * 0.43 + 0.01).cpu().numpy(), mesh.faces[:400].cpu().numpy(), 16
+    right, found = mesh_to_dual_grid(*problem), function(*problem)
+    if not (np.array_equal(right.coords, found.coords) and np.array_equal(right.crossed, found.crossed)):
+        return f"a ball has {len(found.coords)} voxels or crosses other edges ({len(right.coords)} wanted)."
+    off = np.abs(right.offsets - found.offsets).max(1)
+    many = float((~(off < 1e-2)).mean())  # NaN too
+    return "" if many < 0.01 else f"{100 * many:.3g} % of a ball's vertices are more than 0.01 voxels off."
+
+
+def dual_grid_of_a_ball(device: torch.device) -> tuple:
+    """With weights that split its quads either way."""
+    mesh = ball(torch.device("cpu"))
+    grid = mesh_to_dual_grid((mesh.vertices * 0.43 + 0.01).numpy(), mesh.faces.numpy(), 16)
+    arrays = (torch.from_numpy(each).to(device) for each in (grid.coords, grid.offsets, grid.crossed))
+    coords, offsets, crossed = arrays
+    split = torch.rand(len(coords), 1, generator=torch.Generator().manual_seed(0)).to(device) + 0.1
+    return Voxels.single(coords), offsets, crossed, grid.resolution, split
 
 
 def two_texels(device: torch.device) -> tuple:

@@ -6,17 +6,21 @@ from collections.abc import Callable
 
 import torch
 
-from ..backends import Backend, Operation
+from ..backends import PLAIN, Backend, Operation
 from ..warp import missing, unavailable_reason
 from . import examples
+from .bake import raster_nvdiffrast
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
 from .mesh import Mesh
+from .remesh import o_voxel
+from .remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from .remesh.hollow_settings import Hollow
 from .remesh.quads import instant_meshes
 from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
+from .simplify import cumesh
 from .simplify.collapse import collapse
 from .simplify.fast_simplification import fast_simplification, hybrid
 from .uv.fallback import triangle_by_triangle, xatlas
@@ -24,6 +28,7 @@ from .uv.fallback import triangle_by_triangle, xatlas
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
 WINDING = "winding"
 QUADS = "quads"
+MESH_TO_DUAL_GRID, DUAL_GRID_TO_MESH = "mesh_to_dual_grid", "dual_grid_to_mesh"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
 
@@ -97,7 +102,21 @@ def no_xatlas() -> str:
     return missing("xatlas", "it has wheels for Python up to 3.13, none for Linux on Arm.")
 
 
+# rows behind the one named "torch", and others by packages for one purpose, run where they are chosen
 OPERATIONS = (
+    Operation(
+        MESH_TO_DUAL_GRID,
+        (Backend(PLAIN, mesh_to_dual_grid), o_voxel.from_mesh_row()),
+        reference=mesh_to_dual_grid,
+        check=examples.check_dual_grid,
+    ),
+    Operation(
+        DUAL_GRID_TO_MESH,
+        (Backend(PLAIN, dual_grid_to_mesh), o_voxel.to_mesh_row()),
+        reference=dual_grid_to_mesh,
+        example=examples.dual_grid_of_a_ball,
+        tolerance=1e-6,
+    ),
     # CUDA's sorts and gathers are fast as they are
     Operation(CLEAN, (_warp(clean_by_kernels, ("cpu",)), Backend("torch", clean_in_torch)), check=examples.check_clean),
     Operation(OUTER_SHELL, (_warp(outer_shell),), check=examples.check_outer_shell),
@@ -117,6 +136,7 @@ OPERATIONS = (
             Backend("fast-simplification", fast_simplification, no_fast_simplification),
             # several times slower on a CPU for large meshes, but what was closed stays closed
             _warp(collapse, ("cpu",), "warp-cpu"),
+            cumesh.row(collapse),
         ),
         check=examples.check_simplify,
     ),
@@ -127,7 +147,11 @@ OPERATIONS = (
         check=examples.check_unwrap,
     ),
     Operation(
-        RASTER, (_warp(rasterise_warp),), reference=rasterise, example=examples.overlapping_triangles, tolerance=1e-6
+        RASTER,
+        (_warp(rasterise_warp), Backend(PLAIN, rasterise), raster_nvdiffrast.row(examples.check_raster)),
+        reference=rasterise,
+        example=examples.overlapping_triangles,
+        tolerance=1e-6,
     ),
     Operation(NEAREST, (_warp(nearest_covered_warp),), reference=nearest_covered, example=examples.two_texels),
     Operation(CLOSEST, (_warp(SourceMesh),), check=examples.check_closest),

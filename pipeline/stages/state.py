@@ -32,7 +32,7 @@ _ORIGIN_KEYS = {"description": "told"}  # field of an Origin -> its key in files
 _VIEW = record({"azimuth": number(-1e6, 1e6), "elevation": number(-90, 90)})
 _MIXING = record(
     {**dict.fromkeys(("structure", "shape", "texture"), text(64)), "carve": flag},
-    {"weights": items(number(0, 1e9), 0, _VIEWS)},
+    {"weights": items(number(0, 1e9), 0, _VIEWS), "proportions": flag},
 )
 
 

@@ -24,7 +24,7 @@ _QUADS = (
 )
 _DIAGONAL_02 = (0, 1, 2, 0, 2, 3)
 _DIAGONAL_13 = (0, 1, 3, 3, 1, 2)
-_VOXELS = 1 << 21  # of a block of edges, which takes some 700 bytes a voxel on the way if all its edges are crossed
+_VOXELS = 1 << 19  # of a block of edges, which takes some 700 bytes a voxel on the way if all its edges are crossed
 
 
 def dual_grid_to_mesh(
@@ -85,6 +85,11 @@ class DualGrid:
     resolution: int
 
 
+def empty_grid(resolution: int) -> DualGrid:
+    """The dual grid of no surface."""
+    return DualGrid(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32), np.zeros((0, 3), bool), resolution)
+
+
 def mesh_to_dual_grid(
     vertices: np.ndarray,
     faces: np.ndarray,
@@ -119,7 +124,7 @@ def mesh_to_dual_grid(
 
     face, axis, lines, depth = _crossings(triangles, resolution)
     if len(face) == 0:
-        return DualGrid(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32), np.zeros((0, 3), bool), resolution)
+        return empty_grid(resolution)
     # a crossing at the grid line (x, y) along an axis concerns the four cells round it
     crossing = np.empty((len(face), 3))
     base = np.empty((len(face), 3), np.int64)

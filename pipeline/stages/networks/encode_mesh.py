@@ -1,0 +1,136 @@
+"""Encode a mesh: triangles -> dual grid -> shape latent and subdivisions; materials on its voxels -> texture latent.
+
+Frame: the unit cube -0.5 .. 0.5, Z up, as everywhere in the stages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...errors import EmptyResultError, MeshError
+from ...mesh import MESH_TO_DUAL_GRID
+from ...mesh.checks import check_mesh
+from ...mesh.io.scene import SIDE
+from ...mesh.remesh.dual_grid import DualGrid
+from ...runtime import Runtime
+from ...sparse import SparseTensor, Voxels, space_to_channel
+from ...spec import SHAPE_DECODER, SHAPE_ENCODER, TEXTURE_DECODER, TEXTURE_ENCODER, PipelineType
+from ...weights import Models
+from ..provenance import made_with, recipe
+from ..types import LOWER, Latent, Mesh, PBRVoxels, Subdivisions
+from .latents import grid_size, subdivision_levels, voxels_per_token
+
+_GRIDS = 2  # steps of the stage: the grid, the network
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a mesh is to the networks: its shape latent, and how that is divided into the voxels where the mesh is."""
+
+    shape: Latent
+    subdivisions: Subdivisions
+
+
+def encode_mesh(runtime: Runtime, models: Models, mesh: Mesh, resolution: int, seed: int = 0) -> Encoded:
+    """The posterior's mean of a mesh in the unit cube.
+
+    Args:
+        mesh: in the unit cube; need not be closed or consistently oriented.
+        resolution: voxels along a side, a multiple of the encoder's factor; see texture_resolution.
+        seed: of the random stream that what is sampled on the latent goes on with.
+
+    Raises:
+        CheckpointError: the checkpoint has no shape encoder. MeshError: no mesh, or it reaches out of the cube.
+        EmptyResultError: no face crosses an edge of the grid.
+    """
+    models.checkpoint.require_models([SHAPE_ENCODER, SHAPE_DECODER], "Encoding a mesh")
+    check_mesh(mesh.vertices, mesh.faces, some_faces=True)
+    vertices, faces = mesh.vertices.detach().cpu().numpy(), mesh.faces.detach().cpu().numpy()
+    extent = float(np.abs(vertices[np.unique(faces)]).max())
+    if extent > 0.5:
+        raise MeshError(
+            f"The mesh reaches {extent:.4g} from the origin; expected at most 0.5. Move it into the unit cube first."
+        )
+    levels = subdivision_levels(models)
+    if resolution % 2**levels:
+        raise MeshError(f"A grid of {resolution} voxels a side cannot be encoded {levels} times by halves.")
+    networks = models.fingerprint(SHAPE_ENCODER), models.fingerprint(SHAPE_DECODER)
+    made = recipe(*networks, vertices.tobytes(), faces.tobytes(), resolution, seed)
+    description = f"an encoded mesh of {len(faces):,} faces at {resolution}, {models.checkpoint.name}"
+    with runtime.stage("encode mesh", _GRIDS, LOWER):
+        grid = runtime.backends.pick(MESH_TO_DUAL_GRID, "cpu")(vertices, faces, resolution)
+        if len(grid.coords) == 0:
+            raise EmptyResultError(f"No face of the mesh crosses an edge of the {resolution} voxels a side.")
+        runtime.step("encode mesh", 1, _GRIDS)
+        runtime.count(faces=len(faces), voxels=len(grid.coords))
+        voxels, offsets, crossed = _on_device(grid, runtime.device)
+        steps = _divided(voxels, levels)
+        with runtime.use(models, SHAPE_ENCODER, len(steps[0].parents), voxels=len(voxels)) as encoder:
+            mean, _ = encoder(voxels, offsets, crossed, runtime.backends)
+        runtime.check_finite("encoded mesh", mean.feats)
+        runtime.step("encode mesh", 2, _GRIDS)
+    origin = made_with(models, SHAPE_DECODER, made, description)
+    random = torch.Generator().manual_seed(seed).get_state()
+    latent = Latent(SparseTensor(steps[0].parents, mean.feats), resolution, random, origin)
+    return Encoded(latent, Subdivisions(tuple(steps), origin))
+
+
+def encode_texture(runtime: Runtime, models: Models, voxels: PBRVoxels, shape: Latent) -> Latent:
+    """Materials on a mesh's fine voxels -> texture latent on the latent voxels of its shape.
+
+    Raises:
+        CheckpointError: the checkpoint has no texture encoder. MeshError: the voxels are not those of the shape.
+    """
+    models.checkpoint.require_models([TEXTURE_ENCODER, TEXTURE_DECODER], "Encoding the texture of a mesh")
+    own = voxels.sparse.to(runtime.device)
+    with (
+        runtime.stage("encode texture", 1, LOWER),
+        runtime.use(models, TEXTURE_ENCODER, len(shape.sparse.voxels), voxels=len(own.voxels)) as encoder,
+    ):
+        mean, _ = encoder(own.replace(own.feats.clamp(0, 1) * 2 - 1), runtime.backends)
+        runtime.check_finite("encoded texture", mean.feats)
+        runtime.step("encode texture", 1, 1)
+    latent = shape.sparse.voxels.to(mean.feats.device)
+    if not torch.equal(mean.voxels.coords, latent.coords):
+        raise MeshError("The materials lie on other voxels than the shape. Take both of the same encoded mesh.")
+    origin = made_with(models, TEXTURE_DECODER, shape.origin.recipe, shape.origin.description, shape.origin.notes)
+    return Latent(SparseTensor(latent, mean.feats), voxels.resolution, shape.random, origin)
+
+
+def in_unit_cube(mesh: Mesh) -> Mesh:
+    """A mesh of any size and place, centred and scaled so that its longest side fills the cube but for 1e-5; its UVs
+    and colours stay. Raises MeshError if it has no usable extent."""
+    mesh.require_faces()
+    low, high = mesh.vertices[mesh.faces.long().unique()].double().aminmax(dim=0)
+    longest = float((high - low).max())
+    if not 1e-12 <= longest <= 1e12:
+        raise MeshError(f"The mesh is {longest:.3g} units large; 1e-12 to 1e+12 can be worked on. Scale it first.")
+    moved = (mesh.vertices.double() - (low + high) / 2) * (SIDE / longest)
+    return Mesh.known(moved.float(), mesh.faces, attrs=mesh.attrs, uvs=mesh.uvs)
+
+
+def shape_resolution(models: Models, pipeline_type: PipelineType) -> int:
+    """Fine voxels along a side of what a pipeline type's finest shape flow works on."""
+    return grid_size(models, pipeline_type.shape[-1]) * voxels_per_token(models)
+
+
+def texture_resolution(models: Models, pipeline_type: PipelineType) -> int:
+    """Fine voxels along a side of what a pipeline type's texture flow works on."""
+    return grid_size(models, pipeline_type.texture) * voxels_per_token(models)
+
+
+def _on_device(grid: DualGrid, device: torch.device) -> tuple[Voxels, torch.Tensor, torch.Tensor]:
+    coords, offsets, crossed = (torch.from_numpy(each).to(device) for each in (grid.coords, grid.offsets, grid.crossed))
+    return Voxels.single(coords), offsets, crossed
+
+
+def _divided(voxels: Voxels, levels: int) -> list:
+    """The subdivisions that lead to these voxels, coarse to fine; each divides the children of the one before."""
+    found = []
+    for _ in range(levels):
+        found.insert(0, space_to_channel(voxels))
+        voxels = found[0].parents
+    return found
