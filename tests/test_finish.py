@@ -13,8 +13,9 @@ import trimesh
 pytest.importorskip("warp")
 from finish_meshes import SIDE, ball
 
-from pipeline import bench_mesh, stages
+from pipeline import stages
 from pipeline.backends import Backend, Backends, Operation
+from pipeline.bench import mesh as bench_mesh
 from pipeline.bench.shapes import spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
 from pipeline.mesh import UNWRAP
