@@ -300,7 +300,7 @@ def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path, monkeypatch):
     common = ("--out", tmp_path, "--design", "tiny", "--device", "cpu", "--steps", "2", "--batch", "2")
     for name in ("shape-encoder", "texture-encoder"):
         plan = ENCODER_PLANS[name]
-        monkeypatch.setitem(ENCODER_PLANS, name, replace(plan, objects=plan.batch))  # one batch a cycle
+        monkeypatch.setitem(ENCODER_PLANS, name, replace(plan, objects=plan.batch, measured=2))
         assert main([*map(str, (name, "--checkpoint", made, *common))]) == 0
         rows = list(csv.DictReader((tmp_path / name / "log.csv").open()))
         assert math.isfinite(float(rows[-1]["loss"]))
