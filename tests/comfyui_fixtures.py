@@ -26,7 +26,6 @@ def fill_model_folders(base: Path) -> None:
     from bundles import PREFIXES, bundle
     from quantised import int8_folder
     from safetensors.torch import load_file, save_file
-    from tiny import tiny_checkpoint
 
     models, elsewhere = base / "models", base / "elsewhere"
     shutil.copytree(SMALL, models / "trellis2" / "own")
@@ -38,7 +37,6 @@ def fill_model_folders(base: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:2000])
     (base / "paths.yaml").write_text(f"mine:\n  base_path: {elsewhere}\n  trellis2: trellis2\n")
 
-    tiny_checkpoint(models / "trellis2" / "encoders")
     decoders = [prefix for prefix in PREFIXES if "dec" in prefix]
     for kind in ("diffusion_models", "vae", "clip_vision"):
         (models / kind).mkdir(parents=True)

@@ -94,8 +94,6 @@ Connect the picture as it was loaded: the cropped one has 1,024 pixels at most.
 
 Put the file into the *input* folder and its name into **Load Mesh**. The picture says what it is to look like; the
 GLB comes back with its own nodes, transforms and UVs. Meshes without UVs: **uvs** to *fill*.
-
-Needs the encoder *shape_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small checkpoint has none yet.
 """,
     "repaint_part": """
 ## Repaint a part
@@ -103,16 +101,15 @@ Needs the encoder *shape_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small 
 The mask lies in the mesh's UVs. Open the base colour (an output of **Load Mesh**) in the mask editor and paint over
 what is to be new: all else stays to the bit, as long as **texture_size** is the texture's own. White vertex colours, or
 names of mesh nodes, can say it too.
-
-Needs *shape_slat_encoder* and *tex_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small checkpoint has none yet.
 """,
     "refine_my_mesh": """
 ## Refine my mesh
 
 The mesh's voxels stay, its shape is sampled anew from a start that is noised by **strength**: 0 changes nothing, 0.3 to
-0.7 makes details anew, 1 keeps the voxels alone.
+0.7 makes details anew, 1 keeps the voxels alone. A mask, or names of mesh nodes, in **Encode Mesh** say what keeps its
+shape; connect the scene there, too.
 
-Needs *shape_slat_encoder* of **microsoft/TRELLIS.2-4B**; the small checkpoint has none yet.
+**place** of Export GLB puts the result where the file has the mesh.
 """,
     "core_mesh_interop": """
 ## ComfyUI's own mesh nodes

@@ -13,7 +13,7 @@ from pipeline.errors import BackendError
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.bake import SourceMesh
-from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
+from pipeline.mesh.grid.dual_grid import dual_grid_tensors
 from pipeline.render import OPERATIONS as RENDER_OPERATIONS
 from pipeline.render import Frame
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
@@ -158,7 +158,7 @@ def empty_frames(subject, cameras, size, *given, **more):
 
 
 def grid_of_half(vertices, faces, resolution):
-    return mesh_to_dual_grid(vertices, faces[::2], resolution)
+    return dual_grid_tensors(vertices, faces[::2], resolution)
 
 
 WRONG = {

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import trimesh
-from comfy_server import GRAPHS, ROOT, api, facts, graph, needs, needs_comfyui, needs_encoders
+from comfy_server import GRAPHS, ROOT, api, facts, graph, needs, needs_comfyui
 from comfyui_graphs import node, quick
 from host_stub import served
 from PIL import Image
@@ -78,10 +78,6 @@ def test_a_folder_makes_an_object_of_each_picture_under_its_name(server):
 def test_every_graph_makes_a_valid_glb(server, validate, tmp_path, name):
     loaded = graph(name)
     needs(server, loaded)
-    if needs_encoders(name):
-        with pytest.raises(api().GraphError, match=r"mesh needs shape_slat_encoder.*, which small lacks.*Get "):
-            server.run(loaded)
-        loaded["2"]["inputs"]["checkpoint"] = "trellis2/encoders"
     run = server.run(loaded)
     assert run.glbs
     if name == "turntable_video":

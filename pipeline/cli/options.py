@@ -92,7 +92,12 @@ def _gigabytes(text: str) -> int:
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
+        "--backend",
+        action="append",
+        default=[],
+        metavar="OP=NAME",
+        help="run an operation by this row of the backend table, for example simplify=cumesh where CuMesh is "
+        "installed; may be given several times (docs/performance.md says what such packages are for)",
     )
 
 

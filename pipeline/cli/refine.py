@@ -23,7 +23,7 @@ from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
 from .settings import settings_of
-from .texture import add_mesh_and_pictures, check_paths
+from .texture import add_keep, add_mesh_and_pictures, check_paths, kept
 
 HELP = "make a mesh that you have finer"
 
@@ -40,6 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how far the shape may leave the mesh's: 0 not at all, 1 it keeps the mesh's voxels alone; default: 0.6",
     )
+    add_keep(parser)
     add_max_tokens(parser, "the resolution is lowered until there are fewer")
     add_export(parser)
     add_samplers(parser)
@@ -50,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     export, asked = export_settings(options), type_of(options)
     check_strength(options.strength)
     scene = read_scene(options.mesh, options.up)
+    keep = kept(options, scene)
+    keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
     dtype = named_dtype(options.dtype, device)
     backends = stages.default_backends(backend_choices(options))
@@ -61,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         pipeline_type=asked or checkpoint.default_pipeline_type,
         samplers=samplers(options, checkpoint.spec),
         export=export,
+        keep=keep,
     )
     settings.check(checkpoint, wants_drawing(options), backends, device)
     images, models = posed_pictures(options), Models(checkpoint, build)

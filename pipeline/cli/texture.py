@@ -67,6 +67,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="1: textures from the pictures alone; below, from those that the mesh has, which change the less the "
         "lower; default: 1",
     )
+    add_keep(parser)
+    least, most = stages.TEXTURE_SIZES
+    parser.add_argument(
+        "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
+    )
+    parser.add_argument(
+        "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
+    )
+    add_projection(parser)
+    # of the options that other commands have for what they write: one file, whose numbers no preset has
+    parser.set_defaults(preset="standard", faces=None, lods=[], lods_in_one_file=False)
+    parser.set_defaults(normal_map=False, seams=None)
+
+
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """What of the mesh stays as it is."""
     parser.add_argument(
         "--keep",
         nargs="+",
@@ -80,17 +96,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
     )
     parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
-    least, most = stages.TEXTURE_SIZES
-    parser.add_argument(
-        "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
-    )
-    parser.add_argument(
-        "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
-    )
-    add_projection(parser)
-    # of the options that other commands have for what they write: one file, whose numbers no preset has
-    parser.set_defaults(preset="standard", faces=None, lods=[], lods_in_one_file=False)
-    parser.set_defaults(normal_map=False, seams=None)
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser, sampled: Sequence[str]) -> None:
@@ -131,7 +136,7 @@ def check_paths(options: argparse.Namespace) -> None:
     check_outputs(named_outputs(options, options.output), [(what, Path(path)) for what, path in inputs if path])
 
 
-def _keep(options: argparse.Namespace, scene: Scene) -> stages.Keep:
+def kept(options: argparse.Namespace, scene: Scene) -> stages.Keep:
     """What the options say is to stay."""
     names = {part.name for part in scene.parts}
     for path, *_ in options.keep:
@@ -147,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
     check_strength(options.strength)
     projected, asked = projection(options, textured=True), type_of(options)
     scene = read_scene(options.mesh, options.up)
-    keep = _keep(options, scene)
+    keep = kept(options, scene)
     keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
     dtype = named_dtype(options.dtype, device)

@@ -94,6 +94,8 @@ def refine_object(
             texture=settings.texture,
             max_tokens=plan.max_tokens,
             samplers=settings.samplers,
+            scene=scene,
+            keep=settings.keep,
         )
         result, facts = finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, settings.export)
         sampled = {"pipeline_type": kind.name, "resolution": made.shape.resolution}

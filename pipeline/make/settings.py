@@ -78,10 +78,12 @@ class ObjectSettings(_Sampled):
 
 @dataclass(frozen=True, kw_only=True)
 class RefineSettings(_Sampled):
-    """An object of a rough mesh and pictures. strength: how far the shape may leave the mesh's, 0-1."""
+    """An object of a rough mesh and pictures. strength: how far the shape may leave the mesh's, 0-1; keep: what may
+    not."""
 
     export: ExportSettings = field(default_factory=ExportSettings)
     strength: float = 0.6
+    keep: Keep = field(default_factory=Keep)
 
     def __post_init__(self) -> None:
         check_strength(self.strength)

@@ -9,18 +9,16 @@ import torch
 from ..backends import PLAIN, Backend, Operation
 from ..warp import missing, unavailable_reason
 from . import examples
-from .bake import raster_nvdiffrast
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
-from .grid import o_voxel
-from .grid.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
+from .grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 from .mesh import Mesh
+from .packages import cumesh, nvdiffrast, o_voxel
+from .packages.instant_meshes import instant_meshes
 from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
-from .remesh.quads import instant_meshes
 from .repair.clean import Cleaned, CleanSettings, clean
-from .simplify import cumesh
 from .simplify.collapse import collapse
 from .simplify.fast_simplification import fast_simplification, hybrid
 from .uv.fallback import triangle_by_triangle, xatlas
@@ -90,6 +88,20 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
     return Backend(name, function, unavailable_reason, devices)
 
 
+def dual_grid_by_kernels(
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    resolution: int,
+    face_weight: float = 1.0,
+    boundary_weight: float = 0.2,
+    regularisation: float = 0.01,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """grid.mesh_to_dual_grid_warp, which imports Warp."""
+    from .grid.dual_grid_warp import mesh_to_dual_grid_warp as run
+
+    return run(vertices, faces, resolution, face_weight, boundary_weight, regularisation)
+
+
 def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
 
@@ -106,8 +118,8 @@ def no_xatlas() -> str:
 OPERATIONS = (
     Operation(
         MESH_TO_DUAL_GRID,
-        (Backend(PLAIN, mesh_to_dual_grid), o_voxel.from_mesh_row()),
-        reference=mesh_to_dual_grid,
+        (_warp(dual_grid_by_kernels), Backend(PLAIN, dual_grid_tensors), o_voxel.from_mesh_row()),
+        reference=dual_grid_tensors,
         check=examples.check_dual_grid,
     ),
     Operation(
@@ -148,7 +160,7 @@ OPERATIONS = (
     ),
     Operation(
         RASTER,
-        (_warp(rasterise_warp), Backend(PLAIN, rasterise), raster_nvdiffrast.row(examples.check_raster)),
+        (_warp(rasterise_warp), Backend(PLAIN, rasterise), nvdiffrast.row(examples.check_raster)),
         reference=rasterise,
         example=examples.overlapping_triangles,
         tolerance=1e-6,

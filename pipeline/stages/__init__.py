@@ -40,6 +40,7 @@ from .networks.encode_mesh import (
     Encoded,
     encode_mesh,
     encode_texture,
+    frame_of,
     in_unit_cube,
     shape_resolution,
     texture_resolution,
@@ -79,7 +80,7 @@ from .types import (
 from .user_mesh.existing import base_color_image
 from .user_mesh.keep import Keep, Mask
 from .user_mesh.project_texture import project_scene, project_texture
-from .user_mesh.refine import refine_mesh, refine_shape, refining_roles, resample_shape
+from .user_mesh.refine import refine_mesh, refine_shape, refining_roles, resample_shape, tokens_to_keep
 from .user_mesh.scene_preview import scene_subject
 from .user_mesh.texture_mesh import SceneTextures, bake_scene, scene_mesh, texture_scene, texturing_roles
 
@@ -151,6 +152,7 @@ __all__ = [
     "export_glb",
     "export_mesh",
     "finish_mesh",
+    "frame_of",
     "generate",
     "generation_settings",
     "held_in",
@@ -178,6 +180,7 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
+    "tokens_to_keep",
     "write_finished",
     "write_generation",
     "write_state",

@@ -19,13 +19,15 @@ COUNT, SEED = 128, 1  # those of `evaluate` without options: its rows have the s
 
 @dataclass(frozen=True)
 class Example:
-    """name: of its class. picture: RGBA, as a user would have it. camera: that of the picture."""
+    """name: of its class. picture: RGBA, as a user would have it. camera: that of the picture. grids: what
+    the truth is of."""
 
     number: int
     name: str
     truth: Solid
     picture: Image.Image
     camera: Camera
+    grids: truth.DualGrids
 
 
 def examples(design: Design, numbers: Sequence[int], finer: int = 2) -> list[Example]:
@@ -42,5 +44,5 @@ def examples(design: Design, numbers: Sequence[int], finer: int = 2) -> list[Exa
         grids, fine = (truth.dual_grids(one, design.resolution * times) for times in (1, finer))
         random = torch.Generator().manual_seed(number)  # camera and light
         shown, (picture,) = pictures.rendered(one, fine, random, design.image_size)
-        found.append(Example(number, one.names[0], Solid(*grids.mesh(0)), picture, shown.cameras.camera(0)))
+        found.append(Example(number, one.names[0], Solid(*grids.mesh(0)), picture, shown.cameras.camera(0), grids))
     return found

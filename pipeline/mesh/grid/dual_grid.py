@@ -173,6 +173,21 @@ def mesh_to_dual_grid(
     return DualGrid(coords.astype(np.int32), offsets.astype(np.float32), crossed, resolution)
 
 
+def dual_grid_tensors(
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    resolution: int,
+    face_weight: float = 1.0,
+    boundary_weight: float = 0.2,
+    regularisation: float = 0.01,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """mesh_to_dual_grid of tensors: coords [T, 3] int32, offsets [T, 3] float32 and crossed [T, 3] bool."""
+    arrays = (each.detach().cpu().numpy() for each in (vertices, faces))
+    grid = mesh_to_dual_grid(*arrays, resolution, face_weight, boundary_weight, regularisation)
+    coords, offsets, crossed = (torch.from_numpy(each) for each in (grid.coords, grid.offsets, grid.crossed))
+    return coords.to(vertices.device), offsets.to(vertices.device), crossed.to(vertices.device)
+
+
 def _key(cells: np.ndarray, resolution: int) -> np.ndarray:
     return (cells[:, 0] * (resolution + 1) + cells[:, 1]) * (resolution + 1) + cells[:, 2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from PIL import Image
 from ...errors import SettingsError
 from ...image import on_black, read_picture
 from ...mesh.bake.bake import Texels
-from ...mesh.io import Part, Scene
+from ...mesh.io import Frame, Part, Scene
 from ...mesh.io.atlas import Group, has_uvs
-from .existing import VERTEX_COLORS, Materials, Place, attribute, bilinear
+from ..networks.encode_mesh import Encoded
+from ..types import Subdivisions
+from .existing import VERTEX_COLORS, Materials, Place, Places, attribute, bilinear
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +96,19 @@ class Keep:
             )
         return parts
 
-    def share(self, scene: Scene, number: int, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """How far places of a part stay: [n] in 0-1. corners: [n, 3] vertices of the part. weights: [n, 3] of them."""
-        part = scene.parts[number]
+    def share(self, scene: Scene, place: Place) -> torch.Tensor:
+        """How far places of a part stay: [n] float64 in 0-1."""
+        part = scene.parts[place.part]
         if part.name in self.nodes:
-            return np.ones(len(corners))
-        found = np.zeros(len(corners))
+            return torch.ones_like(place.weights[:, 0])
+        found = torch.zeros_like(place.weights[:, 0])
         for mask in self.masks:
             if self._applies(mask, scene, part) and part.uvs is not None:
-                at = (part.uvs[corners].astype(np.float64) * weights[:, :, None]).sum(1)
-                found = np.maximum(found, bilinear(mask.values[:, :, None], at)[:, 0])
+                values = torch.tensor(mask.values, dtype=torch.float64, device=found.device)[:, :, None]
+                found = torch.maximum(found, bilinear(values, place.mixed(part.uvs))[:, 0])
         if self.vertex_colors and (colors := attribute(scene, part, VERTEX_COLORS)) is not None:
-            found = np.maximum(found, (colors[corners, :3].mean(2) * weights).sum(1))
-        return np.where(found > _WHOLE, 1.0, found.clip(0, 1))
+            found = torch.maximum(found, place.mixed(colors[:, :3].mean(1, keepdims=True))[:, 0])
+        return torch.where(found > _WHOLE, 1.0, found.clamp(0, 1))
 
     @staticmethod
     def _applies(mask: Mask, scene: Scene, part: Part) -> bool:
@@ -116,24 +119,43 @@ NOTHING = Keep()
 _WHOLE = 254.5 / 255  # of white, above which rounding alone is to blame
 
 
+def places_of(scene: Scene, frame: Frame, encoded: Encoded, device: torch.device) -> list[Place]:
+    """Where on a scene the middles of an encoded mesh's fine voxels are nearest."""
+    fine = encoded.subdivisions[-1].children
+    return Places(scene, frame, device).nearest(((fine.xyz.float() + 0.5) / encoded.shape.resolution - 0.5).to(device))
+
+
+def kept_tokens(scene: Scene, keep: Keep, places: Sequence[Place], subdivisions: Subdivisions) -> torch.Tensor:
+    """[T] bool: the latent voxels of a scene that stay, as more than half of their fine voxels do (see places_of)."""
+    kept = torch.zeros(len(subdivisions[-1].children), device=places[0].rows.device)
+    for place in places:
+        kept[place.rows] = keep.share(scene, place).float()
+    kept = kept.to(subdivisions[-1].slots.device)
+    count = torch.ones_like(kept)
+    for level in reversed(subdivisions):
+        parent = level.slots >> 3
+        kept, count = (
+            torch.zeros(len(level.parents), device=parent.device).index_add(0, parent, each) for each in (kept, count)
+        )
+    return kept / count > 0.5
+
+
 def put_back(values: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep, materials: Materials) -> int:
     """Old materials over new ones [N, 6] of a group's texels, as far as they are kept; returns how many stay whole."""
-    face, weights = texels.face.cpu().numpy(), texels.weights.cpu().numpy().astype(np.float64)
+    face, weights = texels.face.long(), texels.weights.double()
     first = whole = 0
     for piece in group.pieces:
-        rows = np.flatnonzero((face >= first) & (face < first + len(piece.faces)))
-        corners = piece.faces[face[rows] - first]
+        rows = ((face >= first) & (face < first + len(piece.faces))).nonzero().squeeze(1)
+        corners = piece.faces if piece.source is None else piece.source[piece.faces]
+        corners = torch.from_numpy(corners).long().to(face.device)[face[rows] - first]
         first += len(piece.faces)
-        corners = corners if piece.source is None else piece.source[corners]
-        share = keep.share(scene, piece.part, corners, weights[rows])
+        share = keep.share(scene, Place(piece.part, rows, corners, weights[rows]))
         kept = share > 0
-        if not kept.any():
+        if not bool(kept.any()):
             continue
-        place = Place(piece.part, rows[kept], corners[kept], weights[rows][kept])
-        part = torch.from_numpy(share[kept, None].astype(np.float32)).to(values.device)
-        before = torch.from_numpy(materials.at(place)).to(values.device)
-        at = torch.from_numpy(place.rows).to(values.device)
-        values[at] = torch.where(part == 1, before, part * before + (1 - part) * values[at])
+        place = Place(piece.part, rows[kept], corners[kept], weights[rows[kept]])
+        part, before = share[kept, None].float(), materials.at(place).to(values.dtype)
+        values[place.rows] = torch.where(part == 1, before, part * before + (1 - part) * values[place.rows])
         whole += int((share == 1).sum())
     return whole
 

@@ -6,19 +6,21 @@ from dataclasses import replace
 
 import torch
 
+from ...mesh.io import Scene
 from ...runtime import Runtime
 from ...sampling import check_strength
 from ...spec import CHECKPOINTS_OWN, MAX_TOKENS, SHAPE_DECODER, SHAPE_ENCODER, PipelineType, Samplers, SamplerSettings
 from ...weights import Models
-from ..checks import check_tokens
+from ..checks import check_tokens, geometry_device
 from ..networks.decode import decode_shape, decode_texture
-from ..networks.encode_mesh import encode_mesh
+from ..networks.encode_mesh import Encoded, encode_mesh_within
 from ..networks.latents import grid_size, voxels_per_token
 from ..networks.sampler import mix_of
 from ..networks.shape import CASCADE_STEP, lowered, sample_shape_pass
 from ..networks.texture import sample_texture
 from ..provenance import check_condition, check_latent, made_with, recipe
 from ..types import Condition, Generation, Latent, LatentStart, Mesh
+from .keep import NOTHING, Keep, kept_tokens, places_of
 
 
 def refine_shape(
@@ -32,6 +34,8 @@ def refine_shape(
     seed: int = 42,
     max_tokens: int = MAX_TOKENS,
     samplers: Samplers = CHECKPOINTS_OWN,
+    scene: Scene | None = None,
+    keep: Keep = NOTHING,
 ) -> Latent:
     """The shape latent on the voxels of a mesh, sampled by the finest flow of a pipeline type.
 
@@ -42,25 +46,39 @@ def refine_shape(
         mesh: in the unit cube. strength: 1 samples from noise alone, lower values from the mesh's own latent, noised
             for that time; 0 returns it as it is.
         max_tokens: the resolution is lowered, down to that of the flow, until there are fewer.
+        scene, keep: what the mesh is of, and what of it keeps its shape, as far as encoder and decoder do.
 
     Raises:
-        CheckpointError: the checkpoint lacks the shape encoder. SettingsError: the strength is not in 0-1.
+        CheckpointError: the checkpoint lacks the shape encoder. SettingsError: the strength is not in 0-1, or what is
+        to be kept is not in the scene.
     """
     check_tokens(max_tokens)
     check_strength(strength)
+    if scene is not None:
+        keep.changed_parts(scene)  # what is wrong with it is said first
     one_pass = pipeline_type.shape[-1]
     check_condition(models, condition, [(one_pass.model, one_pass.image_scale)])
     grid, smallest = grid_size(models, one_pass), models.config(one_pass.model)["args"]["resolution"]
-    asked, too_many, scale = grid, 0, voxels_per_token(models)
-    while True:
-        start = encode_mesh(runtime, models, mesh, grid * scale, seed).shape
-        if len(start.sparse.voxels) < max_tokens or grid <= smallest:
-            break
-        too_many = too_many or len(start.sparse.voxels)
-        grid = max(smallest, grid - CASCADE_STEP)
-    said = lowered(runtime, asked * scale, grid * scale, too_many, len(start.sparse.voxels), max_tokens)
+    scale = voxels_per_token(models)
+    sides = [*range(grid, smallest, -CASCADE_STEP), smallest] if grid > smallest else [grid]
+    resolutions = [side * scale for side in sides]
+    encoded, tokens = encode_mesh_within(runtime, models, mesh, resolutions, max_tokens, seed)
+    start = encoded.shape
+    said = lowered(runtime, resolutions[0], start.resolution, tokens, len(start.sparse.voxels), max_tokens)
     start = replace(start, origin=start.origin.noted(said))
-    return resample_shape(runtime, models, condition, start, pipeline_type, strength, samplers.shape)
+    kept = tokens_to_keep(runtime, scene, keep, encoded) if scene is not None else None
+    return resample_shape(runtime, models, condition, start, pipeline_type, strength, samplers.shape, kept)
+
+
+def tokens_to_keep(runtime: Runtime, scene: Scene, keep: Keep, encoded: Encoded) -> torch.Tensor | None:
+    """[T] bool: the latent voxels of an encoded scene that keep their shape; None if nothing is to be kept."""
+    if not keep:
+        return None
+    with runtime.stage("read masks", 1, "Ask for a lower type."):
+        places = places_of(scene, scene.frame(), encoded, geometry_device(runtime.device))
+        kept = kept_tokens(scene, keep, places, encoded.subdivisions)
+        runtime.step("read masks", 1, 1)
+    return kept
 
 
 def resample_shape(
@@ -71,11 +89,12 @@ def resample_shape(
     pipeline_type: PipelineType,
     strength: float,
     settings: SamplerSettings | None = None,
+    kept: torch.Tensor | None = None,
 ) -> Latent:
     """A shape latent sampled anew on its own voxels by the finest flow of a pipeline type.
 
     Args:
-        strength: as refine_shape. settings: the checkpoint's if not given.
+        strength: as refine_shape. settings: the checkpoint's if not given. kept: [T] bool latent voxels that stay.
 
     Raises:
         SettingsError: condition or latent are another checkpoint's; the strength is not in 0-1.
@@ -101,9 +120,10 @@ def resample_shape(
         random,
         settings,
         mix,
-        LatentStart(shape, strength) if strength < 1 else None,
+        LatentStart(shape, strength, kept) if strength < 1 or kept is not None else None,
     )
-    made = recipe(models.fingerprint(one_pass.model), shape.origin.recipe, condition.origin.recipe, strength, settings)
+    how = strength, settings, None if kept is None else kept.cpu().numpy().tobytes()
+    made = recipe(models.fingerprint(one_pass.model), shape.origin.recipe, condition.origin.recipe, *how)
     description = f"{shape.origin.description}, refined by {strength:g}"
     origin = made_with(models, SHAPE_DECODER, made, description, shape.origin.notes)
     return Latent(sparse, shape.resolution, random.get_state(), origin)
@@ -121,6 +141,8 @@ def refine_mesh(
     texture: bool = True,
     max_tokens: int = MAX_TOKENS,
     samplers: Samplers = CHECKPOINTS_OWN,
+    scene: Scene | None = None,
+    keep: Keep = NOTHING,
 ) -> Generation:
     """A mesh in the unit cube, refined and textured: what generate makes of a picture alone. Arguments and errors as
     refine_shape; texture: False stops after the shape."""
@@ -134,6 +156,8 @@ def refine_mesh(
         seed=seed,
         max_tokens=max_tokens,
         samplers=samplers,
+        scene=scene,
+        keep=keep,
     )
     latent = sample_texture(runtime, models, condition, shape, pipeline_type, samplers.texture) if texture else None
     raw, subdivisions = decode_shape(runtime, models, shape)

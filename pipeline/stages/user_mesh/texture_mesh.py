@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from ... import sparse
@@ -33,8 +32,8 @@ from ..networks.decode import decode_texture
 from ..networks.encode_mesh import Encoded, encode_mesh, encode_texture, texture_resolution
 from ..networks.texture import sample_texture
 from ..types import Condition, LatentStart, Mesh, PBRVoxels, check_texture_size
-from .existing import Materials, Places
-from .keep import NOTHING, Keep, put_back
+from .existing import Materials
+from .keep import NOTHING, Keep, kept_tokens, places_of, put_back
 
 _PADDING = 4  # texels between new charts
 _OVERLAP = 1.05  # area of faces in UV space for each covered texel, above which faces lie on each other
@@ -180,29 +179,16 @@ def _start(
     """The latent of the textures that the scene has, and which of its voxels lie where it is kept."""
     device = geometry_device(runtime.device)
     fine = encoded.subdivisions[-1].children
-    resolution = encoded.shape.resolution
     with runtime.stage("read textures", 1, "Ask for a lower type."):
-        points = ((fine.xyz.float() + 0.5) / resolution - 0.5).to(device)
-        materials = Materials(scene, not keep.vertex_colors)
-        old, kept = np.empty((len(points), 6), np.float32), np.empty(len(points), np.float32)
-        for place in Places(scene, frame, device).nearest(points):
+        materials, places = Materials(scene, not keep.vertex_colors), places_of(scene, frame, encoded, device)
+        old = torch.empty(len(fine), 6, device=device)
+        for place in places:
             old[place.rows] = materials.at(place)
-            kept[place.rows] = keep.share(scene, place.part, place.corners, place.weights)
+        kept = kept_tokens(scene, keep, places, encoded.subdivisions) if keep else None
         runtime.step("read textures", 1, 1)
-    attrs = torch.from_numpy(old).to(fine.device)
-    voxels = PBRVoxels(sparse.SparseTensor(fine, attrs), resolution, encoded.shape.origin)
-    latent = encode_texture(runtime, models, voxels, encoded.shape)
-    if not keep:
-        return LatentStart(latent, strength)
-    free = torch.from_numpy(1 - kept).to(fine.device)
-    count = torch.ones_like(free)
-    # a latent voxel is kept if more than half of its fine voxels are
-    for level in reversed(encoded.subdivisions):
-        parent = level.slots >> 3
-        free, count = (
-            torch.zeros(len(level.parents), device=parent.device).index_add(0, parent, each) for each in (free, count)
-        )
-    return LatentStart(latent, strength, free / count < 0.5)
+    attrs = old.to(fine.device)
+    voxels = PBRVoxels(sparse.SparseTensor(fine, attrs), encoded.shape.resolution, encoded.shape.origin)
+    return LatentStart(encode_texture(runtime, models, voxels, encoded.shape), strength, kept)
 
 
 def texturing_roles(pipeline_type: PipelineType, existing: bool) -> tuple[str, ...]:

@@ -13,15 +13,15 @@ import torch
 from ... import foreign
 from ...backends import Backend
 from ...sparse import Voxels
-from .dual_grid import DualGrid, dual_grid_to_mesh, empty_grid, mesh_to_dual_grid
+from ..grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 
 _NAME = "o_voxel"
 _CUBE = [[-0.5] * 3, [0.5] * 3]
 
 
 def from_mesh_row() -> Backend:
-    """On one core of the CPU, in fp32."""
-    return foreign.row(_NAME, _NAME, _load_from_mesh, mesh_to_dual_grid, ("cpu",))
+    """On one core of the CPU, in fp32, wherever the mesh is."""
+    return foreign.row(_NAME, _NAME, _load_from_mesh, dual_grid_tensors, ("cpu", "cuda"))
 
 
 def to_mesh_row() -> Backend:
@@ -32,30 +32,31 @@ def _load_from_mesh() -> Callable:
     from o_voxel.convert import mesh_to_flexible_dual_grid  # type: ignore[import-not-found]
 
     def from_mesh(
-        vertices: np.ndarray,
-        faces: np.ndarray,
+        vertices: torch.Tensor,
+        faces: torch.Tensor,
         resolution: int,
         face_weight: float = 1.0,
         boundary_weight: float = 0.2,
         regularisation: float = 0.01,
-    ) -> DualGrid:
-        """As dual_grid.mesh_to_dual_grid."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As dual_grid.dual_grid_tensors."""
         if len(faces) == 0:
-            return empty_grid(resolution)
+            return dual_grid_tensors(vertices, faces, resolution)
         found = mesh_to_flexible_dual_grid(
-            torch.tensor(np.ascontiguousarray(vertices, np.float32)),
-            torch.tensor(np.ascontiguousarray(faces, np.int32)),
+            vertices.float().cpu().contiguous(),
+            faces.int().cpu().contiguous(),
             grid_size=resolution,
             aabb=_CUBE,
             face_weight=face_weight,
             boundary_weight=boundary_weight,
             regularization_weight=regularisation,
         )
-        coords, corners, crossed = (each.cpu().numpy() for each in found)
-        order = np.lexsort(coords.T[::-1])  # the package's order is that of its hash table
-        coords = coords[order].astype(np.int32)
-        offsets = (corners[order].astype(np.float64) * resolution - coords).clip(0, 1)  # in the cube's units before
-        return DualGrid(coords, offsets.astype(np.float32), crossed[order].astype(bool), resolution)
+        coords, corners, crossed = (each.cpu() for each in found)
+        order = np.lexsort(coords.numpy().T[::-1])  # the package's order is that of its hash table
+        coords = coords[order].int()
+        offsets = (corners[order].double() * resolution - coords).clamp(0, 1)  # in the cube's units before
+        device = vertices.device
+        return coords.to(device), offsets.float().to(device), crossed[order].bool().to(device)
 
     return from_mesh
 
