@@ -57,6 +57,7 @@ class Measures:
     iou_made: float
 
 
+# What projecting must reach: share of the error that is left, dB inside of what a picture shows.
 GOALS = (
     Goal("ratio", 0.5, False),
     Goal("checker", 28.0, True),

@@ -15,7 +15,7 @@ from .quadric_kernels import Weights, quadric, shape
 configure(__name__)
 
 SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two half-edges draw the same number
-NO_FLIP = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
+NO_FLIP = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))  # above every key, of which the least is sought
 
 
 @wp.func
