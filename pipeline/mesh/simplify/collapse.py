@@ -12,6 +12,7 @@ from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.steady import steady_sum
 from .bounded import check_max_error, within
+from .fit import Source, fit
 from .relax import RelaxConfig, Relaxation
 from .stars import Stars, find_stars
 
@@ -119,10 +120,14 @@ def collapse(
     if target >= len(mesh.faces):
         return mesh
 
+    sources: list[Source] = []  # made by the first
+
     def reduce(bound: float) -> Mesh:
         reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
         reduced.reduce(target, tick)
-        reduced.relax(tick)
+        source = sources[0] if sources else reduced.source(mesh)
+        sources[:] = [source]
+        reduced.finish(source, tick)
         return Mesh.known(*reduced.result(), kernels=mesh.kernels)
 
     return reduce(math.inf) if max_error is None else within(mesh, max_error, reduce, config.first_bound * max_error)
@@ -187,10 +192,15 @@ class _Reduction:
             del stars, costs, removed, changed
             self._rename(None if changes else self._count - total)
 
-    def relax(self, tick: Callable[[], None]) -> None:
-        """Fewer slivers and faces that go through others."""
+    def source(self, mesh: Mesh) -> Source:
+        """The mesh, for finish, of this or other reductions of it."""
+        return Source(mesh.vertices.float() * self._scale, mesh.faces)
+
+    def finish(self, source: Source, tick: Callable[[], None]) -> None:
+        """Nearer to the source, with fewer slivers and faces that go through others."""
         self._pack()
         assert self._quadrics is not None
+        fit(self._points, self._quadrics, self._faces, self._weights, source)
         Relaxation(self._points, self._quadrics, self._faces, self._weights, self._config.relax).run(tick)
 
     @property
