@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,7 +13,7 @@ from ..mesh import Mesh
 from ..topology.steady import steady_sum
 from .bounded import check_max_error, within
 from .fit import Source, fit
-from .relax import RelaxConfig, Relaxation
+from .relax import Relaxation, RelaxConfig
 from .stars import Stars, find_stars
 
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
@@ -44,7 +44,8 @@ class CollapseConfig:
     good_shape: float = 0.15
     # up to so many times: slivers are spared where that costs little.
     sliver_cost: float = 30.0
-    # By how much a flip may move the surface where the collapse has not moved it at all, in sizes of the mesh.
+    # By how much a flip may move the surface where the collapse has not moved it at all, in sizes of the mesh; and the
+    # least step of a vertex towards the surface.
     flip_tolerance: float = 1e-6
     # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
     bridge_cost: float = 0.3
@@ -61,8 +62,10 @@ class CollapseConfig:
     # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
     # distance is about twice that.
     first_bound: float = 0.5
+    # Rounds in which vertices are moved at the end, so that faces lie on the surface on the average.
+    fit_rounds: int = 2
     # How slivers and faces that go through others are relaxed at the end.
-    relax: RelaxConfig = RelaxConfig()
+    relax: RelaxConfig = field(default_factory=RelaxConfig)
 
 
 # what kernels take of it
@@ -200,7 +203,7 @@ class _Reduction:
         """Nearer to the source, with fewer slivers and faces that go through others."""
         self._pack()
         assert self._quadrics is not None
-        fit(self._points, self._quadrics, self._faces, self._weights, source)
+        fit(self._points, self._quadrics, self._faces, self._weights, source, self._config.fit_rounds)
         Relaxation(self._points, self._quadrics, self._faces, self._weights, self._config.relax).run(tick)
 
     @property

@@ -1,7 +1,7 @@
 """Warp functions: whether two faces go through each other, and how many a vertex's faces go through."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are. A variable that a loop changes must
 # be declared as `int(0)`, for Warp takes a bare literal as a constant.
-# ruff: noqa: UP018
+# ruff: noqa: UP018, RUF046
 
 import warp as wp
 
@@ -39,9 +39,7 @@ def shared(one: wp.vec3i, v: wp.int32):
 
 
 @wp.func
-def meet(
-    one: wp.vec3i, a: wp.vec3, b: wp.vec3, c: wp.vec3, other: wp.vec3i, d: wp.vec3, e: wp.vec3, f: wp.vec3
-):
+def meet(one: wp.vec3i, a: wp.vec3, b: wp.vec3, c: wp.vec3, other: wp.vec3i, d: wp.vec3, e: wp.vec3, f: wp.vec3):
     """Whether two faces go through each other; vertices that they share do not count, nor faces that share two."""
     if not overlap(wp.min(wp.min(a, b), c), wp.max(wp.max(a, b), c), d, e, f):
         return False

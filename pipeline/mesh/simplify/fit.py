@@ -11,7 +11,6 @@ import torch
 from ..query.surface import Surface
 from .stars import find_stars
 
-_ROUNDS = 2
 _QUERIES = 1 << 19  # beyond which there is one round
 _ALIKE = 0.7  # cosine of the angle between a face and the one that is nearest to it, or that is another wall's
 _CHECKS = 2  # rounds of holding vertices of faces that would turn over
@@ -40,8 +39,10 @@ class Source:
         return torch.where(alike & (hits.face >= 0).view_as(alike), offset, 0.0).reshape(-1)
 
 
-def fit(points: torch.Tensor, quadrics: torch.Tensor, faces: torch.Tensor, weights, source: Source) -> None:
-    """Move vertices in place.
+def fit(
+    points: torch.Tensor, quadrics: torch.Tensor, faces: torch.Tensor, weights, source: Source, rounds: int
+) -> None:
+    """Move vertices in place, in so many rounds, large meshes in one.
 
     Args:
         points: [V, 3] float32, all used by faces. quadrics: [V, 10] float32, see quadric_kernels. faces: [3 F] int32.
@@ -52,11 +53,11 @@ def fit(points: torch.Tensor, quadrics: torch.Tensor, faces: torch.Tensor, weigh
     from .relax_kernels import move_vertices
 
     count, corners = len(points), faces.reshape(-1, 3)
-    if len(corners) == 0:
+    if len(corners) == 0 or rounds == 0:
         return
     stars = find_stars(faces, count)
     goals, picked = torch.empty_like(points), torch.empty(count, dtype=torch.uint8, device=points.device)
-    for _ in range(_ROUNDS if _ROUNDS * len(faces) <= _QUERIES else 1):
+    for _ in range(rounds if rounds * len(faces) <= _QUERIES else 1):
         offset = source.offsets(points, corners)
         around = faces, stars.offsets, stars.corners, stars.feature
         launch_parallel(kernels.find_goals, count, weights, offset, points, *around, goals, picked)

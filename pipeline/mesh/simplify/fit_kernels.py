@@ -2,7 +2,9 @@
 
 Vocabulary as in link_kernels.py. Offsets are of three points of a face, each near a corner, to the surface.
 """
-# No `from __future__ import annotations`: Warp reads the annotations as they are.
+# No `from __future__ import annotations`: Warp reads the annotations as they are. A variable that a loop changes must
+# be declared as `float(0.0)`, for Warp takes a bare literal as a constant.
+# ruff: noqa: UP018
 
 import warp as wp
 

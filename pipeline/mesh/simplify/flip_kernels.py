@@ -4,7 +4,7 @@ Vocabulary as in link_kernels.py and relax_kernels.py. The edge a-b of the faces
 """
 # No `from __future__ import annotations`: Warp reads the annotations as they are. A variable that a loop changes must
 # be declared as `bool(False)`, for Warp takes a bare literal as a constant.
-# ruff: noqa: UP018
+# ruff: noqa: UP018, RUF046
 
 import warp as wp
 

@@ -1,4 +1,4 @@
-"""Fewer slivers and fewer faces that go through others: edges are flipped and vertices moved, hardly off the surface."""
+"""Fewer slivers and fewer faces that go through others: flips of edges and small moves of vertices."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class RelaxConfig:
     """What flips and moves weigh."""
 
     # Rounds of flips and moves; each looks at the faces that were bad and at those that have changed.
-    rounds: int = 8
+    rounds: int = 12
     # Pull of a vertex towards the middle of its neighbours, as a part of its quadric's trace.
     pull: float = 0.1
-    # Of the mesh's mean square error, what a move may add to a vertex's own: against slivers,
-    sliver_error: float = 0.02
+    # Of the square of the mesh's mean error, what a move may add to a vertex's square error: against slivers,
+    sliver_error: float = 0.05
     # and so that faces do not go through others.
-    crossing_error: float = 0.2
+    crossing_error: float = 1.5
 
 
 class Relaxation:
@@ -57,9 +57,7 @@ class Relaxation:
             tick()
             asked = (touched + bad > 0).nonzero()[:, 0].int()
             mesh = self._points, self._faces
-            self._launch.launch_parallel(
-                self._moves.find_bad, len(asked), self._weights, tree.id, asked, *mesh, bad
-            )
+            self._launch.launch_parallel(self._moves.find_bad, len(asked), self._weights, tree.id, asked, *mesh, bad)
             if not bool(bad.any()):
                 break
             touched.zero_()
@@ -76,7 +74,7 @@ class Relaxation:
         q = self._quadrics.double()
         error = q[:, 9].clamp_min(0) / (q[:, 0] + q[:, 3] + q[:, 5]).clamp_min(1e-30)
         shares = torch.tensor([self._config.sliver_error, self._config.crossing_error], dtype=torch.float64)
-        return shares.to(self._device) * (steady_sum(error) / len(error))
+        return shares.to(self._device) * (steady_sum(error.sqrt()) / len(error)) ** 2
 
     def _flip(self, tree: int, stars: Stars, bad: torch.Tensor, touched: torch.Tensor) -> bool:
         """Flip edges of bad faces where that leaves the surface where it is; whether any was."""
