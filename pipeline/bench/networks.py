@@ -83,6 +83,9 @@ class RandomModels(Models):
     def fingerprint(self, role: str) -> str:
         return f"random {role}"
 
+    def is_fetched(self, role: str) -> bool:
+        return role in self._configs
+
     def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
         with torch.device("meta"):
             return build(self._configs[role], dtype)

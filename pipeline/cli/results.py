@@ -67,7 +67,7 @@ def _print_result(report: dict, written: list[Path]) -> None:
         print(
             f"{each['picture']}: {'found' if each['fitted'] else 'given'} at azimuth {each['azimuth']:g}, elevation "
             f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}; it gives {each['share']:.0%} of the "
-            "texture."
+            f"texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
         )
     for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
         print(line)

@@ -97,6 +97,12 @@ def face_tree(vertices: torch.Tensor, faces: torch.Tensor) -> wp.Mesh:
         return wp.Mesh(points, corners)  # which keeps the arrays alive, as these the tensors
 
 
+def refit(tree: wp.Mesh) -> None:
+    """Make a face_tree right again after its vertices, or which of them its faces have, were changed in place."""
+    with wp.ScopedStream(_stream(tree.device)):
+        tree.refit()
+
+
 @contextmanager
 def box_tree(low: torch.Tensor, high: torch.Tensor) -> Iterator[wp.uint64]:
     """The number, for kernels, of a bounding volume tree of boxes [N, 3], which lives as long as the block."""
