@@ -22,7 +22,7 @@ def test_the_pipeline_type_has_two_spellings(option):
     ("options", "message"),
     [
         (("--type", "2048"), "Unknown type '2048'; choose one of 512, 1024, 1024_cascade, 1536_cascade"),
-        (("--type", "1024"), "lacks. It has sparse_structure_flow_model"),
+        (("--type", "1024"), "which small lacks. It has "),
         (("--type", "1536_cascade"), "Choose type 512 or the complete checkpoint"),
         (("--device", "quantum"), "cannot use the device 'quantum' here"),
         (("--faces", "0"), "at least 4 faces"),

@@ -104,7 +104,7 @@ def _row(runtime: Runtime, models: Models, example: Example) -> Row:
     condition = stages.encode_images(runtime, models, [prepare(example.picture)], path.image_scales())
     own = _own(runtime, example)
     diagonal = float((own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm())
-    settings = {"size": _TEXTURE, "seed": example.number}
+    settings: dict = {"size": _TEXTURE, "seed": example.number}
     with TemporaryDirectory() as folder:
         scene = _file(runtime, own.textured, Path(folder) / "object.glb")
     made = stages.texture_scene(runtime, models, condition, scene, path, **settings)
