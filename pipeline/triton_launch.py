@@ -44,8 +44,11 @@ def row(module: str, function: str, reference: Callable) -> Backend:
 
 
 def _load(module: str, function: str) -> Callable:
-    """The function, with Triton's own errors (which derive from Exception alone) as RuntimeError."""
-    launch = getattr(import_module(module), function)
+    return explained(getattr(import_module(module), function))
+
+
+def explained(launch: Callable) -> Callable:
+    """The function, with Triton's own errors (which derive from Exception alone) as RuntimeError. Imports Triton."""
     from triton.errors import TritonError
 
     @wraps(launch)

@@ -14,7 +14,7 @@ from .operations import norm_linear as reference_norm_linear
 
 _FEW_OUTPUTS = 16  # which a row's sums give faster than a product
 _ELEMENTS = 4096  # of a block
-_EPS = 1e-6
+_EPS = 1e-6  # of norms, as in operations.py
 
 
 @triton.jit(do_not_specialize=["rows", "scale_stride", "shift_stride"])
@@ -206,7 +206,7 @@ def _mlp_kernel(
 
 
 _MLP_CHANNELS = (64, 128)  # whose rows and sums fit a block's registers; wider ones are products of their own
-_MLP_ROWS, _MLP_STEP = 128, 64
+_MLP_ROWS, _MLP_STEP = 128, 64  # of a block, and hidden channels at once
 
 
 def residual_mlp(
@@ -309,7 +309,7 @@ def _unpack_kernel(
     tl.store(out + at + first + column[None, :], total.to(out.dtype.element_ty), mask=live)
 
 
-_UNPACK_ROWS, _UNPACK_WIDTH, _UNPACK_DEPTH = 64, 128, 64
+_UNPACK_ROWS, _UNPACK_WIDTH, _UNPACK_DEPTH = 64, 128, 64  # of a block: outputs, inputs, and inputs of a product
 
 
 def unpack_int8(weight: torch.Tensor, scale: torch.Tensor, group: int, dtype: torch.dtype) -> torch.Tensor:

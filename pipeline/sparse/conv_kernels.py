@@ -21,7 +21,7 @@ from ..triton_launch import launch
 from .resample import Subdivision
 from .tensor import NEIGHBOURS, Voxels
 
-_MASK_BITS = 27
+_MASK_BITS = 27  # voxels of a 3 x 3 x 3 kernel
 _ROWS = 128  # of a block
 _TABLE_ROWS = 256  # of a block that makes neighbour tables
 _ELEMENTS = 2048  # of a block of an elementwise pass

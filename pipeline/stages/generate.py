@@ -15,12 +15,12 @@ from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, PipelineType, Samplers
 from ..views import PosedPictures
 from ..weights import Models
 from .checks import preflight, prepare_networks
-from .decode import decode_shape, decode_texture
-from .encode import encode_images
-from .latents import grid_size
-from .shape import sample_shape
-from .structure import sample_structure
-from .texture import sample_texture
+from .networks.decode import decode_shape, decode_texture
+from .networks.encode import encode_images
+from .networks.latents import grid_size
+from .networks.shape import sample_shape
+from .networks.structure import sample_structure
+from .networks.texture import sample_texture
 from .types import Generation
 
 
