@@ -100,7 +100,7 @@ def crossings_at(
     star: wp.array[wp.int32],
     limit: wp.int32,
 ):
-    """How many faces the faces of a vertex would go through if it were at another place; counting ends above a limit."""
+    """How many faces the faces of a vertex would go through if it were at another place; counts end above the limit."""
     low = at
     high = at
     for i in range(offsets[v], offsets[v + 1]):

@@ -10,7 +10,6 @@ import torch
 from ..topology.steady import steady_sum
 from .stars import Stars, find_stars
 
-
 _LITTLE = 0.02  # of the bad faces: where no more have changed in a round, further ones are not worth their time
 _WORK = 5_000  # bad faces that all rounds together look at, or half as many as there are faces: bounds the time
 

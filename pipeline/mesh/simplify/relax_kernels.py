@@ -287,9 +287,10 @@ def take_back(
 ):
     """Give up moves whose faces go through more faces than it seemed, since these move, too."""
     v = start + wp.tid()
-    if picked[v] != wp.uint8(0):
-        if crossings_at(v, moved[v], tree, moved, faces, offsets, star, counts[v]) > counts[v]:
-            picked[v] = wp.uint8(0)
+    if picked[v] == wp.uint8(0):
+        return
+    if crossings_at(v, moved[v], tree, moved, faces, offsets, star, counts[v]) > counts[v]:
+        picked[v] = wp.uint8(0)
 
 
 @wp.kernel
