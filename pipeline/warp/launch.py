@@ -18,7 +18,7 @@ from typing import TypeAlias
 import torch
 import warp as wp
 
-from . import kernel_cache
+from . import cuda_driver, kernel_cache
 from .availability import cores
 
 CHUNK = 1 << 16  # most rows of one launch on a CPU, where a launch runs on one core
@@ -141,7 +141,7 @@ _quietly = _Quietly()
 @cache
 def _start() -> None:
     """Start Warp when it is first used, not when it is imported."""
-    with _STARTING, _quietly:
+    with _STARTING, _quietly, cuda_driver.warning_silenced():
         kernel_cache.initialise()
 
 

@@ -17,7 +17,7 @@ from .relax_kernels import BETTER, CROSSING
 configure(__name__)
 
 SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two half-edges draw the same number
-NO_FLIP = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
+NO_FLIP = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))  # above every key, of which the least is sought
 
 
 @wp.func
