@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from pipeline.cli import generate as command
+from pipeline.cli.main import main as program
 from pipeline.cli.main import parser
 from pipeline.cli.options import pictures
 from pipeline.cli.samplers import samplers
@@ -61,6 +62,22 @@ def test_golden_pipeline(run, golden, picture, checkpoint, tmp_path, kind):
 @pytest.mark.parametrize("option", ["--type", "--pipeline-type"])
 def test_the_pipeline_type_has_two_spellings(option):
     assert parser().parse_args(["generate", "a.png", option, "1024_cascade"]).type == "1024_cascade"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--hollow", "-2mm", "A thickness of -2mm is not possible"),
+        ("--drain", "-.5mm", "A thickness of -.5mm is not possible"),
+        ("--size", "-80mm", "A size must lie in 0.1 mm to 1000 m, got -80 mm"),
+        ("--max-error", "-1vox", "A length of -1 is not possible"),
+    ],
+)
+def test_values_that_begin_with_a_minus_are_told_what_is_wrong_with_them(option, value, message, capsys):
+    """argparse took them for options: "expected one argument"."""
+    with pytest.raises(SystemExit):
+        program(["finish", "state.safetensors", option, value])
+    assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
 @needs_warp
