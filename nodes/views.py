@@ -52,8 +52,8 @@ class ViewsNode(io.ComfyNode):
             display_name="TRELLIS.2 Views",
             category=CATEGORY,
             **aliases("multi view, multiview, front back left right, turnaround, character sheet"),
-            description="Several pictures of one object with their directions: cuts the object out of each, brings "
-            "level views to one scale and says what does not fit together. The first one connected is the primary.",
+            description="Several pictures of one object with their directions: cuts the object out of each, compares "
+            "level views on one scale and says what does not fit together. The first one connected is the primary.",
             inputs=[
                 *sides,
                 io.Image.Input("other", optional=True, tooltip="A batch of pictures from other directions."),
@@ -82,6 +82,14 @@ class ViewsNode(io.ComfyNode):
                         "alike.",
                     )
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "proportions",
+                        default=NAMED_MIXING.proportions,
+                        tooltip="Give the structure the pictures' proportions: two or more views tell how wide, deep "
+                        "and tall the object is, which the networks only guess.",
+                    )
+                ),
             ],
             outputs=[
                 Views.Output(display_name="views", tooltip="For TRELLIS.2 Encode Image."),
@@ -108,6 +116,7 @@ class ViewsNode(io.ComfyNode):
         texture_views: str = NAMED_MIXING.texture,
         carve: bool = False,
         view_weights: str = "",
+        proportions: bool = NAMED_MIXING.proportions,
     ) -> io.NodeOutput:
         sides = {"front": (front, front_mask), "left": (left, left_mask)}
         sides |= {"back": (back, back_mask), "right": (right, right_mask)}
@@ -125,7 +134,8 @@ class ViewsNode(io.ComfyNode):
             raise SettingsError("No view is connected. Connect at least the front view.")
         views = named_views([*names, *named], len(cuts))
         weights = _numbers(view_weights, len(cuts))
-        found = posed(cuts, views, Mixing(structure_views, shape_views, texture_views, carve, weights))
+        mixing = Mixing(structure_views, shape_views, texture_views, carve, weights, proportions)
+        found = posed(cuts, views, mixing)
         lines = [", ".join(view.name for view in views), *found.remarks, *found.residuals]
         shown = pictures.to_image(pictures.same_size(list(found.pictures)))
         return io.NodeOutput(found, shown, ui={"text": ["\n".join(lines)]})

@@ -4,6 +4,7 @@ from .camera import PictureCamera
 from .hull import carve
 from .mixing import STRATEGIES, mixed
 from .pictures import posed, unposed
+from .proportions import stretched, stretches
 from .rig import NAMED, View, named_views, parse_view
 from .settings import NAMED as NAMED_MIXING
 from .settings import UNNAMED, Mixing, PosedPictures
@@ -23,6 +24,8 @@ __all__ = [
     "named_views",
     "parse_view",
     "posed",
+    "stretched",
+    "stretches",
     "unposed",
     "view_weights",
 ]

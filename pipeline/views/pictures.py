@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def posed(cuts: Sequence[Image.Image], views: Sequence[View], mixing: Mixing = NAMED) -> PosedPictures:
-    """Cut-outs, level ones on one scale, with how far their sizes agree as residuals and what does not fit together as
-    remarks, which are also logged.
+    """Cut-outs with how far the sizes of level ones agree as residuals and what does not fit together as remarks, which
+    are also logged. Level ones are compared on one scale, and their masks are on it; the networks see each picture with
+    its own crop, as they were trained.
 
     Args:
         cuts: square RGBA cut-outs; the first one is the primary view.
@@ -39,7 +40,7 @@ def posed(cuts: Sequence[Image.Image], views: Sequence[View], mixing: Mixing = N
             scaled[place] = picture
     remarks = _logged(cuts, names, disagreements(scaled, views, names))
     masks = tuple(torch.from_numpy(np.asarray(each.getchannel("A"), dtype=np.float32) / 255) for each in scaled)
-    return PosedPictures(tuple(map(on_black, scaled)), tuple(views), masks, mixing, tuple(remarks), residuals)
+    return PosedPictures(tuple(map(on_black, cuts)), tuple(views), masks, mixing, tuple(remarks), residuals)
 
 
 def unposed(cuts: Sequence[Image.Image], mixing: Mixing = UNNAMED) -> PosedPictures:

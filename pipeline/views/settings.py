@@ -17,6 +17,8 @@ from .rig import View
 class Mixing:
     """The strategy (a name of STRATEGIES) of each stage; carve: cut the structure by the pictures' silhouettes.
 
+    proportions: give the structure the pictures' proportions, where there are two or more.
+
     weights: above 0, how much each view counts against the others in every strategy that mixes; empty: all alike.
 
     Raises:
@@ -28,6 +30,7 @@ class Mixing:
     texture: str = "average_right"
     carve: bool = False
     weights: tuple[float, ...] = ()
+    proportions: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
@@ -40,9 +43,9 @@ class Mixing:
 
 
 UNNAMED = Mixing()  # views without directions: the mean of their velocities in every stage
-# Views with directions. The released networks know no camera: each view by itself is taken for a front, so that the
-# structure has to follow one of them; once it stands, the other views can only say what they see of it.
-NAMED = Mixing(structure="primary", shape="visibility", texture="primary")
+# Views with directions. The networks know no camera: each view by itself is taken for a front, and whatever mixes them
+# does harm (measured in docs/views.md). What the other views know for certain is how wide, deep and tall the object is.
+NAMED = Mixing(structure="primary", shape="primary", texture="primary", proportions=True)
 
 
 @dataclass(frozen=True)
