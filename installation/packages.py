@@ -102,13 +102,24 @@ OPTIONS = (
         wheels=(SOURCE_ONLY,),
     ),
 )
-# Microsoft's compiled packages: people ask for them, and this version uses none of them.
+# Microsoft's compiled packages: people have them. None is needed, each runs where it is chosen (docs/performance.md).
 REFERENCE = (
     Option(
         "cumesh",
-        code="import cumesh\nif not hasattr(cumesh, 'CuMesh'):\n    raise SystemExit('placeholder, not CuMesh')",
+        "another simplifier: --backend simplify=cumesh",
+        "import cumesh\nif not hasattr(cumesh, 'CuMesh'):\n    raise SystemExit('placeholder, not CuMesh')",
     ),
-    Option("nvdiffrast", code="import nvdiffrast.torch"),
-    Option("o_voxel"),
-    Option("flex_gemm"),
+    Option(
+        "nvdiffrast",
+        "another UV raster, not for commercial use: --backend raster=nvdiffrast",
+        "import nvdiffrast.torch",
+    ),
+    Option(
+        "o_voxel",
+        "another way from meshes to voxels and back: --backend mesh_to_dual_grid=o_voxel, dual_grid_to_mesh=o_voxel",
+    ),
+    Option(
+        "flex_gemm",
+        "sparse convolutions where the pack's own kernels cannot run: --backend submanifold_conv=flex_gemm",
+    ),
 )

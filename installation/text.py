@@ -25,8 +25,10 @@ def as_lines(report: Report) -> list[str]:
         lines.append(f"    {row.use}")
         if row.command:
             lines.append(f"    {shown(row.command)}")
-    lines += ["", "Microsoft's compiled packages (not used by this version, not needed)"]
-    lines.append("  " + ", ".join(f"{row.name} {row.state}{aside(row.reason)}" for row in report.reference))
+    lines += ["", "Microsoft's compiled packages (they run where they are chosen; not needed)"]
+    for row in report.reference:
+        lines.append(f"  {row.name:<14} {row.state:<7} {row.version}{aside(row.reason)}".rstrip())
+        lines.append(f"    {row.use}")
     return lines
 
 

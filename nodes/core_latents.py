@@ -19,7 +19,7 @@ from .sockets import CATEGORY, Shape, ShapeLatent, Texture, aliases, models_inpu
 from .sockets import Voxels as VoxelsSocket
 
 _UPSCALE = 16  # fine voxels of core's networks for each latent voxel along a side
-_LARGEST = 1 << 13
+_LARGEST = 1 << 13  # voxels a side; no type makes more than 1536, so that more is damage
 
 
 class LatentFromCore(io.ComfyNode):

@@ -54,7 +54,8 @@ class ProjectTexture(io.ComfyNode):
                     options=list(COLOURS),
                     default=DEFAULT_PROJECTION.colours,
                     tooltip="picture: the pictures' colours, which the rest takes on near by. texture: the texture "
-                    "keeps its tone, and the pictures give what is finer, which leaves soft light out.",
+                    "keeps its tone, and the pictures give what is finer, which leaves light out. auto: texture where "
+                    "a picture has light in it, picture where it has none.",
                 ),
                 io.Float.Input(
                     "min_iou",
@@ -114,7 +115,7 @@ class ProjectTexture(io.ComfyNode):
         found = run(stages.project_texture, None, Progress(2), textured_mesh, photos=shots, settings=settings)
         lines = [
             f"{each['picture']}: azimuth {each['azimuth']:g}, elevation {each['elevation']:g}, overlap "
-            f"{each['iou']:.2f}, {each['share']:.0%} of the texture"
+            f"{each['iou']:.2f}, {each['share']:.0%} of the texture, colors: {each['colours']}"
             for each in found.facts["projected"]
         ]
         lines += [f"! {each}" for each in found.facts.get("warnings", ())]

@@ -157,6 +157,11 @@ class Runtime:
         """Bytes of the device that the run may still take. A host that shares the device overrides this method."""
         return device_bytes(self.device, self.memory_limit)
 
+    @property
+    def flow_backends(self) -> Backends:
+        """The table for flow networks, at the speed of the run."""
+        return self.backends.faster() if self.speed.low_precision else self.backends
+
     def budget(self) -> Budget:
         """What work that can be cut into tiles plans with; what it decides for want of free memory is noted in the
         stage's record."""

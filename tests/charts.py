@@ -6,7 +6,7 @@ import torch
 import trimesh
 from meshes import tensors
 
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.mesh.bake.raster import rasterise
 
 

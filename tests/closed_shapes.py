@@ -24,7 +24,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pipeline import stages
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 from pipeline.mesh import Mesh
 from pipeline.runtime import Runtime
 

@@ -3,7 +3,7 @@
 import torch
 
 from pipeline import stages
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 from pipeline.sparse import SparseTensor, Voxels
 
 SIDE = 48

@@ -144,6 +144,11 @@ def test_usage(run):
     assert run()[0] == 2
     assert run("generate")[0] == 2
     assert run("generate", "x.png", "--seed", "-1")[0] == run("generate", "x.png", "--seed", 2**64)[0] == 2
+    assert run("generate", "x.png", "--sede", 1)[1:] == (
+        "",
+        "error: unrecognized arguments: --sede 1\npython -m pipeline generate --help lists what there is.\n",
+    )
+    assert run("tidy")[2].endswith("\npython -m pipeline --help lists what there is.\n")
     code, out, _ = run("generate", "--help")
     for option in (
         "--checkpoint",

@@ -10,8 +10,8 @@ from meshes import clean, needs_warp, project, solid
 from pipeline import stages
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
+from pipeline.mesh.query.winding_number import winding_numbers, winding_numbers_by_tree
 from pipeline.mesh.remesh.patches import patch_holes
-from pipeline.mesh.remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.topology.minimum_cut import source_side
 from pipeline.runtime import Runtime

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline import stages
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.errors import OutOfMemoryError
 from pipeline.image import prepare, read_picture
 from pipeline.mesh import Mesh

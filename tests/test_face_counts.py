@@ -8,7 +8,7 @@ from finish_meshes import SIDE, ball
 
 from pipeline import stages
 from pipeline.backends import Backend, Backends, Operation
-from pipeline.bench_shapes import bench_field, surface_net
+from pipeline.bench.shapes import bench_field, surface_net
 from pipeline.mesh.query.surface import Surface
 from pipeline.runtime import Runtime
 

@@ -15,7 +15,8 @@ from finish_meshes import SIDE, ball
 
 from pipeline import stages
 from pipeline.backends import Backend, Backends, Operation
-from pipeline.bench_shapes import spoil, surface_net
+from pipeline.bench import mesh as bench_mesh
+from pipeline.bench.shapes import spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
 from pipeline.mesh import UNWRAP
 from pipeline.mesh.bake.raster import rasterise
@@ -259,7 +260,14 @@ def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
     assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
 
 
-def test_bench_mesh(run, tmp_path):
+def test_bench_mesh(run, tmp_path, monkeypatch):
+    """The command: each line measured once, with an eighth of the texture's side, and few samples for distances."""
+    bake, measure = bench_mesh._bake, bench_mesh._measure
+    monkeypatch.setattr(
+        bench_mesh, "_bake", lambda used, mesh, voxels, size, raw: bake(used, mesh, voxels, size // 8, raw)
+    )
+    monkeypatch.setattr(bench_mesh, "_measure", lambda used, work, call, calls=1: measure(used, work, call, 1))
+    monkeypatch.setattr(bench_mesh, "_SAMPLES", 2000)
     report = tmp_path / "mesh.json"
     options = ("--yardsticks", "--report", report, "--history", tmp_path / "history.jsonl")
     code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", *options)

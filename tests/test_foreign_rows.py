@@ -3,12 +3,17 @@
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+import host_modules
 import pytest
 import torch
 from foreign_packages import PACKAGES, TritonError, module
+from host_run import Host
+from host_stub import PACK
 from meshes import needs_warp
 
 from pipeline import foreign, record
@@ -16,11 +21,9 @@ from pipeline.backends import Backend, Backends
 from pipeline.errors import BackendError, SettingsError
 from pipeline.mesh import DUAL_GRID_TO_MESH, MESH_TO_DUAL_GRID, RASTER, SIMPLIFY, Mesh, examples
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
-from pipeline.mesh.bake import raster_nvdiffrast
 from pipeline.mesh.bake.raster import rasterise
-from pipeline.mesh.grid import o_voxel
 from pipeline.mesh.grid.dual_grid import dual_grid_tensors
-from pipeline.mesh.simplify import cumesh
+from pipeline.mesh.packages import cumesh, nvdiffrast, o_voxel
 from pipeline.mesh.simplify.bounded import deviation
 from pipeline.mesh.simplify.collapse import collapse
 from pipeline.runtime import Runtime
@@ -55,6 +58,13 @@ class Case:
         return Backends([replace(operation, rows=rows)], {self.op: row.name})
 
 
+def has(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
 def in_half(problem: tuple) -> tuple:
     return tuple(each.half() if isinstance(each, torch.Tensor) else each for each in problem)
 
@@ -63,7 +73,7 @@ CASES = (
     Case(SUBMANIFOLD_CONV, "flex_gemm", flex_gemm.conv_row, "flex_gemm.ops.spconv", "sparse_submanifold_conv3d"),
     Case(CHILD_CONV, "flex_gemm", flex_gemm.child_conv_row, "flex_gemm.ops.spconv", "sparse_submanifold_conv3d"),
     Case(SIMPLIFY, "cumesh", lambda: cumesh.row(collapse), "cumesh", "CuMesh"),
-    Case(RASTER, "nvdiffrast", lambda: raster_nvdiffrast.row(examples.check_raster), "nvdiffrast.torch", "rasterize"),
+    Case(RASTER, "nvdiffrast", lambda: nvdiffrast.row(examples.check_raster), "nvdiffrast.torch", "rasterize"),
     Case(MESH_TO_DUAL_GRID, "o_voxel", o_voxel.from_mesh_row, "o_voxel.convert", "mesh_to_flexible_dual_grid"),
     Case(DUAL_GRID_TO_MESH, "o_voxel", o_voxel.to_mesh_row, "o_voxel.convert", "flexible_dual_grid_to_mesh"),
 )
@@ -332,18 +342,45 @@ def _both(row: Backend) -> tuple[Callable, Callable]:
     return row.run, OPERATIONS[DUAL_GRID_TO_MESH].reference
 
 
+# --- nodes
+
+
+@pytest.fixture
+def host(tmp_path):
+    """A ComfyUI of stubs."""
+    before = host_modules.get_output_directory()
+    yield Host(tmp_path)
+    host_modules.use_folder(Path(before).parent)
+
+
+@needs_warp
+def test_nodes_hand_the_choice_of_a_package_on(host):
+    raw = ball()
+    mesh = sys.modules[f"{PACK}.pipeline.stages"].Mesh(raw.vertices * 0.4, raw.faces)
+    with pytest.raises(Exception, match="cumesh is not installed") if not has("cumesh") else nullcontext():
+        host.call("T2ProcessMesh", mesh=mesh, faces=100, shells="surface", simplifier="cumesh")
+    assert len(host.call("T2ProcessMesh", mesh=mesh, faces=100, shells="surface")[0].faces) <= 100
+    tables = host.part("run").tables()
+    assert host.part("run").default_backends({"simplify": "cumesh"}) is tables[("simplify", "cumesh"),]
+    (models,) = host.call("T2LoadModels", convolution="flex_gemm", dual_grid="o_voxel")
+    chosen = {"submanifold_conv": "flex_gemm", "child_conv": "flex_gemm", "attention": "torch"}
+    grids = {"mesh_to_dual_grid": "o_voxel", "dual_grid_to_mesh": "o_voxel"}
+    assert models.backends.choices == {**chosen, **grids}
+
+
+def test_the_texture_bakes_with_the_raster_that_was_chosen(host, monkeypatch):
+    given, bake = {}, sys.modules[f"{PACK}.nodes.bake"]
+    monkeypatch.setattr(bake, "run", lambda *values, **settings: given.update(settings))
+    monkeypatch.setattr(bake, "maps", lambda textured: ())
+    for raster, choices in (("nvdiffrast", {"raster": "nvdiffrast"}), ("auto", {})):
+        host.call("T2BakeTexture", mesh=None, voxels=None, raster=raster)
+        assert given["choices"] == choices
+
+
 # --- the packages themselves, on a GPU
 
 
-def built(case: Case) -> bool:
-    try:
-        version(case.package)
-    except PackageNotFoundError:
-        return False
-    return torch.cuda.is_available()
-
-
-REAL = [pytest.param(case, id=case.op) for case in CASES if built(case)]
+REAL = [pytest.param(case, id=case.op) for case in CASES if has(case.package) and torch.cuda.is_available()]
 
 
 @pytest.mark.skipif(not REAL, reason="none of the packages is installed on a machine with a GPU")

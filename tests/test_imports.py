@@ -36,15 +36,11 @@ HEIGHT = {
     "export": 5,
     "render": 5,
     "project": 5,
-    "bench_shapes": 0,
     "console": 4,
     "stages": 6,
+    "make": 6.5,
     "batch": 7,
-    "bench_history": 1,
-    "bench_networks": 5,
-    "bench_reference": 6,
     "bench": 7,
-    "bench_mesh": 7,
     "cli": 8,
     "__main__": 9,
     "": 10,  # the package itself: its version
@@ -233,7 +229,42 @@ def test_arguments_are_written_as_arguments(root):
 
 def test_only_the_command_line_prints(sources, root):
     for path in sources:
-        if rooms(path, root)[0] in ("cli", "bench", "bench_mesh", "console"):
+        if rooms(path, root)[0] in ("cli", "bench", "console"):
             continue
         calls = [node.func for node in parsed(path) if isinstance(node, ast.Call)]
         assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path
+
+
+def numbers_in(value):
+    """The numbers that an expression is written with: alone, in tuples, sums and Warp's constants."""
+    if isinstance(value, ast.Constant):
+        return [value.value] if type(value.value) in (int, float) else []
+    if isinstance(value, ast.Call) and not ast.unparse(value.func).startswith("wp."):
+        return []
+    inside = (ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Call)
+    return [n for each in ast.iter_child_nodes(value) for n in numbers_in(each)] if isinstance(value, inside) else []
+
+
+def uncommented_numbers(text):
+    """Lines of module-level constants that hold a number, without a comment on them or on the lines just above."""
+    lines, found = text.splitlines(), []
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Assign) or not numbers_in(node.value):
+            continue
+        first = next(n for n in range(node.lineno - 1, -1, -1) if n == 0 or not lines[n - 1].strip())
+        if not any("#" in line for line in lines[first : node.end_lineno]):
+            found.append(node.lineno)
+    return found
+
+
+def test_a_number_without_a_reason_is_seen():
+    assert uncommented_numbers('A = 1\n\nB = 2  # pixels\n\n# Degrees.\nC = 3\nD = 4, 5\n\nE = "6"\n\nF = f(7)\n') == [
+        1
+    ]
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "nodes", "serving", "training"])
+def test_constants_say_what_they_are(root, folder):
+    """A comment with the unit, the reason or the source, on the line or above a block of them."""
+    found = {path: uncommented_numbers(path.read_text(encoding="utf-8")) for path in (root / folder).rglob("*.py")}
+    assert not {str(path.relative_to(root)): lines for path, lines in found.items() if lines}

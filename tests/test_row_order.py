@@ -6,7 +6,7 @@ import pytest
 import torch
 from meshes import needs_warp
 
-from pipeline import bench_shapes
+from pipeline.bench import shapes
 from pipeline.mesh import Mesh
 from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.operations import outer_shell, solid, unwrap
@@ -54,7 +54,7 @@ def crowded():
 
 @pytest.fixture(scope="module")
 def field():
-    return Mesh(*bench_shapes.spoil(*bench_shapes.surface_net(bench_shapes.bench_field, 24)), kernels=True)
+    return Mesh(*shapes.spoil(*shapes.surface_net(shapes.bench_field, 24)), kernels=True)
 
 
 def of_mesh(mesh):

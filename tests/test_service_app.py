@@ -71,6 +71,7 @@ BAD = [
     ({"views": "front left"}, None, 422, "settings", "need as many views"),
     ({"views": "up"}, None, 422, "settings", "A view is front"),
     ({"view_weights": "1"}, None, 422, "settings", "no effect on one picture"),
+    ({"texture_views": "average"}, None, 422, "settings", "no effect on one picture"),
     ({"view_weights": "0"}, None, 422, "settings", "must be above 0, got 0"),
     ({"view_weights": "1"}, [("picture", ("a.png", png()))] * 2, 422, "settings", "1 weights for 2 pictures"),
     ({"carve": "true"}, None, 422, "settings", "name them with --views"),

@@ -7,7 +7,7 @@ import trimesh
 from meshes import outer_shell, outside
 from scipy import ndimage
 
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 
 pytest.importorskip("warp", reason="warp-lang is not installed")
 

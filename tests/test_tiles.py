@@ -12,7 +12,7 @@ from pipeline.models import build, tiles, working_bytes
 from pipeline.models.layers import PLAIN
 from pipeline.runtime import Runtime, StageRecord
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages.decode import level_done
+from pipeline.stages.networks.decode import level_done
 from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
 
 CPU = torch.device("cpu")

@@ -17,6 +17,7 @@ from pipeline.spec import SHAPE_FLOW_512
 from training import __main__ as training_main
 from training import losses, networks, objects, operations, tasks, truth
 from training.__main__ import main
+from training.encoders import ENCODER_PLANS
 from training.evaluation import evaluate
 from training.export import export
 from training.train import Limits, TrainingError, is_finished, load_weights, train
@@ -284,7 +285,7 @@ def test_checkpoint_comes_out_whole(runs, tmp_path, run, picture):
     assert code == 0 or "empty" in error or "nothing" in error or "no faces" in error, error
 
 
-def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path):
+def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path, monkeypatch):
     """Only the encoders learn; they are written beside decoders that stay what they were, to the byte."""
     from pipeline.weights import Models, open_checkpoint
 
@@ -298,6 +299,8 @@ def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path):
     before = {path.name: path.read_bytes() for path in (made / "ckpts").iterdir()}
     common = ("--out", tmp_path, "--design", "tiny", "--device", "cpu", "--steps", "2", "--batch", "2")
     for name in ("shape-encoder", "texture-encoder"):
+        plan = ENCODER_PLANS[name]
+        monkeypatch.setitem(ENCODER_PLANS, name, replace(plan, objects=plan.batch, measured=2))
         assert main([*map(str, (name, "--checkpoint", made, *common))]) == 0
         rows = list(csv.DictReader((tmp_path / name / "log.csv").open()))
         assert math.isfinite(float(rows[-1]["loss"]))

@@ -32,12 +32,16 @@ def test_pictures_are_compared_where_both_show_something():
 
 
 def test_the_table_tells_what_was_reached():
-    good = dict.fromkeys(("before", "lit_picture", "lit_texture", "lit_removed"), 0.1)
-    good |= {"unlit": 0.02, "ratio": 0.2, "checker": 30.0, "text": 29.0}
+    good = dict.fromkeys(("before", "lit", "lit_picture", "lit_texture", "lit_removed"), 0.1)
+    good |= {"unlit": 0.02, "ratio": 0.2, "lit_ratio": 1.0, "checker": 30.0, "text": 29.0}
     good |= {"angle": 1.0, "angle_made": 5.0, "iou_made": 0.9}
     rows = [project.Row(k, "car", project.Measures(**good), ()) for k in range(9)]
     rows.append(project.Row(9, "mug", project.Measures(**{**good, "angle": 90.0}), ()))
     table = "\n".join(project.summary(rows))
-    assert "| ratio | 0.2 | <= 0.5 | pass |" in table and "| 90% | >= 90% | pass |" in table
+    assert (
+        "| ratio | 0.2 | <= 0.5 | pass |" in table
+        and "| lit_ratio | 1 | <= 1 | pass |" in table
+        and "| 90% | >= 90% | pass |" in table
+    )
     poor = [project.Row(0, "car", project.Measures(**{**good, "checker": 20.0, "angle": 4.0}), ())]
     assert "\n".join(project.summary(poor)).count("MISS") == 2

@@ -7,7 +7,7 @@ import trimesh
 from devices import on_device
 from meshes import tensors
 
-from pipeline.bench_shapes import bench_field, surface_net
+from pipeline.bench.shapes import bench_field, surface_net
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
 
 pytest.importorskip("warp")

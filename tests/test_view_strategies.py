@@ -94,4 +94,4 @@ def test_what_cannot_be_measured_is_refused(words, capsys):
 
     with pytest.raises(SystemExit):
         main(["views", "--checkpoint", "x", *words])
-    assert "usage" in capsys.readouterr().err
+    assert "python -m training views --help" in capsys.readouterr().err

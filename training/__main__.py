@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pipeline import stages
-from pipeline.console import patient_console
+from pipeline.console import Parser, patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m training", description=sys.modules["training"].__doc__)
+    parser = Parser("python -m training", description=sys.modules["training"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in TASKS:
         one = _command(commands, name, partial(_train, name), f"train one model; {PLANS[name].minutes:g} minutes")

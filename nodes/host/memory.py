@@ -21,6 +21,7 @@ from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import Runtime, Step, choose_dtype
 from ...pipeline.spec import PipelineType
 from ...pipeline.speed import EXACT, Speed
+from ...pipeline.stages.checks import prepare_networks
 from ...pipeline.weights import Checkpoint, Models
 from .casting import is_castable, make_castable
 
@@ -64,10 +65,13 @@ class ManagedModels(Models):
 
     def announce(self, pipeline_type: PipelineType, role: str) -> None:
         """Say that a node begins with this model of a pipeline type: while one model works, the weights of the next
-        are read from the disk. Nodes that have not run yet may turn out not to need it; then it was read in vain."""
+        are read from the disk and their kernels compiled. Nodes that have not run yet may turn out not to need it; then
+        it was read in vain."""
         roles = pipeline_type.roles()
         if role in roles:
             self.expect(roles[roles.index(role) :])
+            device = management.get_torch_device()
+            prepare_networks(self, roles[roles.index(role) :], self.backends, device, self.dtype)
 
     def loaded(self) -> dict[str, int]:
         """Bytes on the device of every model that has been used."""

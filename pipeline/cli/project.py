@@ -23,7 +23,8 @@ def add_projection(parser: argparse.ArgumentParser) -> None:
         "--project-colors",
         choices=COLOURS,
         help="picture: colours of the pictures, which the rest takes on near by; texture: the tone of the texture "
-        f"stays, pictures give what is finer; default: {DEFAULT_PROJECTION.colours}",
+        "stays, pictures give what is finer; auto: texture where a picture has light in it, picture where it has none; "
+        f"default: {DEFAULT_PROJECTION.colours}",
     )
     group.add_argument(
         "--project-min-iou",

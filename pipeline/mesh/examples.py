@@ -53,7 +53,7 @@ def together(*meshes: Mesh) -> Mesh:
 
 
 def overlapping_triangles(device: torch.device) -> tuple:
-    """A square of two triangles, wound against each other, and one across its corner."""
+    """A square of two triangles, inconsistently oriented, and one across its corner."""
     uvs = torch.tensor([[0.1, 0.1], [0.9, 0.15], [0.85, 0.9], [0.1, 0.8], [0.02, 0.05], [0.05, 0.02]], device=device)
     return uvs, torch.tensor([[0, 1, 2], [0, 3, 2], [0, 4, 5]], dtype=torch.int32, device=device), 64
 

@@ -9,18 +9,16 @@ import torch
 from ..backends import PLAIN, Backend, Operation
 from ..warp import missing, unavailable_reason
 from . import examples
-from .bake import raster_nvdiffrast
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
-from .grid import o_voxel
 from .grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 from .mesh import Mesh
+from .packages import cumesh, nvdiffrast, o_voxel
+from .packages.instant_meshes import instant_meshes
+from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
-from .remesh.quads import instant_meshes
-from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
-from .simplify import cumesh
 from .simplify.collapse import collapse
 from .simplify.fast_simplification import fast_simplification, hybrid
 from .uv.fallback import triangle_by_triangle, xatlas
@@ -162,7 +160,7 @@ OPERATIONS = (
     ),
     Operation(
         RASTER,
-        (_warp(rasterise_warp), Backend(PLAIN, rasterise), raster_nvdiffrast.row(examples.check_raster)),
+        (_warp(rasterise_warp), Backend(PLAIN, rasterise), nvdiffrast.row(examples.check_raster)),
         reference=rasterise,
         example=examples.overlapping_triangles,
         tolerance=1e-6,

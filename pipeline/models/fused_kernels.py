@@ -8,12 +8,13 @@ import triton
 import triton.language as tl
 
 from ..packing import Int8, signs
+from ..triton_launch import launch
 from .operations import by_rows
 from .operations import norm_linear as reference_norm_linear
 
 _FEW_OUTPUTS = 16  # which a row's sums give faster than a product
 _ELEMENTS = 4096  # of a block
-_EPS = 1e-6
+_EPS = 1e-6  # of norms, as in operations.py
 
 
 @triton.jit(do_not_specialize=["rows", "scale_stride", "shift_stride"])
@@ -51,7 +52,7 @@ def _norm(x, scale, shift, modulated: bool, silu: bool, over: bool = False) -> t
     rows = max(1, _ELEMENTS // width)
     strides = (0, 0) if scale is None else tuple(0 if each.ndim == 1 or len(each) == 1 else each.stride(0)
                                                  for each in (scale, shift))  # fmt: skip
-    _norm_kernel[(triton.cdiv(count, rows),)](
+    launch(_norm_kernel, (triton.cdiv(count, rows),),
         x, scale, shift, out, count, *strides, channels, _EPS,
         AFFINE=scale is not None, MODULATED=modulated, SILU=silu, ROWS=rows, WIDTH=width, num_warps=4,
     )  # fmt: skip
@@ -90,8 +91,18 @@ def gated_residual(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torc
     if count:
         width = triton.next_power_of_2(channels)
         rows = max(1, _ELEMENTS // width)
-        _gate_kernel[(triton.cdiv(count, rows),)](
-            x, y, gate, count, channels, stride, ROWS=rows, WIDTH=width, num_warps=8
+        launch(
+            _gate_kernel,
+            (triton.cdiv(count, rows),),
+            x,
+            y,
+            gate,
+            count,
+            channels,
+            stride,
+            ROWS=rows,
+            WIDTH=width,
+            num_warps=8,
         )
     return x
 
@@ -130,7 +141,7 @@ def _head_kernel(
 def _heads(q, k, q_gamma, k_gamma, cos, sin) -> None:
     tokens, heads, channels = q.shape
     if tokens:
-        _head_kernel[(tokens, 1 if k is None else 2)](
+        launch(_head_kernel, (tokens, 1 if k is None else 2),
             q, q if k is None else k, q_gamma, q_gamma if k is None else k_gamma, cos, sin,
             q.stride(0), heads, channels**0.5,
             NORM=q_gamma is not None, ROTATE=cos is not None, PAIRS=channels // 2,
@@ -195,7 +206,7 @@ def _mlp_kernel(
 
 
 _MLP_CHANNELS = (64, 128)  # whose rows and sums fit a block's registers; wider ones are products of their own
-_MLP_ROWS, _MLP_STEP = 128, 64
+_MLP_ROWS, _MLP_STEP = 128, 64  # of a block, and hidden channels at once
 
 
 def residual_mlp(
@@ -220,7 +231,7 @@ def residual_mlp(
 
         return by_rows(rows, x, h, out=h)
     if count:
-        _mlp_kernel[(triton.cdiv(count, _MLP_ROWS),)](
+        launch(_mlp_kernel, (triton.cdiv(count, _MLP_ROWS),),
             x, h, gain, offset, first, first_bias, second, second_bias, count, hidden, _EPS,
             CHANNELS=channels, ROWS=_MLP_ROWS, STEP=_MLP_STEP, num_warps=8, num_stages=2,
         )  # fmt: skip
@@ -256,8 +267,20 @@ def norm_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     if len(x):
         width = triton.next_power_of_2(x.shape[1])
         rows = max(1, _ELEMENTS // width)
-        _output_kernel[(triton.cdiv(len(x), rows),)](
-            x, weight, bias, out, len(x), x.shape[1], len(weight), 1e-5, ROWS=rows, WIDTH=width, num_warps=4
+        launch(
+            _output_kernel,
+            (triton.cdiv(len(x), rows),),
+            x,
+            weight,
+            bias,
+            out,
+            len(x),
+            x.shape[1],
+            len(weight),
+            1e-5,
+            ROWS=rows,
+            WIDTH=width,
+            num_warps=4,
         )
     return out
 
@@ -286,7 +309,7 @@ def _unpack_kernel(
     tl.store(out + at + first + column[None, :], total.to(out.dtype.element_ty), mask=live)
 
 
-_UNPACK_ROWS, _UNPACK_WIDTH, _UNPACK_DEPTH = 64, 128, 64
+_UNPACK_ROWS, _UNPACK_WIDTH, _UNPACK_DEPTH = 64, 128, 64  # of a block: outputs, inputs, and inputs of a product
 
 
 def unpack_int8(weight: torch.Tensor, scale: torch.Tensor, group: int, dtype: torch.dtype) -> torch.Tensor:
@@ -296,7 +319,7 @@ def unpack_int8(weight: torch.Tensor, scale: torch.Tensor, group: int, dtype: to
     rows, columns = weight.shape
     out = torch.empty(rows, columns, dtype=dtype, device=weight.device)
     width, depth = min(group, _UNPACK_WIDTH), min(group, _UNPACK_DEPTH)
-    _unpack_kernel[(triton.cdiv(rows, _UNPACK_ROWS), columns // width)](
+    launch(_unpack_kernel, (triton.cdiv(rows, _UNPACK_ROWS), columns // width),
         weight.contiguous(), scale.to(weight.device).contiguous(), signs(group, weight.device, torch.float16), out,
         rows, columns, group**-0.5, GROUP=group, ROWS=_UNPACK_ROWS, WIDTH=width, DEPTH=depth, num_warps=4,
     )  # fmt: skip

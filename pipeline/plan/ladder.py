@@ -29,6 +29,11 @@ class Rung:
     finish_on_cpu: bool = False
     stream: bool = False
 
+    @property
+    def finishing(self) -> str:
+        """What it does to a run without networks, for people."""
+        return f"{self.name}: the mesh processed and baked on the {'CPU' if self.finish_on_cpu else 'device'}"
+
 
 @dataclass(frozen=True)
 class Less:

@@ -6,7 +6,7 @@ from .paint import texels_a_unit
 from .painted import Painted, Seen, Sheet
 from .photo import Photo, photo
 from .picture import Picture
-from .project import Projected, enlarged, fitting_size, project
+from .project import Projected, decided, enlarged, fitting_size, project
 from .settings import DEFAULT_PROJECTION, LARGEST, Projection
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Seen",
     "Sheet",
     "angle",
+    "decided",
     "enlarged",
     "fit_camera",
     "fitting_size",

@@ -9,9 +9,10 @@ import torch
 from .cells import Cells
 from .paint import Look
 
-COLOURS = ("picture", "texture")
+COLOURS = ("auto", "picture", "texture")
 _SAMPLES = 400_000  # of the surface, from which smooth differences are found
-_LENGTH = 0.04  # of the object's longest side: what is coarser than this is smooth
+_LENGTH = 0.04  # of the object's longest side: what is coarser than this is smooth in a picture's tone
+_DETAIL = 0.02  # of it: what a picture gives to a texture that keeps its tone; coarser details have light in them
 _FADE = 0.35  # of it: how far a picture's tone reaches beyond what it shows
 
 
@@ -32,17 +33,18 @@ def blended(
     """
     size = float((points.amax(0) - points.amin(0)).amax())
     cells, fade = Cells(points, normals), _FADE * size
+    length = size * (_DETAIL if colours == "texture" else _LENGTH)
     tones: list[torch.Tensor] = []
     pooled = mass = torch.zeros((), dtype=torch.float64, device=points.device)  # of all pictures
     for each in looks:
         some = slice(None, None, max(1, len(each.rows) // _SAMPLES))
         rows, trust = each.rows[some], each.weight[some].sqrt()  # grazing views tell the tone, too
         sums, known = cells.gathered(points[rows], normals[rows], each.colour[some] - baked[rows], trust)
-        tones.append(cells.smoothed(sums, known, _LENGTH * size, fade))
+        tones.append(cells.smoothed(sums, known, length, fade))
         pooled, mass = pooled + sums, mass + known
     tone = torch.zeros(cells.count, 3, dtype=torch.float64, device=points.device)
     if colours == "picture" and looks:
-        tone = tones[0] if len(looks) == 1 else cells.smoothed(pooled, mass, _LENGTH * size, fade)
+        tone = tones[0] if len(looks) == 1 else cells.smoothed(pooled, mass, length, fade)
     total, weight = torch.zeros_like(baked), baked.new_zeros(len(baked), 1)
     left = baked.new_ones(len(baked), 1)  # the share of what is there
     for each, own in zip(looks, tones):

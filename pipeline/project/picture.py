@@ -20,6 +20,7 @@ _MASK_SIDE = 1024  # pixels; distances to outlines need no more
 _SLIT = 0.014  # picture sides that a slit in the surface is wide at most
 _FAR = 1e9  # depth of nothing
 _STEEP = 6.0  # pixels of depth from one pixel to the next; a surface seen at more than 80 degrees to its normal
+_STEP = 0.03  # picture sides of depth, from which one part hides another; generated surfaces are rough by less
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Picture:
         side = len(seen.mask)
         depth = _without_slits(seen.depth.cpu().numpy())
         inside = (depth < _FAR) & (self.small(side)[1] > 0.5)
-        inside &= ~_edges(depth, 1 / (camera.scale * side))
+        inside &= ~_edges(depth, max(_STEEP / side, _STEP) / camera.scale)
         distance = np.asarray(distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1] - 0.5
         return smooth_step(torch.from_numpy(distance / side).float() / feather)
 
@@ -119,15 +120,16 @@ def _without_slits(depth: np.ndarray) -> np.ndarray:
     return np.asarray(grey_opening(np.where(np.isfinite(depth), depth, _FAR), (wide, wide)))
 
 
-def _edges(depth: np.ndarray, pixel: float) -> np.ndarray:
-    """[s, s] bool: pixels at a jump of depth; both sides of it, as a picture mixes them. pixel: its world units."""
+def _edges(depth: np.ndarray, least: float) -> np.ndarray:
+    """[s, s] bool: pixels behind a jump of depth, on which the picture may show the part in front. least: jump, world
+    units."""
     known = depth < _FAR
     depth = np.where(known, depth, 0)
     edge = np.zeros_like(known)
     for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        jump = (np.abs(depth[first] - depth[second]) > _STEEP * pixel) & known[first] & known[second]
-        edge[first] |= jump
-        edge[second] |= jump
+        step = np.where(known[first] & known[second], depth[first] - depth[second], 0)
+        edge[first] |= step > least
+        edge[second] |= step < -least
     return edge
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from ..mesh.bake.bake import Texels
 from ..views import PictureCamera
 from .blend import blended
+from .lit import LIT, light_in
 from .paint import Look, look, texels_a_unit
 from .painted import Painted
 from .picture import Picture
@@ -44,6 +45,14 @@ def fitting_size(texels: float, posed: Posed, size: int, largest: int) -> int:
     while doublings and size << doublings > largest:
         doublings -= 1
     return size << doublings
+
+
+def decided(painted: Painted, posed: Posed, settings: Projection) -> Projection:
+    """Settings whose colours are not "auto": pictures in light give the texture no tone."""
+    if settings.colours != "auto":
+        return settings
+    lit = not settings.remove_light and any(light_in(painted, *each) > LIT for each in posed)
+    return replace(settings, colours="texture" if lit else "picture")
 
 
 def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
@@ -81,6 +90,7 @@ def project(
 
     Args:
         painted: what stands in the way; the sheet is number `sheet` of it. texels: of the sheet. maps: [S, S, 6] of it.
+        settings: of which "auto" colours are decided (see decided).
         tick: called between steps.
     """
     own, device = painted.sheets[sheet], painted.device

@@ -15,7 +15,8 @@ LARGEST = 8192  # texels along a side that a picture may ask for
 class Projection:
     """How pictures are put on a texture.
 
-    colours: see blend.blended. feather: picture sides over which a picture fades in from outlines. min_iou: overlap of
+    colours: see blend.blended; "auto": "texture" if a picture has light in it which is not removed, otherwise
+    "picture". feather: picture sides over which a picture fades in from outlines. min_iou: overlap of
     silhouettes (intersection over union) below which a picture is refused. remove_light: divide a low-order estimate of
     the light out of the pictures. largest: texels along a side up to which the texture is enlarged where a picture has
     more detail than it holds.
@@ -24,8 +25,8 @@ class Projection:
         SettingsError: a number out of range, or no such colours.
     """
 
-    colours: str = "picture"
-    feather: float = 0.003
+    colours: str = "auto"
+    feather: float = 0.002
     min_iou: float = MIN_IOU
     remove_light: bool = False
     largest: int = LARGEST

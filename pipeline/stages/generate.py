@@ -14,7 +14,7 @@ from ..runtime import Runtime
 from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, PipelineType, Samplers
 from ..views import PosedPictures
 from ..weights import Models
-from .checks import preflight
+from .checks import preflight, prepare_networks
 from .networks.decode import decode_shape, decode_texture
 from .networks.encode import encode_images
 from .networks.latents import grid_size
@@ -66,6 +66,7 @@ def generate(
     """
     preflight(models.checkpoint, pipeline_type, texture=texture, max_tokens=max_tokens)
     models.expect(pipeline_type.roles(texture))
+    prepare_networks(models, pipeline_type.roles(texture), runtime.backends, runtime.device, runtime.dtype)
     finished = finished or Finished()
     once, scales, how = finished.once, pipeline_type.image_scales(texture), (pipeline_type, max_tokens)
     if (made := finished.get(("generation", *how))) is not None:

@@ -61,6 +61,7 @@ class Goal:
     share: bool = False
 
 
+# What a checkpoint must reach on held-out objects to be bundled.
 GOALS = (
     Goal("structure_iou", 0.55, True),
     Goal("silhouette_iou", 0.85, True),
@@ -68,6 +69,7 @@ GOALS = (
     Goal("chamfer", 0.03, False),
     Goal("sound", 0.95, True, share=True),
 )
+# What its autoencoders must reach, which bound what flows can.
 AUTOENCODER_GOALS = (
     Goal("structure_iou", 0.95, True),
     Goal("colour_error", 0.04, False),
@@ -230,12 +232,12 @@ def chamfer(found: Solid, expected: Solid) -> float:
     return float(np.mean([_surface(b).closest(_points(a)).distance.mean().item() for a, b in ends]))
 
 
-def f_score(found: Solid, expected: Solid, reach: float) -> float:
-    """Harmonic mean of precision and recall: the shares of each surface within `reach`, world units, of the other."""
+def f_score(found: Solid, expected: Solid, limit: float) -> float:
+    """Harmonic mean of precision and recall: the shares of each surface within `limit`, world units, of the other."""
     if min(len(found.faces), len(expected.faces)) == 0:
         return float("nan")
     ends = (found, expected), (expected, found)
-    precision, recall = ((_surface(b).closest(_points(a)).distance <= reach).double().mean().item() for a, b in ends)
+    precision, recall = ((_surface(b).closest(_points(a)).distance <= limit).double().mean().item() for a, b in ends)
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
 

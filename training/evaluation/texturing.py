@@ -29,7 +29,7 @@ from ..networks import Design
 from .evaluate import Goal, Solid, chamfer, colour_error, on_grey
 from .examples import Example, examples
 
-STRENGTHS = (0.0, 0.3, 0.6, 1.0)
+STRENGTHS = (0.0, 0.3, 0.6, 1.0)  # refine's: nothing changes, two of what one would ask for, sampled anew
 _SIDE = 256  # pixels of the pictures that are compared
 _TEXTURE = 512  # of the object's own textures and of the new ones
 _NOISE = 1.02  # of a distance of two surfaces that is measured from some thousand points

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from ..query.winding_number import WindingField
 from .lattice import Frame, marked_bricks, touched_cells
-from .winding_number import WindingField
 
 _SEED_STEPS = 2  # cells round boundary edges in which winding numbers are looked at first
 # Winding numbers between which a point is neither inside nor outside for sure. Wider: more points are asked and cut;
-# narrower: the field's own error (0.03) and the noise of faces that are wound wrongly decide.
+# narrower: the field's own error (0.03) and the noise of inconsistently oriented faces decide.
 UNDECIDED = (0.25, 0.75)
 _EDGE = 12.0  # cells from the outermost bricks' outer sides that stay empty
 

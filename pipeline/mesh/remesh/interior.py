@@ -47,7 +47,7 @@ def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -
     on. Regions that it does not reach from infinity are inside if their winding number says so, or if nothing leads out
     of them and cavities are filled.
 
-    Args and errors: as frame_of() and rasterise(). The mesh is wound consistently where it has holes.
+    Args and errors: as frame_of() and rasterise(). The mesh is consistently oriented where it has holes.
         cavities: whether those that have no way out stay empty: they lie in an odd number of components.
 
     Returns:

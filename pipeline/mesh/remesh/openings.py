@@ -37,7 +37,7 @@ def find_openings(mesh: Mesh) -> Openings:
     of the surface if nothing else bounds it. Its length is the area of the flattest lid however tangled the loop.
 
     Args:
-        mesh: wound consistently.
+        mesh: consistently oriented.
     """
     border, sheets = mesh.edges.border(), mesh.sheets
     sheet, count = sheets.label.long(), len(sheets.orientable)

@@ -28,7 +28,7 @@ from .quadric_kernels import Weights, bulges, keeps_bound, place, quadric, worst
 configure(__name__)
 
 SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two half-edges draw the same number
-NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
+NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))  # above every key, of which the least is sought
 KEPT_BITS = wp.constant(wp.int32(~((1 << 20) - 1)))  # of a cost: costs within 1/8 of each other are drawn by lot
 
 

@@ -23,6 +23,7 @@ from ...project import (
     Picture,
     Projection,
     Sheet,
+    decided,
     enlarged,
     fit_camera,
     fitting_size,
@@ -78,6 +79,7 @@ def project_texture(
     first = textured.levels[0]
     sheet = Sheet(first.mesh.vertices, first.mesh.faces, first.uvs, textured.maps)
     painted, shots = _shots(runtime, [sheet], photos, settings, device)
+    settings = decided(painted, shots.posed, settings)
     pick = runtime.backends.pick
     rasterise, nearest = pick(RASTER, device), pick(NEAREST, device)
     done, steps = 0, len(textured.levels) * (len(photos) + 1) + 1
@@ -106,7 +108,7 @@ def project_texture(
             shown = shown or found.shown
         _fill(maps, covered, nearest)
         runtime.step("project", steps, steps)
-    facts = _facts(textured.facts, shots, shown)
+    facts = _facts(textured.facts, shots, shown, settings)
     occlusion = None if textured.occlusion is None else enlarged(textured.occlusion, size)
     return replace(textured, maps=maps, facts=facts, occlusion=occlusion)
 
@@ -125,6 +127,7 @@ def project_scene(
     geometries = [baked.group.geometry(scene, frame) for baked in made.groups]
     sheets = [Sheet(*geometry, baked.maps) for geometry, baked in zip(geometries, made.groups)]
     painted, shots = _shots(runtime, [*sheets, *_kept(scene, frame, made)], photos, settings, device)
+    settings = decided(painted, shots.posed, settings)
     pick = runtime.backends.pick
     rasterise, nearest = pick(RASTER, device), pick(NEAREST, device)
     groups, shares = [], []
@@ -153,7 +156,7 @@ def project_scene(
             shares.append(found.shown)
             runtime.step("project", len(groups), len(sheets))
     shown = tuple(np.mean(shares or [[0.0] * len(photos)], 0).tolist())
-    facts = _facts(made.facts, shots, shown) | {"texture_size": max(len(each.maps) for each in groups)}
+    facts = _facts(made.facts, shots, shown, settings) | {"texture_size": max(len(each.maps) for each in groups)}
     return replace(made, groups=tuple(groups), facts=facts)
 
 
@@ -263,8 +266,9 @@ def _fill(maps: np.ndarray, covered: torch.Tensor, nearest) -> None:
     flat[:, BASE_COLOR] = flat[source, BASE_COLOR]
 
 
-def _facts(facts: dict, shots: _Shots, shown: Sequence[float]) -> dict:
-    projected = [{**each, "share": round(share, 3)} for each, share in zip(shots.facts, shown)]
+def _facts(facts: dict, shots: _Shots, shown: Sequence[float], settings: Projection) -> dict:
+    same = {"colours": settings.colours}
+    projected = [{**each, **same, "share": round(share, 3)} for each, share in zip(shots.facts, shown)]
     warnings = [*facts.get("warnings", ()), *shots.warnings]
     warnings += [
         f"{each['picture']} gives only {each['share']:.1%} of the texture."

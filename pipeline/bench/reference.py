@@ -15,9 +15,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from .bench_networks import Inputs
-from .errors import SettingsError
-from .sparse import Subdivision
+from ..errors import SettingsError
+from ..sparse import Subdivision
+from .networks import Inputs
 
 _PACKAGE = "trellis2"
 _FIELDS = 7  # of a shape decoder's voxel: dual vertex 3, crossed edges 3, split weight 1

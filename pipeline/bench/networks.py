@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .models import build
-from .runtime import Runtime
-from .sparse import SparseTensor, Subdivision, Voxels, subdivide
-from .spec import (
+from ..models import build
+from ..runtime import Runtime
+from ..sparse import SparseTensor, Subdivision, Voxels, subdivide
+from ..spec import (
     IMAGE_ENCODER,
     RELEASED,
     RELEASED_MODELS,
@@ -24,7 +24,7 @@ from .spec import (
     STRUCTURE_FLOW,
     TEXTURE_DECODER,
 )
-from .weights import Checkpoint, Models
+from ..weights import Checkpoint, Models
 
 _RADIUS = 0.47  # of the sphere, in world units
 
@@ -82,6 +82,9 @@ class RandomModels(Models):
 
     def fingerprint(self, role: str) -> str:
         return f"random {role}"
+
+    def is_fetched(self, role: str) -> bool:
+        return role in self._configs
 
     def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
         with torch.device("meta"):

@@ -12,7 +12,7 @@ import torch
 
 from ... import foreign
 from ...backends import Backend
-from .raster import check_raster, rasterise
+from ..bake.raster import check_raster, rasterise
 
 _MOST_FACES = 1 << 24  # that its depth test tells apart, and its buffers hold
 

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import torch
 
-from . import bench_history, stages
-from .bench_shapes import STEEPEST, bench_field, spoil, surface_net
-from .errors import SettingsError
-from .export.files import check_writable, writing
-from .mesh import SIMPLIFY, UNWRAP, Mesh
-from .mesh.query.surface import Surface
-from .mesh.report import MeshReport
-from .runtime import PeakMemory, Runtime, synchronise
-from .sparse import SparseTensor, Voxels
-from .warp import unavailable_reason
+from .. import stages
+from ..errors import SettingsError
+from ..export.files import check_writable, writing
+from ..mesh import SIMPLIFY, UNWRAP, Mesh
+from ..mesh.query.surface import Surface
+from ..mesh.report import MeshReport
+from ..runtime import PeakMemory, Runtime, synchronise
+from ..sparse import SparseTensor, Voxels
+from ..warp import unavailable_reason
+from . import history as measurements
+from .shapes import STEEPEST, bench_field, spoil, surface_net
 
 SIDES = {"100 k": 92, "1 M": 288, "3 M": 500, "10 M": 909}  # cells along a side that give a mesh about so many faces
-_SAMPLES = 300_000
+_SAMPLES = 300_000  # points of a surface from which its distance to the other is measured
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def run(
         check_writable(path)
     if unavailable_reason():
         raise SettingsError(f"There is nothing to measure without Warp: {unavailable_reason()}")
-    facts = bench_history.facts(runtime.device, kind="mesh")
-    print(f"Post-processing; {bench_history.heading([facts])}\n")
+    facts = measurements.facts(runtime.device, kind="mesh")
+    print(f"Post-processing; {measurements.heading([facts])}\n")
     print("| work | seconds | peak memory | result |\n|---|---|---|---|")
     rows: list[Row] = []
     for name in meshes:
@@ -64,7 +65,7 @@ def run(
             rows.append(row)
             print(f"| {row.work} | {row.seconds:.2f} | {row.peak_bytes / 1e9:.2f} GB | {row.notes} |", flush=True)
         if history:  # as it becomes known: the larger meshes may not fit
-            bench_history.append(history, ({**facts, "mesh": name, **asdict(row)} for row in rows[start:]))
+            measurements.append(history, ({**facts, "mesh": name, **asdict(row)} for row in rows[start:]))
     if report:
         with writing(report) as temporary:
             temporary.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

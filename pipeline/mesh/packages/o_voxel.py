@@ -13,7 +13,7 @@ import torch
 from ... import foreign
 from ...backends import Backend
 from ...sparse import Voxels
-from .dual_grid import dual_grid_tensors, dual_grid_to_mesh
+from ..grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 
 _NAME = "o_voxel"
 _CUBE = [[-0.5] * 3, [0.5] * 3]

@@ -33,8 +33,8 @@ def bench_field(points: torch.Tensor) -> torch.Tensor:
     return torch.stack([body, ring, rods, plate]).amin(0)
 
 
-_EIGHTH = torch.pi / 4
-_BUMPS = ((0.02, 23.0), (0.01, 47.0), (0.004, 111.0))
+_EIGHTH = torch.pi / 4  # of a turn: eight rods
+_BUMPS = ((0.02, 23.0), (0.01, 47.0), (0.004, 111.0))  # height, and radians a unit, of each octave
 
 
 def surface_net(

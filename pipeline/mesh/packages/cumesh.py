@@ -8,8 +8,8 @@ from ... import foreign
 from ...backends import Backend
 from ...errors import SettingsError
 from ..mesh import Mesh
-from .bounded import by_halves, check_max_error
-from .flaps import without_flaps
+from ..simplify.bounded import by_halves, check_max_error
+from ..simplify.flaps import without_flaps
 
 # The package's own schedule: edges go whose cost is below a threshold, which grows where a round has little to take.
 # The costs are squared distances plus a part of squared edge lengths, so they are for a mesh of one unit.

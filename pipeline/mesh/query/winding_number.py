@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..query.surface import along_a_curve
+from .surface import along_a_curve
 
 _ACCURACY = 2.0  # radii from which a group of faces counts as a dipole: off by less than 0.01 (Barill et al. 2018)
 _BRANCHES = 8  # of a node of the tree

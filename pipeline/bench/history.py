@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from . import __version__
-from .errors import SettingsError
+from .. import __version__
+from ..errors import SettingsError
 
-HISTORY = Path(__file__).resolve().parent.parent / "benchmarks" / "history.jsonl"
+HISTORY = Path(__file__).resolve().parents[2] / "benchmarks" / "history.jsonl"
 LIMITED = HISTORY.with_name("memory.jsonl")  # runs under a memory limit, whose table in docs/ is written by hand
 _TITLES = {"network": "Networks", "stage": "A whole run", "mesh": "Post-processing"}
 # Lines of one table have these values in common.

@@ -18,17 +18,18 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from . import bench_history, stages
-from .bench_networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
-from .bench_reference import Reference
-from .budget import bound
-from .errors import OutOfMemoryError, SettingsError
-from .export.files import check_writable, writing
-from .runtime import Runtime, StageRecord, choose_dtype, synchronise
-from .spec import PIPELINE_TYPES
-from .speed import EXACT, speed_named
+from .. import stages
+from ..budget import bound
+from ..errors import OutOfMemoryError, SettingsError
+from ..export.files import check_writable, writing
+from ..runtime import Runtime, StageRecord, choose_dtype, synchronise
+from ..spec import PIPELINE_TYPES
+from ..speed import EXACT, speed_named
+from . import history as measurements
+from .networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
+from .reference import Reference
 
-_REPEATS = 3
+_REPEATS = 3  # timed calls behind the first, which compiles
 
 
 def run(
@@ -58,8 +59,8 @@ def run(
         check_writable(path)
     theirs = Reference(reference) if reference else None
     size = full_size() if full else small_size()
-    facts = bench_history.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
-    title = f"{facts['sizes'].capitalize()} sizes, random weights; {bench_history.heading([facts])}"
+    facts = measurements.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
+    title = f"{facts['sizes'].capitalize()} sizes, random weights; {measurements.heading([facts])}"
     print(title)
     runtime = Runtime(
         device, stages.default_backends(), choose_dtype(device), memory_limit=limit, speed=speed_named(speed)
@@ -84,7 +85,7 @@ def run(
         own = {} if speed == EXACT.name else {"speed": speed}
         lines = [{**facts, "kind": "network", **one} for one in networks]
         lines += [{**facts, "kind": "stage", **own, "run": what, **one} for one in whole]
-        bench_history.append(history, lines)
+        measurements.append(history, lines)
     return 0
 
 
