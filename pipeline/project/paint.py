@@ -63,8 +63,9 @@ def look(
     if ratio > _COARSER:
         picture = picture.reduced(max(1, math.ceil(picture.side / ratio)))
     device = painted.device
-    trust = picture.trust(camera, painted.seen(camera, trust_side(picture), colours=False), feather)[None].to(device)
-    colours = picture.filled().to(device)
+    seen = painted.seen(camera, trust_side(picture), colours=False)
+    trust = picture.trust(seen, feather)[None].to(device)
+    colours = picture.unbled(camera, seen, feather).to(device)
     own, first = painted.sheets[sheet], painted.first_face[sheet]
     vertices, faces = own.vertices.to(device).float(), own.faces.to(device)
     found = []
