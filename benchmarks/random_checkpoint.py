@@ -18,7 +18,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.bench_networks import RandomModels, full_size, small_size
+from pipeline.bench.networks import RandomModels, full_size, small_size
 from pipeline.runtime import choose_device
 from pipeline.spec import IMAGE_ENCODER, RELEASED_FILES, STRUCTURE_DECODER
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-OLDEST_COMFYUI = (0, 3, 64)
+OLDEST_COMFYUI = (0, 3, 64)  # the oldest whose V3 nodes have all that ours use; CI runs them on it
 
 
 def load():

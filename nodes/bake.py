@@ -10,6 +10,7 @@ from ..pipeline import stages
 from .host.memory import make_room
 from .host.progress import Progress
 from .host.run import explained, run
+from .packages import AUTO, choices, package_input
 from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels, advanced, aliases, node_schema
 
 _BYTES_A_TEXEL = 400  # in the bake, rounded up from its peaks in `bench-mesh` on an H200 (voxels and tree included)
@@ -70,6 +71,12 @@ class BakeTexture(io.ComfyNode):
                         "and for games. It takes longer.",
                     )
                 ),
+                package_input(
+                    "raster",
+                    "nvdiffrast",
+                    "nvdiffrast finds the texels of each triangle by NVIDIA's package of that name, where it is "
+                    "installed and there is a CUDA GPU; its licence forbids commercial use. auto takes the pack's own.",
+                ),
             ],
             outputs=[
                 TexturedMesh.Output(display_name="textured_mesh", tooltip="For export."),
@@ -101,6 +108,7 @@ class BakeTexture(io.ComfyNode):
         occlusion: bool = False,
         keep_uvs: bool = False,
         seams: str = "usual",
+        raster: str = AUTO,
     ) -> io.NodeOutput:
         make_room(_BYTES_A_TEXEL * texture_size**2)
         textured = run(
@@ -116,6 +124,7 @@ class BakeTexture(io.ComfyNode):
             occlusion=occlusion,
             keep_uvs=keep_uvs,
             seams=seams,
+            choices=choices(raster=raster),
         )
         return io.NodeOutput(textured, *maps(textured))
 

@@ -13,13 +13,13 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.sparse import SparseTensor, Voxels
 from ..pipeline.spec import PIPELINE_TYPES, Normalisation, PipelineType
-from ..pipeline.stages.latents import denormalise, normalise
+from ..pipeline.stages.networks.latents import denormalise, normalise
 from .host.memory import ManagedModels
 from .sockets import CATEGORY, Shape, ShapeLatent, Texture, aliases, models_input, node_schema
 from .sockets import Voxels as VoxelsSocket
 
 _UPSCALE = 16  # fine voxels of core's networks for each latent voxel along a side
-_LARGEST = 1 << 13
+_LARGEST = 1 << 13  # voxels a side; no type makes more than 1536, so that more is damage
 
 
 class LatentFromCore(io.ComfyNode):

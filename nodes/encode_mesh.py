@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
 
 from ..pipeline import stages
+from ..pipeline.errors import SettingsError
+from ..pipeline.mesh.io import Scene as SceneValue
 from ..pipeline.spec import SHAPE_DECODER, SHAPE_ENCODER, PipelineType
 from .host import folders
 from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.run import run
+from .keeping import keep_inputs, keep_of
 from .sample import resolution_input
-from .sockets import CATEGORY, Mesh, Shape, ShapeLatent, Subdivision, aliases, models_input, node_schema
+from .sockets import CATEGORY, Mesh, Scene, Shape, ShapeLatent, Subdivision, aliases, models_input, node_schema
 
 
 class EncodeMesh(io.ComfyNode):
@@ -36,6 +40,12 @@ class EncodeMesh(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Of the noise that is sampled from on this latent.",
                 ),
+                Scene.Input(
+                    "scene",
+                    optional=True,
+                    tooltip="From TRELLIS.2 Load Mesh, where a mask, vertex colours or names say what keeps its shape.",
+                ),
+                *keep_inputs("refine", "sampled anew by Sample Shape, 0 keeps its shape."),
             ],
             outputs=[
                 Shape.Output(display_name="shape", tooltip="The mesh's shape latent."),
@@ -51,18 +61,36 @@ class EncodeMesh(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, models: ManagedModels, mesh: stages.Mesh, resolution: str = folders.OWN, seed: int = 42
+        cls,
+        models: ManagedModels,
+        mesh: stages.Mesh,
+        resolution: str = folders.OWN,
+        seed: int = 42,
+        scene: SceneValue | None = None,
+        refine: torch.Tensor | None = None,
+        refine_materials: str = "",
+        keep_vertex_colors: bool = False,
+        keep_nodes: str = "",
     ) -> io.NodeOutput:
         own = resolution == folders.OWN
         chosen = models.checkpoint.default_pipeline_type if own else PipelineType.named(resolution)
         models.checkpoint.require_models((SHAPE_ENCODER, SHAPE_DECODER, chosen.texture.model), "Encoding a mesh")
+        keep = keep_of(refine, refine_materials, keep_vertex_colors, keep_nodes)
+        if keep and scene is None:
+            raise SettingsError("What is to be kept is looked up in a scene. Connect that of TRELLIS.2 Load Mesh.")
+        if scene is not None:
+            keep.changed_parts(scene)  # what is wrong with it is said before networks run
         placed = stages.in_unit_cube(mesh)
         side = stages.shape_resolution(models, chosen)
-        shape, subdivision = run(_encoded, models, Progress(), placed, resolution=side, seed=seed)
-        return io.NodeOutput(ShapeLatent(shape, chosen), subdivision, placed)
+        given = {"resolution": side, "seed": seed, "scene": scene, "keep": keep}
+        shape, subdivision = run(_encoded, models, Progress(), placed, chosen, **given)
+        return io.NodeOutput(shape, subdivision, placed)
 
 
-def _encoded(*arguments, **more) -> tuple[stages.Latent, stages.Subdivisions]:
-    """stages.encode_mesh, whose values can be moved one by one."""
-    made = stages.encode_mesh(*arguments, **more)
-    return made.shape, made.subdivisions
+def _encoded(
+    runtime, models, mesh: stages.Mesh, chosen: PipelineType, *, scene: SceneValue | None, keep: stages.Keep, **more
+) -> tuple[ShapeLatent, stages.Subdivisions]:
+    """stages.encode_mesh and what is kept, as values that can be moved one by one."""
+    made = stages.encode_mesh(runtime, models, mesh, **more)
+    kept = None if scene is None else stages.tokens_to_keep(runtime, scene, keep, made)
+    return ShapeLatent(made.shape, chosen, kept), made.subdivisions

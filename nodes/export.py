@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.export import AlphaMode
+from ..pipeline.mesh.io import Scene
 from .host import output
 from .host.saving import (
     alpha_mode_input,
@@ -13,6 +14,7 @@ from .host.saving import (
     filename_prefix_input,
     glb_outputs,
     mesh_input,
+    place_input,
     save,
     texture_format_input,
     why_not,
@@ -45,6 +47,7 @@ class ExportGLB(io.ComfyNode):
                         "not know the extension, such as Blender, may show all of them at once.",
                     )
                 ),
+                place_input(),
             ],
             outputs=glb_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -64,6 +67,7 @@ class ExportGLB(io.ComfyNode):
         alpha_mode: str = "opaque",
         double_sided: bool = True,
         lods_in_one_file: bool = False,
+        place: Scene | stages.Mesh | None = None,
     ) -> io.NodeOutput:
         settings = stages.ExportSettings(
             alpha_mode=AlphaMode[alpha_mode.upper()],
@@ -71,4 +75,4 @@ class ExportGLB(io.ComfyNode):
             image_format=texture_format,
             lods_in_one_file=lods_in_one_file,
         )
-        return save(mesh, filename_prefix, ".glb", settings, cls.hidden)
+        return save(mesh, filename_prefix, ".glb", settings, cls.hidden, place)

@@ -16,6 +16,7 @@ from .host import folders
 from .host.attention import COMFYUI
 from .host.memory import ManagedModels, device_dtype
 from .host.progress import Progress
+from .packages import AUTO, choices, package_input
 from .sockets import CATEGORY, Models, advanced, aliases, node_schema
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,18 @@ class LoadModels(io.ComfyNode):
                         "64 objects, small checkpoint).",
                     )
                 ),
+                package_input(
+                    "convolution",
+                    "flex_gemm",
+                    "flex_gemm runs the decoders' convolutions by the package FlexGEMM, as Microsoft's code does, "
+                    "where it is installed; it tunes itself at first. auto takes the pack's own kernels.",
+                ),
+                package_input(
+                    "dual_grid",
+                    "o_voxel",
+                    "o_voxel makes meshes of voxels, and voxels of meshes, by Microsoft's package o-voxel, where it is "
+                    "installed. auto takes the pack's own.",
+                ),
             ],
             outputs=[Models.Output(display_name="models", tooltip="For every TRELLIS.2 node that samples.")],
         )
@@ -120,6 +133,8 @@ class LoadModels(io.ComfyNode):
         precision: str = "auto",
         attention: str = "torch",
         speed: str = EXACT.name,
+        convolution: str = AUTO,
+        dual_grid: str = AUTO,
     ) -> io.NodeOutput:
         if problem := folders.why_not(checkpoint):  # a node inside a subgraph is not validated
             raise CheckpointError(problem)
@@ -132,7 +147,14 @@ class LoadModels(io.ComfyNode):
         download = _Download()
         opened = folders.open_choice(checkpoint, decoders, image_encoder, download)
         dtype = device_dtype() if precision == "auto" else _PRECISIONS[precision]
-        backends = stages.default_backends({sparse.ATTENTION: attention}, {sparse.ATTENTION: [COMFYUI]})
+        packages = choices(
+            submanifold_conv=convolution,
+            child_conv=convolution,
+            mesh_to_dual_grid=dual_grid,
+            dual_grid_to_mesh=dual_grid,
+        )
+        chosen = {sparse.ATTENTION: attention, **packages}
+        backends = stages.default_backends(chosen, {sparse.ATTENTION: [COMFYUI]})
         models = ManagedModels(opened, dtype, backends, speed_named(speed))
         needed = {role for pipeline_type in PIPELINE_TYPES.values() for role in pipeline_type.roles()}
         # the encoder first: it is gated, and who may not have it should learn so before 16 GB are here

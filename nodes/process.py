@@ -11,6 +11,7 @@ from ..pipeline.errors import SettingsError
 from .host.progress import Progress
 from .host.report import report_lines
 from .host.run import explained, run
+from .packages import AUTO, choices, package_input
 from .sockets import CATEGORY, Mesh, advanced, aliases, node_schema
 
 
@@ -94,6 +95,12 @@ class ProcessMesh(io.ComfyNode):
                         "them as obj and ply. 0: triangles. Needs pynanoinstantmeshes.",
                     )
                 ),
+                package_input(
+                    "simplifier",
+                    "cumesh",
+                    "cumesh simplifies by the package CuMesh, as Microsoft's code does, where it is installed and "
+                    "there is a CUDA GPU. auto takes the pack's own, which keeps closed surfaces closed.",
+                ),
             ],
             outputs=[
                 Mesh.Output(display_name="mesh", tooltip="Ready for baking or export."),
@@ -140,6 +147,7 @@ class ProcessMesh(io.ComfyNode):
         size: str = "",
         flat_base: float = 0.0,
         quads: int = 0,
+        simplifier: str = AUTO,
     ) -> io.NodeOutput:
         result = run(
             stages.process_mesh,
@@ -156,6 +164,7 @@ class ProcessMesh(io.ComfyNode):
             cavities=cavities,
             hollow=stages.Hollowing.parse(hollow, drain, size, flat_base),
             quads=quads,
+            choices=choices(simplify=simplifier),
         )
         return io.NodeOutput(result, json.dumps(result.facts, indent=1), ui={"text": [report_lines(result)]})
 

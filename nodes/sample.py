@@ -264,7 +264,7 @@ class SampleShape(io.ComfyNode):
         strength: float = 1.0,
     ) -> io.NodeOutput:
         if start is not None:
-            own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler}
+            own = {"pipeline_type": start.pipeline_type, "strength": strength, "settings": sampler, "kept": start.kept}
             latent = run(stages.resample_shape, models, Progress(), condition, start.latent, **own)
             return io.NodeOutput(ShapeLatent(latent, start.pipeline_type), ui={"text": [latent_line(latent)]})
         if structure is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 
 import torch
@@ -52,13 +52,15 @@ CATEGORY = "TRELLIS.2"
 
 @dataclass(frozen=True)
 class ShapeLatent:
-    """A shape latent and the pipeline type that made it, which the texture has to follow."""
+    """A shape latent and the pipeline type that made it, which the texture has to follow. kept: [T] bool, latent voxels
+    of an encoded mesh that Sample Shape leaves as they are."""
 
     latent: Latent
     pipeline_type: PipelineType
+    kept: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> ShapeLatent:
-        return ShapeLatent(self.latent.to(device), self.pipeline_type)
+        return replace(self, latent=self.latent.to(device), kept=None if self.kept is None else self.kept.to(device))
 
 
 def node_schema(**parts) -> io.Schema:

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..pipeline import stages
-from ..pipeline.errors import StateError
+from ..pipeline.errors import SettingsError, StateError
 from ..pipeline.spec import PipelineType
 from .host import inputs, output, saving
 from .host.saving import filename_prefix_input
@@ -81,6 +81,11 @@ class SaveState(io.ComfyNode):
         mesh: stages.Mesh | None = None,
         voxels: stages.PBRVoxels | None = None,
     ) -> io.NodeOutput:
+        if shape is not None and shape.kept is not None:
+            raise SettingsError(
+                "This shape latent says what of its mesh is kept, which a state does not hold. Save what Sample Shape "
+                "makes of it."
+            )
         path, relative = output.new_file(filename_prefix, _SUFFIX, cls.hidden)
         state = stages.State(
             condition=condition,

@@ -6,7 +6,6 @@ import torch
 from comfy_api.latest import io
 
 from ..pipeline import stages
-from ..pipeline.errors import SettingsError
 from ..pipeline.export.scene_textures import write_scene
 from ..pipeline.mesh.io import Scene as SceneValue
 from ..pipeline.mesh.io.atlas import UVS
@@ -17,8 +16,9 @@ from .host.memory import ManagedModels
 from .host.progress import Progress
 from .host.run import run
 from .host.saving import filename_prefix_input, glb_outputs, graph_of, shown, texture_format_input, why_not
+from .keeping import keep_inputs, keep_of
 from .sample import condition_input, resolution_input, sampler_input, seed_input
-from .sockets import CATEGORY, Scene, advanced, aliases, models_input, node_schema
+from .sockets import CATEGORY, Scene, aliases, models_input, node_schema
 
 _STAGES = 7  # at most: unwrap, encode mesh, read and encode textures, texture, decode, bake
 
@@ -56,34 +56,7 @@ class TextureMesh(io.ComfyNode):
                     tooltip="1: textures after the picture alone. Below, from those that the mesh has: the lower, the "
                     "less they change.",
                 ),
-                io.Mask.Input(
-                    "repaint",
-                    optional=True,
-                    tooltip="A picture in the mesh's UVs: 1 is painted anew, 0 stays to the bit (at the texture's own "
-                    "size). Without it all is new.",
-                ),
-                advanced(
-                    io.String.Input(
-                        "repaint_materials",
-                        default="",
-                        tooltip="The materials that the mask is for, with commas between them; empty: all. Others are "
-                        "new as a whole.",
-                    )
-                ),
-                advanced(
-                    io.Boolean.Input(
-                        "keep_vertex_colors",
-                        default=False,
-                        tooltip="What has white vertex colours stays. They are then a mask and no colour of the mesh.",
-                    )
-                ),
-                advanced(
-                    io.String.Input(
-                        "keep_nodes",
-                        default="",
-                        tooltip="Names of mesh nodes that stay as they are, with commas between them.",
-                    )
-                ),
+                *keep_inputs("repaint", "painted anew, 0 stays to the bit (at the texture's own size)."),
                 sampler_input(),
                 filename_prefix_input(),
                 texture_format_input(),
@@ -118,8 +91,7 @@ class TextureMesh(io.ComfyNode):
     ) -> io.NodeOutput:
         own = resolution == folders.OWN
         chosen = models.checkpoint.default_pipeline_type if own else PipelineType.named(resolution)
-        masks = () if repaint is None else (_mask(repaint, _words(repaint_materials)),)
-        keep = stages.Keep(_words(keep_nodes), masks, keep_vertex_colors)
+        keep = keep_of(repaint, repaint_materials, keep_vertex_colors, keep_nodes)
         keep.changed_parts(scene)  # what is wrong with it is said before networks run
         roles = stages.texturing_roles(chosen, strength < 1 or bool(keep))
         models.checkpoint.require_models([role for role in roles if role != IMAGE_ENCODER], "Texturing a mesh")
@@ -140,23 +112,6 @@ class TextureMesh(io.ComfyNode):
         path, relative = output.new_file(filename_prefix, ".glb", cls.hidden)
         write_scene(path, scene, made.groups, texture_format, {**made.facts, **graph_of(cls.hidden)})
         return shown([path], relative, _report(made.facts))
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _mask(repaint: torch.Tensor, materials: tuple[str, ...]) -> stages.Mask:
-    """ComfyUI's mask, where 1 is to change, as one of what is kept."""
-    values = repaint[None] if repaint.ndim == 2 else repaint
-    if values.ndim != 3 or len(values) != 1:
-        raise SettingsError(f"The mask must be a single picture [1, height, width], got {list(repaint.shape)}.")
-    if not bool((values > 0.5).any()):
-        raise SettingsError(
-            "The mask marks nothing that is to be repainted. Paint on the base colour in the mask editor; a picture "
-            "without transparency has an empty mask."
-        )
-    return stages.Mask(1 - values[0].float().clamp(0, 1).cpu().numpy(), materials)
 
 
 def _report(facts: dict) -> str:

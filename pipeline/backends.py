@@ -12,13 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 from types import MappingProxyType
 
 import torch
 
-from .errors import BackendError
+from .errors import BackendError, PipelineError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class Backend:
     absent: str | Callable[[], str] = ""
     devices: tuple[str, ...] = ()  # device types it runs on; () means every one
     suits: Callable[..., bool] | None = None  # of a call's arguments: False leaves the call to the rows behind it
+    check: Callable[[Callable, torch.device], str] | None = None  # in place of its operation's, see there
+    yields: bool = False  # chosen and present but of no use on a device, it leaves that to the other rows
 
     @property
     def run(self) -> Callable:
@@ -55,7 +58,8 @@ class Operation:
     `example(device)` gives the positional arguments of a small problem on which a row must agree
     with the reference: max |row - reference| <= tolerance * max |reference|, for each tensor that they return.
     `check(function, device)`, where no reference defines the one right answer, tries a row on a small problem
-    and returns "" or what its answer lacks.
+    and returns "" or what its answer lacks. A row whose answers are as good as the reference's, but not the same, has
+    a check of its own.
     """
 
     name: str
@@ -102,6 +106,8 @@ def lazy(load: Callable[[], Callable], reference: Callable) -> Callable:
 class Backends:
     """The table in use for one run: immutable rows, the caller's choices, and what was really used."""
 
+    fast = False  # see faster
+
     def __init__(self, operations: Iterable[Operation], choices: Mapping[str, str] | None = None) -> None:
         """`choices` maps an operation to the row it must use; without one the first usable row is taken."""
         self.operations: Mapping[str, Operation] = {operation.name: operation for operation in operations}
@@ -113,6 +119,13 @@ class Backends:
             if op not in self.operations:
                 raise BackendError(f"There is no operation {op!r}; the table has {', '.join(self.operations)}.")
             self._row(op, name)
+
+    def faster(self) -> Backends:
+        """The same table, used and tried as one with this, for a run that may lose precision for speed (`fast`): its
+        networks then ask for operations that are defined within such a tolerance."""
+        other = copy(self)
+        other.fast = True
+        return other
 
     def available(self, op: str) -> dict[str, str]:
         """{row name: "" if it can run, else the reason why not}."""
@@ -129,9 +142,9 @@ class Backends:
             BackendError: the named row is absent, does not run on the device or gave a wrong answer;
                 or no row is left.
         """
-        device, name = torch.device(device), name or self.choices.get(op)
+        device = torch.device(device)
         row = self._select(op, device, name)
-        if row.suits is not None and name is None:
+        if row.suits is not None and row.name not in (name, self.choices.get(op)):
             return partial(self._run_what_suits, op, device)
         self.used[op] = row.name
         return row.run
@@ -147,7 +160,7 @@ class Backends:
 
     def check(self, op: str, device: torch.device | str = "cpu") -> None:
         """Raises BackendError if nothing can run an operation, with every row tried up to the one that will run it."""
-        self._select(op, torch.device(device), self.choices.get(op))
+        self._select(op, torch.device(device))
 
     def require(self, op: str, device: torch.device | str = "cpu") -> None:
         """Raises BackendError if nothing here is meant to run an operation; no row is tried, which takes no time."""
@@ -161,8 +174,16 @@ class Backends:
         return "" in self._absences(op, torch.device(device)).values()
 
     def _absences(self, op: str, device: torch.device) -> dict[str, str]:
-        rows = [row for row in self.operations[op].rows if self.choices.get(op, row.name) == row.name]
-        return {row.name: _unavailable(row, device) for row in rows}
+        return {row.name: _unavailable(row, device) for row in self._candidates(op)}
+
+    def _candidates(self, op: str) -> tuple[Backend, ...]:
+        """The rows that may be taken, the preferred first: a chosen one alone, unless it yields to the others."""
+        rows, name = self.operations[op].rows, self.choices.get(op)
+        if name is None:
+            return rows
+        chosen = self._row(op, name)
+        others = (row for row in rows if row is not chosen) if chosen.yields and not chosen.reason else ()
+        return (chosen, *others)
 
     def prepare(self, ops: Iterable[str], device: torch.device | str = "cpu", workers: int = 1) -> None:
         """Try the rows that will run these operations in threads, which compiles their kernels, while other work goes
@@ -198,14 +219,13 @@ class Backends:
     def _problems(self, op: str, device: torch.device) -> dict[str, str]:
         """What keeps each row that may be taken from running, up to the first that nothing does."""
         problems = {}
-        for row in self.operations[op].rows:
-            if self.choices.get(op, row.name) == row.name:
-                problems[row.name] = self._problem(op, row, device)
-                if not problems[row.name]:
-                    break
+        for row in self._candidates(op):
+            problems[row.name] = self._problem(op, row, device)
+            if not problems[row.name]:
+                break
         return problems
 
-    def _select(self, op: str, device: torch.device, name: str | None) -> Backend:
+    def _select(self, op: str, device: torch.device, name: str | None = None) -> Backend:
         if name is not None:
             row = self._row(op, name)
             if problem := self._problem(op, row, device):
@@ -218,8 +238,8 @@ class Backends:
         raise self._nothing(op, device, problems)
 
     def _nothing(self, op: str, device: torch.device, problems: Mapping[str, str]) -> BackendError:
-        name = self.choices.get(op)
-        if name is not None:
+        name = self.choices.get(op, "")
+        if name in problems and len(problems) == 1:
             return BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problems[name]}")
         listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         return BackendError(f"No backend for {op!r} is available on {device.type}. {listed}")
@@ -280,7 +300,7 @@ def _trial(operation: Operation, row: Backend, device: str) -> threading.RLock:
 def _tried(operation: Operation, row: Backend, device: str) -> str:
     try:
         problem = _compared(operation, row, torch.device(device))
-    except (RuntimeError, BackendError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
+    except (RuntimeError, PipelineError) as error:  # how torch, Triton, Warp and jobs report what cannot run here
         problem = f"it failed: {error}".splitlines()[0]
     if problem and "shutdown" not in problem:  # "after [interpreter] shutdown": a process that ends
         log.warning("Backend %s of %s is disabled on %s: %s", row.name, operation.name, device, problem)
@@ -288,11 +308,13 @@ def _tried(operation: Operation, row: Backend, device: str) -> str:
 
 
 def _compared(operation: Operation, row: Backend, device: torch.device) -> str:
-    if operation.check is not None:
+    if row.function is not None and row.function is operation.reference:
+        return ""
+    if check := row.check or operation.check:
         with torch.no_grad():
-            return operation.check(row.run, device)
+            return check(row.run, device)
     example, reference = operation.example, operation.reference
-    if example is None or reference is None or row.function is reference:
+    if example is None or reference is None:
         return ""
     with torch.no_grad():  # each its own example: some work in place
         expected, found = (_tensors(function(*example(device))) for function in (reference, row.run))

@@ -12,22 +12,25 @@ import torch
 log = logging.getLogger(__name__)
 
 
+def unbounded() -> int:
+    """More bytes than there are."""
+    return 1 << 62
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a part of a run may take, asked for just before it is taken.
 
     free: bytes that can be taken now, beside all that is held. note: called with a decision that is worth recording.
+    wanted: bytes that should not be exceeded although more are free, which is no matter worth recording.
     """
 
     free: Callable[[], int]
     note: Callable[[str], None] = log.info
+    wanted: Callable[[], int] = unbounded
 
 
-def _unbounded() -> int:
-    return 1 << 62
-
-
-UNBOUNDED = Budget(_unbounded)
+UNBOUNDED = Budget(unbounded)
 
 
 def device_bytes(device: torch.device, limit: int | None = None) -> int:

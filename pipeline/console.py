@@ -1,18 +1,34 @@
-"""What the command line writes to: streams that must not end a run, files of which each is for itself, bars."""
+"""What the command lines share: wrong usage in two lines, streams that must not end a run, files of which each is for
+itself, bars."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
 from .errors import OutputError, PipelineError
 from .runtime import Step
+
+
+class Parser(argparse.ArgumentParser):
+    """Whose errors are the error and where help is, not the screens of all options between which it would be lost."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n{self.prog} --help lists what there is.\n")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As parse_args: the parser of a command itself refuses what it does not know, and so names its own help."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 @contextmanager

@@ -44,28 +44,28 @@ class Int8:
         if not self.group:
             return (weight.float() * scale).to(dtype)
         on_gpu = weight.device.type == "cuda" and dtype != torch.float32
-        signs = _signs(self.group, weight.device, torch.float16 if on_gpu else torch.float32)
-        rotated = weight.to(signs.dtype).unflatten(1, (-1, self.group)) @ signs  # [out, in / group, group]
+        matrix = signs(self.group, weight.device, torch.float16 if on_gpu else torch.float32)
+        rotated = weight.to(matrix.dtype).unflatten(1, (-1, self.group)) @ matrix  # [out, in / group, group]
         return (rotated.flatten(1).float() * (scale / self.group**0.5)).to(dtype)
 
     def pack(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The int8 numbers and the factors [out, 1] of a weight [out, in]."""
         rotated = weight.float()
         if self.group:
-            signs = _signs(self.group, weight.device, torch.float32) / self.group**0.5
-            rotated = (rotated.unflatten(1, (-1, self.group)) @ signs).flatten(1)
+            matrix = signs(self.group, weight.device, torch.float32) / self.group**0.5
+            rotated = (rotated.unflatten(1, (-1, self.group)) @ matrix).flatten(1)
         scale = rotated.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
         return (rotated / scale).round().to(torch.int8), scale
 
 
 @cache
-def _signs(group: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def signs(group: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The Hadamard matrix of a group, a power of 4: [group, group] of 1 and -1, symmetric; its square is group * I."""
     quarter = torch.ones(4, 4) - 2 * torch.eye(4).flip(1)
-    signs = torch.ones(1, 1)
-    while len(signs) < group:
-        signs = torch.kron(signs, quarter)
-    return signs.to(device, dtype)
+    matrix = torch.ones(1, 1)
+    while len(matrix) < group:
+        matrix = torch.kron(matrix, quarter)
+    return matrix.to(device, dtype)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from . import __version__
 from .plan import LASTING
 from .runtime import Runtime, StageRecord
 
-SCHEMA = 1
+SCHEMA = 1  # of the fields; another number where one of them changes its meaning
 STAGE, JOB = "stage", "job"
 # What a job is about, in the facts of a run.
 _COUNTS = ("pictures", "tokens", "voxels", "raw_vertices", "raw_faces", "vertices", "faces", "texture_size")

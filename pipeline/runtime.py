@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from .backends import Backends
-from .budget import Budget, device_bytes, is_out_of_memory
+from .budget import Budget, device_bytes, held_bytes, is_out_of_memory, unbounded
 from .errors import NotFiniteError, OutOfMemoryError, PipelineError, SettingsError
 from .speed import EXACT, Speed
 from .streaming import streamed
@@ -83,6 +83,7 @@ def named_dtype(name: str, device: torch.device) -> torch.dtype | None:
     return choose_dtype(device) if name == "auto" else DTYPES[name]
 
 
+_LEAST_ROOM = 500_000_000  # bytes for tiles, with fewer of which they get many
 _REPLAYED_TOKENS = 8192  # an H200 is busy with 1.3 G parameters for 25 ms then, and launching takes that long
 
 
@@ -156,9 +157,28 @@ class Runtime:
         """Bytes of the device that the run may still take. A host that shares the device overrides this method."""
         return device_bytes(self.device, self.memory_limit)
 
+    @property
+    def flow_backends(self) -> Backends:
+        """The table for flow networks, at the speed of the run."""
+        return self.backends.faster() if self.speed.low_precision else self.backends
+
     def budget(self) -> Budget:
-        """What work that can be cut into tiles plans with; what it decides is noted in the stage's record."""
-        return Budget(self.free_bytes, self.note)
+        """What work that can be cut into tiles plans with; what it decides for want of free memory is noted in the
+        stage's record."""
+        return Budget(self.free_bytes, self.note, self.below_the_peak)
+
+    def below_the_peak(self) -> int:
+        """Bytes that can be taken without more than the run's peak so far, but a little at least; where networks stay
+        on the device, and on a CPU, there is no such bound."""
+        if self.device.type != "cuda" or self.keep_models or not self.records:
+            return unbounded()
+        return max(_LEAST_ROOM, max(one.peak_bytes for one in self.records) - held_bytes(self.device))
+
+    def spend(self, part: torch.nn.Module) -> None:
+        """Say that a part of the network in use has done its work. Where the network is forgotten after its stage, the
+        weights are let go now; a host that has other uses for them overrides this method."""
+        if not self.keep_models and not self.stream:
+            part.to("meta")
 
     def note(self, text: str) -> None:
         """Record a decision with the stage that made it, and log it."""

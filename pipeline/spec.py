@@ -159,11 +159,10 @@ PIPELINE_TYPES: dict[str, PipelineType] = {
     )
 }
 
-Route, ROUTES, route = (
-    PipelineType,
-    PIPELINE_TYPES,
-    PipelineType.named,
-)  # their names in 0.1
+# Their names in 0.1.
+Route = PipelineType
+ROUTES = PIPELINE_TYPES
+route = PipelineType.named
 
 
 _SAMPLER = record(

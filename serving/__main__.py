@@ -7,23 +7,24 @@ import sys
 from importlib import import_module
 
 from pipeline.cli.main import run_program
+from pipeline.console import Parser
 from pipeline.signals import leave_at_once
 
 # name -> module of this folder with HELP, add(parser) and run(options); only the one that is called is imported
 COMMANDS = {
-    "batch": "batch",
-    "timeline": "timeline",
+    "batch": "ray_batch.batch",
+    "timeline": "ray_batch.timeline",
     "run": "run",
     "generate": "client",
-    "cold-start": "cold_start",
-    "soak": "soak",
-    "load": "load",
+    "cold-start": "measure.cold_start",
+    "soak": "measure.soak",
+    "load": "measure.load",
 }
 
 
 def parser(arguments: list[str]) -> argparse.ArgumentParser:
     """The parser of the command that the arguments begin with; of all commands where they name none."""
-    whole = argparse.ArgumentParser("python -m serving", description="Many pictures, many GPUs, a service.")
+    whole = Parser("python -m serving", description="Many pictures, many GPUs, a service.")
     commands = whole.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
     for name in arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS:
         command = import_module(f"{__package__}.{COMMANDS[name]}")

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,22 @@ import psutil
 import torch
 
 from pipeline import __version__, stages
-from pipeline import plan as planning
+from pipeline.backends import Backends
 from pipeline.budget import bound, device_bytes
 from pipeline.cli.drawing import drawn_outputs, wants_drawing, write_drawings
 from pipeline.cli.export import export_settings
-from pipeline.cli.generate import several_views
+from pipeline.cli.objects import object_settings
 from pipeline.cli.options import posed_pictures
-from pipeline.cli.project import photos, projection
-from pipeline.cli.samplers import samplers
+from pipeline.cli.project import photos
+from pipeline.cli.settings import settings_of
 from pipeline.console import Written
-from pipeline.errors import ImageError, PipelineError
+from pipeline.errors import PipelineError
+from pipeline.make import ObjectSettings, PlannedRun, finish_object, make_object
 from pipeline.models import build
-from pipeline.plan import Demand, Plan
+from pipeline.plan import AUTO
 from pipeline.record import Journal, device_name
 from pipeline.render import RENDER
 from pipeline.runtime import Runtime, Step, choose_device, named_dtype
-from pipeline.spec import PIPELINE_TYPES, PipelineType
 from pipeline.speed import SPEEDS
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, Models, open_checkpoint
 
@@ -131,42 +132,19 @@ class Maker:
         options.images, options.mask = inputs.get("pictures", []), inputs.get("masks", [])
         options.save_state = output.with_name(STATE)
         self._drawn(options, output)
-        export = export_settings(options, output)
-        chosen = check_generate(self.checkpoint, options, export, self.backends, self.device)
-        sampling = samplers(options, self.checkpoint.spec)
-        projected = projection(options, not (options.geometry_only or export.vertex_colors))
+        settings = check_generate(self.checkpoint, options, output, self.backends, self.device)
         images = posed_pictures(options)
-        shots = photos(options) if projected else []
-        self.models.fetch(chosen.roles(not options.geometry_only))
-        texture, finished = not options.geometry_only, stages.Finished()
-        size = export.baked_size(texture)
-        demand = Demand(chosen, texture, options.max_tokens, len(images.pictures), texture_size=size)
-        several = several_views(images)
-
-        def attempt(plan: Plan) -> tuple[dict, tuple]:
-            self._journal.plan = plan.as_dict()
-            used = plan.runtime(runtime, self.models)
-            arguments = (used, self.models, images, plan.pipeline_type, options.seed, texture, plan.max_tokens)
-            made = stages.generate(*arguments, sampling, finished)
-            settings = stages.generation_settings(used, self.models, plan, options.seed, sampling, made) | several
-            backends = {"backends": dict(runtime.backends.used)}
-            stages.write_generation(options.save_state, made, {**settings, **backends})
-            where = plan.finishing(used)
-            result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
-            if not projected or not isinstance(result, stages.TexturedMesh):
-                return settings, (result, facts)
-            try:
-                result = stages.project_texture(where, result, shots, projected)
-            except ImageError as error:  # a picture that is refused does not cost the generated texture
-                return settings, (result, {**facts, "warnings": [*facts.get("warnings", ()), str(error)]})
-            return settings, (result, {**facts, **result.facts, "texture_size": len(result.maps)})
-
-        (settings, (result, facts)), plan = planning.run(self._plan(options, demand, self.models), attempt)
-        if plan.tried:  # there is less memory than was thought
-            self.keeps = self.keeps and plan.rung.keep_models
-        facts = plan.noted({**settings, **facts})
-        self._write(runtime, options, result, export, facts, output)
-        return {**facts, "plan": plan.as_dict()}
+        shots = photos(options) if settings.projection else []
+        self.models.fetch(settings.roles)
+        save = partial(stages.write_generation, options.save_state)
+        made = make_object(self._planned(runtime, options), self.models, images, settings, shots, save)
+        if made.plan.tried:  # there is less memory than was thought
+            self.keeps = self.keeps and made.plan.rung.keep_models
+        facts = dict(made.facts)
+        if made.refused:
+            facts["warnings"] = [*facts.get("warnings", ()), *map(str, made.refused)]
+        self._write(runtime, options, made.result, settings.export, facts, output)
+        return {**facts, "plan": made.plan.as_dict()}
 
     def _finish(self, runtime: Runtime, options: argparse.Namespace, inputs: dict, output: Path) -> dict:
         self._drawn(options, output)
@@ -177,30 +155,14 @@ class Maker:
         state = stages.open_state(inputs["state"], ["mesh", "voxels"] if textured else ["mesh"])
         raw = state.mesh
         assert raw is not None  # as it was asked for
-        size = export.baked_size(textured)
-        kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
-        demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=planning.STATE)
+        made = finish_object(self._planned(runtime, options), raw, state.voxels, export, state.settings)
+        self._write(runtime, options, made.result, export, made.facts, output)
+        counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}
+        return {**counts, **made.facts, "plan": made.plan.as_dict()}
 
-        def attempt(plan: Plan) -> tuple:
-            self._journal.plan = plan.as_dict()
-            return stages.finish_mesh(plan.finishing(plan.runtime(runtime)), raw, state.voxels, export)
-
-        (result, facts), plan = planning.run(self._plan(options, demand, None), attempt)
-        facts = {**state.settings, **facts}
-        if plan.rung.finish_on_cpu or "plan" not in facts:  # else the plan of the networks is worth more
-            facts = plan.noted(facts)
-        self._write(runtime, options, result, export, facts, output)
-        return {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces), **facts, "plan": plan.as_dict()}
-
-    def _plan(self, options: argparse.Namespace, demand: Demand, models: Models | None) -> Plan:
-        return planning.choose(
-            models,
-            demand,
-            self.device,
-            memory_limit=self.settings.memory_limit,
-            dtype=self.dtype,
-            allow_lower=options.allow_lower,
-            reuse=self.keeps,
+    def _planned(self, runtime: Runtime, options: argparse.Namespace) -> PlannedRun:
+        return settings_of(
+            PlannedRun, options, runtime=runtime, journal=self._journal, reuse=self.keeps, memory_plan=AUTO
         )
 
     def _write(self, runtime, options, result, export, facts: dict, output: Path) -> None:
@@ -262,28 +224,21 @@ class Maker:
 
 
 def check_generate(
-    checkpoint: Checkpoint, options: argparse.Namespace, export, backends=None, device: torch.device | str = "cpu"
-) -> PipelineType:
-    """Everything that a request can be refused for without its pictures; returns the pipeline type that will run.
+    checkpoint: Checkpoint,
+    options: argparse.Namespace,
+    output: Path,
+    backends: Backends | None = None,
+    device: torch.device | str = "cpu",
+) -> ObjectSettings:
+    """Everything that a request can be refused for without its pictures; returns what it asks for.
 
     Raises:
         PipelineError: as stages.preflight and the settings of samplers.
     """
-    chosen = PipelineType.named(options.type) if options.type else checkpoint.default_pipeline_type
-    stages.preflight(
-        checkpoint,
-        chosen,
-        export,
-        texture=not options.geometry_only,
-        max_tokens=options.max_tokens,
-        pictures=options.turntable is not None,
-        backends=backends,
-        device=device,
-    )
-    drawn_outputs(options, Path(MODEL))
-    samplers(options, checkpoint.spec)
-    projection(options, not (options.geometry_only or export.vertex_colors))
-    return chosen
+    settings, _ = object_settings(options, output, lambda: checkpoint)
+    drawn_outputs(options, output)
+    settings.check(checkpoint, options.turntable is not None, backends, device)
+    return settings
 
 
 def _plain(value: Any) -> Any:

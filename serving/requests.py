@@ -199,7 +199,7 @@ class Receiver:
             )
         options.images = sent.pictures
         mixing_of(options)
-        check_generate(self._opened(), options, export)
+        check_generate(self._opened(), options, Path(MODEL))
         for number, path in enumerate(sent.pictures):
             picture = read_picture(path)
             if sent.masks:

@@ -19,7 +19,7 @@ from pipeline.cli.options import (
 from pipeline.cli.planning import add_log
 from pipeline.errors import SettingsError
 
-MB = 1_000_000
+MB = 1_000_000  # bytes
 
 
 @dataclass(frozen=True)

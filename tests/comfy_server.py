@@ -163,12 +163,6 @@ def graph(name: str, **changes) -> dict:
     return loaded
 
 
-def needs_encoders(name: str) -> bool:
-    """Whether a graph encodes a mesh, which the bundled checkpoint cannot yet."""
-    loaded = json.loads((GRAPHS / f"{name}.json").read_text(encoding="utf-8"))
-    return any(node["class_type"] in ("T2EncodeMesh", "T2TextureMesh") for node in loaded.values())
-
-
 def needs(server: Server, loaded: dict) -> None:
     """Skip if this ComfyUI lacks one of its own nodes that a graph uses."""
     missing = {node["class_type"] for node in loaded.values()} - set(server.get("/object_info"))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 GOLDEN_CHECKPOINT = ROOT / "checkpoints" / "random"
 
-for _name in ("pipeline", "serving", "training"):
+for _name in ("pipeline", "serving", "training", "installation"):
     if _name not in sys.modules:
         _folder = ROOT / _name
         _spec = spec_from_file_location(_name, _folder / "__init__.py", submodule_search_locations=[str(_folder)])
@@ -26,7 +26,10 @@ for _name in ("pipeline", "serving", "training"):
         _spec.loader.exec_module(sys.modules[_name])
 
 import torch  # noqa: E402
+from comfyui_fixtures import server, server_with_hub  # noqa: E402, F401
 from devices import DEVICES, running_on  # noqa: E402
+from host_fixtures import host, made, ran  # noqa: E402, F401
+from once import filled_once  # noqa: E402
 from parallel import pytest_cmdline_main, pytest_collection_modifyitems, pytest_configure  # noqa: E402, F401
 from safetensors import safe_open  # noqa: E402
 from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
@@ -178,15 +181,40 @@ def checkpoint() -> Path:
     return GOLDEN_CHECKPOINT
 
 
-@pytest.fixture(scope="session")
-def rocket_state(tmp_path_factory) -> Path:
-    """What `generate --save-state` writes of the README's picture with the small checkpoint, for tests of what comes
-    after sampling."""
-    from pipeline.__main__ import main
+@pytest.fixture
+def copy(checkpoint, tmp_path) -> Path:
+    """A copy of that checkpoint, which may be damaged."""
+    return shutil.copytree(checkpoint, tmp_path / "copy")
 
-    state = tmp_path_factory.mktemp("rocket") / "rocket.safetensors"
-    assert main(["generate", str(ROOT / "assets" / "rocket.png"), "--device", "cpu", "--save-state", str(state)]) == 0
-    return state
+
+@pytest.fixture(scope="session")
+def nested():
+    """A ball within a ball, as one mesh."""
+    from finish_meshes import nested
+
+    return nested()
+
+
+@pytest.fixture(scope="session")
+def damaged():
+    """A ball with the defects of generated meshes, and its voxels."""
+    from finish_meshes import damaged
+
+    return damaged()
+
+
+@pytest.fixture(scope="session")
+def rocket(tmp_path_factory) -> Path:
+    """All that `generate` makes of the README's picture with the small checkpoint and the options of rocket_run.py."""
+    from rocket_run import make
+
+    return filled_once(tmp_path_factory, "rocket", make)
+
+
+@pytest.fixture(scope="session")
+def rocket_state(rocket) -> Path:
+    """Its state, for tests of what comes after sampling."""
+    return rocket / "rocket.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -235,12 +263,12 @@ def run(capsys):
 def hub(checkpoint, tmp_path):
     """A hub on this machine that serves the checkpoint as acme/small; its environment, and the handler."""
     handler = type("Handler", (Hub,), {"folder": checkpoint, "breaks": set()})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{running.server_address[1]}"
     yield {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}, handler
-    server.shutdown()
-    server.server_close()
+    running.shutdown()
+    running.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -268,7 +268,7 @@ def output_page(text: str) -> str:
 def performance_page(text: str) -> str:
     """docs/performance.md with the tables that `python -m pipeline bench-tables` prints."""
     pack()
-    history = import_module(f"{PACK}.pipeline.bench_history")
+    history = import_module(f"{PACK}.pipeline.bench.history")
     for kind, tables in history.tables(history.read(history.HISTORY)).items():
         start = f"<!-- bench-tables: {kind} -->"
         before, _, rest = text.partition(start)

@@ -13,7 +13,7 @@ import pytest
 MOST = 8  # the longest file takes about an eighth of the whole
 # Files that take longest, in that order: begun first, or one process would end with them while the others are done.
 LONGEST = (
-    "test_cli",
+    "test_cli_runs",
     "test_first_minute",
     "test_node_runs",
     "test_training",

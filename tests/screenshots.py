@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from comfy_server import GRAPHS, ROOT, api, needs_encoders
+from comfy_server import GRAPHS, ROOT, api
 from editor import started
 from PIL import Image
 
@@ -45,9 +45,6 @@ def main() -> int:
             editor.open()
             if unknown := editor.load(name):
                 print(f"{name}: this ComfyUI has no {', '.join(unknown)}")
-                continue
-            if needs_encoders(name):  # which the bundled checkpoint lacks: what goes in is all that there is to show
-                save(row(inputs(name)), ROOT / "workflows" / f"{name}.jpg")
                 continue
             done = editor.queue()
             outputs = editor.server.get(f"/history/{done['run']}")[done["run"]]["outputs"]

@@ -1,4 +1,4 @@
-"""What the tests of the service share; the service itself is started by serving/process.py."""
+"""What the tests of the service share; the service itself is started by serving/measure/process.py."""
 
 import json
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ needs_serving = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.
 
 def started(data, *options):
     """A real service that takes jobs, on the small checkpoint."""
-    from serving.process import ServiceProcess
+    from serving.measure.process import ServiceProcess
 
     return ServiceProcess(data, "--device", "cpu", "--threads", "1", *options).ready()
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pipeline import foreign
 from pipeline.sparse import attention_rows, reference
 
 
@@ -21,7 +22,7 @@ def installed(monkeypatch):
         out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
         return out, "what some versions return beside it"
 
-    monkeypatch.setattr(attention_rows, "version", lambda package: "1.0")
+    monkeypatch.setattr(foreign, "version", lambda package: "1.0")
     for name, function in (("flash_attn.cute", "flash_attn_func"), ("xformers.ops", "memory_efficient_attention")):
         module = ModuleType(name)
         setattr(module, function, attend)
@@ -38,7 +39,7 @@ def test_what_is_not_installed_says_so(monkeypatch):
     def missing(package):
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(attention_rows, "version", missing)
+    monkeypatch.setattr(foreign, "version", missing)
     assert {row.name: row.absent for row in rows().values()} == {
         "flash-attn-4": "flash-attn-4 is not installed.",
         "flash-attn-3": "flash-attn-3 is not installed.",

@@ -13,6 +13,7 @@ from pipeline.errors import BackendError
 from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.bake import SourceMesh
+from pipeline.mesh.grid.dual_grid import dual_grid_tensors
 from pipeline.render import OPERATIONS as RENDER_OPERATIONS
 from pipeline.render import Frame
 from pipeline.sparse import OPERATIONS as SPARSE_OPERATIONS
@@ -132,7 +133,7 @@ def test_check_looks_without_using():
 def refused(operation, wrong):
     """What the table says about a row that gives wrong answers."""
     rows = (Backend("wrong", wrong),)
-    return Backends([replace(operation, rows=rows)]).reason(operation.name)
+    return Backends([replace(operation, rows=rows)]).reason(operation.name, name="wrong")
 
 
 def inner_of(mesh, resolution):
@@ -156,7 +157,12 @@ def empty_frames(subject, cameras, size, *given, **more):
     return [Frame(blank, PictureCamera(0.0, 0.0), 0.0, 1.0, nothing, blank) for _ in cameras]
 
 
+def grid_of_half(vertices, faces, resolution):
+    return dual_grid_tensors(vertices, faces[::2], resolution)
+
+
 WRONG = {
+    "mesh_to_dual_grid": grid_of_half,
     "clean": lambda mesh, settings: mesh,
     "outer_shell": inner_of,
     "solid": lambda mesh, resolution: (mesh, {}),

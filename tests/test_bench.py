@@ -9,9 +9,10 @@ import pytest
 import torch
 from generate_texts import ROOT
 
-from pipeline import bench, bench_history
-from pipeline.bench_networks import RandomModels, cases, small_size
-from pipeline.bench_reference import Reference
+from pipeline.bench import history
+from pipeline.bench import run as bench
+from pipeline.bench.networks import RandomModels, cases, small_size
+from pipeline.bench.reference import Reference
 from pipeline.errors import SettingsError
 from pipeline.runtime import Runtime
 from pipeline.spec import STRUCTURE_FLOW
@@ -164,25 +165,25 @@ def line(when="2026-01-01", **more):
 
 def test_a_history_grows_and_is_read_back(tmp_path):
     path = tmp_path / "history.jsonl"
-    bench_history.append(path, [line()])
-    bench_history.append(path, [line(seconds=2.0)])
-    assert bench_history.read(path) == [line(), line(seconds=2.0)]
+    history.append(path, [line()])
+    history.append(path, [line(seconds=2.0)])
+    assert history.read(path) == [line(), line(seconds=2.0)]
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"kind": "other", "when": "1", "machine": "m"}', "null"])
 def test_a_damaged_history_is_named_by_its_line(tmp_path, damage):
     path = tmp_path / "history.jsonl"
-    bench_history.append(path, [line()])
+    history.append(path, [line()])
     path.write_text(path.read_text() + damage + "\n")
     with pytest.raises(SettingsError, match=r"Line 2 of .*history.jsonl"):
-        bench_history.read(path)
+        history.read(path)
 
 
 def test_the_newest_run_replaces_the_older_one_of_the_same_machine():
     old = [line(size="10"), line(size="20"), line(machine="other")]
     new = [line("2026-02-01T10:00:00+00:00", size="30", seconds=0.5)]
-    assert bench_history.newest([*old, *new]) == [*new, old[2]]
-    text = bench_history.tables([*old, *new])["network"]
+    assert history.newest([*old, *new]) == [*new, old[2]]
+    text = history.tables([*old, *new])["network"]
     assert text.startswith("### chip, torch 2.13.0, 2026-02-01\n\n| network | size | seconds | peak memory |\n")
     assert "| flow | 30 | 0.500 | 2.00 GB |" in text and "### other" in text and "| flow | 20 |" not in text
 
@@ -192,7 +193,7 @@ def test_meshes_are_replaced_one_by_one():
         more = {"mesh": mesh, "work": f"{mesh} faces", "notes": "fine"}
         return {**line(when, **more, seconds=seconds), "kind": "mesh"}
 
-    text = bench_history.tables([row("2026-01-01", "1 M", 1), row("2026-01-01", "3 M", 2), row("2026-02-01", "1 M", 3)])
+    text = history.tables([row("2026-01-01", "1 M", 1), row("2026-01-01", "3 M", 2), row("2026-02-01", "1 M", 3)])
     assert text["mesh"].splitlines()[0] == "### chip, torch 2.13.0, 2026-01-01 to 2026-02-01"
     assert text["mesh"].splitlines()[4:] == [
         "| 1 M faces | 3.00 | 2.00 GB | fine |",
@@ -203,7 +204,7 @@ def test_meshes_are_replaced_one_by_one():
 def test_columns_are_those_that_have_been_measured():
     other = line(implementation="reference", seconds=2.0, first_seconds=9.0, difference=0.012)
     speeds = [line(speed="fast", seconds=0.25), line(seconds=None, first_seconds=None, peak_bytes=0, size="20")]
-    text = bench_history.tables([line(first_seconds=1.5), *speeds, other])["network"]
+    text = history.tables([line(first_seconds=1.5), *speeds, other])["network"]
     head = "network size first_call seconds peak_memory fast reference its_first_call its_memory difference"
     assert f"| {' | '.join(head.split()).replace('_', ' ')} |" in text
     assert "| flow | 10 | 1.500 | 1.000 | 2.00 GB | 0.250 | 2.000 | 9.000 | 2.00 GB | 1.2e-02 |" in text
@@ -213,23 +214,23 @@ def test_columns_are_those_that_have_been_measured():
 def test_a_whole_run_at_a_speed_has_a_table_of_its_own():
     base = {"kind": "stage", "when": "2026-01-01", "machine": "chip", "sizes": "small", "run": "512", "stage": "shape"}
     base |= {"seconds": 2.0, "loading_seconds": 0.0, "peak_bytes": 1_000_000_000}
-    text = bench_history.tables([base, base | {"speed": "fast", "seconds": 1.0}])["stage"]
+    text = history.tables([base, base | {"speed": "fast", "seconds": 1.0}])["stage"]
     assert "### chip, 2026-01-01\n" in text and "### chip, speed fast, 2026-01-01\n" in text
     assert "| shape | 2.00 |" in text and "| shape | 1.00 |" in text
 
 
 def test_what_is_measured_says_where_and_when():
-    found = bench_history.facts(CPU, sizes="small", memory_limit_gb=None)
+    found = history.facts(CPU, sizes="small", memory_limit_gb=None)
     assert found["machine"].endswith("cores") and found["torch"] == torch.__version__ and found["sizes"] == "small"
     assert "memory_limit_gb" not in found and found["when"][4] == "-"
-    assert bench_history.heading([found | {"memory_limit_gb": 8}]).count("limited to 8 GB") == 1
+    assert history.heading([found | {"memory_limit_gb": 8}]).count("limited to 8 GB") == 1
 
 
 def test_the_history_of_the_repository_says_where_each_number_is_from():
-    lines = bench_history.read(bench_history.HISTORY)
+    lines = history.read(history.HISTORY)
     assert lines and all(line["machine"] and line["torch"] and "seconds" in line for line in lines)
     document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    printed = bench_history.markdown(lines)
+    printed = history.markdown(lines)
     assert [row for row in printed.splitlines() if row.startswith("|") and row not in document] == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfy_server import ROOT, api, facts, graph, needs, needs_comfyui, needs_encoders
+from comfy_server import ROOT, api, facts, graph, needs, needs_comfyui
 from editor import CHROMIUM, DRIVER, started
 
 pytestmark = [
@@ -66,8 +66,6 @@ def test_every_graph_runs_and_shows_its_model(editor, tmp_path, name):
     for kind, (color, *_) in ours.items():
         assert not [each for each, it in others.items() if each != kind and math.dist(rgb(color), it) < 40], kind
 
-    if needs_encoders(name):  # test_comfyui runs it with a checkpoint that has them
-        return
     done = editor.queue()
     if "run" not in done:
         pytest.fail(str(done))

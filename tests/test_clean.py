@@ -21,7 +21,7 @@ from manifolds import (
 )
 from meshes import clean, measure, tensors
 
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh.repair.clean import CleanSettings
 from pipeline.mesh.repair.repair import degenerate, weld
@@ -220,7 +220,7 @@ def test_report_of_defects():
     assert found.warnings() == [
         "3 boundary edges in 1 hole or border: the mesh is not watertight.",
         "1 edge with more than two faces: the mesh is not manifold.",
-        "3 edges with faces wound against each other: parts of the mesh may look inside out.",
+        "3 edges with inconsistently oriented faces: parts of the mesh may look inside out.",
     ]
     inside_out = measure(vertices, cubes((0, 0, 0), (1, 1, 0))[1].flip(1))
     assert inside_out.volume is None  # edges of four faces

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("warp")
 from pipeline import stages
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.mesh.topology.half_edges import grouped
 from pipeline.mesh.topology.measures import face_measures
 from pipeline.mesh.topology.steady import steady_angle, steady_sum

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from pipeline import stages
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.errors import OutOfMemoryError
 from pipeline.image import prepare, read_picture
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.raster import rasterise
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.models import build
 from pipeline.runtime import Runtime

@@ -1,4 +1,4 @@
-"""From the raw mesh to the file: shells, report, maps of the original, and the table of the command bench-mesh."""
+"""From the raw mesh to the file: shells, report, maps of the original, levels, the command bench-mesh."""
 
 import json
 import struct
@@ -9,53 +9,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 import trimesh
-from PIL import Image
 
 pytest.importorskip("warp")
+from finish_meshes import SIDE, ball
+
 from pipeline import stages
 from pipeline.backends import Backend, Backends, Operation
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench import mesh as bench_mesh
+from pipeline.bench.shapes import spoil, surface_net
 from pipeline.errors import BackendError, MeshError, SettingsError
 from pipeline.mesh import UNWRAP
 from pipeline.mesh.bake.raster import rasterise
-from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.uv.fallback import triangle_by_triangle
-from pipeline.render import Camera
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.stages import checks, source_mesh
 from pipeline.warp import unavailable_reason
-
-SIDE = 48
 
 
 def runtime(**options):
     return Runtime("cpu", stages.table(), **options)
-
-
-def ball(radius):
-    return lambda points: points.norm(dim=1) - radius
-
-
-@pytest.fixture(scope="module")
-def nested():
-    """A ball within a ball, both closed, 16 cells apart; made by flipping the sign of nothing: two meshes in one."""
-    (a, f), (b, g) = surface_net(ball(0.4), SIDE), surface_net(ball(0.15), SIDE)
-    return stages.Mesh(torch.cat([a, b]), torch.cat([f, g + len(a)]))
-
-
-@pytest.fixture(scope="module")
-def damaged():
-    """A ball with the defects of generated meshes, and voxels on it whose colour is their place."""
-    vertices, faces = surface_net(ball(0.4), SIDE)
-    cells = torch.unique(((vertices + 0.5) * SIDE).long(), dim=0)
-    place = (cells + 0.5) / SIDE
-    voxels = stages.PBRVoxels(SparseTensor(Voxels.single(cells.int()), torch.cat([place, place], 1)), SIDE)
-    flipped = faces.clone()
-    flipped[::50] = flipped[::50].flip(1)
-    pinholes = torch.ones(len(faces), dtype=torch.bool)
-    pinholes[::400] = False
-    return stages.Mesh(vertices, torch.cat([flipped[pinholes], faces[:20]])), voxels
 
 
 @pytest.mark.parametrize(("shells", "components"), [("surface", 2), ("outer", 1), ("solid", 1)])
@@ -113,17 +85,6 @@ def test_the_report_counts_what_was_repaired(damaged):
     open_ball = stages.process_mesh(runtime(), damaged[0], 2000, max_hole_perimeter=0, shells="surface")
     assert not open_ball.facts["mesh"]["watertight"] and "not watertight" in open_ball.facts["warnings"][0]
     assert '"solid"' in open_ball.facts["warnings"][-1] and not result.facts["warnings"]
-
-
-@pytest.mark.parametrize("target", [100, 500, 3000])
-def test_the_face_count_is_a_ceiling(target):
-    """Also where parting what touches needs faces of its own: bodies that share edges and corners."""
-    solid = torch.zeros(8, 8, 8, dtype=torch.bool)
-    solid[:6, :6, :6] = torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(1)) > 0.5
-    mesh = stages.Mesh(*surface_net(lambda p: 0.5 - solid[tuple(((p + 0.5) * 8).long().clamp(0, 7).T)].float(), SIDE))
-    result = stages.process_mesh(runtime(), mesh, target, shells="surface")
-    assert 0.9 * target <= len(result.faces) <= target
-    assert result.facts["mesh"]["non_manifold_edges"] == 0
 
 
 def test_the_input_stays_as_it_is(damaged):
@@ -212,16 +173,6 @@ def test_levels_of_detail_share_an_atlas(damaged, tmp_path, validate):
     assert document["asset"]["extras"]["faces"] == len(textured.levels[2].mesh.faces)
 
 
-def test_thin_parts_survive_strong_simplifying():
-    """A plate and rods a few cells thin: no point of theirs is far from 2 % of the faces."""
-    raw = stages.Mesh(*surface_net(bench_field, 96))
-    used = runtime()
-    mesh = stages.process_mesh(used, raw, 2000, resolution=96)
-    assert used.backends.used["simplify"] == "hybrid" and mesh.facts["mesh"]["non_manifold_edges"] == 0
-    corners = raw.vertices[raw.faces[::7].long()].mean(1)
-    assert Surface(mesh.vertices, mesh.faces).closest(corners).distance.max() < 0.04
-
-
 def test_a_level_that_is_none_is_left_out(nested):
     mesh = stages.process_mesh(runtime(), nested, 10**6, resolution=64, lods=[10**5, 500])
     assert [len(level.faces) <= 500 for level in mesh.levels] == [False, True]
@@ -274,109 +225,6 @@ def test_uvs_from_elsewhere_are_kept(damaged):
         stages.bake_texture(used, raw, voxels, 256, keep_uvs=True)
 
 
-def test_pictures_of_every_kind_of_result(damaged):
-    raw, voxels = damaged
-    used = runtime()
-    mesh = stages.process_mesh(used, raw, 1000, max_hole_perimeter=0.2, resolution=64)
-    coloured = stages.color_vertices(used, mesh, voxels)
-    textured = stages.bake_texture(used, mesh, voxels, 256)
-    clay, one, two = (stages.draw(used, each, 1, 64, camera=Camera(0, 0))[0] for each in (mesh, coloured, textured))
-    assert np.array_equal(clay[:, :, 3] > 128, two[:, :, 3] > 128) and (clay[:, :, 3] > 128).mean() > 0.5
-    assert np.ptp(clay[32, 32, :3].astype(int)) < 12  # grey
-    for picture in (one, two):  # in front, colour is (0.5, 0.1, 0.5)
-        red, green, blue = picture[32, 32, :3].astype(int)
-        assert green < 0.6 * min(red, blue) and abs(red - blue) < 20
-    assert np.abs(one.astype(int) - two)[20:44, 20:44].max() < 25
-
-
-class Interrupted(BaseException):
-    """As ComfyUI's."""
-
-
-def interrupting(stage, calls):
-    """A callback that raises at a stage's call of that number."""
-    seen = []
-
-    def on_step(step):
-        seen.append(step.stage)
-        if seen.count(stage) == calls:
-            raise Interrupted
-
-    return on_step
-
-
-def test_a_turntable_is_drawn_frame_by_frame(nested):
-    """Each is handed over before the next is drawn, counted, and a callback can stop in the middle of one."""
-    seen, told = [], []
-    used = runtime(on_step=lambda step: told.append((step.step, step.total)))
-
-    def receive(number, picture):
-        seen.append((number, picture.copy(), max(told)))
-
-    stages.draw_each(used, nested, receive, 3, 64, camera=Camera(10, 20))
-    assert [(number, before) for number, _, before in seen] == [(0, (0, 3)), (1, (1, 3)), (2, (2, 3))]
-    assert told[-1] == (3, 3) and told == sorted(told) and told.count((1, 3)) > 3
-    together = stages.draw(runtime(), nested, 3, 64, camera=Camera(10, 20))
-    assert np.array_equal(together, np.stack([picture for _, picture, _ in seen]))
-    first, seen[:] = told.index((1, 3)), []
-    with pytest.raises(Interrupted):  # while the second is drawn
-        stages.draw_each(runtime(on_step=interrupting("draw", first + 3)), nested, receive, 360, 64)
-    assert [number for number, _, _ in seen] == [0]
-
-
-def test_stages_of_one_long_call_can_be_interrupted(damaged, monkeypatch):
-    """Between blocks of points, frames, meshes; and what they make does not depend on where blocks end."""
-    raw, voxels = damaged
-    mesh = stages.process_mesh(runtime(), raw, 1000, max_hole_perimeter=0.2, resolution=64, lods=[400])
-    whole = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, normal_map=True)
-    colours = stages.color_vertices(runtime(), mesh, voxels, raw)
-    monkeypatch.setattr(source_mesh, "_POINTS", 300)
-    told = []
-    used = runtime(on_step=told.append)
-    parted = stages.bake_texture(used, mesh, voxels, 128, original=raw, normal_map=True)
-    assert np.array_equal(whole.maps, parted.maps) and np.array_equal(whole.normal_map, parted.normal_map)
-    assert torch.equal(colours.attrs, stages.color_vertices(used, mesh, voxels, raw).attrs)
-    for stage in ("bake", "color vertices"):
-        steps = [step.step for step in told if step.stage == stage]
-        assert len(steps) > (20 if stage == "bake" else 5) and steps == sorted(steps), stage
-    shaded = stages.bake_texture(runtime(), mesh, voxels, 128, original=raw, occlusion=True)
-    assert 0.9 < shaded.occlusion.mean() / 255 <= 1
-    for calls in (5, 60):
-        with pytest.raises(Interrupted):
-            stages.bake_texture(
-                runtime(on_step=interrupting("bake", calls)), mesh, voxels, 128, original=raw, occlusion=True
-            )
-    with pytest.raises(Interrupted):
-        stages.color_vertices(runtime(on_step=interrupting("color vertices", 3)), mesh, voxels, raw)
-
-
-@pytest.mark.parametrize(
-    ("frames", "size", "free", "message"),
-    [
-        (
-            360,
-            4096,
-            64e9,
-            r"4096 pixels take 96.6 GB \(16 bytes a pixel\); at most 8 GB .* 29 frames",
-        ),
-        (119, 2048, 2e9, r"take 8.0 GB .*, and drawing one takes 0.9 GB; 2.0 GB of memory are free"),
-        (1001, 64, 64e9, "1 to 1000 frames"),
-        (1, 8, 64e9, "16-4096 pixels"),
-    ],
-)
-def test_too_many_pixels_are_refused_before_any_is_drawn(nested, monkeypatch, frames, size, free, message):
-    monkeypatch.setattr(checks, "free_memory", lambda: free)
-    with pytest.raises(SettingsError, match=message):
-        stages.check_pictures(frames, size, 16)
-    with pytest.raises(SettingsError):
-        stages.draw(runtime(on_step=lambda step: pytest.fail("drew")), nested, 4 * frames, size)
-
-
-def test_what_fits_is_not_refused(monkeypatch):
-    monkeypatch.setattr(checks, "free_memory", lambda: 16e9)
-    stages.check_pictures(360, 1024, 16)
-
-
 @pytest.mark.usefixtures("no_warp")
 def test_without_warp(nested, damaged):
     result = stages.process_mesh(runtime(), nested, 10**6)
@@ -412,21 +260,14 @@ def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
     assert code == 1 and "Levels of detail must have fewer faces than the mesh" in err
 
 
-def test_a_picture_of_the_result(run, root, rocket_state, tmp_path):
-    glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
-    options = ("--texture-size", 256, "--faces", 4000, "--output", glb, "--picture", picture)
-    code, _, err = run("finish", rocket_state, *options)
-    assert code == 0, err
-    with Image.open(picture) as views:
-        assert views.size == (2048, 512) and views.mode == "RGBA"
-        assert (np.asarray(views)[:, :, 3] > 0).mean() > 0.02 and not np.asarray(views)[0, 0, 3]
-    code, _, err = run(
-        "generate", root / "assets" / "rocket.png", "--save-state", tmp_path / "x.safetensors", *options[-2:]
+def test_bench_mesh(run, tmp_path, monkeypatch):
+    """The command: each line measured once, with an eighth of the texture's side, and few samples for distances."""
+    bake, measure = bench_mesh._bake, bench_mesh._measure
+    monkeypatch.setattr(
+        bench_mesh, "_bake", lambda used, mesh, voxels, size, raw: bake(used, mesh, voxels, size // 8, raw)
     )
-    assert code == 1 and "--picture shows what --output holds; give both" in err
-
-
-def test_bench_mesh(run, tmp_path):
+    monkeypatch.setattr(bench_mesh, "_measure", lambda used, work, call, calls=1: measure(used, work, call, 1))
+    monkeypatch.setattr(bench_mesh, "_SAMPLES", 2000)
     report = tmp_path / "mesh.json"
     options = ("--yardsticks", "--report", report, "--history", tmp_path / "history.jsonl")
     code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", *options)
@@ -479,63 +320,3 @@ def test_many_charts_fit_into_the_smallest_texture():
     voxels = stages.PBRVoxels(SparseTensor(voxels, torch.rand(len(voxels), 6)), SIDE)
     textured = stages.bake_texture(runtime(), boxes, voxels, least)
     assert textured.facts["charts"] > 200 and textured.maps.shape == (least, least, 6)
-
-
-@pytest.fixture(scope="module")
-def pierced():
-    """A ball with 250 holes, which edge collapse keeps: it gets stuck above 1,000 faces."""
-    vertices, faces = surface_net(ball(0.4), SIDE)
-    centre = vertices[faces.long()].mean(1)
-    holes = torch.nn.functional.normalize(torch.randn(250, 3, generator=torch.Generator().manual_seed(1)), dim=1) * 0.4
-    return stages.Mesh(vertices, faces[torch.cdist(centre, holes).amin(1) > 0.012])
-
-
-@pytest.fixture(scope="module")
-def frame():
-    """A closed grid of bars with 42 handles."""
-    cells = torch.zeros(16, 16, 16, dtype=torch.bool)
-    at = torch.arange(1, 15)
-    cells[torch.meshgrid(at, at[::4], at[::4], indexing="ij")] = True
-    cells[torch.meshgrid(at[::4], at, at[::4], indexing="ij")] = True
-    for x, y in ((1, 1), (5, 9), (13, 5)):
-        cells[x, y, 1:15] = True
-    return stages.Mesh(*surface_net(lambda p: 0.5 - cells[tuple(((p + 0.5) * 16).long().clamp(0, 15).T)].float(), SIDE))
-
-
-def told(mesh, word):
-    return [warning for warning in mesh.facts["warnings"] if word in warning]
-
-
-@pytest.mark.parametrize("row", ["hybrid", "warp-cpu"])
-def test_a_face_count_that_holes_do_not_allow_is_reached_without_some_of_them(pierced, row):
-    used = Runtime("cpu", Backends(stages.table().operations.values(), {"simplify": row}))
-    mesh = stages.process_mesh(used, pierced, 300, max_hole_perimeter=0, shells="surface")
-    facts, (warning,) = mesh.facts, told(mesh, "faces are few")
-    assert 250 <= len(mesh.faces) <= 300 and used.backends.used["simplify"] == row
-    assert "188 holes and 0 handles need about 948 of them" in warning and "some of these are gone" in warning
-    assert facts["faces_asked"] == 300 and facts["mesh"]["faces"] == len(mesh.faces)
-    assert facts["mesh"]["non_manifold_edges"] == facts["mesh"]["inconsistent_edges"] == 0
-    assert mesh.vertices.norm(dim=1).mean() == pytest.approx(0.4, rel=0.02)  # a ball still
-    assert Surface(mesh.vertices, mesh.faces).closest(pierced.vertices).distance.max() < 0.06
-
-
-def test_a_face_count_that_is_missed_is_said(pierced):
-    stuck = Backend("stuck", lambda mesh, target, tick: mesh)
-    table = [*stages.table().operations.values(), Operation("simplify", (stuck,))]
-    mesh = stages.process_mesh(Runtime("cpu", Backends(table)), pierced, 300, max_hole_perimeter=0, shells="surface")
-    assert told(mesh, f"300 faces were asked for, {len(mesh.faces):,} were reached: ")
-
-
-def test_few_faces_for_many_handles_are_said(frame, pierced):
-    enough = stages.process_mesh(runtime(), frame, 4000, shells="surface")
-    few = stages.process_mesh(runtime(), frame, 600, shells="surface")
-    assert not told(enough, "faces") and len(few.faces) <= 600 and few.facts["mesh"]["watertight"]
-    assert told(few, "600 faces are few: 0 holes and 42 handles need about 508 of them")
-
-
-def test_what_is_closed_is_not_opened_for_a_face_count(frame):
-    """It has fewer handles then."""
-    mesh = stages.process_mesh(runtime(), frame, 200, shells="solid", resolution=64, lods=(100,))
-    for level, most in zip(mesh.levels, (200, 100), strict=True):
-        assert level.facts["mesh"]["watertight"] and 0.9 * most < len(level.faces) <= most
-    assert told(mesh, "200 faces are few: 0 holes and 42 handles need about 508 of them")

@@ -11,9 +11,9 @@ import time
 
 import gateway
 import pytest
-import websocket
 from comfy_server import ROOT, Server, api, needs_comfyui
 
+websocket = pytest.importorskip("websocket")
 pytestmark = pytest.mark.skipif(bool(gateway.ABSENT), reason=f"{gateway.ABSENT} is not installed")
 QUICK = {"rate": "1000r/s", "burst": "1000", "work_rate": "1000r/s", "work_burst": "1000"}
 

@@ -12,9 +12,9 @@ from pipeline.errors import BackendError, EmptyResultError, SettingsError
 from pipeline.mesh import Mesh
 from pipeline.mesh.bake.bake import Texels, bake_voxels
 from pipeline.mesh.bake.raster import rasterise
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.mesh.jobs.processes import run_job
 from pipeline.mesh.jobs.worker import split_faces
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.mesh.repair.repair import compact, vertex_normals
 from pipeline.mesh.uv.fallback import triangle_by_triangle, xatlas

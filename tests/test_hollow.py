@@ -8,7 +8,7 @@ from closed_shapes import SHAPES, _sphere, damaged, punched
 from meshes import needs_warp
 
 from pipeline import stages
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
 from pipeline.mesh.query.printability import printability

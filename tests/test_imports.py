@@ -25,6 +25,7 @@ HEIGHT = {
     "weights": 3,
     "image": 3,
     "triton_launch": 2,
+    "foreign": 2,
     "replay": 2,
     "views": 4,
     "sparse": 3,
@@ -35,15 +36,11 @@ HEIGHT = {
     "export": 5,
     "render": 5,
     "project": 5,
-    "bench_shapes": 0,
     "console": 4,
     "stages": 6,
+    "make": 6.5,
     "batch": 7,
-    "bench_history": 1,
-    "bench_networks": 5,
-    "bench_reference": 6,
     "bench": 7,
-    "bench_mesh": 7,
     "cli": 8,
     "__main__": 9,
     "": 10,  # the package itself: its version
@@ -119,7 +116,7 @@ def circle(graph):
     return ()
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes", "serving"])
+@pytest.mark.parametrize("folder", ["pipeline", "training", "nodes", "serving", "installation"])
 def test_no_circle_of_modules_even_inside_a_room(root, folder):
     assert not circle(imports(root, folder))
 
@@ -148,17 +145,44 @@ def test_nothing_imports_what_serves(root):
         assert not re.search(r"^\s*(from|import) (nodes|training|comfy|folder_paths)\b", text, re.MULTILINE), path
 
 
-def test_no_circle_of_folders_inside_the_meshes(root):
+def folders_inside(root, room):
+    """{folder or module of a room of the pipeline: those of the same room that it imports}."""
+
     def folder(module):
         return ".".join(module.split(".")[:3]) if module.count(".") > 2 else module
 
     steps = {}
     for module, targets in imports(root, "pipeline").items():
-        if module.startswith("pipeline.mesh."):
+        if module.startswith(f"pipeline.{room}."):
             steps.setdefault(folder(module), set()).update(
                 folder(each) for each in targets if folder(each) != folder(module)
             )
+    return steps
+
+
+@pytest.mark.parametrize("room", ["mesh", "stages"])
+def test_no_circle_of_folders_inside_a_room(root, room):
+    steps = folders_inside(root, room)
     assert len(steps) > 8 and not circle(steps)
+
+
+def test_stages_on_meshes_need_no_networks(root):
+    steps = folders_inside(root, "stages")
+    assert {"pipeline.stages.networks", "pipeline.stages.finishing"} <= steps["pipeline.stages.user_mesh"]
+    assert "pipeline.stages.networks" not in steps["pipeline.stages.finishing"]
+    assert "pipeline.stages.finishing" not in steps["pipeline.stages.networks"]
+
+
+@pytest.mark.parametrize("room", ["pipeline", "nodes", "training", "serving", "deploy", "benchmarks"])
+def test_a_folder_can_be_read_at_a_glance(root, room):
+    """25 files at most; tests/ mirrors all rooms at once."""
+    folders = [root / room, *(path for path in (root / room).rglob("*") if path.is_dir())]
+    counts = {
+        str(folder.relative_to(root)): sum(path.is_file() for path in folder.iterdir())
+        for folder in folders
+        if folder.name != "__pycache__"
+    }
+    assert not {folder: count for folder, count in counts.items() if count > 25}
 
 
 def test_a_circle_is_seen(tmp_path):
@@ -197,7 +221,7 @@ def test_an_unpacked_literal_is_seen():
 
 
 def test_arguments_are_written_as_arguments(root):
-    folders = ("pipeline", "nodes", "training", "serving", "tests", "workflows", "benchmarks")
+    folders = ("pipeline", "nodes", "training", "serving", "installation", "tests", "workflows", "benchmarks")
     files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
     found = {path: unpacked_literals(parsed(path)) for path in files}
     assert not {path: lines for path, lines in found.items() if lines}
@@ -205,7 +229,42 @@ def test_arguments_are_written_as_arguments(root):
 
 def test_only_the_command_line_prints(sources, root):
     for path in sources:
-        if rooms(path, root)[0] in ("cli", "bench", "bench_mesh", "console"):
+        if rooms(path, root)[0] in ("cli", "bench", "console"):
             continue
         calls = [node.func for node in parsed(path) if isinstance(node, ast.Call)]
         assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path
+
+
+def numbers_in(value):
+    """The numbers that an expression is written with: alone, in tuples, sums and Warp's constants."""
+    if isinstance(value, ast.Constant):
+        return [value.value] if type(value.value) in (int, float) else []
+    if isinstance(value, ast.Call) and not ast.unparse(value.func).startswith("wp."):
+        return []
+    inside = (ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Call)
+    return [n for each in ast.iter_child_nodes(value) for n in numbers_in(each)] if isinstance(value, inside) else []
+
+
+def uncommented_numbers(text):
+    """Lines of module-level constants that hold a number, without a comment on them or on the lines just above."""
+    lines, found = text.splitlines(), []
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Assign) or not numbers_in(node.value):
+            continue
+        first = next(n for n in range(node.lineno - 1, -1, -1) if n == 0 or not lines[n - 1].strip())
+        if not any("#" in line for line in lines[first : node.end_lineno]):
+            found.append(node.lineno)
+    return found
+
+
+def test_a_number_without_a_reason_is_seen():
+    assert uncommented_numbers('A = 1\n\nB = 2  # pixels\n\n# Degrees.\nC = 3\nD = 4, 5\n\nE = "6"\n\nF = f(7)\n') == [
+        1
+    ]
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "nodes", "serving", "training"])
+def test_constants_say_what_they_are(root, folder):
+    """A comment with the unit, the reason or the source, on the line or above a block of them."""
+    found = {path: uncommented_numbers(path.read_text(encoding="utf-8")) for path in (root / folder).rglob("*.py")}
+    assert not {str(path.relative_to(root)): lines for path, lines in found.items() if lines}

@@ -9,10 +9,15 @@ import subprocess
 import sys
 import venv
 from importlib.metadata import version
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+
+from installation import comfyui, commands
+from installation import report as reports
+from installation.machine import Machine, matching_triton
+from installation.packages import OPTIONS
+from installation.probe import Found, probe
 
 # A pip that writes down what it was asked and fails if it is told to.
 PIP = """
@@ -60,26 +65,15 @@ def report(root, tmp_path):
     return run
 
 
-@pytest.fixture(scope="module")
-def module():
-    """install.py, imported."""
-    spec = spec_from_file_location("trellis2_install", Path(__file__).parent.parent / "install.py")
-    loaded = module_from_spec(spec)
-    sys.modules[spec.name] = loaded  # dataclasses look their module up
-    spec.loader.exec_module(loaded)
-    yield loaded
-    del sys.modules[spec.name]
-
-
 @pytest.fixture
-def machine(module):
+def machine():
     """Makes up a machine; without arguments Linux with an RTX 4090 and torch for CUDA 13."""
 
     def make(cuda="13.0", hip="", capability=(8, 9), system="Linux", processor="x86_64", build="2.12.0", **more):
         gpus = [{"name": "made up", "memory": 24 << 30, "capability": list(capability)}] if cuda or hip else []
-        torch = module.Found("usable", build, facts={"build": build, "cuda": cuda, "hip": hip, "mps": 0, "gpus": gpus})
+        torch = Found("usable", build, facts={"build": build, "cuda": cuda, "hip": hip, "mps": 0, "gpus": gpus})
         more = {"triton": ("triton==3.7.0",), "python": (3, 12, 0), **more}
-        return module.Machine(system=system, processor=processor, torch=torch, **more)
+        return Machine(system=system, processor=processor, torch=torch, **more)
 
     return make
 
@@ -125,9 +119,9 @@ def test_packages_that_misbehave_are_broken_for_their_reason(report, packages):
     assert not any(row["command"] for row in found["reference"])
 
 
-def test_package_that_hangs_is_broken(module, packages, monkeypatch):
+def test_package_that_hangs_is_broken(packages, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(packages(sleeper="import time\ntime.sleep(60)")))
-    found = module.probe("sleeper", timeout=0.5)
+    found = probe("sleeper", timeout=0.5)
     assert found.state == "broken" and "0.5 seconds" in found.reason
 
 
@@ -142,36 +136,42 @@ def test_bare_python(report, tmp_path):
     assert "-m pip install --only-binary :all: -r " in text
 
 
+def test_python_that_does_not_look_beside_the_script(report, packages):
+    """As the embedded one of ComfyUI for Windows; and a package of the same name comes later."""
+    folder = packages(installation="raise ImportError('another one')")
+    assert report(path=folder, PYTHONSAFEPATH="1").stdout.startswith("Python ")
+
+
 def test_broken_torch(report, packages):
     text = report(path=packages(torch="raise OSError('libcudart.so.12: cannot open shared object file')")).stdout
     assert re.search(r"^torch +broken \(OSError: libcudart.*pytorch\.org", text, re.M)
 
 
 @pytest.mark.parametrize("version, fine", [("0.3.40", False), ("0.3.64", True), ("0.33.0", True), ("1.0", True)])
-def test_comfyui(module, monkeypatch, tmp_path, version, fine):
+def test_comfyui(monkeypatch, tmp_path, version, fine):
     (tmp_path / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    found = module.find_comfyui()
+    found = comfyui.find_comfyui()
     assert (found.version, found.facts["folder"]) == (version, str(tmp_path))
     assert found.state == ("usable" if fine else "broken") and ("0.3.64" in found.reason) != fine
 
 
-def test_comfyui_is_found_round_the_pack(module, monkeypatch, root, tmp_path):
+def test_comfyui_is_found_round_the_pack(monkeypatch, root, tmp_path):
     (tmp_path / "comfyui_version.py").write_text("__version__ = '0.33.0'")
     (tmp_path / "custom_nodes").mkdir()
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    monkeypatch.setattr(module, "PACK", tmp_path / "custom_nodes" / "pack")
-    assert module.find_comfyui().version == "0.33.0"
-    monkeypatch.setattr(module, "PACK", root)
+    monkeypatch.setattr(comfyui, "PACK", tmp_path / "custom_nodes" / "pack")
+    assert comfyui.find_comfyui().version == "0.33.0"
+    monkeypatch.setattr(comfyui, "PACK", root)
     link = tmp_path / "custom_nodes" / "link"
     try:
         link.symlink_to(root, target_is_directory=True)
     except OSError:  # Windows, without the right to make links
         return
     monkeypatch.setenv("PWD", str(link))
-    assert module.find_comfyui().version == "0.33.0"
+    assert comfyui.find_comfyui().version == "0.33.0"
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "nowhere"))
-    assert module.find_comfyui().state == "absent"
+    assert comfyui.find_comfyui().state == "absent"
 
 
 def test_too_old_comfyui_in_the_report(report, packages, root, tmp_path):
@@ -180,16 +180,17 @@ def test_too_old_comfyui_in_the_report(report, packages, root, tmp_path):
     pack.mkdir(parents=True)
     for name in ("install.py", "requirements.txt"):
         shutil.copy(root / name, pack)
+    shutil.copytree(root / "installation", pack / "installation")
     (tmp_path / "Comfy UI" / "comfyui_version.py").write_text('__version__ = "0.3.40"')
     text = report(script=pack / "install.py", path=packages(), COMFYUI_PATH="").stdout
     assert re.search(r"^ComfyUI +0\.3\.40, .*Comfy UI \(too old, update ComfyUI to 0\.3\.64", text, re.M)
 
 
-def test_requirements(module, machine, monkeypatch, tmp_path):
+def test_requirements(machine, monkeypatch, tmp_path):
     file = tmp_path / "requirements.txt"
     file.write_text("# a comment\nfirst\nsecond>=2\nthird_one>=2\nfourth>=1; python_version < '3'\n")
-    monkeypatch.setattr(module, "REQUIREMENTS", file)
-    rows = module.required_rows(machine(installed={"second": "1.9", "third-one": "2.1"}))
+    monkeypatch.setattr(reports, "REQUIREMENTS", file)
+    rows = reports.required_rows(machine(installed={"second": "1.9", "third-one": "2.1"}))
     assert [(row.name, row.state) for row in rows] == [
         ("first", "absent"),
         ("second", "broken"),
@@ -211,10 +212,10 @@ FITS = {
 
 
 @pytest.mark.parametrize("facts, commands", FITS.values(), ids=FITS.keys())
-def test_what_fits(module, machine, facts, commands):
+def test_what_fits(machine, facts, commands):
     rows = {}
-    for option in module.OPTIONS:
-        row = module.optional_row(option, module.Found("absent"), machine(**facts))
+    for option in OPTIONS:
+        row = reports.optional_row(option, Found("absent"), machine(**facts))
         rows[option.name] = " ".join(row.command).split(".txt ")[-1]
         if option.name not in facts.get("installed", ()):
             assert bool(row.command) != bool(row.reason)  # a command, or why there is none
@@ -222,28 +223,28 @@ def test_what_fits(module, machine, facts, commands):
     assert rows["flash_attn"] == ""
 
 
-def test_triton_for_windows(module):
-    assert module.matching_triton("Windows", "2.9.1+cu130") == ("triton-windows==3.5.*",)
-    assert module.matching_triton("Windows", "9.9.0") == module.matching_triton("Darwin", "2.9.1") == ()
+def test_triton_for_windows():
+    assert matching_triton("Windows", "2.9.1+cu130") == ("triton-windows==3.5.*",)
+    assert matching_triton("Windows", "9.9.0") == matching_triton("Darwin", "2.9.1") == ()
 
 
 @pytest.fixture
-def constraints(module, monkeypatch, tmp_path):
+def constraints(monkeypatch, tmp_path):
     """Makes the file of constraints; returns what it says, in an empty folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
-    monkeypatch.setattr(module.tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(commands.tempfile, "tempdir", str(folder))
 
     def make():
-        module._constraints.cache_clear()
-        option, path = module._keep_torch()
+        commands._constraints.cache_clear()
+        option, path = commands._keep_torch()
         assert option == "--constraint" and Path(path).parent == folder
         return Path(path)
 
     return make
 
 
-def test_nobody_else_can_choose_what_pip_installs(module, constraints, tmp_path):
+def test_nobody_else_can_choose_what_pip_installs(constraints, tmp_path):
     """Another local user knows the names: of the file, and of what it must hold."""
     mine = constraints()
     text = mine.read_text()
@@ -267,12 +268,12 @@ def test_nobody_else_can_choose_what_pip_installs(module, constraints, tmp_path)
     assert constraints().name != "trellis2-keep-torch-1.txt"
 
 
-def test_no_room_for_the_constraints(module, constraints, monkeypatch):
+def test_no_room_for_the_constraints(constraints, monkeypatch):
     """Torch is held all the same, and no half-written file stays."""
     folder = constraints().parent
     for old in folder.iterdir():
         old.unlink()
-    module._constraints.cache_clear()
+    commands._constraints.cache_clear()
 
     class Full:
         def __init__(self, descriptor, *options, **more):
@@ -284,8 +285,8 @@ def test_no_room_for_the_constraints(module, constraints, monkeypatch):
         def __exit__(self, *exception):
             pass
 
-    monkeypatch.setattr(module, "open", Full, raising=False)
-    command = module.pip_install("rembg[cpu]")
+    monkeypatch.setattr(commands, "open", Full, raising=False)
+    command = commands.pip_install("rembg[cpu]")
     assert f"torch=={version('torch')}" in command and "--constraint" not in command
     assert command[-1] == "rembg[cpu]" and not list(folder.iterdir())
 
@@ -321,8 +322,8 @@ def test_names_that_cannot_be_installed(report, name):
     assert "invalid choice" in report("--install", name, code=2).stderr
 
 
-def test_pip_error(module):
+def test_pip_error():
     text = "ERROR: Cannot install a and b\nERROR: ResolutionImpossible: for help visit\n[notice] x"
-    assert module.pip_error(text) == "Cannot install a and b"
-    assert module.pip_error("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
-    assert module.pip_error("") == "it printed nothing"
+    assert commands.pip_error(text) == "Cannot install a and b"
+    assert commands.pip_error("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
+    assert commands.pip_error("") == "it printed nothing"

@@ -19,7 +19,7 @@ from pipeline.project import Photo, Projection
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 from pipeline.spec import PIPELINE_TYPES
-from pipeline.stages.existing import Materials, Places
+from pipeline.stages.user_mesh.existing import Materials, Places
 from pipeline.views import PictureCamera
 from pipeline.weights import Models, open_checkpoint
 
@@ -213,13 +213,13 @@ def test_baked_colours_are_not_multiplied_by_vertex_colours(runtime, colored):
 def test_through_the_command_line(run, encoders, picture, scene, tmp_path, monkeypatch):
     """Kept texels are the source's; the sampler was held to the old latent there, and free elsewhere."""
     seen = {}
-    sample = stages.texture_mesh.sample_texture
+    sample = stages.user_mesh.texture_mesh.sample_texture
 
     def watched(*arguments):
         seen["start"], seen["made"] = arguments[-1], sample(*arguments)
         return seen["made"]
 
-    monkeypatch.setattr(stages.texture_mesh, "sample_texture", watched)
+    monkeypatch.setattr(stages.user_mesh.texture_mesh, "sample_texture", watched)
     source, out = painted()[0].save(tmp_path / "in.glb"), tmp_path / "out.glb"
     Image.fromarray(np.uint8(255 * left_half().values)).save(tmp_path / "mask.png")
     options = ("--checkpoint", encoders, "--type", "512", "--texture-size", SIZE, "--device", "cpu", "--output", out)
@@ -245,7 +245,7 @@ def test_the_kept_latent_is_where_the_mask_is(runtime, encoders, scene):
     encoded = stages.encode_mesh(
         runtime, models, stages.scene_mesh(scene, frame), stages.texture_resolution(models, TYPE)
     )
-    start = stages.texture_mesh._start(runtime, models, scene, frame, encoded, 1.0, stages.Keep(("shirt",)))
+    start = stages.user_mesh.texture_mesh._start(runtime, models, scene, frame, encoded, 1.0, stages.Keep(("shirt",)))
     x = encoded.shape.sparse.voxels.xyz[:, 0]
     middle = (int(x.min()) + int(x.max())) / 2
     assert torch.equal(start.keep.cpu(), (x > middle).cpu()), "the shirt is on the right"

@@ -20,7 +20,7 @@ from manifolds import (
 )
 from meshes import clean, measure, needs_warp, tensors
 
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets
 

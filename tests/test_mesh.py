@@ -5,7 +5,7 @@ import torch
 from meshes import needs_warp
 
 from pipeline import stages
-from pipeline.bench_shapes import bench_field, spoil, surface_net
+from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.errors import EmptyResultError, MeshError
 from pipeline.mesh import Mesh, mesh
 from pipeline.mesh.examples import ball, check_clean, cube, together

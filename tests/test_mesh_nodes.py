@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import host_modules
 import numpy as np
@@ -15,7 +16,7 @@ from tiny import tiny_checkpoint
 
 from pipeline.mesh.io import Gltf
 
-SMALL, TINY = "small (comes with the pack)", "trellis2/tiny"
+TINY, BARE = "trellis2/tiny", "trellis2/bare"
 MESH_GRAPHS = ("texture_my_mesh", "repaint_part", "refine_my_mesh")
 
 
@@ -24,6 +25,9 @@ def host(tmp_path_factory):
     before = host_modules.get_output_directory()
     base = tmp_path_factory.mktemp("comfyui")
     tiny_checkpoint(base / "models" / "trellis2" / "tiny")
+    bare = shutil.copytree(base / "models" / "trellis2" / "tiny", base / "models" / "trellis2" / "bare")
+    for path in (*bare.glob("ckpts/*_encoder*"), bare / "texturing_pipeline.json"):
+        path.unlink()
     yield Host(base)
     host_modules.use_folder(type(base)(before).parent)
 
@@ -41,8 +45,8 @@ def base_color(document: Gltf, material: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", MESH_GRAPHS)
 def test_without_encoders_a_graph_says_which_file_is_missing(host, name):
-    with pytest.raises(Exception, match=r"mesh needs shape_slat_encoder.*, which small lacks.*Get "):
-        host.run(graph(name))
+    with pytest.raises(Exception, match=r"mesh needs shape_slat_encoder.*, which bare lacks.*Get "):
+        host.run(graph(name, n2_checkpoint=BARE))
 
 
 @needs_warp
@@ -116,3 +120,38 @@ def test_what_cannot_be_repainted_is_said_before_networks_run(host):
         host.call("T2TextureMesh", repaint=torch.ones(2, 64, 64), **given)
     with pytest.raises(Exception, match="No mesh node is called wheel"):
         host.call("T2TextureMesh", keep_nodes="wheel, ", **given)
+
+
+@needs_warp
+def test_a_refined_mesh_lies_where_the_source_lies(host):
+    """The shipped graph put it into the unit cube."""
+    source = Gltf.open(host.base / "input" / "trellis2_rocket.glb")
+    for node in source.list("nodes"):
+        node |= {"translation": [30.0, -4.0, 200.0], "scale": [5.0, 5.0, 5.0]}
+    (host.base / "input" / "moved.glb").write_bytes(source.glb())
+    loaded = graph("refine_my_mesh", n2_checkpoint=TINY, n5_path="moved.glb", n12_texture_size=64, n7_strength=0.0)
+    loaded["11"]["inputs"] |= {"shells": "surface"}
+    ran = host.run(loaded, workflow={"nodes": []})
+    scene = ran.values["5"][0][0]
+    node = written(host, ran, "13").list("nodes")[0]
+    assert np.allclose(node["translation"], scene.frame().centre, rtol=1e-6) and node["translation"][2] > 190
+    assert np.allclose(node["scale"], scene.frame().longest / 0.99999, rtol=1e-6)
+    _, path = host.call("T2ExportGLB", mesh=ran.values["9"][0][0], place=ran.values["5"][1][0], filename_prefix="own")
+    node = Gltf.open(host.base / "output" / path).list("nodes")[0]  # a mesh can say it too
+    assert np.allclose(node["translation"], 0, atol=1e-6) and np.allclose(node["scale"], 1, rtol=1e-5)
+
+
+def test_encode_mesh_marks_what_keeps_its_shape(host):
+    loaded = graph("refine_my_mesh", n2_checkpoint=TINY)
+    ran = host.run({key: value for key, value in loaded.items() if key in "25"})
+    scene, mesh = ran.values["5"][0][0], ran.values["5"][1][0]
+    given = {"models": ran.values["2"][0][0], "mesh": mesh}
+    half = torch.zeros(1, 64, 64)
+    half[:, :, 32:] = 1
+    with pytest.raises(Exception, match="What is to be kept is looked up in a scene"):
+        host.call("T2EncodeMesh", refine=half, **given)
+    shape, *_ = host.call("T2EncodeMesh", refine=half, scene=scene, **given)
+    assert shape.kept.any() and not shape.kept.all()
+    assert host.call("T2EncodeMesh", scene=scene, **given)[0].kept is None
+    with pytest.raises(Exception, match="says what of its mesh is kept, which a state does not hold"):
+        host.call("T2SaveState", shape=shape)

@@ -84,7 +84,7 @@ def test_a_glb_without_warp_and_xatlas(cli, root, tmp_path, without):
 )
 def test_what_is_missing_is_said_before_the_first_stage(root, tmp_path, without, hidden, refused):
     glb = tmp_path / "rocket.glb"
-    calls = [["generate", "assets/rocket.png", "--output", str(glb), *options.split()] for options in refused]
+    calls = [f"generate assets/rocket.png --device cpu --output {glb} {options}".split() for options in refused]
     done = subprocess.run(
         [sys.executable, "-c", CALLS, json.dumps(calls)],
         cwd=root,

@@ -54,7 +54,7 @@ def test_one_process_where_somebody_looks_at_single_tests(monkeypatch, options):
 
 
 def test_the_longest_files_begin_first():
-    names = ("test_a", "test_state", "test_b", "test_cli", "test_state")
+    names = ("test_a", "test_state", "test_b", "test_cli_runs", "test_state")
     items = [SimpleNamespace(path=Path(f"{name}.py"), number=number) for number, name in enumerate(names)]
     parallel.pytest_collection_modifyitems(SimpleNamespace(), items)
     assert [item.number for item in items] == [0, 1, 2, 3, 4]  # a run in one process keeps the usual order

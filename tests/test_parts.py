@@ -154,8 +154,8 @@ def test_arrays_of_every_shape_arrive():
 
 
 def test_pairs_of_opposite_faces_go_and_repeated_ones_stay():
-    from pipeline.mesh.simplify.fast_simplification import _without_flaps
+    from pipeline.mesh.simplify.flaps import without_flaps
 
     faces = torch.tensor([[0, 1, 2], [3, 4, 5], [2, 1, 0], [4, 5, 3], [6, 7, 8]], dtype=torch.int32)
-    assert _without_flaps(faces, False).tolist() == [[3, 4, 5], [4, 5, 3], [6, 7, 8]]
-    assert torch.equal(_without_flaps(faces[3:], False), faces[3:])
+    assert without_flaps(faces, False).tolist() == [[3, 4, 5], [4, 5, 3], [6, 7, 8]]
+    assert torch.equal(without_flaps(faces[3:], False), faces[3:])

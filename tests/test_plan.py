@@ -9,8 +9,9 @@ import torch
 import trimesh
 from tiny import tiny_checkpoint
 
-from pipeline import bench_history, plan, stages, triton_launch
-from pipeline.bench_networks import RandomModels
+from pipeline import plan, stages, triton_launch
+from pipeline.bench import history
+from pipeline.bench.networks import RandomModels
 from pipeline.errors import OutOfMemoryError, SettingsError
 from pipeline.image import prepare, read_picture
 from pipeline.models import build, working_bytes
@@ -58,7 +59,7 @@ def choose(models, free, kind=FINE, tokens=None, **options):
 
 @pytest.fixture(scope="module")
 def measured():
-    return bench_history.read(bench_history.HISTORY) + bench_history.read(bench_history.LIMITED)
+    return history.read(history.HISTORY) + history.read(history.LIMITED)
 
 
 @pytest.fixture(scope="module")

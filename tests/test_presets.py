@@ -58,7 +58,7 @@ def test_seams_that_cannot_be_fewer_are_warned_of():
 
     from pipeline.mesh import examples
     from pipeline.runtime import Runtime
-    from pipeline.stages.unwrap import unwrap_levels
+    from pipeline.stages.finishing.unwrap import unwrap_levels
 
     cube = examples.cube(torch.device("cpu"))
     mesh = stages.Mesh(cube.vertices, cube.faces, facts={"warnings": ["one"]})

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import SettingsError
 from pipeline.sparse import Voxels
-from pipeline.stages.structure import _in_proportion
+from pipeline.stages.networks.structure import _in_proportion
 from pipeline.stages.types import Condition
 from pipeline.views import NAMED_MIXING, UNNAMED, View, stretched, stretches
 from pipeline.views.visibility import _filled

@@ -10,7 +10,7 @@ from closed_shapes import SHAPES, damaged
 from meshes import needs_warp
 
 from pipeline import stages
-from pipeline.bench_shapes import surface_net
+from pipeline.bench.shapes import surface_net
 from pipeline.errors import BackendError, SettingsError
 from pipeline.export import WRITERS, Geometry, Scene
 from pipeline.mesh import Mesh
@@ -91,7 +91,7 @@ def test_without_the_package_its_name_is_said_before_anything_runs():
 @needs_package
 @pytest.mark.parametrize("name", ["ball", "torus", "cup"])
 def test_what_is_closed_stays_closed_and_keeps_its_handles(name):
-    from pipeline.mesh.remesh.quads import instant_meshes
+    from pipeline.mesh.packages.instant_meshes import instant_meshes
 
     whole = Mesh(*surface_net(SHAPES[name][0], 48))
     made = instant_meshes(whole, 1500, lambda: None)

@@ -81,8 +81,8 @@ def test_layers_are_handed_over_unpacked(packed):
 LIMITS = {"bf16": (5e-3, 40, 0.98), "int8": (5e-3, 45, 0.96), "gguf": (2e-3, 6, 0.99)}
 
 
-def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
-    """The same rocket; the differences are printed."""
+def test_a_run_of_the_small_checkpoint_repacked(root, rocket_state, tmp_path, capsys):
+    """The same rocket as the checkpoint's own; the differences are printed."""
     from PIL import Image
 
     from pipeline import stages
@@ -92,7 +92,6 @@ def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
 
     small = root / "checkpoints" / "small"
     folders = {
-        "own": small,
         "int8": int8_folder(small, tmp_path / "int8"),
         "gguf": gguf_folder(small, tmp_path / "gguf"),
     }
@@ -106,10 +105,10 @@ def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
         made[name] = stages.generate(
             runtime, Models(open_checkpoint(folder), build), [picture], PIPELINE_TYPES["512"], 42
         )
-    own = made.pop("own")
+    own, occupied = stages.open_state(rocket_state), load_file(rocket_state)["structure_coords"]
     diagonal = (own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm().item()
     for name, other in made.items():
-        one, two = ({tuple(row) for row in each.structure.coords.tolist()} for each in (own, other))
+        one, two = ({tuple(row) for row in coords.tolist()} for coords in (occupied, other.structure.coords))
         there, where = cKDTree(other.mesh.vertices.numpy()).query(own.mesh.vertices.numpy())
         back, _ = cKDTree(own.mesh.vertices.numpy()).query(other.mesh.vertices.numpy())
         chamfer = (there.mean() + back.mean()) / 2 / diagonal

@@ -12,7 +12,7 @@ import trimesh
 from PIL import Image
 from service import glb_facts, needs_serving, started, until
 
-from serving.process import CHEAP
+from serving.measure.process import CHEAP
 
 pytestmark = needs_serving
 LONG = {**CHEAP, "structure_steps": 5000}

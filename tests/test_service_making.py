@@ -11,8 +11,8 @@ from pipeline.errors import BackendError, ImageError, OutputError, SettingsError
 from pipeline.render import videos
 from pipeline.render.videos import video_unavailable
 from serving.making import Maker
+from serving.measure.process import CHEAP
 from serving.parameters import from_form, options_of, parameters, schema
-from serving.process import CHEAP
 from serving.settings import WorkerSettings
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), needs_warp]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from service import needs_serving
-from test_service_app import RESULT, STEP, Bench, Played
+from service_bench import RESULT, STEP, Bench, Played
 
 WEB = Path(__file__).resolve().parents[1] / "serving" / "web"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -213,7 +213,7 @@ def test_results_in_a_remote_store_are_served(tmp_path):
     from dataclasses import replace
 
     from fastapi.testclient import TestClient
-    from test_service_app import Bench, Played, png
+    from service_bench import Bench, Played, png
 
     from serving.app import create
     from serving.store import Store

@@ -1,16 +1,12 @@
 """The stages as a library: order, progress, interruption, memory, and what can go wrong in them."""
 
-import shutil
 import weakref
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from pipeline import stages
-from pipeline.bench_shapes import surface_net
 from pipeline.errors import (
     BackendError,
     CheckpointError,
@@ -23,11 +19,15 @@ from pipeline.image import prepare, read_picture
 from pipeline.models import build
 from pipeline.runtime import Runtime, choose_device, choose_dtype
 from pipeline.sparse import SparseTensor, Voxels
-from pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES, SHAPE_DECODER, SamplerSettings
+from pipeline.spec import PIPELINE_TYPES, Samplers, SamplerSettings
 from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
 
-GOLDEN = Path(__file__).parent / "golden"
-GOLDEN_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "random"
+# for what no sampler's steps change: two a stage, one pass of the network each
+QUICK = Samplers(*[SamplerSettings(2, 1.0)] * 3)
+
+
+def runtime(**options):
+    return Runtime("cpu", stages.table(), torch.float32, **options)
 
 
 @pytest.fixture
@@ -38,10 +38,6 @@ def models(checkpoint):
 @pytest.fixture
 def images(picture):
     return [prepare(read_picture(picture))]
-
-
-def runtime(**options):
-    return Runtime("cpu", stages.table(), torch.float32, **options)
 
 
 def test_progress(models, images):
@@ -86,14 +82,14 @@ def test_raising_from_the_callback_stops_the_run(models, images, stage, step):
             raise Stop
 
     with pytest.raises(Stop):
-        stages.generate(runtime(on_step=on_step), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(on_step=on_step), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
     assert (seen[-1].stage, seen[-1].step) == (stage, step)
     assert not models._loaded  # nothing stays behind
-    stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)  # and the next run works
+    stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)  # and the next run works
 
 
 def test_models_stay_if_asked_to(models, images):
-    stages.generate(runtime(keep_models=True), models, images, PIPELINE_TYPES["512"], 42, texture=False)
+    stages.generate(runtime(keep_models=True), models, images, PIPELINE_TYPES["512"], 42, texture=False, samplers=QUICK)
     assert set(models._loaded) == set(PIPELINE_TYPES["512"].roles(texture=False))
 
 
@@ -110,25 +106,25 @@ def test_the_stages_one_by_one_continue_one_random_stream(models, images, golden
 
 
 def test_geometry_only_gives_the_same_shape(models, images):
-    whole = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1)
-    shape = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, texture=False)
+    whole = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, samplers=QUICK)
+    shape = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 1, texture=False, samplers=QUICK)
     assert torch.equal(whole.mesh.vertices, shape.mesh.vertices) and shape.texture is None and shape.voxels is None
 
 
 def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog):
     """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them. The log,
     the stage's record and what comes of the shape tell it."""
-    pipeline_type, cap = PIPELINE_TYPES["1536_cascade"], 620
-    coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False).shape
+    pipeline_type = PIPELINE_TYPES["1536_cascade"]
+    coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False, samplers=QUICK).shape
     decoder = models.get("shape_slat_decoder", torch.device("cpu"))
     with torch.no_grad():
         fine = decoder.upsample(coarse.sparse, 4).xyz
     counts = {r: len(((fine + 0.5) / 512 * (r // 16)).int().unique(dim=0)) for r in range(1024, 1537, 128)}
-    expected = max(r for r, count in counts.items() if count < cap)
-    assert 1024 < expected < 1536
+    expected, cap = 1280, counts[1280] + 1
+    assert counts[1024] < counts[1280] < counts[1408]
     for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
         used = runtime()
-        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most)
+        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most, samplers=QUICK)
         shape, said = made.shape, made.mesh.origin.notes
         if resolution is None:  # as many as the cap is too many
             assert shape.resolution < expected
@@ -196,13 +192,13 @@ def fill(parameter, value):
 def test_what_goes_wrong_in_a_stage_is_named(models, images, role, edit, error, message):
     change(models, role, edit)
     with pytest.raises(error, match=message):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["1024_cascade"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["1024_cascade"], 42, samplers=QUICK)
 
 
 def test_a_shape_that_decodes_to_nothing(models, images):
     change(models, "shape_slat_decoder", lambda m: fill(m.blocks[0][-1].to_subdiv.bias, -1e6))
     with pytest.raises(EmptyResultError, match="The shape decodes to nothing"):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +218,7 @@ def test_running_out_of_memory_says_what_to_lower(models, images, problem):
     with pytest.raises(
         OutOfMemoryError, match="on cpu in stage 'decode shape'. Choose a lower type, or fewer max tokens"
     ):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
 
 
 def test_the_error_keeps_no_memory():
@@ -245,7 +241,7 @@ def test_other_errors_are_not_mistaken_for_memory(models, images):
 
     change(models, "shape_slat_decoder", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42)
+        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
 
 
 def test_meshes_without_faces():
@@ -311,148 +307,6 @@ def test_preflight(checkpoint):
         stages.preflight(small, PIPELINE_TYPES["1536_cascade"])
 
 
-class Run:
-    """What the stages make of a seed with the random checkpoint, one sampling step each.
-
-    Its structure decoder makes the same of every seed, so there are half of the voxels with an even one.
-    """
-
-    def __init__(self, models, condition, seed):
-        used, pipeline_type, quick = runtime(keep_models=True), PIPELINE_TYPES["512"], SamplerSettings(1, 1.0)
-        self.condition = condition
-        self.structure = stages.sample_structure(used, models, condition, seed, quick)
-        if seed % 2 == 0:
-            self.structure.occupied[: len(self.structure.occupied) // 2] = False
-        self.shape = stages.sample_shape(used, models, condition, self.structure, pipeline_type, quick)
-        # the random checkpoint has texture networks for 1024 only
-        self.texture = stages.sample_texture(used, models, condition, self.shape, PIPELINE_TYPES["1024"], quick)
-        self.mesh, self.subdivisions = stages.decode_shape(used, models, self.shape)
-        self.voxels = stages.decode_texture(used, models, self.texture, self.subdivisions)
-
-
-@pytest.fixture(scope="module")
-def runs(one_thread):
-    """Models, and the runs of two seeds with them."""
-    models = Models(open_checkpoint(GOLDEN_CHECKPOINT), build)
-    picture = prepare(read_picture(GOLDEN / "image_rgba.png"))
-    condition = stages.encode_images(runtime(keep_models=True), models, [picture], (1, 2))
-    return models, Run(models, condition, 1), Run(models, condition, 2)
-
-
-def refused(match, stage, *arguments, **more):
-    """A stage that says why it does not run, before its first step."""
-    steps = []
-    with pytest.raises(SettingsError, match=match):
-        stage(runtime(on_step=steps.append), *arguments, **more)
-    assert not steps
-
-
-def test_values_of_different_shapes_do_not_mix(runs):
-    models, one, two = runs
-    assert len(one.texture.sparse.voxels) != len(two.texture.sparse.voxels)
-    different = "different shapes .*seed 1, 512, random.*seed 2, 512, random"
-    refused(different, stages.decode_texture, models, one.texture, two.subdivisions)
-    refused(different, stages.bake_texture, two.mesh, one.voxels, 64)
-    refused(different, stages.bake_texture, one.mesh, one.voxels, 64, original=two.mesh)
-    refused(different, stages.color_vertices, two.mesh, one.voxels)
-    # also on the way through ComfyUI, which moves values, and for what processing makes of a mesh
-    refused(different, stages.decode_texture, models, one.texture.to("meta"), two.subdivisions.to("meta"))
-    ball = stages.Mesh(*surface_net(lambda points: points.norm(dim=1) - 0.4, 8), origin=two.mesh.origin)
-    processed = stages.process_mesh(runtime(), ball, 100, shells="surface", lods=[50])
-    assert len(processed.lods) == 1
-    for level in processed.levels:
-        refused(different, stages.color_vertices, level.to("cpu"), one.voxels)
-
-
-def test_the_same_voxels_of_another_run_do_not_mix(runs):
-    """One structure sampled with other settings: everything fits in size, and the colours would be another shape's."""
-    models, one, _ = runs
-    other = stages.sample_shape(
-        runtime(keep_models=True), models, one.condition, one.structure, PIPELINE_TYPES["512"], SamplerSettings(1, 1.5)
-    )
-    assert torch.equal(other.sparse.voxels.coords, one.shape.sparse.voxels.coords)
-    texture = replace(one.texture, origin=replace(one.texture.origin, recipe=other.origin.recipe))
-    refused("different shapes .*other sampler settings", stages.decode_texture, models, texture, one.subdivisions)
-
-
-def test_values_without_an_origin_are_compared_by_what_they_hold(runs):
-    models, one, two = runs
-    levels = list(two.subdivisions)
-    texture, unknown = replace(one.texture, origin=stages.Origin()), stages.Origin()
-    refused("Level 0 of the subdivision divides .* that are not", stages.decode_texture, models, texture, levels)
-    refused("has 3 levels; tex_slat_decoder of random follows 4", stages.decode_texture, models, texture, levels[:3])
-    mixed = [*one.subdivisions[:2], *two.subdivisions[2:]]
-    refused("Level 2 of the subdivision", stages.decode_texture, models, texture, mixed)
-    voxels, mesh = (replace(each, origin=unknown) for each in (one.voxels, one.mesh))
-    refused("The original is the raw mesh of", stages.bake_texture, mesh, voxels, 64, original=two.mesh)
-    narrow = stages.Condition({1: torch.zeros(1, 5, 7), 2: torch.zeros(1, 5, 7)})
-    refused("tokens of 7 channels; sparse_structure_flow_model of random", stages.sample_structure, models, narrow, 1)
-    thin = replace(one.shape, sparse=one.shape.sparse.replace(one.shape.sparse.feats[:, :5]), origin=unknown)
-    refused("shape latent has 5 channels", stages.decode_shape, models, thin)
-    refused("shape latent has 5 channels", stages.sample_texture, models, one.condition, thin, PIPELINE_TYPES["1024"])
-    # and what fits runs, as values of a state or of other nodes do
-    same = stages.decode_texture(runtime(keep_models=True), models, texture, list(one.subdivisions))
-    assert torch.equal(same.sparse.feats, one.voxels.sparse.feats)
-
-
-@pytest.fixture
-def changed(tmp_path):
-    """The random checkpoint elsewhere, with one number of one network changed."""
-
-    def change(file):
-        folder = tmp_path / "fine-tuned"
-        shutil.copytree(GOLDEN_CHECKPOINT, folder)
-        path = folder / file
-        tensors = load_file(path)
-        name = max(tensors, key=lambda key: tensors[key].numel())
-        tensors[name] = tensors[name] + 1
-        save_file(tensors, path)
-        return Models(open_checkpoint(folder), build)
-
-    return change
-
-
-def test_values_of_another_checkpoint_are_named(runs, changed):
-    models, one, _ = runs
-    other, pipeline_type = changed("ckpts/shape_slat_decoder.safetensors"), PIPELINE_TYPES["512"]
-    text = "shape latent was made with another shape_slat_decoder .of random. than that of fine-tuned"
-    refused(text, stages.decode_shape, other, one.shape)
-    refused(text, stages.sample_texture, other, one.condition, one.shape, PIPELINE_TYPES["1024"])
-    # the encoder and the structure decoder are the same there, so these go on
-    shape = stages.sample_shape(runtime(), other, one.condition, one.structure, pipeline_type, SamplerSettings(1, 1.0))
-    assert torch.equal(shape.sparse.feats, one.shape.sparse.feats) and shape.origin.recipe != one.shape.origin.recipe
-    refused("belongs to tex_slat_decoder", stages.decode_shape, models, one.texture)
-
-
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("image_encoder/model.safetensors", "condition was made with another image_encoder"),
-        ("ckpts/sparse_structure_decoder.safetensors", "structure was made with another sparse_structure_decoder"),
-    ],
-)
-def test_conditions_and_structures_of_another_checkpoint_are_named(runs, changed, file, text):
-    _, one, _ = runs
-    refused(text, stages.sample_shape, changed(file), one.condition, one.structure, PIPELINE_TYPES["512"])
-
-
-def test_fingerprints(runs, tmp_path):
-    """The same network has one wherever it lies, and every network another; recipes are the same run after run."""
-    models, one, two = runs
-    shutil.copytree(GOLDEN_CHECKPOINT, tmp_path / "copy")
-    copy = Models(open_checkpoint(tmp_path / "copy"), build)
-    roles = [IMAGE_ENCODER, *PIPELINE_TYPES["1024_cascade"].roles()]
-    assert [copy.fingerprint(role) for role in roles] == [models.fingerprint(role) for role in roles]
-    assert len({models.fingerprint(role) for role in roles}) == len(set(roles))
-    assert models.fingerprint(SHAPE_DECODER) == one.shape.origin.network
-    again = Run(copy, one.condition, 1)
-    for name in ("structure", "shape", "texture", "subdivisions", "mesh", "voxels"):
-        first, second, third = (getattr(each, name).origin for each in (one, again, two))
-        same = replace(second, checkpoint=first.checkpoint, description=first.description)
-        assert first.recipe and first == same, name
-        assert first.recipe != third.recipe and getattr(one, name).to("cpu").origin == first
-
-
 def test_structure_pooling():
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
     occupied[1, 2, 3] = occupied[1, 2, 2] = occupied[7, 7, 7] = True
@@ -475,7 +329,7 @@ def test_devices():
 
 def test_a_last_level_that_grows_unusually_is_said():
     """A surface has four children for each voxel; a run that ran away had 4.52."""
-    from pipeline.stages.decode import growth_warning
+    from pipeline.stages.networks.decode import growth_warning
 
     assert growth_warning(300_000, 1_200_000) == growth_warning(300_000, 1_110_000) == growth_warning(1000, 6000) == ""
     assert "grew 4.52-fold, where 4.0 is usual" in growth_warning(300_000, 1_356_000)

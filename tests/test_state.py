@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rocket_run import OPTIONS
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -207,16 +208,9 @@ def test_what_is_no_state_is_said_to_be_none(rewritten, tmp_path, cut):
         stages.open_state(tmp_path)
 
 
-def test_finish_gives_the_bytes_of_the_one_go_run(run, root, tmp_path):
-    state, whole, again = (tmp_path / name for name in ("rocket.safetensors", "a.glb", "b.glb"))
-    options = ("--texture-size", 128, "--faces", 3000, "--shells", "surface", "--device", "cpu")
-    steps = ("--structure-steps", 5, "--shape-steps", 3, "--texture-steps", 2)
-    (tmp_path / "again").mkdir()
-    again = tmp_path / "again" / "a.glb"  # the file's name stands in the file
-    outputs = ("--save-state", state, "--output", whole)
-    code, _, err = run("generate", root / "assets" / "rocket.png", *outputs, *options, *steps)
-    assert code == 0, err
-    code, out, err = run("finish", state, "--output", again, *options)
+def test_finish_gives_the_bytes_of_the_one_go_run(run, rocket, rocket_state, tmp_path):
+    state, whole, again = rocket_state, rocket / "rocket.glb", tmp_path / "rocket.glb"  # whose name stands in the file
+    code, out, err = run("finish", state, "--output", again, *OPTIONS)
     assert code == 0, err
     assert again.read_bytes() == whole.read_bytes()
     assert "faces" in out and str(again) in out

@@ -113,8 +113,8 @@ def test_faces_keep_their_numbers_where_they_are_put_in_order(monkeypatch):
 def test_kernels_have_names_that_can_be_folders():
     """Warp makes folders of them, and inside ComfyUI a module's own name is the pack's path."""
     from pipeline.mesh.bake import bake_kernels, raster_kernels
-    from pipeline.mesh.query import query_kernels
-    from pipeline.mesh.remesh import band_kernels, contour_kernels, crossing_kernels, flood_kernels, winding_kernels
+    from pipeline.mesh.query import query_kernels, winding_kernels
+    from pipeline.mesh.remesh import band_kernels, contour_kernels, crossing_kernels, flood_kernels
     from pipeline.mesh.simplify import collapse_kernels, flip_kernels, link_kernels, quadric_kernels
     from pipeline.mesh.topology import topology_kernels
     from pipeline.mesh.uv import pack_kernels, unwrap_kernels

@@ -10,13 +10,13 @@ from scenes import furniture
 
 from pipeline import stages
 from pipeline.errors import CheckpointError, MeshError, SettingsError
+from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
 from pipeline.mesh.io import Gltf, read_scene
-from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
 from pipeline.models import build
 from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, heun
 from pipeline.spec import PIPELINE_TYPES, SamplerSettings
-from pipeline.stages.existing import Materials, Places, bilinear
+from pipeline.stages.user_mesh.existing import Materials, Places, bilinear
 from pipeline.weights import Models, open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +43,7 @@ def ball():
 def test_the_golden_encoder_gives_its_latent_and_the_way_back(golden):
     """Rows of the golden encoder's latent are those that the subdivisions begin with, and lead to the dual grid."""
     from pipeline.sparse import Voxels
-    from pipeline.stages.encode_mesh import _divided
+    from pipeline.stages.networks.encode_mesh import _divided
 
     data = golden("shape_enc")
     voxels = Voxels.single(data["in.coords"])
@@ -147,6 +147,51 @@ def test_refine_at_0_is_the_autoencoder_and_rises_from_there(runtime, models, pi
         stages.refine_shape(runtime, models, condition, ball, TYPE, 1.5)
 
 
+def test_refine_keeps_the_latent_of_what_is_named(runtime, models, picture, tmp_path):
+    from pipeline.image import prepare, read_picture
+
+    scene = read_scene(furniture().save(tmp_path / "furniture.glb"))
+    mesh = stages.scene_mesh(scene, scene.frame())
+    condition = stages.encode_images(runtime, models, [prepare(read_picture(picture))], (1,))
+    made = stages.encode_mesh(runtime, models, mesh, stages.shape_resolution(models, TYPE), 42)
+    keep = stages.Keep(("seat", "bare"))
+    kept = stages.tokens_to_keep(runtime, scene, keep, made)
+    assert kept.any() and not kept.all()
+    for strength in (0.5, 1.0):
+        found, free = (
+            stages.refine_shape(runtime, models, condition, mesh, TYPE, strength, scene=scene, keep=each)
+            for each in (keep, stages.Keep())
+        )
+        assert torch.equal(found.sparse.feats[kept], made.shape.sparse.feats[kept])
+        assert not torch.equal(free.sparse.feats[kept], made.shape.sparse.feats[kept])
+        assert (found.sparse.feats[~kept] != made.shape.sparse.feats[~kept]).any(1).all()
+        assert found.origin.recipe != free.origin.recipe
+    with pytest.raises(SettingsError, match="No mesh node is called sofa"):
+        stages.refine_shape(runtime, models, condition, mesh, TYPE, 1.0, scene=scene, keep=stages.Keep(("sofa",)))
+
+
+def test_fewer_tokens_lower_the_grid_before_the_network_runs(models, picture, ball, runtime, monkeypatch):
+    """At each resolution that was too fine the encoder ran in vain."""
+    from dataclasses import replace
+
+    from pipeline.image import prepare, read_picture
+    from pipeline.stages.user_mesh import refine
+
+    monkeypatch.setattr(refine, "CASCADE_STEP", 2)
+    finer = replace(TYPE, shape=(replace(TYPE.shape[-1], grid_scale=4.0),))
+    condition = stages.encode_images(runtime, models, [prepare(read_picture(picture))], (1,))
+    counts = {}
+    for side in (4, 3, 2, 1):
+        scale = stages.shape_resolution(models, TYPE) * side
+        counts[scale] = len(stages.encode_mesh(runtime, models, ball, scale).shape.sparse.voxels)
+    whole, *_, last = counts.values()
+    runtime.records.clear()
+    latent = stages.refine_shape(runtime, models, condition, ball, finer, 0.0, max_tokens=(whole + last) // 2)
+    assert last <= len(latent.sparse.voxels) < (whole + last) // 2
+    assert [record.stage for record in runtime.records].count("encode mesh") == 1
+    assert f"which would take {whole:,} latent voxels" in latent.origin.notes
+
+
 def test_refine_lies_where_the_source_lay(run, encoders, picture, tmp_path):
     ball = trimesh.creation.icosphere(subdivisions=2, radius=250.0)
     ball.apply_translation([1000.0, -300.0, 70.0])
@@ -173,8 +218,9 @@ def test_the_materials_of_a_scene_are_seen(tmp_path):
 def test_bilinear_repeats_and_hits_texels():
     image = np.arange(12, dtype=np.float32).reshape(3, 4, 1)
     centres = np.array([[(x + 0.5) / 4, (y + 0.5) / 3] for y in range(3) for x in range(4)])
-    assert np.allclose(bilinear(image, centres)[:, 0], np.arange(12))
-    assert np.allclose(bilinear(image, centres + np.array([3, -2]))[:, 0], np.arange(12), atol=1e-5)
+    for moved in (centres, centres + np.array([3, -2])):
+        seen = bilinear(torch.from_numpy(image), torch.from_numpy(moved))[:, 0]
+        assert seen.tolist() == pytest.approx(range(12), abs=1e-5)
 
 
 @pytest.mark.parametrize("solve", [euler, heun])

@@ -10,8 +10,9 @@ from pipeline.backends import Backend, Backends
 from pipeline.budget import Budget, device_bytes
 from pipeline.models import build, tiles, working_bytes
 from pipeline.models.layers import PLAIN
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, StageRecord
 from pipeline.sparse import SparseTensor, Voxels
+from pipeline.stages.networks.decode import level_done
 from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
 
 CPU = torch.device("cpu")
@@ -202,3 +203,51 @@ def test_a_run_with_a_limit_says_its_tiles_and_gives_the_same_bits():
     assert torch.equal(mesh.vertices, other.vertices) and torch.equal(mesh.faces, other.faces)
     assert torch.equal(colours, others)
     assert notes == [(), ()] and all("tiles" in text for each in tiled for text in each) and all(tiled)
+
+
+def test_tiles_stay_below_what_is_wanted_without_a_note(caplog):
+    """What is free would do: nothing was made to fit, so that nobody need be told."""
+    caplog.set_level("INFO")
+    decoder = random_decoder("FlexiDualGridVaeDecoder", [1, 2, 0])
+    x = SparseTensor(Voxels.single(surface(16)), torch.randn(len(surface(16)), 8))
+    whole, notes = decoder(x)[0].feats, []
+    tiled = decoder(x, budget=Budget(lambda: 1 << 40, notes.append, lambda: 300 << 10))[0].feats
+    assert torch.equal(tiled, whole) and notes == [] and "level 3 of 3 in " in caplog.text
+
+
+def test_a_run_on_a_gpu_stays_below_its_own_peak(monkeypatch):
+    held = {"now": 2_000_000_000}
+    monkeypatch.setattr("pipeline.runtime.held_bytes", lambda device: held["now"])
+    record = StageRecord("shape 1024", 1.0, 0.0, 3_000_000_000)
+    for device, keep, expected in (("cuda", False, 1_000_000_000), ("cuda", True, 1 << 62), ("cpu", False, 1 << 62)):
+        runtime = Runtime("cpu", stages.table(), keep_models=keep)
+        runtime.device = torch.device(device)
+        assert runtime.below_the_peak() == 1 << 62  # nothing has run yet
+        runtime.records.append(record)
+        assert runtime.below_the_peak() == expected
+    held["now"] = 4_000_000_000
+    runtime = Runtime("cuda", stages.table())
+    runtime.records.append(record)
+    assert 0 < runtime.below_the_peak() < 1_000_000_000
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_weights_of_a_level_go_when_it_is_done(keep):
+    """Those of the coarse levels are nine tenths of a decoder, its memory's peak is on the finest."""
+    models = Models(open_checkpoint(SMALL_CHECKPOINT), build)
+    runtime = Runtime("cpu", stages.table(), torch.float32, keep_models=keep)
+    coords, seen = surface(8), []
+    x = SparseTensor(Voxels.single(coords), torch.randn(len(coords), 8, generator=torch.Generator().manual_seed(2)))
+    with runtime.use(models, "shape_slat_decoder", len(coords)) as decoder:
+        x = x.replace(torch.randn(len(coords), decoder.latent_channels))
+        call = level_done(runtime, "decode shape", decoder, decoder.levels + 1)
+
+        def on_level(level):
+            call(level)
+            seen.append([all(each.is_meta for each in part.parameters()) for part in decoder.blocks])
+
+        fields, _ = decoder(x, None, runtime.backends, on_level)
+    levels = range(decoder.levels + 1)
+    assert seen == [[not keep and number <= done for number in levels] for done in levels]
+    again = models.get("shape_slat_decoder", CPU, torch.float32)
+    assert (again is decoder) is keep and torch.equal(again(x)[0].feats, fields.feats)

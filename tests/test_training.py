@@ -1,4 +1,4 @@
-"""The training: its operations differentiate, every network learns, runs resume exactly, checkpoints come out whole."""
+"""The training: networks learn, runs resume exactly, checkpoints come out whole."""
 
 import copy
 import csv
@@ -11,22 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from pipeline.models import build
-from pipeline.models.sparse_unet import SparseResBlockC2S3d
-from pipeline.sparse import ATTENTION, SUBMANIFOLD_CONV, SparseTensor, Voxels
 from pipeline.spec import SHAPE_FLOW_512
 from training import __main__ as training_main
-from training import evaluate, losses, networks, objects, operations, tasks, truth
+from training import losses, networks, objects, operations, tasks, truth
 from training.__main__ import main
+from training.encoders import ENCODER_PLANS
+from training.evaluation import evaluate
 from training.export import export
 from training.train import Limits, TrainingError, is_finished, load_weights, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
 TINY = networks.TINY
-LENGTHS = (5, 9, 2)
 
 
 @pytest.fixture
@@ -35,140 +32,8 @@ def backends():
 
 
 @pytest.fixture
-def voxels() -> Voxels:
-    """Two samples with gaps."""
-    random = torch.Generator().manual_seed(0)
-    return Voxels(torch.rand(2, 4, 4, 4, generator=random).lt(0.4).nonzero().int())
-
-
-@pytest.fixture
 def some() -> objects.Objects:
     return objects.sample(3, torch.Generator().manual_seed(0))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
-
-
-@pytest.mark.parametrize("row", ["torch", "gathered"])
-def test_gradient_of_the_convolution_is_its_slope(backends, voxels, row):
-    conv = backends.pick(SUBMANIFOLD_CONV, "cpu", row)
-    given = randn(len(voxels), 2), randn(3, 3, 3, 3, 2, seed=1), randn(3, seed=2)
-    assert torch.autograd.gradcheck(lambda x, w, b: conv(x, voxels, w, b), given)
-
-
-@pytest.mark.parametrize("row", ["torch", "padded"])
-@pytest.mark.parametrize("keys", [LENGTHS, (4, 4, 4)])
-def test_gradient_of_attention_is_its_slope(backends, row, keys):
-    attention = backends.pick(ATTENTION, "cpu", row)
-    given = randn(sum(LENGTHS), 1, 4), randn(sum(keys), 1, 4, seed=1), randn(sum(keys), 1, 4, seed=2)
-    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v, LENGTHS, keys), given)
-
-
-def test_rows_equal_their_twins(backends, voxels):
-    conv = [backends.pick(SUBMANIFOLD_CONV, "cpu", name) for name in ("torch", "gathered")]
-    given = randn(len(voxels), 8), randn(5, 3, 3, 3, 8, seed=1), randn(5, seed=2)
-    torch.testing.assert_close(conv[1](given[0], voxels, *given[1:]), conv[0](given[0], voxels, *given[1:]))
-    attention = [backends.pick(ATTENTION, "cpu", name) for name in ("torch", "padded")]
-    q, k, v = (randn(sum(LENGTHS), 2, 8, seed=seed) for seed in range(3))
-    torch.testing.assert_close(*(one(q, k, v, LENGTHS, LENGTHS) for one in attention))
-
-
-def test_rows_are_checked_before_they_run_in_bf16(backends):
-    """In bf16 they would seem wrong, and the slow references would run in their place."""
-    tasks.ShapeVAE(TINY, "cpu", backends)
-    with torch.autocast("cpu", torch.bfloat16):
-        for operation, row in ((SUBMANIFOLD_CONV, "gathered"), (ATTENTION, "padded")):
-            backends.pick(operation, "cpu")
-            assert backends.used[operation] == row
-
-
-@pytest.mark.parametrize("name", [tasks.SHAPE_VAE, tasks.TEXTURE_VAE])
-def test_gradients_of_the_autoencoders_are_those_of_the_plain_operations(name, some):
-    """Through the pipeline's own encoder, decoder and resampling."""
-    gradients = []
-    for choices in ({}, {SUBMANIFOLD_CONV: "torch", ATTENTION: "torch"}):
-        torch.manual_seed(0)
-        task = tasks.TASKS[name](TINY, "cpu", operations.table(choices))
-        for weight in task.modules.parameters():  # away from the branches that begin at zero
-            weight.data += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
-        task.losses(task.group(some, None), torch.Generator().manual_seed(2))["loss"].backward()
-        gradients.append([weight.grad for weight in task.modules.parameters()])
-    assert all(grad is not None and grad.abs().max() > 0 for grad in gradients[0])
-    for found, expected in zip(*gradients):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("eager", [False, True])
-def test_decoder_is_trained_on_what_it_does_alone(eager, some, backends):
-    """The training's walk gives the fields that the pipeline's own forward gives: along the true subdivisions where the
-    decoder wants nothing more, else along those and all that it wants."""
-    task = tasks.ShapeVAE(TINY, "cpu", backends)
-    decoder = task.modules["decoder"]
-    for block in decoder.modules():
-        if isinstance(block, SparseResBlockC2S3d):
-            nn.init.constant_(block.to_subdiv.bias, 100.0 if eager else -100.0)
-    grids = truth.dual_grids(some, TINY.resolution)
-    levels = losses.levels(grids.voxels, decoder.levels)
-    parents = levels[0].parents
-    latent = SparseTensor(parents, torch.randn(len(parents), 8, generator=torch.Generator().manual_seed(0)))
-    made, asked = losses.decode(decoder, latent, levels, backends)
-    fields, taken = decoder(latent) if eager else decoder(latent, levels)
-    row = made.voxels.find(fields.voxels.coords)
-    assert torch.equal(made.voxels.coords[row], fields.voxels.coords)
-    torch.testing.assert_close(made.feats[row], fields.feats, rtol=1e-4, atol=1e-5)
-    assert [len(logits) for logits, _ in asked] == [len(level.parents) for level in taken]
-    assert [exists.sum() for _, exists in asked] == [len(level.children) for level in levels]
-    assert len(made.voxels) == (8**decoder.levels * len(parents) if eager else len(grids.voxels))
-    assert (made.voxels.find(grids.voxels.coords) >= 0).all()
-    assert torch.equal(levels[-1].children.coords, grids.voxels.coords)
-
-
-def test_missed_children_of_the_coarsest_cost_most(some, backends):
-    task = tasks.ShapeVAE(TINY, "cpu", backends)
-    first, second = (
-        block.to_subdiv for block in task.modules["decoder"].modules() if isinstance(block, SparseResBlockC2S3d)
-    )
-
-    def cost(layer: nn.Linear, logit: float) -> float:
-        """Of logits that are the same for all children of a level, and 0 for those of the other."""
-        for each in (first, second):
-            nn.init.zeros_(each.weight)
-            nn.init.constant_(each.bias, logit if each is layer else 0.0)
-        with torch.no_grad():
-            return task.losses(task.group(some, None), torch.Generator().manual_seed(0))["subdivision"].item()
-
-    coarsest, finer = (cost(layer, -9.0) - cost(layer, 9.0) for layer in (first, second))
-    assert coarsest > 5 * finer
-
-
-def test_odd_crossings_are_open_edges(some):
-    """None on true grids; on spoiled ones as many as the mesh has edges of one or three faces."""
-    grids = truth.dual_grids(some, TINY.resolution)
-    assert losses.odd(grids.voxels, grids.crossed.float()) == 0
-    kept = torch.rand(grids.crossed.shape, generator=torch.Generator().manual_seed(0)) > 0.05
-    spoiled = replace(grids, crossed=grids.crossed & kept)
-    open_edges = 0
-    for row in range(len(some)):
-        faces = spoiled.mesh(row)[1].long()
-        edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(1).values
-        open_edges += int((edges.unique(dim=0, return_counts=True)[1] % 2).sum())
-    assert open_edges > 100
-    found = losses.odd(grids.voxels, spoiled.crossed.float()).item() * 3 * len(grids.voxels)
-    assert found == pytest.approx(open_edges, rel=1e-4)
-
-
-def test_diagonals_follow_the_surface(some):
-    """The loss is lowest for weights that choose the diagonal whose middle lies nearer to the surface."""
-    grids = truth.dual_grids(some, TINY.resolution)
-    raw = torch.zeros(len(grids.voxels), requires_grad=True)
-    optimiser = torch.optim.Adam([raw], 0.3)
-    before = losses.diagonals(raw, grids, some)
-    for _ in range(20):
-        optimiser.zero_grad()
-        losses.diagonals(raw, grids, some).backward()
-        optimiser.step()
-    assert losses.diagonals(raw, grids, some) < 0.5 * before
 
 
 def learned(task, batch, steps: int, rate: float) -> dict[str, float]:
@@ -420,7 +285,7 @@ def test_checkpoint_comes_out_whole(runs, tmp_path, run, picture):
     assert code == 0 or "empty" in error or "nothing" in error or "no faces" in error, error
 
 
-def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path):
+def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path, monkeypatch):
     """Only the encoders learn; they are written beside decoders that stay what they were, to the byte."""
     from pipeline.weights import Models, open_checkpoint
 
@@ -434,6 +299,8 @@ def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path):
     before = {path.name: path.read_bytes() for path in (made / "ckpts").iterdir()}
     common = ("--out", tmp_path, "--design", "tiny", "--device", "cpu", "--steps", "2", "--batch", "2")
     for name in ("shape-encoder", "texture-encoder"):
+        plan = ENCODER_PLANS[name]
+        monkeypatch.setitem(ENCODER_PLANS, name, replace(plan, objects=plan.batch, measured=2))
         assert main([*map(str, (name, "--checkpoint", made, *common))]) == 0
         rows = list(csv.DictReader((tmp_path / name / "log.csv").open()))
         assert math.isfinite(float(rows[-1]["loss"]))
@@ -454,13 +321,3 @@ def test_small_checkpoint_fits():
     encoders = (networks.SMALL.shape_encoder, networks.SMALL.texture_encoder)
     assert 2 * sum(networks.parameters(build(config)) for config in encoders) <= 3.9e6
     assert (networks.SMALL.structure, networks.SMALL.latent, networks.SMALL.resolution) == (32, 16, 128)
-
-
-def test_material_of_cells_is_the_mean_of_their_voxels(some):
-    grids = truth.dual_grids(some, TINY.resolution)
-    dense, filled = tasks.mean_material(grids, 4)
-    sample, x, y, z = grids.voxels.coords[100].tolist()
-    side = TINY.resolution // 4
-    mine = (grids.voxels.coords[:, 0] == sample) & (grids.voxels.xyz // side == torch.tensor([x, y, z]) // side).all(1)
-    torch.testing.assert_close(dense[sample, :, x // side, y // side, z // side], grids.pbr[mine].mean(0))
-    assert torch.equal(filled, truth.occupancy(grids.voxels, TINY.resolution, 4))

@@ -7,7 +7,7 @@ from meshes import measure, needs_warp
 from PIL import Image
 
 from pipeline import image
-from pipeline.mesh.remesh.dual_grid import mesh_to_dual_grid
+from pipeline.mesh.grid.dual_grid import mesh_to_dual_grid
 from pipeline.render import Subject
 from pipeline.render import render as render_mesh
 from pipeline.sparse import Voxels

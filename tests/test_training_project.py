@@ -8,8 +8,8 @@ import torch
 
 from pipeline.project import Painted
 from pipeline.views import PictureCamera
-from training import project
-from training.evaluate import Solid
+from training.evaluation import project
+from training.evaluation.evaluate import Solid
 
 
 def test_the_true_object_keeps_its_colours():

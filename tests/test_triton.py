@@ -9,8 +9,17 @@ import torch
 from pipeline import stages, triton_launch
 from pipeline.backends import Backend, Backends, Operation, lazy
 from pipeline.models import operations as network_operations
+from pipeline.packing import Int8
 from pipeline.replay import Replayed
-from pipeline.sparse import ADD_TO_CHILDREN, CHILD_CONV, SUBMANIFOLD_CONV, Voxels, reference, subdivide
+from pipeline.sparse import (
+    ADD_TO_CHILDREN,
+    CHILD_CONV,
+    SUBMANIFOLD_CONV,
+    SparseTensor,
+    Voxels,
+    reference,
+    subdivide,
+)
 
 ROWS = (SUBMANIFOLD_CONV, CHILD_CONV, ADD_TO_CHILDREN, *(op.name for op in network_operations.OPERATIONS))
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -227,5 +236,42 @@ def test_every_row_passes_its_check():
     backends = stages.table()
     for op in ROWS:
         backends.pick(op, "cuda")
-    others = {"linear_gelu": "cublaslt", "packed_linear": "torch"}  # torch's own products are the fastest there
+    others = {"linear_gelu": "cublaslt"}  # torch's own product is the fastest there
     assert {op: backends.used[op] for op in ROWS} == dict.fromkeys(ROWS, "triton") | others
+
+
+@needs_cuda
+@pytest.mark.parametrize("group", [0, 16, 64, 256])
+def test_int8_weights_are_unpacked_as_by_the_reference(generator, group):
+    from pipeline.models import fused_kernels
+
+    weight, scale = Int8(group).pack(torch.randn(130, 1536, generator=generator))
+    exact = Int8(group).unpack(weight, scale, torch.float32)
+    found = fused_kernels.unpack_int8(weight.cuda(), scale.cuda(), group, torch.float32)
+    assert off(found, exact.double()) < 1e-6
+    rounded = fused_kernels.unpack_int8(weight.cuda(), scale.cuda(), group, torch.bfloat16)
+    assert off(rounded, exact.double()) < TOLERANCE[torch.bfloat16]
+
+
+@needs_cuda
+def test_kernels_compiled_ahead_are_those_that_run(tmp_path, monkeypatch):
+    """After the thread has ended, passes of a decoder and a flow add nothing to Triton's cache."""
+    from pipeline.models import build, kernels_ahead
+    from pipeline.weights import SMALL_CHECKPOINT, Models, open_checkpoint
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    backends, device = stages.table(), torch.device("cuda")
+    for op in ROWS:
+        backends.pick(op, device)  # whose examples are other kinds
+    models = Models(open_checkpoint(SMALL_CHECKPOINT), build)
+    roles = ("shape_slat_flow_model_512", "shape_slat_decoder")
+    outlines = [lambda role=role: models.outline(role) for role in roles]
+    kernels_ahead.compile_ahead(outlines, backends, device, 3).join(300)
+    before = set(tmp_path.iterdir())
+    flow, decoder = (models.get(role, device) for role in roles)
+    x = SparseTensor(Voxels.single(torch.tensor([[1, 2, 3], [1, 2, 4]]).cuda()), torch.randn(2, 32).cuda())
+    context = flow.context(torch.randn(1, 9, flow.blocks[0].cross_attn.to_kv.in_features).cuda(), 0, backends)
+    with torch.no_grad():
+        flow(x.replace(torch.randn(2, flow.in_channels).cuda()), torch.rand(1).cuda(), context, None, backends)
+        decoder(x.replace(torch.randn(2, decoder.latent_channels).cuda()), None, backends)
+    assert before and set(tmp_path.iterdir()) == before

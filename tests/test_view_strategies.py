@@ -9,10 +9,11 @@ from meshes import needs_warp
 
 from pipeline.spec import SamplerSettings
 from pipeline.views import NAMED_MIXING, STRATEGIES
-from training import objects, truth, view_strategies
-from training.evaluate import Solid
+from training import objects, truth
+from training.evaluation import view_strategies
+from training.evaluation.evaluate import Solid
+from training.evaluation.view_strategies import DEFAULT, ONE, UNPOSED, Measured, cases, line, read, table
 from training.networks import DESIGNS
-from training.view_strategies import DEFAULT, ONE, UNPOSED, Measured, cases, line, read, table
 
 DESIGN = DESIGNS["tiny"]
 _SPEC = SimpleNamespace(**dict.fromkeys(("structure_sampler", "shape_sampler", "texture_sampler"), SamplerSettings()))
@@ -93,4 +94,4 @@ def test_what_cannot_be_measured_is_refused(words, capsys):
 
     with pytest.raises(SystemExit):
         main(["views", "--checkpoint", "x", *words])
-    assert "usage" in capsys.readouterr().err
+    assert "python -m training views --help" in capsys.readouterr().err

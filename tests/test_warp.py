@@ -13,6 +13,7 @@ from pipeline.warp import unavailable_reason
 
 wp = pytest.importorskip("warp")
 
+from pipeline.warp import cuda_driver  # noqa: E402
 from pipeline.warp import launch as launcher  # noqa: E402
 from pipeline.warp.union_find_kernels import peek_root, unite  # noqa: E402
 
@@ -154,3 +155,24 @@ def test_the_reason_is_asked_for_and_not_kept():
 
     assert "warp is not installed" in unavailable_reason()
     assert stages.table().available("unwrap")["warp"] == stages.table().available("trilinear")["warp"] != ""
+
+
+def test_a_start_without_a_driver_says_nothing(root):
+    """Where there is none; what else native code or Python writes meanwhile is not lost."""
+    code = (
+        "import os, sys\n"
+        "from pipeline.warp import cuda_driver, launch\n"
+        "if not cuda_driver.is_loadable():\n    launch._start()\n"
+        "with cuda_driver.without_lines(b'no driver'):\n"
+        "    os.write(2, b'Warp: no driver here\\nWarp: a broken one\\n')\n"
+        "    print('from Python', file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "Warp: a broken one\nfrom Python\n")
+
+
+def test_what_is_said_of_a_driver_that_is_there_is_said(monkeypatch):
+    monkeypatch.setattr(cuda_driver, "is_loadable", lambda: True)
+    monkeypatch.setattr(cuda_driver, "without_lines", lambda words: pytest.fail("something is held back"))
+    with cuda_driver.warning_silenced():
+        pass

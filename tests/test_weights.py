@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from bundles import PREFIXES, bundle
+from commands import Commands
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import CheckpointError, SettingsError
@@ -22,13 +23,6 @@ from pipeline.spec import (
 from pipeline.weights import Models, open_checkpoint
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def copy(checkpoint, tmp_path):
-    """A copy of the checkpoint that may be damaged."""
-    shutil.copytree(checkpoint, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def change(path, edit):
@@ -321,32 +315,33 @@ def test_released_samplers_match_the_released_pipeline_json():
     assert len(RELEASED.shape_normalisation.mean) == len(RELEASED.texture_normalisation.std) == 32
 
 
-def test_the_hub(hub, cli, picture, tmp_path):
-    """Download, interruption and going on, then offline from the cache."""
+def test_the_hub(hub, picture, tmp_path):
+    """Download, interruption and going on, what is refused; then offline from the cache."""
     environment, handler = hub
     state = tmp_path / "state.safetensors"
-    command = ("generate", picture, "--checkpoint", "acme/small", "--type", "512", "--save-state", state)
-    handler.breaks.add("ckpts/tex_slat_decoder.safetensors")
-    broken = cli(*command, environment=environment)
-    assert broken.returncode == 1 and not state.exists()
-    assert "The download of ckpts/tex_slat_decoder.safetensors of acme/small was interrupted" in broken.stderr
-    assert "Run the same command again" in broken.stderr and "Traceback" not in broken.stderr
-    handler.breaks.clear()
-    assert cli(*command, environment=environment).returncode == 0 and state.exists()
+
+    def command(repository):
+        quick = ("--structure-steps", 1, "--type", 512, "--save-state", state)
+        return ("generate", picture, "--checkpoint", repository, *quick)
+
+    with Commands(environment) as online:
+        handler.breaks.add("ckpts/tex_slat_decoder.safetensors")
+        code, _, err = online.run(*command("acme/small"))
+        assert code == 1 and not state.exists()
+        assert "The download of ckpts/tex_slat_decoder.safetensors of acme/small was interrupted" in err
+        assert "Run the same command again" in err and "Traceback" not in err
+        handler.breaks.clear()
+        code, _, err = online.run(*command("acme/small"))
+        assert code == 0 and state.exists(), err
+        for repository, message in (
+            ("acme/absent", "Hugging Face has no repository acme/absent"),
+            ("acme/gated", "acme/gated is gated. Accept its terms"),
+        ):
+            code, _, err = online.run(*command(repository))
+            assert code == 1 and message in err and "Traceback" not in err
     state.unlink()
-    offline = cli(*command, environment={**environment, "HF_HUB_OFFLINE": "1"})
-    assert offline.returncode == 0 and state.exists()
-
-
-@pytest.mark.parametrize(
-    ("repo", "offline", "message"),
-    [
-        ("acme/absent", "0", "Hugging Face has no repository acme/absent"),
-        ("acme/gated", "0", "acme/gated is gated. Accept its terms"),
-        ("acme/small", "1", "is not in the local cache and cannot be downloaded"),
-    ],
-)
-def test_what_the_hub_refuses(hub, cli, picture, repo, offline, message):
-    environment = {**hub[0], "HF_HUB_OFFLINE": offline}
-    refused = cli("generate", picture, "--checkpoint", repo, "--save-state", "x.safetensors", environment=environment)
-    assert refused.returncode == 1 and message in refused.stderr and "Traceback" not in refused.stderr
+    with Commands({**environment, "HF_HUB_OFFLINE": "1"}) as offline:
+        code, _, err = offline.run(*command("acme/small"))
+        assert code == 0 and state.exists(), err
+        code, _, err = offline.run(*command("acme/other"))
+        assert code == 1 and "is not in the local cache and cannot be downloaded" in err and "Traceback" not in err

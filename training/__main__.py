@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from pipeline import stages
-from pipeline.console import patient_console
+from pipeline.console import Parser, patient_console
 from pipeline.errors import PipelineError
 from pipeline.runtime import Runtime, choose_device
 
-from . import evaluate, project, showcase, speeds, view_strategies
 from .encoders import ENCODER_PLANS, ENCODER_TASKS, decoder_weights
-from .examples import COUNT, SEED, examples
+from .evaluation import evaluate, project, showcase, speeds, texturing, view_strategies
+from .evaluation.examples import COUNT, SEED, examples
 from .export import add_encoders, export
 from .networks import DESIGNS
 from .operations import table
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m training", description=sys.modules["training"].__doc__)
+    parser = Parser("python -m training", description=sys.modules["training"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in TASKS:
         one = _command(commands, name, partial(_train, name), f"train one model; {PLANS[name].minutes:g} minutes")
@@ -98,6 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     paint.add_argument("--count", type=int, default=64, help="objects")
     paint.add_argument("--report", type=Path, help="folder for projected.csv and projected.png")
     paint.add_argument("--device", default="auto")
+    own = _command(commands, "texturing", _texturing, "measure texturing and refining a mesh", out_required=False)
+    own.add_argument("--checkpoint", type=Path, required=True)
+    own.add_argument("--first", type=int, default=0, metavar="N", help="the first object; default: 0")
+    own.add_argument("--count", type=int, default=64, help="objects")
+    own.add_argument(
+        "--results", type=Path, metavar="FILE", help="append JSON lines; the table is of all that it holds"
+    )
+    own.add_argument("--report", type=Path, help="a contact sheet to write, .png")
+    own.add_argument("--device", default="auto")
     text = "make the README's picture: held-out objects from their pictures, by the command line, with the times"
     show = commands.add_parser("showcase", help=text, description=text)
     show.set_defaults(run=_showcase)
@@ -312,6 +321,28 @@ def _project(options: argparse.Namespace) -> int:
             writer.writeheader()
             writer.writerows(lines)
         project.contact_sheet(rows).save(options.report / "projected.png")
+    return 0
+
+
+def _texturing(options: argparse.Namespace) -> int:
+    models = evaluate.open_models(str(options.checkpoint))
+    runtime = Runtime(choose_device(options.device), stages.default_backends(), torch.float32, keep_models=True)
+
+    def report(row: texturing.Row) -> None:
+        values = "  ".join(f"{key} {value:.4g}" for key, value in vars(row.measures).items())
+        print(f"{row.number:4} {row.name:12} {values}", flush=True)
+        if options.results:
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(row.line() + "\n")
+
+    numbers = range(options.first, options.first + options.count)
+    rows = texturing.measure(runtime, models, DESIGNS[options.design], numbers, report)
+    if rows and options.report:
+        texturing.contact_sheet(rows).save(options.report)
+    if options.results:
+        rows = [texturing.Row.of(line) for line in options.results.read_text(encoding="utf-8").splitlines()]
+    if rows:
+        print("\n".join(["", *texturing.summary(rows)]))
     return 0
 
 

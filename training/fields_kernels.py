@@ -1,4 +1,4 @@
-"""Warp kernel of fields.py: all primitives of an object in one pass over the points. Twin: fields.distances."""
+"""Warp kernel of fields.py: all primitives of an object in one pass over the points. Reference: fields.distances."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import torch

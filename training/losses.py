@@ -20,7 +20,7 @@ from pipeline.sparse import SparseTensor, Subdivision, Voxels, space_to_channel,
 
 from .networks import reparameterise
 
-# The quad of a crossed edge, as pipeline.mesh.remesh.dual_grid puts it together.
+# The quad of a crossed edge, as pipeline.mesh.grid.dual_grid puts it together.
 _QUADS = (
     ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0)),
     ((0, 0, 0), (1, 0, 0), (1, 0, 1), (0, 0, 1)),

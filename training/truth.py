@@ -8,7 +8,7 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from pipeline.mesh.remesh.dual_grid import dual_grid_to_mesh
+from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.sparse import Voxels
 
 from .objects import Objects
@@ -28,7 +28,7 @@ class DualGrids:
     voxels: the surface voxels, lengths = voxels of each object (every object has some).
     offsets: [T, 3] float32 dual vertices in voxel units from the voxel's corner, in 0-1.
     crossed: [T, 3] bool, whether the surface crosses the voxel's edge along x, y, z: the edge that ends in the voxel's
-        corner with the largest coordinates (as in pipeline.mesh.remesh.dual_grid).
+        corner with the largest coordinates (as in pipeline.mesh.grid.dual_grid).
     part: [T] int64, the object's primitive that each vertex lies on.
     pbr: [T, 6] float32 base colour sRGB, metallic, roughness, alpha, in 0-1 (a decoder's raw output is 2 pbr - 1).
     """

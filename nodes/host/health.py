@@ -10,7 +10,7 @@ from aiohttp import web
 from ...pipeline import __version__
 from . import folders, routes
 from .memory import opened
-from .run import default_backends
+from .run import tables
 
 
 def add_route() -> None:
@@ -29,9 +29,9 @@ async def report() -> dict:
     """
     checkpoints = await asyncio.to_thread(folders.checkpoints)
     device = management.get_torch_device()
-    used: dict[str, str] = dict(default_backends().used)
-    for models in opened:
-        used |= models.backends.used
+    used: dict[str, str] = {}
+    for table in (*tables().values(), *(models.backends for models in opened)):
+        used |= table.used
     return {
         "version": __version__,
         "device": management.get_torch_device_name(device),

@@ -21,6 +21,7 @@ from ...pipeline.plan import RUNGS, Rung
 from ...pipeline.runtime import Runtime, Step, choose_dtype
 from ...pipeline.spec import PipelineType
 from ...pipeline.speed import EXACT, Speed
+from ...pipeline.stages.checks import prepare_networks
 from ...pipeline.weights import Checkpoint, Models
 from .casting import is_castable, make_castable
 
@@ -64,10 +65,13 @@ class ManagedModels(Models):
 
     def announce(self, pipeline_type: PipelineType, role: str) -> None:
         """Say that a node begins with this model of a pipeline type: while one model works, the weights of the next
-        are read from the disk. Nodes that have not run yet may turn out not to need it; then it was read in vain."""
+        are read from the disk and their kernels compiled. Nodes that have not run yet may turn out not to need it; then
+        it was read in vain."""
         roles = pipeline_type.roles()
         if role in roles:
             self.expect(roles[roles.index(role) :])
+            device = management.get_torch_device()
+            prepare_networks(self, roles[roles.index(role) :], self.backends, device, self.dtype)
 
     def loaded(self) -> dict[str, int]:
         """Bytes on the device of every model that has been used."""
@@ -116,6 +120,9 @@ class HostRuntime(Runtime):
         """What the manager says is free, less what it keeps for others; of that the rung's share."""
         free = int(management.get_free_memory(self.device)) - management.extra_reserved_memory()
         return max(0, int(self._rung.share * free))
+
+    def spend(self, part: nn.Module) -> None:
+        """The manager keeps its models."""
 
     def replays(self, model: nn.Module, tokens: int) -> bool:
         """Only where the manager has put the whole model on the device: what it casts must not be recorded."""

@@ -28,9 +28,15 @@ _Value = TypeVar("_Value")
 
 
 @cache
-def default_backends() -> Backends:
-    """The table for nodes that have no models, kept so that each row is checked once."""
-    return stages.default_backends()
+def tables() -> dict[tuple[tuple[str, str], ...], Backends]:
+    """The tables of nodes that have no models, by what they choose; kept so that what ran can be told."""
+    return {}
+
+
+def default_backends(choices: Mapping[str, str] = MappingProxyType({})) -> Backends:
+    """The table for nodes that have no models."""
+    key = tuple(sorted(choices.items()))
+    return tables().get(key) or tables().setdefault(key, stages.default_backends(dict(choices)))
 
 
 @cache
@@ -48,15 +54,17 @@ def run(
     progress: Progress,
     *inputs,
     beside: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    choices: Mapping[str, str] = MappingProxyType({}),
     **more,
 ) -> _Result:
     """Call a stage of the pipeline with inputs, which may be values of sockets, and more keyword arguments.
 
     Values that can move go to the device first; results come back to where ComfyUI keeps them. If the device
     runs out of memory, every model is unloaded and the stage is tried again on the next rung of the memory ladder,
-    which node, log and result name. What it took goes to ComfyUI's log. beside as for HostRuntime.
+    which node, log and result name. What it took goes to ComfyUI's log. beside as for HostRuntime. choices:
+    {operation: row} of the backend table for a stage without models; theirs have their own.
     """
-    backends, speed = (models.backends, models.speed) if models else (default_backends(), EXACT)
+    backends, speed = (models.backends, models.speed) if models else (default_backends(choices), EXACT)
 
     def call(rung: Rung) -> _Result:
         runtime = HostRuntime(backends, progress, beside, speed, rung)

@@ -11,8 +11,10 @@ from comfy_api.latest import io
 
 from ...pipeline import stages
 from ...pipeline.export import AlphaMode
+from ...pipeline.export.placed import place_glb
+from ...pipeline.mesh.io import Scene as SceneValue
 from ...pipeline.record import job_record
-from ..sockets import GLB, Mesh, TexturedMesh
+from ..sockets import GLB, Mesh, Scene, TexturedMesh
 from . import output
 from .progress import Progress
 from .report import report_lines
@@ -53,6 +55,17 @@ def mesh_input() -> io.Input:
     )
 
 
+def place_input() -> io.Input:
+    """Where the result lies."""
+    return io.MultiType.Input(
+        "place",
+        types=[Scene, Mesh],
+        optional=True,
+        tooltip="The scene, or the mesh as it was before Encode Mesh: the refined mesh is scaled and moved to where it "
+        "lies. Without it the mesh stays in the unit cube.",
+    )
+
+
 def alpha_mode_input() -> io.Input:
     """What viewers do with alpha."""
     return io.Combo.Input(
@@ -77,18 +90,27 @@ def why_not(filename_prefix: str | None) -> str:
 
 
 def save(
-    mesh: stages.Mesh | stages.TexturedMesh, prefix: str, suffix: str, settings: stages.ExportSettings, hidden
+    mesh: stages.Mesh | stages.TexturedMesh,
+    prefix: str,
+    suffix: str,
+    settings: stages.ExportSettings,
+    hidden,
+    place: SceneValue | stages.Mesh | None = None,
 ) -> io.NodeOutput:
     """Write a mesh into a new file; the outputs of the node: ComfyUI's value for it, and the path.
 
     Args:
-        prefix, hidden: as for output.new_file. suffix: of a writer, with its dot.
+        prefix, hidden: as for output.new_file. suffix: of a writer, with its dot. place: what a GLB is to lie like.
     """
     path, relative = output.new_file(prefix, suffix, hidden)
     # named without the counter: the same graph gives the same bytes
     name = Path(output.filled(prefix, hidden)).name
     extras = {**_facts(mesh), **graph_of(hidden)}
     written = run(stages.export_mesh, None, Progress(), mesh, path=path, settings=settings, extras=extras, name=name)
+    if place is not None:
+        frame = place.frame() if isinstance(place, SceneValue) else stages.frame_of(place)
+        for each in written:
+            place_glb(each, frame)
     return shown(written, relative, report_lines(mesh))
 
 

@@ -13,14 +13,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from .. import plan as planning
 from .. import stages
 from ..budget import bound
 from ..errors import OutputError, PipelineError
 from ..export import writer, written_paths
 from ..image import background_remover, prepare, read_picture
+from ..make import ObjectSettings, PlannedRun, finish_object, make_object
 from ..models import build
-from ..plan import STATE, Demand, Plan
 from ..record import circumstances
 from ..runtime import Runtime, Step, choose_device, named_dtype
 from ..sparse import SparseTensor, Voxels
@@ -120,22 +119,15 @@ class Maker:
         if memory_limit:
             bound(self.device, memory_limit)
         self.checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
-        self.pipeline_type = chosen_type(recipe, self.checkpoint)
+        self._wanted = _wanted(recipe, self.checkpoint)
+        self.pipeline_type = self._wanted.pipeline_type
         writer(Path(f"object{recipe.suffix}"))  # which refuses an unknown one
-        stages.preflight(
-            self.checkpoint,
-            self.pipeline_type,
-            recipe.export,
-            texture=recipe.texture,
-            max_tokens=recipe.max_tokens,
-            pictures=recipe.pictures,
-            backends=stages.default_backends(dict(recipe.backends)),
-            device=self.device,
-        )
+        table = stages.default_backends(dict(recipe.backends))
+        self._wanted.check(self.checkpoint, recipe.pictures, table, self.device)
         self._remover = background_remover(recipe.background, recipe.background_model)
         self._prepared: tuple[str, list] = ("", [])
         self.models = Models(self.checkpoint, build)
-        self.models.fetch(self.pipeline_type.roles(recipe.texture))
+        self.models.fetch(self._wanted.roles)
         self.keep_models = True  # as far as they fit; until memory runs out once
 
     @property
@@ -158,42 +150,30 @@ class Maker:
         Raises:
             PipelineError: the picture cannot be used, or a stage fails.
         """
-        recipe, start, images = self.recipe, time.perf_counter(), self._pictures(job)
+        start, images = time.perf_counter(), self._pictures(job)
+        run = self._planned()
+        # finishing has a plan of its own, as it may run elsewhere
+        made = make_object(run, self.models, images, replace(self._wanted, seed=job.seed, export=None))
+        if made.plan.tried and self.keep_models:
+            log.warning("%s From now on models are released after each stage.", " ".join(made.plan.tried))
+            self.keep_models = False
+        runtime, generation = run.runtime, made.result
+        assert isinstance(generation, stages.Generation)  # as no file was asked for
+        report = {**made.facts, "plan": made.plan.as_dict(), **circumstances(runtime, time.perf_counter() - start)}
+        known = {**made.facts, "backends": dict(runtime.backends.used)}
+        return Sampled(job, generation.mesh, generation.voxels, known, report)
+
+    def _planned(self) -> PlannedRun:
+        recipe = self.recipe
         runtime = Runtime(
             self.device,
             stages.default_backends(dict(recipe.backends)),
             named_dtype(recipe.dtype, self.device),
             self.on_step,
+            memory_limit=self.memory_limit,
             speed=speed_named(recipe.speed),
         )
-        finished = stages.Finished()
-
-        def attempt(plan: Plan) -> tuple[stages.Generation, Runtime]:
-            used = plan.runtime(runtime, self.models)
-            arguments = (used, self.models, images, plan.pipeline_type, job.seed, recipe.texture, plan.max_tokens)
-            return stages.generate(*arguments, recipe.samplers, finished), used
-
-        (made, runtime), plan = planning.run(self._plan(runtime, len(images)), attempt)
-        if plan.tried and self.keep_models:
-            log.warning("%s From now on models are released after each stage.", " ".join(plan.tried))
-            self.keep_models = False
-        settings = stages.generation_settings(runtime, self.models, plan, job.seed, recipe.samplers, made)
-        report = {**settings, "plan": plan.as_dict(), **circumstances(runtime, time.perf_counter() - start)}
-        return Sampled(job, made.mesh, made.voxels, {**settings, "backends": dict(runtime.backends.used)}, report)
-
-    def _plan(self, runtime: Runtime, views: int) -> Plan:
-        """Of the networks; finishing has one of its own, as it may run elsewhere."""
-        recipe = self.recipe
-        demand = Demand(self.pipeline_type, recipe.texture, recipe.max_tokens, views, process=False, texture_size=0)
-        return planning.choose(
-            self.models,
-            demand,
-            self.device,
-            memory_limit=self.memory_limit,
-            dtype=runtime.dtype,
-            allow_lower=recipe.allow_lower,
-            reuse=self.keep_models,
-        )
+        return PlannedRun(runtime=runtime, allow_lower=recipe.allow_lower, reuse=self.keep_models)
 
     def _pictures(self, job: Job) -> list:
         """The prepared picture; kept for the next variation of it."""
@@ -217,20 +197,12 @@ def finish(
         PipelineError: a stage fails, or a file cannot be written.
     """
     start, export = time.perf_counter(), recipe.export
-    runtime = Runtime(device, stages.default_backends(dict(recipe.backends)), None, on_step)
+    table = stages.default_backends(dict(recipe.backends))
+    runtime = Runtime(device, table, None, on_step, memory_limit=memory_limit)
     path = folder / f"{sampled.job.name}{recipe.suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = export.baked_size(sampled.voxels is not None)
-    kind = PipelineType.named(sampled.settings["pipeline_type"])
-    demand = Demand(kind, size > 0, texture_size=size, raw_faces=len(sampled.mesh.faces), source=STATE)
-
-    def attempt(plan: Plan) -> tuple[stages.Mesh | stages.TexturedMesh, dict]:
-        return stages.finish_mesh(plan.finishing(plan.runtime(runtime)), sampled.mesh, sampled.voxels, export)
-
-    (result, facts), plan = planning.run(planning.choose(None, demand, device, memory_limit=memory_limit), attempt)
-    facts = {**sampled.settings, **facts}
-    if plan.rung.finish_on_cpu:
-        facts["plan"] = {**sampled.settings["plan"], "finish_on_cpu": True}
+    made = finish_object(PlannedRun(runtime=runtime), sampled.mesh, sampled.voxels, export, sampled.settings)
+    result, facts = made.result, made.facts
     stages.write_finished(runtime, result, path, export, facts)
     levels = 1 if export.lods_in_one_file else 1 + len(export.lods)
     files = [each for each in written_paths(path, export.image_format, levels) if each.exists()]
@@ -254,11 +226,11 @@ def settings_of(recipe: Recipe) -> dict:
         PipelineError: the recipe cannot be followed, wherever it is.
     """
     checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
-    kind = chosen_type(recipe, checkpoint)
-    stages.preflight(checkpoint, kind, recipe.export, texture=recipe.texture, max_tokens=recipe.max_tokens)
+    wanted = _wanted(recipe, checkpoint)
+    wanted.check(checkpoint)
     models = Models(checkpoint, build)
-    models.fetch(kind.roles(recipe.texture))
-    return _settings(recipe, models, kind)
+    models.fetch(wanted.roles)
+    return _settings(recipe, models, wanted.pipeline_type)
 
 
 def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> dict:
@@ -270,9 +242,16 @@ def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> di
     )
 
 
-def chosen_type(recipe: Recipe, checkpoint: Checkpoint) -> PipelineType:
-    """The pipeline type that was asked for, or the checkpoint's own. Raises SettingsError for an unknown one."""
-    return PipelineType.named(recipe.pipeline_type) if recipe.pipeline_type else checkpoint.default_pipeline_type
+def _wanted(recipe: Recipe, checkpoint: Checkpoint) -> ObjectSettings:
+    """What a recipe says of each object. Raises SettingsError for an unknown pipeline type."""
+    kind = PipelineType.named(recipe.pipeline_type) if recipe.pipeline_type else checkpoint.default_pipeline_type
+    return ObjectSettings(
+        pipeline_type=kind,
+        texture=recipe.texture,
+        max_tokens=recipe.max_tokens,
+        samplers=recipe.samplers,
+        export=recipe.export,
+    )
 
 
 def guarded(step: Callable[..., _Result], *arguments: Any) -> _Result | Outcome:

@@ -13,7 +13,7 @@ from ..image import read_picture
 
 _CELL = 256  # pixels a side
 _LINE = 20  # pixels of a line of text
-_PAPER, _INK = (236, 236, 236), (24, 24, 24)
+_PAPER, _INK = (236, 236, 236), (24, 24, 24)  # sRGB
 
 
 def write_sheet(path: Path, picture: Path, rows: Sequence[tuple[str, Path | None]]) -> None:

@@ -23,11 +23,11 @@ from .options import (
     add_pipeline_type,
     add_seed,
     add_speed,
-    backend_choices,
     opened_checkpoint,
 )
 from .planning import add_allow_lower
 from .samplers import add_samplers, samplers
+from .settings import settings_of
 
 HELP = "make an object of each of many pictures; what is done is not done again"
 
@@ -97,23 +97,14 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     export = export_settings(options, Path(f"object{suffix}"))
     checkpoint = opened_checkpoint(options)
     place = Path(options.checkpoint or SMALL_CHECKPOINT)
-    return Recipe(
+    return settings_of(
+        Recipe,
+        options,
         checkpoint=str(place.absolute()) if place.exists() else options.checkpoint,
-        image_encoder=options.image_encoder,
         pipeline_type=options.type or "",
-        texture=not options.geometry_only,
-        max_tokens=options.max_tokens,
         samplers=samplers(options, checkpoint.spec),
         export=export,
-        suffix=suffix,
         pictures=options.pictures or options.variations > 1,
-        background=options.background,
-        background_model=options.background_model,
-        reduce_first=options.reduce_first,
-        dtype=options.dtype,
-        speed=options.speed,
-        backends=backend_choices(options),
-        allow_lower=options.allow_lower,
     )
 
 

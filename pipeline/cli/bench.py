@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .. import bench
+from ..bench import run as bench
 from ..runtime import choose_device
 from .options import add_device, add_history, add_report, add_speed
 

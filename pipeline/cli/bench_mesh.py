@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .. import bench_mesh, stages
+from .. import stages
+from ..bench import mesh
 from ..runtime import Runtime, choose_device
 from .options import add_device, add_history, add_report
 
@@ -16,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mesh",
         action="append",
-        choices=tuple(bench_mesh.SIDES),
+        choices=tuple(mesh.SIDES),
         help="faces of the raw mesh, may be given several times; default: 1 M and 3 M",
     )
     parser.add_argument("--yardsticks", action="store_true", help="also fast-simplification and xatlas")
@@ -26,4 +27,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     runtime = Runtime(choose_device(options.device), stages.default_backends())
-    return bench_mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report, options.history)
+    return mesh.run(runtime, options.mesh or ["1 M", "3 M"], options.yardsticks, options.report, options.history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .. import bench_history
+from ..bench import history
 from ..models import build
 from ..plan import fit
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "history",
         type=Path,
         nargs="?",
-        default=bench_history.HISTORY,
+        default=history.HISTORY,
         metavar="FILE",
         help="default: benchmarks/history.jsonl of this repository",
     )
@@ -29,10 +29,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    lines = bench_history.read(options.history)
+    lines = history.read(options.history)
     if options.memory_model:
-        lines += bench_history.read(bench_history.LIMITED)
+        lines += history.read(history.LIMITED)
         print(fit.markdown(lines, fit.networks(build)))
         return 0
-    print(bench_history.markdown(lines))
+    print(history.markdown(lines))
     return 0

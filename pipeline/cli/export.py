@@ -11,6 +11,7 @@ from typing import TypeVar
 from .. import stages
 from ..errors import SettingsError
 from ..export import WRITERS, AlphaMode, TrueSize, level_path, writer, written_paths
+from .settings import settings_of
 
 _Kind = TypeVar("_Kind")
 
@@ -182,26 +183,15 @@ def export_settings(options: argparse.Namespace, output: Path | None = None) -> 
         output is not None and not options.geometry_only and not writer(output).textures
     )
     chosen = _chosen(options, textures=not vertex_colors and not options.geometry_only)
-    return stages.ExportSettings(
+    return settings_of(
+        stages.ExportSettings,
+        options,
         faces=chosen.faces,
         texture_size=chosen.texture_size,
-        alpha_mode=AlphaMode[options.alpha_mode.upper()],
-        double_sided=not options.single_sided,
-        image_format=options.texture_format,
-        shells=options.shells,
         normal_map=chosen.normal_map,
         seams=chosen.seams,
-        occlusion=options.occlusion,
         lods=chosen.lods,
         vertex_colors=vertex_colors,
-        lods_in_one_file=options.lods_in_one_file,
-        wall=options.wall,
-        max_error=options.max_error,
-        size=options.size,
-        flat_base=0.0 if options.hollow else options.flat_base,
-        cavities=options.cavities,
-        quads=options.quads,
-        hollow=_hollowing(options),
     )
 
 
@@ -220,12 +210,3 @@ def _in_words(export: stages.ExportSettings) -> str:
     parts += [f"levels of {', '.join(f'{count:,}' for count in export.lods)}"] if export.lods else []
     parts += ["a normal map"] if export.normal_map else []
     return ", ".join([*parts, *(["fewer seams"] if export.seams == "fewer" else [])])
-
-
-def _hollowing(options: argparse.Namespace) -> stages.Hollowing | None:
-    """Raises SettingsError for a drain alone."""
-    if options.hollow is None:
-        if options.drain is not None:
-            raise SettingsError("--drain would have no effect without --hollow: give the thickness of the wall too.")
-        return None
-    return stages.Hollowing(options.hollow, options.drain, options.size, options.flat_base)

@@ -8,9 +8,8 @@ from pathlib import Path
 from .. import stages
 from ..console import Bars, Written
 from ..export.files import check_outputs
-from ..plan import STATE, Demand, Plan
-from ..runtime import Runtime, choose_device
-from ..spec import PIPELINE_TYPES
+from ..make import finish_object
+from ..runtime import choose_device
 from .drawing import add_drawing, wants_drawing
 from .export import add_export, add_output, export_settings
 from .generate import named_outputs
@@ -50,21 +49,11 @@ def run(options: argparse.Namespace) -> int:
     state = stages.open_state(options.state, ["mesh", "voxels"] if textured else ["mesh"])
     raw = state.mesh
     assert raw is not None  # as it was asked for
-    size = export.baked_size(textured)
-    kind = PIPELINE_TYPES[stages.pipeline_type_of(state) or "512"]  # which post-processing does not depend on
-    demand = Demand(kind, textured, texture_size=size, raw_faces=len(raw.faces), source=STATE)
     run = Run(options, device, backends, None, str(options.output))
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
-
-        def attempt(plan: Plan, runtime: Runtime) -> tuple:
-            return stages.finish_mesh(plan.finishing(runtime), raw, state.voxels, export)
-
-        (result, facts), plan = run.planned(demand, None, attempt)
-        facts = {**state.settings, **facts}
-        if plan.rung.finish_on_cpu or "plan" not in facts:  # else the plan of the networks is worth more
-            facts = plan.noted(facts)
-        write_result(options, run.runtime, result, options.output, export, facts, written)
+        made = finish_object(run.planned, raw, state.voxels, export, state.settings)
+        write_result(options, run.runtime, made.result, options.output, export, made.facts, written)
         bars.close()
         counts = {"raw_vertices": len(raw.vertices), "raw_faces": len(raw.faces)}
-        report_result(options, run, plan, {**counts, **facts}, written)
+        report_result(options, run, made.plan, {**counts, **made.facts}, written)
     return 1 if written.errors else 0

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from .. import stages
 from ..console import Bars, Written
-from ..errors import ImageError
 from ..export.files import check_outputs
+from ..make import make_object
 from ..models import build
-from ..plan import Demand, Plan
-from ..runtime import Runtime, choose_device, named_dtype
-from ..spec import PipelineType
+from ..runtime import choose_device, named_dtype
 from ..speed import SPEEDS
-from ..views import PosedPictures
 from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, drawn_outputs, wants_drawing
-from .export import add_export, add_output, export_settings, output_paths
+from .export import add_export, add_output, output_paths
+from .objects import object_settings
 from .options import (
     add_backend,
     add_checkpoint,
@@ -33,13 +31,12 @@ from .options import (
     add_views,
     backend_choices,
     opened_checkpoint,
-    picture_notes,
     posed_pictures,
 )
 from .planning import Run, add_log, add_plan, check_log
-from .project import add_projection, photos, projection
+from .project import add_projection, photos
 from .results import report_result, write_result
-from .samplers import add_samplers, samplers
+from .samplers import add_samplers
 
 HELP = "make a GLB, or another 3D file, from a picture"
 
@@ -69,95 +66,41 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     output = _outputs(options)
-    export = export_settings(options, output)
-    projected = projection(options, output is not None and not (options.geometry_only or export.vertex_colors))
     device = choose_device(options.device)
     dtype = named_dtype(options.dtype, device)
-    asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
-    checkpoint = opened_checkpoint(options)
-    chosen = asked or checkpoint.default_pipeline_type
-    sampling = samplers(options, checkpoint.spec)
-    stages.preflight(
-        checkpoint,
-        chosen,
-        export if output else None,
-        texture=not options.geometry_only,
-        max_tokens=options.max_tokens,
-        pictures=wants_drawing(options),
-        backends=backends,
-        device=device,
-    )
+    settings, checkpoint = object_settings(options, output, partial(opened_checkpoint, options))
+    settings.check(checkpoint, wants_drawing(options), backends, device)
     images = posed_pictures(options)
-    shots = photos(options) if projected else []
+    shots = photos(options) if settings.projection else []
     count = len(images.pictures)
     if count > 1 and not images.views:
         print(
             f"{count} pictures, taken for {count} views of one object. Objects want a run each. If you know where the "
             "pictures were taken from, say so with --views."
         )
-    models, texture = Models(checkpoint, build), not options.geometry_only
-    models.fetch(chosen.roles(texture))
-    size = export.baked_size(output is not None)
-    demand = Demand(chosen, texture, options.max_tokens, count, bool(output), size)
+    models = Models(checkpoint, build)
+    models.fetch(settings.roles)
     run = Run(options, device, backends, dtype, str(output or options.save_state), SPEEDS[options.speed])
-    finished, saved = stages.Finished(), []
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
-
-        def attempt(plan: Plan, runtime: Runtime) -> tuple:
-            made = stages.generate(
-                runtime,
-                models,
-                images,
-                plan.pipeline_type,
-                options.seed,
-                texture,
-                plan.max_tokens,
-                sampling,
-                finished,
-            )
-            settings = stages.generation_settings(runtime, models, plan, options.seed, sampling, made)
-            settings |= several_views(images)
-            if options.save_state and made not in saved:
-                _save_state(options, runtime, made, settings, written)
-                saved.append(made)
-            if not output:
-                return settings, None
-            where = plan.finishing(runtime)
-            result, facts = stages.finish_mesh(where, made.mesh, made.voxels, export)
-            if projected and isinstance(result, stages.TexturedMesh):
-                with written.or_not(ImageError):  # a picture that is refused does not cost the generated texture
-                    result = stages.project_texture(where, result, shots, projected)
-                    facts |= {**result.facts, "texture_size": len(result.maps)}
-            return settings, (result, facts)
-
-        (settings, result), plan = run.planned(demand, models, attempt)
-        facts = plan.noted({**settings, **(result[1] if result else {})})
-        if output and result:
-            write_result(options, run.runtime, result[0], output, export, facts, written)
+        save = partial(_save_state, options.save_state, written)
+        made = make_object(run.planned, models, images, settings, shots, save)
+        written.errors += made.refused
+        if output and settings.export and not isinstance(made.result, stages.Generation):
+            write_result(options, run.runtime, made.result, output, settings.export, made.facts, written)
         bars.close()
-        report_result(options, run, plan, facts, written)
+        report_result(options, run, made.plan, made.facts, written)
     return 1 if written.errors else 0
 
 
-def several_views(images: PosedPictures) -> dict:
-    """What there is to say of several pictures."""
-    settings: dict = {}
-    if (count := len(images.pictures)) > 1:
-        settings["views"] = [view.name for view in images.views] or count
-        settings["view_mixing"] = asdict(images.mixing)
-    return settings | picture_notes(images)
-
-
-def _save_state(
-    options: argparse.Namespace, runtime: Runtime, made: stages.Generation, settings: dict, written: Written
-) -> None:
-    """Write the state before anything else can go wrong with the mesh; a try that is made again writes it again."""
+def _save_state(path: Path | None, written: Written, made: stages.Generation, facts: dict) -> None:
+    """Write the state, if asked for, before anything else can go wrong with the mesh."""
+    if path is None:
+        return
     with written.or_not():
-        used = {"backends": dict(runtime.backends.used)}  # `finish` tells the backends of the whole run
-        stages.write_generation(options.save_state, made, {**settings, **used})
-        if options.save_state not in written.paths:
-            written.paths.append(options.save_state)
+        stages.write_generation(path, made, facts)
+        if path not in written.paths:
+            written.paths.append(path)
 
 
 def _outputs(options: argparse.Namespace) -> Path | None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .. import __version__
-from ..console import patient_console
+from ..console import Parser, patient_console
 from ..errors import PipelineError
 from ..signals import interruptible
 from . import batch, bench, bench_mesh, bench_tables, finish, generate, inspect, refine, texture
@@ -58,7 +58,7 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `run` of its result is the command's own."""
-    whole = argparse.ArgumentParser("python -m pipeline", description="A picture to a textured GLB with TRELLIS.2.")
+    whole = Parser("python -m pipeline", description="A picture to a textured GLB with TRELLIS.2.")
     whole.add_argument("--version", action="version", version=__version__)
     commands = whole.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
     for name, command in COMMANDS.items():

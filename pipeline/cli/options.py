@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +92,12 @@ def _gigabytes(text: str) -> int:
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--backend", action="append", default=[], metavar="OP=NAME", help="use this row of the backend table"
+        "--backend",
+        action="append",
+        default=[],
+        metavar="OP=NAME",
+        help="run an operation by this row of the backend table, for example simplify=cumesh where CuMesh is "
+        "installed; may be given several times (docs/performance.md says what such packages are for)",
     )
 
 
@@ -165,8 +171,11 @@ def add_background(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_views(parser: argparse.ArgumentParser) -> None:
-    """Directions of the pictures, and what is done with several."""
+_VIEW_STAGES = ("structure", "shape", "texture")  # which mix views, each as an option of its own says
+
+
+def add_views(parser: argparse.ArgumentParser, stages: Sequence[str] = _VIEW_STAGES) -> None:
+    """Directions of the pictures, and what is done with several. stages: those that the command samples."""
     group = parser.add_argument_group("several views", "how pictures of one object work together")
     group.add_argument(
         "--views",
@@ -186,21 +195,22 @@ def add_views(parser: argparse.ArgumentParser) -> None:
         help="how much each picture counts against the others where views are mixed: a number above 0 for each; "
         "default: all alike",
     )
-    for stage in ("structure", "shape", "texture"):
+    for stage in stages:
         group.add_argument(
             f"--{stage}-views",
             choices=tuple(STRATEGIES),
             help=f"{stage}: how the views are mixed; default: {getattr(NAMED, stage)} with --views, "
             f"{getattr(UNNAMED, stage)} without",
         )
-    group.add_argument(
-        "--carve", action="store_true", help="cut the structure by the pictures' silhouettes; needs --views"
-    )
-    group.add_argument(
-        "--keep-proportions",
-        action="store_true",
-        help="leave the structure as sampled; by default two or more --views give it the pictures' proportions",
-    )
+    if "structure" in stages:
+        group.add_argument(
+            "--carve", action="store_true", help="cut the structure by the pictures' silhouettes; needs --views"
+        )
+        group.add_argument(
+            "--keep-proportions",
+            action="store_true",
+            help="leave the structure as sampled; by default two or more --views give it the pictures' proportions",
+        )
 
 
 def mixing_of(options: argparse.Namespace) -> Mixing:
@@ -209,21 +219,23 @@ def mixing_of(options: argparse.Namespace) -> Mixing:
     Raises:
         SettingsError: views, weights or --carve that do not suit so many pictures.
     """
-    given = {stage: getattr(options, f"{stage}_views") for stage in ("structure", "shape", "texture")}
+    named = {stage: getattr(options, f"{stage}_views", None) for stage in _VIEW_STAGES}
+    named = {stage: strategy for stage, strategy in named.items() if strategy is not None}
     mixing = replace(
         NAMED if options.views else UNNAMED,
-        **{k: v for k, v in given.items() if v is not None},
-        carve=options.carve,
-        proportions=bool(options.views) and not options.keep_proportions,
+        **named,
+        carve=getattr(options, "carve", False),
+        proportions=bool(options.views) and not getattr(options, "keep_proportions", False),
         weights=tuple(options.view_weights),
     )
-    if mixing.weights and len(options.images) == 1:
-        raise SettingsError("--view-weights would have no effect on one picture: leave it out, or give more pictures.")
+    several = [*(["--view-weights"] if mixing.weights else []), *(f"--{stage}-views" for stage in named)]
+    if several and len(options.images) == 1:
+        raise SettingsError(f"{several[0]} would have no effect on one picture: leave it out, or give more pictures.")
     if mixing.weights and len(mixing.weights) != len(options.images):
         raise SettingsError(
             f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
         )
-    if options.keep_proportions and len(options.views) < 2:
+    if getattr(options, "keep_proportions", False) and len(options.views) < 2:
         raise SettingsError("--keep-proportions has an effect on two or more pictures with --views only: leave it out.")
     if options.views:
         named_views(options.views, len(options.images))
@@ -242,11 +254,6 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
     if found.residuals:
         print(f"On one scale, {'; '.join(found.residuals)}.")
     return found
-
-
-def picture_notes(images: PosedPictures) -> dict[str, list[str]]:
-    """Remarks on pictures, for the report and the files."""
-    return {name: list(words) for name in ("remarks", "residuals") if (words := getattr(images, name))}
 
 
 def pictures(options: argparse.Namespace) -> list[Image.Image]:

@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 import torch
 
@@ -17,14 +18,14 @@ from ..backends import Backends
 from ..budget import bound
 from ..errors import OutputError, PipelineError
 from ..export.files import check_writable
-from ..plan import Demand, Plan
+from ..make import PlannedRun
+from ..plan import Plan
 from ..record import Journal, device_name
 from ..runtime import Runtime, Step
 from ..speed import EXACT, Speed
-from ..weights import Models
 from .options import add_memory_limit
+from .settings import settings_of
 
-_Result = TypeVar("_Result")
 ON_STDERR = Path("-")
 
 
@@ -61,7 +62,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 
 class Run:
-    """The surroundings of a command's run, which its tries share.
+    """A command's run: `planned` is what its tries share, `runtime` their surroundings, `journal` the log.
 
     speed: of the samplers. Records of stages, the log and the plan are those of all tries together.
     """
@@ -75,10 +76,17 @@ class Run:
         job: str,
         speed: Speed = EXACT,
     ) -> None:
-        self.start, self._options, self._stream = time.perf_counter(), options, None
+        self.start, self._log, self._stream = time.perf_counter(), options.log_json, None
         self.journal = Journal(self._write if options.log_json else None, job, device_name(device))
         self.runtime = Runtime(device, backends, dtype, memory_limit=options.memory_limit, speed=speed)
         self.runtime.on_record = self.journal.stage
+        self.planned = settings_of(
+            PlannedRun,
+            options,
+            runtime=self.runtime,
+            journal=self.journal,
+            chosen=partial(_tell, options.memory_plan),
+        )
         if options.memory_limit:
             bound(device, options.memory_limit)
 
@@ -86,41 +94,24 @@ class Run:
     def logged(self, on_step: Callable[[Step], None]) -> Iterator[None]:
         """While the block runs, steps are shown and the log is open; what ends it early is the log's last line."""
         self.runtime.on_step = on_step
-        with _opened(self._options.log_json) as self._stream:
+        with _opened(self._log) as self._stream:
             try:
                 yield
             except PipelineError as error:
                 self.journal.end({}, self.runtime.records, time.perf_counter() - self.start, error)
                 raise
 
-    def planned(
-        self, demand: Demand, models: Models | None, attempt: Callable[[Plan, Runtime], _Result]
-    ) -> tuple[_Result, Plan]:
-        """attempt(plan, its runtime) along the plan that is chosen now, which is printed; see plan.run."""
-        options, runtime = self._options, self.runtime
-        chosen = planning.choose(
-            models,
-            demand,
-            runtime.device,
-            memory_limit=options.memory_limit,
-            dtype=runtime.dtype,
-            name=options.memory_plan,
-            allow_lower=options.allow_lower,
-        )
-        print(chosen.summary())
-        if options.memory_plan not in (planning.AUTO, chosen.rung.name):
-            print(f"{options.memory_plan} would save nothing on a CPU, whose memory is the main memory.")
-
-        def one(plan: Plan) -> _Result:
-            self.journal.plan = plan.as_dict()
-            return attempt(plan, plan.runtime(runtime, models))
-
-        return planning.run(chosen, one)
-
     def _write(self, line: str) -> None:
         assert self._stream is not None, "stages run inside of logged()"
         self._stream.write(line)
         self._stream.flush()
+
+
+def _tell(asked: str, chosen: Plan) -> None:
+    """Print the plan of a run before it begins. asked: the value of --memory-plan."""
+    print(chosen.summary())
+    if asked not in (planning.AUTO, chosen.rung.name):
+        print(f"{asked} would save nothing on a CPU, whose memory is the main memory.")
 
 
 def check_log(options: argparse.Namespace) -> Sequence[tuple[str, Path]]:

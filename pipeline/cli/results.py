@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import bench, stages
+from .. import stages
+from ..bench.run import stage_table
 from ..console import Written
 from ..export.files import writing
 from ..plan import Plan
@@ -49,7 +50,7 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
             with writing(options.report) as temporary:
                 temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             written.paths.append(options.report)
-    print(bench.stage_table(runtime.records))
+    print(stage_table(runtime.records))
     for record in runtime.records:
         if record.notes:
             print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")

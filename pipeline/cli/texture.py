@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__, stages
+from .. import stages
 from ..console import Bars, Written
-from ..errors import ImageError, SettingsError
+from ..errors import SettingsError
 from ..export import AlphaMode
 from ..export.files import check_outputs
 from ..export.scene_textures import write_scene
+from ..make import TextureSettings, texture_object
 from ..mesh.io import FORMATS, Scene, read_scene
 from ..mesh.io.atlas import UVS
 from ..models import build
-from ..plan import TEXTURE, Demand, Plan
 from ..record import job_record
-from ..runtime import Runtime, choose_device, named_dtype
+from ..runtime import choose_device, named_dtype
 from ..sampling import check_strength
-from ..spec import PipelineType
 from ..speed import SPEEDS
 from ..weights import SMALL_CHECKPOINT, Models
 from .drawing import add_drawing, wants_drawing, write_drawings
 from .generate import named_outputs
+from .objects import type_of
 from .options import (
     add_backend,
     add_checkpoint,
@@ -36,18 +37,18 @@ from .options import (
     add_views,
     backend_choices,
     opened_checkpoint,
-    picture_notes,
     posed_pictures,
 )
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
 from .results import report_result
+from .settings import settings_of
 
 HELP = "texture a mesh that you have"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    add_mesh_and_pictures(parser)
+    add_mesh_and_pictures(parser, ["texture"])
     parser.add_argument(
         "--output", type=Path, required=True, metavar="OUT.glb", help="the mesh with its new textures, GLB"
     )
@@ -66,19 +67,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="1: textures from the pictures alone; below, from those that the mesh has, which change the less the "
         "lower; default: 1",
     )
-    parser.add_argument(
-        "--keep",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar="MASK.png [MATERIAL ...]",
-        help="a picture in the UVs of the mesh; what is white in it stays as it is. With names of materials it is for "
-        "these alone; may be given again",
-    )
-    parser.add_argument(
-        "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
-    )
-    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
+    add_keep(parser)
     least, most = stages.TEXTURE_SIZES
     parser.add_argument(
         "--texture-size", type=int, default=2048, metavar="N", help=f"pixels a side, {least} to {most}; default: 2048"
@@ -92,8 +81,25 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(normal_map=False, seams=None)
 
 
-def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
-    """A mesh, pictures of it, and the models that `texture` and `refine` run."""
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """What of the mesh stays as it is."""
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="MASK.png [MATERIAL ...]",
+        help="a picture in the UVs of the mesh; what is white in it stays as it is. With names of materials it is for "
+        "these alone; may be given again",
+    )
+    parser.add_argument(
+        "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
+    )
+    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
+
+
+def add_mesh_and_pictures(parser: argparse.ArgumentParser, sampled: Sequence[str]) -> None:
+    """A mesh, pictures of it, and the models that `texture` and `refine` run. sampled: the stages that mix views."""
     parser.add_argument("mesh", type=Path, metavar="MESH", help=f"a file of {', '.join(FORMATS)}")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture; several are views of the same object")
     parser.add_argument("--up", choices=("y", "z"), default="", help="which axis is up in OBJ (y), PLY and STL (z)")
@@ -104,7 +110,7 @@ def add_mesh_and_pictures(parser: argparse.ArgumentParser) -> None:
     add_dtype(parser)
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
-    add_views(parser)
+    add_views(parser, sampled)
     add_plan(parser)
     add_log(parser)
     add_backend(parser)
@@ -130,7 +136,7 @@ def check_paths(options: argparse.Namespace) -> None:
     check_outputs(named_outputs(options, options.output), [(what, Path(path)) for what, path in inputs if path])
 
 
-def _keep(options: argparse.Namespace, scene: Scene) -> stages.Keep:
+def kept(options: argparse.Namespace, scene: Scene) -> stages.Keep:
     """What the options say is to stay."""
     names = {part.name for part in scene.parts}
     for path, *_ in options.keep:
@@ -144,57 +150,26 @@ def run(options: argparse.Namespace) -> int:
     check_paths(options)
     stages.check_texture_size(options.texture_size)
     check_strength(options.strength)
-    projected = projection(options, textured=True)
+    projected, asked = projection(options, textured=True), type_of(options)
     scene = read_scene(options.mesh, options.up)
-    keep = _keep(options, scene)
+    keep = kept(options, scene)
     keep.changed_parts(scene)  # what is wrong with it is said first
     device = choose_device(options.device)
     dtype = named_dtype(options.dtype, device)
-    asked = PipelineType.named(options.type) if options.type else None
     backends = stages.default_backends(backend_choices(options))
     stages.check_finish(None, pictures=wants_drawing(options))
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
-    models = Models(checkpoint, build)
-    roles = stages.texturing_roles(chosen, options.strength < 1 or bool(keep))
-    checkpoint.require_models(roles, "Texturing a mesh")
-    images = posed_pictures(options)
+    settings = settings_of(TextureSettings, options, pipeline_type=chosen, keep=keep, projection=projected)
+    settings.check(checkpoint, wants_drawing(options))
+    images, models = posed_pictures(options), Models(checkpoint, build)
     shots = photos(options) if projected else []
-    models.fetch(roles)
-    demand = Demand(
-        chosen, views=len(images.pictures), process=False, texture_size=options.texture_size, source=TEXTURE
-    )
+    models.fetch(settings.roles)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):
-
-        def attempt(plan: Plan, runtime: Runtime) -> tuple:
-            kind = plan.pipeline_type
-            condition = stages.encode_images(runtime, models, images, (kind.texture.image_scale,))
-            made = stages.texture_scene(
-                runtime,
-                models,
-                condition,
-                scene,
-                kind,
-                size=options.texture_size,
-                seed=options.seed,
-                uvs=options.uvs,
-                strength=options.strength,
-                keep=keep,
-                finishing=plan.finishing(runtime),
-            )
-            if projected:
-                with written.or_not(ImageError):
-                    where = plan.finishing(runtime)
-                    made = stages.project_scene(where, scene, scene.frame(), made, shots, projected)
-            return made.groups, {"pipeline_type": kind.name, **made.facts}
-
-        (groups, facts), plan = run.planned(demand, models, attempt)
-        settings = {"checkpoint": checkpoint.name, "seed": options.seed, "strength": options.strength}
-        settings |= {"uvs": options.uvs, "speed": options.speed, "version": __version__}
-        settings |= picture_notes(images)
-        facts = plan.noted({**settings, **facts})
-        extras = {"trellis2": job_record(facts).lasting()}
+        made = texture_object(run.planned, models, images, scene, settings, shots)
+        written.errors += made.refused
+        groups, extras = made.result.groups, {"trellis2": job_record(made.facts).lasting()}
         with written.or_not():
             write_scene(options.output, scene, groups, options.texture_format, extras)
             written.paths.append(options.output)
@@ -202,5 +177,5 @@ def run(options: argparse.Namespace) -> int:
             drawn = stages.scene_subject(scene, groups, "cpu" if device.type == "mps" else device)
             write_drawings(options, run.runtime, drawn, AlphaMode.OPAQUE, written)
         bars.close()
-        report_result(options, run, plan, facts, written)
+        report_result(options, run, made.plan, made.facts, written)
     return 1 if written.errors else 0

@@ -14,7 +14,7 @@ from ..errors import OutputError
 from .formats import GENERATOR, Contents
 from .scene import AlphaMode, Geometry, Material, Scene, srgb_to_linear
 
-_FLOAT, _UINT = 5126, 5125
+_FLOAT, _UINT = 5126, 5125  # glTF's numbers, which are OpenGL's; those below too
 _VERTICES, _INDICES = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP = 9729, 9987, 33071
 _TYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}

@@ -15,7 +15,7 @@ from .files import writing
 from .images import encode_images
 
 _KEPT = ("normalTexture", "occlusionTexture")  # of a material whose UVs are kept
-_LINEAR, _MIPMAPS, _CLAMP, _REPEAT = 9729, 9987, 33071, 10497
+_LINEAR, _MIPMAPS, _CLAMP, _REPEAT = 9729, 9987, 33071, 10497  # glTF's numbers, which are OpenGL's
 _ALPHA = 5  # channel of the maps
 _COLORS = "COLOR_0"
 

@@ -4,6 +4,8 @@ from .mesh import Mesh
 from .operations import (
     CLEAN,
     CLOSEST,
+    DUAL_GRID_TO_MESH,
+    MESH_TO_DUAL_GRID,
     NEAREST,
     OPERATIONS,
     OUTER_SHELL,
@@ -18,6 +20,8 @@ from .operations import (
 __all__ = [
     "CLEAN",
     "CLOSEST",
+    "DUAL_GRID_TO_MESH",
+    "MESH_TO_DUAL_GRID",
     "NEAREST",
     "OPERATIONS",
     "OUTER_SHELL",

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
+from ..sparse import Voxels
 from .bake.raster import rasterise
+from .grid.dual_grid import dual_grid_tensors, mesh_to_dual_grid
 from .mesh import Mesh
 from .repair.clean import CleanSettings
 
@@ -50,9 +53,51 @@ def together(*meshes: Mesh) -> Mesh:
 
 
 def overlapping_triangles(device: torch.device) -> tuple:
-    """A square of two triangles, wound against each other, and one across its corner."""
+    """A square of two triangles, inconsistently oriented, and one across its corner."""
     uvs = torch.tensor([[0.1, 0.1], [0.9, 0.15], [0.85, 0.9], [0.1, 0.8], [0.02, 0.05], [0.05, 0.02]], device=device)
     return uvs, torch.tensor([[0, 1, 2], [0, 3, 2], [0, 4, 5]], dtype=torch.int32, device=device), 64
+
+
+def check_raster(function: Callable, device: torch.device) -> str:
+    """overlapping_triangles for a raster that rounds corners, but to less than half a texel: texels with the same face
+    all round are that face's, others may be a neighbour's."""
+    problem = overlapping_triangles(device)
+    size = problem[-1]
+    right, right_weights = (each.cpu() for each in rasterise(*problem))
+    face, weights = (each.cpu() for each in function(*problem))
+    round_it = F.pad(right.reshape(1, 1, size, size).float(), (1, 1, 1, 1), mode="replicate")
+    round_it = F.unfold(round_it, 3)[0].T.long()  # [S * S, 9]
+    strange = (round_it != face[:, None]).all(1)
+    inside = (round_it == right[:, None]).all(1)
+    same = (face == right) & (face >= 0)
+    off = (weights - right_weights)[same].abs().max().item() if bool(same.any()) else float("inf")
+    sums = (weights.sum(1) - (face >= 0).float()).abs().max().item()
+    wrong = int((strange | (inside & (face != right))).sum())
+    good = wrong == 0 and off < 1e-3 and sums < 1e-3  # NaN too
+    return "" if good else f"{wrong} of {len(face)} texels have another face, weights are off by {off:.3g}."
+
+
+def check_dual_grid(function: Callable, device: torch.device) -> str:
+    """An open ball on 16 cells a side: the same voxels and crossed edges as mesh_to_dual_grid finds, and vertices in
+    the same places but where two are about as good."""
+    mesh = ball(device)
+    problem = mesh.vertices * 0.43 + 0.01, mesh.faces[:400], 16
+    right, found = dual_grid_tensors(*problem), function(*problem)
+    if not (torch.equal(right[0], found[0]) and torch.equal(right[2], found[2])):
+        return f"a ball has {len(found[0])} voxels or crosses other edges ({len(right[0])} wanted)."
+    off = (right[1] - found[1]).abs().amax(1)
+    many = (~(off < 1e-2)).double().mean().item()  # NaN too
+    return "" if many < 0.01 else f"{100 * many:.3g} % of a ball's vertices are more than 0.01 voxels off."
+
+
+def dual_grid_of_a_ball(device: torch.device) -> tuple:
+    """With weights that split its quads either way."""
+    mesh = ball(torch.device("cpu"))
+    grid = mesh_to_dual_grid((mesh.vertices * 0.43 + 0.01).numpy(), mesh.faces.numpy(), 16)
+    arrays = (torch.from_numpy(each).to(device) for each in (grid.coords, grid.offsets, grid.crossed))
+    coords, offsets, crossed = arrays
+    split = torch.rand(len(coords), 1, generator=torch.Generator().manual_seed(0)).to(device) + 0.1
+    return Voxels.single(coords), offsets, crossed, grid.resolution, split
 
 
 def two_texels(device: torch.device) -> tuple:

@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import torch
 
-from ..backends import Backend, Operation
+from ..backends import PLAIN, Backend, Operation
 from ..warp import missing, unavailable_reason
 from . import examples
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
 from .bake.raster_warp import nearest_covered_warp, rasterise_warp
+from .grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 from .mesh import Mesh
+from .packages import cumesh, nvdiffrast, o_voxel
+from .packages.instant_meshes import instant_meshes
+from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
-from .remesh.quads import instant_meshes
-from .remesh.winding_number import winding_numbers, winding_numbers_by_tree
 from .repair.clean import Cleaned, CleanSettings, clean
 from .simplify.collapse import collapse
 from .simplify.fast_simplification import fast_simplification, hybrid
@@ -24,6 +26,7 @@ from .uv.fallback import triangle_by_triangle, xatlas
 CLEAN, OUTER_SHELL, SOLID, SIMPLIFY = "clean", "outer_shell", "solid", "simplify"
 WINDING = "winding"
 QUADS = "quads"
+MESH_TO_DUAL_GRID, DUAL_GRID_TO_MESH = "mesh_to_dual_grid", "dual_grid_to_mesh"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 
 
@@ -85,6 +88,20 @@ def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: 
     return Backend(name, function, unavailable_reason, devices)
 
 
+def dual_grid_by_kernels(
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    resolution: int,
+    face_weight: float = 1.0,
+    boundary_weight: float = 0.2,
+    regularisation: float = 0.01,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """grid.mesh_to_dual_grid_warp, which imports Warp."""
+    from .grid.dual_grid_warp import mesh_to_dual_grid_warp as run
+
+    return run(vertices, faces, resolution, face_weight, boundary_weight, regularisation)
+
+
 def no_fast_simplification() -> str:
     return missing("fast_simplification", "pip install fast-simplification.")
 
@@ -97,7 +114,21 @@ def no_xatlas() -> str:
     return missing("xatlas", "it has wheels for Python up to 3.13, none for Linux on Arm.")
 
 
+# rows behind the one named "torch", and others by packages for one purpose, run where they are chosen
 OPERATIONS = (
+    Operation(
+        MESH_TO_DUAL_GRID,
+        (_warp(dual_grid_by_kernels), Backend(PLAIN, dual_grid_tensors), o_voxel.from_mesh_row()),
+        reference=dual_grid_tensors,
+        check=examples.check_dual_grid,
+    ),
+    Operation(
+        DUAL_GRID_TO_MESH,
+        (Backend(PLAIN, dual_grid_to_mesh), o_voxel.to_mesh_row()),
+        reference=dual_grid_to_mesh,
+        example=examples.dual_grid_of_a_ball,
+        tolerance=1e-6,
+    ),
     # CUDA's sorts and gathers are fast as they are
     Operation(CLEAN, (_warp(clean_by_kernels, ("cpu",)), Backend("torch", clean_in_torch)), check=examples.check_clean),
     Operation(OUTER_SHELL, (_warp(outer_shell),), check=examples.check_outer_shell),
@@ -117,6 +148,7 @@ OPERATIONS = (
             Backend("fast-simplification", fast_simplification, no_fast_simplification),
             # several times slower on a CPU for large meshes, but what was closed stays closed
             _warp(collapse, ("cpu",), "warp-cpu"),
+            cumesh.row(collapse),
         ),
         check=examples.check_simplify,
     ),
@@ -127,7 +159,11 @@ OPERATIONS = (
         check=examples.check_unwrap,
     ),
     Operation(
-        RASTER, (_warp(rasterise_warp),), reference=rasterise, example=examples.overlapping_triangles, tolerance=1e-6
+        RASTER,
+        (_warp(rasterise_warp), Backend(PLAIN, rasterise), nvdiffrast.row(examples.check_raster)),
+        reference=rasterise,
+        example=examples.overlapping_triangles,
+        tolerance=1e-6,
     ),
     Operation(NEAREST, (_warp(nearest_covered_warp),), reference=nearest_covered, example=examples.two_texels),
     Operation(CLOSEST, (_warp(SourceMesh),), check=examples.check_closest),

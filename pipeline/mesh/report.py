@@ -20,7 +20,7 @@ class MeshReport:
     boundary_edges: int  # edges of one face
     boundary_loops: int  # groups of them that are connected: holes, where holes that touch count once
     non_manifold_edges: int  # edges of more than two faces
-    inconsistent_edges: int  # edges of two faces that are wound against each other
+    inconsistent_edges: int  # edges of two faces that are not consistently oriented
     watertight: bool  # has faces, and each edge exactly two
     euler: int  # vertices in use - edges + faces: 2 (1 - genus) for a closed manifold component
     volume: float | None  # signed; None unless watertight and consistently oriented throughout
@@ -58,7 +58,7 @@ class MeshReport:
             )
         if self.inconsistent_edges:
             found.append(
-                f"{_count(self.inconsistent_edges, 'edge')} with faces wound against each other: parts of the mesh "
+                f"{_count(self.inconsistent_edges, 'edge')} with inconsistently oriented faces: parts of the mesh "
                 "may look inside out."
             )
         if self.volume is not None and self.volume <= 0:

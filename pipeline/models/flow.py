@@ -7,8 +7,9 @@ queries and keys, and cross-attention to image tokens (TRELLIS.2, arXiv 2512.146
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import cast
 
 import torch
@@ -17,18 +18,21 @@ from torch import nn
 
 from ..backends import Backends
 from ..sparse import ATTENTION, SparseTensor
-from .layers import PLAIN, LayerNorm, Linear, final_norm, to_torso_dtype
-from .operations import GATED_RESIDUAL, HEAD_NORM, LINEAR_GELU, MODULATED_NORM, QK_ROTARY
+from .layers import PLAIN, LayerNorm, Linear, final_norm, to_torso_dtype, weights_of
+from .operations import FAST_MLP, GATED_RESIDUAL, HEAD_NORM, LINEAR_GELU, MODULATED_NORM, QK_ROTARY, by_rows
 
 Phases = tuple[torch.Tensor, torch.Tensor]
+_AGAIN = 0.01  # of a pass: what keys and values of a condition may cost that are made at each pass and not kept
+_TILES = 4  # of 128 x 256 results that each multiprocessor gets of a product in a block of rows
 
 
 @dataclass(frozen=True)
 class Context:
     """What the cross-attention of each block sees of a condition; the same for every step of a run.
 
-    Either keys and values per block, each [B * L, H, D], or, for the all-zero condition, one [C] row per
-    block: every key and value is then the bias, so attention returns the same vector for every token.
+    For each block keys and values, each [B * L, H, D]; or the condition [B, L, Cc] itself, of which the block makes
+    them at each pass; or, for the all-zero condition (lengths None), one [C] row: every key and value is then the bias,
+    so attention returns the same vector for every token.
     """
 
     blocks: tuple
@@ -51,7 +55,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class HeadRMSNorm(nn.Module):
-    """x / |x| * sqrt(D) * gamma over the last dim of [T, H, D], in fp32."""
+    """x over |x| * sqrt(D) * gamma over the last dim of [T, H, D], in fp32; without gradients x may be overwritten."""
 
     def __init__(self, heads: int, head_channels: int) -> None:
         super().__init__()
@@ -84,11 +88,17 @@ class SelfAttention(nn.Module):
         self.k_rms_norm = HeadRMSNorm(heads, channels // heads) if rms_norm else None
         self.to_out = Linear(channels, channels)
 
-    def forward(self, x: torch.Tensor, phases, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
-        q, k, v = self.to_qkv(x, backends).unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
+    def forward(self, x, scale, shift, phases, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
+        """Of norm(x) * (1 + scale) + shift, which is made here so that the product is all that holds it."""
+        modulated = backends.pick(MODULATED_NORM, x.device)
+        qkv = self.to_qkv(modulated(x, scale, shift), backends)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
+        del qkv
         gammas = [None if norm is None else norm.gamma for norm in (self.q_rms_norm, self.k_rms_norm)]
         q, k = backends.pick(QK_ROTARY, x.device)(q, k, *gammas, *phases)
-        return self.to_out(backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths).flatten(1), backends)
+        attended = backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths)
+        del q, k, v
+        return self.to_out(attended.flatten(1), backends)
 
 
 class CrossAttention(nn.Module):
@@ -101,21 +111,24 @@ class CrossAttention(nn.Module):
         self.k_rms_norm = HeadRMSNorm(heads, channels // heads) if rms_norm else None
         self.to_out = Linear(channels, channels)
 
-    def keys_values(self, cond: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, cond: torch.Tensor, backends: Backends = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, L, Cc] -> keys and values, each [B * L, H, D]."""
         k, v = self.to_kv(cond).flatten(0, 1).unflatten(-1, (2, self.heads, -1)).unbind(1)
-        return (k if self.k_rms_norm is None else self.k_rms_norm(k)), v
+        return (k if self.k_rms_norm is None else self.k_rms_norm(k, backends)), v
 
     def constant(self, device: torch.device | str) -> torch.Tensor:
         """[C]: the result for an all-zero condition."""
         zeros = torch.zeros(self.to_kv.in_features, dtype=self.to_kv.bias.dtype, device=device)
         return self.to_out(self.to_kv(zeros[None]).chunk(2, 1)[1])[0]
 
-    def forward(self, x: torch.Tensor, context, lengths, cond_lengths, backends: Backends) -> torch.Tensor:
-        q = self.to_q(x, backends).unflatten(-1, (self.heads, -1))
+    def forward(self, x: torch.Tensor, norm: LayerNorm, context, lengths, cond_lengths, backends) -> torch.Tensor:
+        """Of norm(x); context: keys and values, or the condition."""
+        q = self.to_q(norm(x, backends), backends).unflatten(-1, (self.heads, -1))
         if self.q_rms_norm is not None:
             q = self.q_rms_norm(q, backends)
-        attended = backends.pick(ATTENTION, x.device)(q, *context, lengths, cond_lengths)
+        k, v = self.keys_values(context, backends) if isinstance(context, torch.Tensor) else context
+        attended = backends.pick(ATTENTION, x.device)(q, k, v, lengths, cond_lengths)
+        del q, k, v
         return self.to_out(attended.flatten(1), backends)
 
 
@@ -125,6 +138,25 @@ class LinearGELU(nn.Linear):
     def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
         return backends.pick(LINEAR_GELU, input.device)(input, self.weight, self.bias)
 
+    def prepared(self, device: torch.device, backends: Backends) -> Callable[[torch.Tensor], torch.Tensor]:
+        """As Linear.prepared."""
+        return prepared_gelu(self, device, backends)
+
+
+def prepared_gelu(layer: nn.Linear, device: torch.device, backends: Backends) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A linear layer and the activation as a function, as Linear.prepared."""
+    weight, bias = weights_of(layer, device, backends)
+    return lambda x: backends.pick(LINEAR_GELU, device)(x, weight, bias)
+
+
+@cache
+def block_rows(device: torch.device, channels: int) -> int:
+    """Rows of a block of an MLP, so that a product to `channels` fills the multiprocessors as without blocks."""
+    if device.type != "cuda":
+        return 1 << 14
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return max(4096, 128 * (_TILES * multiprocessors // -(-channels // 256)))
+
 
 class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
@@ -132,9 +164,39 @@ class FeedForward(nn.Module):
         # checkpoints count the activation as a layer
         self.mlp = nn.ModuleList([LinearGELU(channels, hidden), nn.Identity(), Linear(hidden, channels)])
 
-    def forward(self, x: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        first, _, second = self.mlp
-        return second(first(x, backends), backends)
+    def forward(self, x, scale, shift, gate, backends: Backends) -> torch.Tensor:
+        """x + gate * mlp(norm(x) * (1 + scale) + shift), in blocks of rows: the hidden channels are the most of all.
+
+        x: [T, C], overwritten where no gradient is asked for; scale, shift, gate: [1 or T, C].
+        """
+        size = block_rows(x.device, x.shape[1])
+        mlp = self._product(x.device, len(x) > size, backends)
+        modulated, gated = (backends.pick(op, x.device) for op in (MODULATED_NORM, GATED_RESIDUAL))
+
+        def rows(x, scale, shift, gate) -> torch.Tensor:
+            return gated(x, mlp(modulated(x, scale, shift)), gate)
+
+        return by_rows(rows, x, scale, shift, gate, size=size, out=x)
+
+    def _product(
+        self, device: torch.device, several: bool, backends: Backends
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The layers as a function. several: whether it will be called more than once."""
+        layers = cast(Linear, self.mlp[0]), cast(Linear, self.mlp[2])
+        if backends.fast:
+            tensors = [tensor for layer in layers for tensor in weights_of(layer, device, backends)]
+            return lambda h: backends.pick(FAST_MLP, device)(h, *tensors)
+        if several:
+            first, second = (layer.prepared(device, backends) for layer in layers)
+        else:
+            first, second = (partial(layer, backends=backends) for layer in layers)
+
+        def product(h: torch.Tensor) -> torch.Tensor:
+            hidden = first(h)
+            del h
+            return second(hidden)
+
+        return product
 
 
 class Block(nn.Module):
@@ -154,7 +216,7 @@ class Block(nn.Module):
 
     def forward(self, x, modulation, sample, context, phases, lengths, cond_lengths, backends) -> torch.Tensor:
         """modulation: [B, 6 C] shared, or the [B, C] time embedding; sample: [T] each token's, None if there is one;
-        x and the result: [T, C], torso dtype."""
+        x and the result: [T, C], torso dtype; x is overwritten where no gradient is asked for."""
         if self.shared_modulation:
             modulation = (self.modulation + modulation).to(modulation.dtype)
         else:
@@ -162,15 +224,15 @@ class Block(nn.Module):
         if sample is not None:
             modulation = modulation.index_select(0, sample)  # its gradient is a sum, that of [] a sort
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, 1)  # each [1 or T, C]
-        modulated, gated = (backends.pick(op, x.device) for op in (MODULATED_NORM, GATED_RESIDUAL))
-        h = modulated(x, scale_1, shift_1)
-        x = gated(x, self.self_attn(h, phases, lengths, backends), gate_1)
-        if isinstance(context, torch.Tensor):  # of the all-zero condition: what attention would return
-            x = x + context
+        gated = backends.pick(GATED_RESIDUAL, x.device)
+        x = gated(x, self.self_attn(x, scale_1, shift_1, phases, lengths, backends), gate_1)
+        if cond_lengths is None:  # of the all-zero condition: what attention would return
+            seen = context
         else:
-            x = x + self.cross_attn(self.norm2(x, backends), context, lengths, cond_lengths, backends)
-        h = modulated(x, scale_2, shift_2)
-        return gated(x, self.mlp(h, backends), gate_2)
+            seen = self.cross_attn(x, self.norm2, context, lengths, cond_lengths, backends)
+        x = x + seen if torch.is_grad_enabled() else x.add_(seen)
+        del seen
+        return self.mlp(x, scale_2, shift_2, gate_2, backends)
 
 
 class FlowTransformer(nn.Module):
@@ -217,11 +279,25 @@ class FlowTransformer(nn.Module):
     def _cross(self) -> Iterator[CrossAttention]:
         return (cast(Block, block).cross_attn for block in self.blocks)
 
-    def context(self, cond: torch.Tensor) -> Context:
-        """Keys and values of a condition [B, L, Cc] for every block; all the same length L."""
+    def context(self, cond: torch.Tensor, tokens: int = 0, backends: Backends = PLAIN) -> Context:
+        """What every block needs of a condition [B, L, Cc], all of the same length L.
+
+        tokens: positions of the input in a pass. Where there are so many that making keys and values costs next to
+        nothing beside them, they are not kept: of all blocks they take more than the rest of a pass.
+        """
         cond = cond.to(self.dtype)
         lengths = (cond.shape[1],) * cond.shape[0]
-        return Context(tuple(each.keys_values(cond) for each in self._cross()), lengths)
+        if self._makes_again(tokens, cond.shape[1]):
+            return Context((cond,) * len(self.blocks), lengths)
+        return Context(tuple(each.keys_values(cond, backends) for each in self._cross()), lengths)
+
+    def _makes_again(self, tokens: int, seen: int) -> bool:
+        """Whether the products that make keys and values are few beside those of a block's pass."""
+        block, width = cast(Block, self.blocks[0]), self.input_layer.out_features
+        made = 2 * width * block.cross_attn.to_kv.in_features
+        layers = sum(each.in_features * each.out_features for each in block.modules() if isinstance(each, nn.Linear))
+        a_pass = tokens * (layers - made + 2 * width * (tokens + seen))
+        return made * seen <= _AGAIN * a_pass
 
     def zero_context(self, device: torch.device | str) -> Context:
         """The context of the all-zero condition, whatever its length."""

@@ -7,12 +7,14 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from ..packing import Int8, signs
+from ..triton_launch import launch
 from .operations import by_rows
 from .operations import norm_linear as reference_norm_linear
 
 _FEW_OUTPUTS = 16  # which a row's sums give faster than a product
 _ELEMENTS = 4096  # of a block
-_EPS = 1e-6
+_EPS = 1e-6  # of norms, as in operations.py
 
 
 @triton.jit(do_not_specialize=["rows", "scale_stride", "shift_stride"])
@@ -40,9 +42,9 @@ def _norm_kernel(
     tl.store(out + row * channels + column, value.to(out.dtype.element_ty), mask=live)
 
 
-def _norm(x, scale, shift, modulated: bool, silu: bool) -> torch.Tensor:
+def _norm(x, scale, shift, modulated: bool, silu: bool, over: bool = False) -> torch.Tensor:
     x = x.contiguous()
-    out = torch.empty_like(x)
+    out = x if over else torch.empty_like(x)  # a block of rows is read before it is written
     count, channels = x.shape
     if count == 0:
         return out
@@ -50,16 +52,18 @@ def _norm(x, scale, shift, modulated: bool, silu: bool) -> torch.Tensor:
     rows = max(1, _ELEMENTS // width)
     strides = (0, 0) if scale is None else tuple(0 if each.ndim == 1 or len(each) == 1 else each.stride(0)
                                                  for each in (scale, shift))  # fmt: skip
-    _norm_kernel[(triton.cdiv(count, rows),)](
+    launch(_norm_kernel, (triton.cdiv(count, rows),),
         x, scale, shift, out, count, *strides, channels, _EPS,
         AFFINE=scale is not None, MODULATED=modulated, SILU=silu, ROWS=rows, WIDTH=width, num_warps=4,
     )  # fmt: skip
     return out
 
 
-def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, silu: bool) -> torch.Tensor:
+def layer_norm(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, silu: bool, over: bool = False
+) -> torch.Tensor:
     """As operations.layer_norm."""
-    return _norm(x, weight, bias, False, silu)
+    return _norm(x, weight, bias, False, silu, over)
 
 
 def modulated_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -68,44 +72,54 @@ def modulated_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) ->
 
 
 @triton.jit(do_not_specialize=["rows", "gate_stride"])
-def _gate_kernel(x, y, gate, out, rows, channels, gate_stride, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+def _gate_kernel(x, y, gate, rows, channels, gate_stride, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """x += y * gate."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     column = tl.arange(0, WIDTH)[None, :]
     live = (row < rows) & (column < channels)
     factor = tl.load(gate + row * gate_stride + column, mask=live, other=0.0).to(tl.float32)
     value = tl.load(x + row * channels + column, mask=live, other=0.0).to(tl.float32)
     value += tl.load(y + row * channels + column, mask=live, other=0.0).to(tl.float32) * factor
-    tl.store(out + row * channels + column, value.to(out.dtype.element_ty), mask=live)
+    tl.store(x + row * channels + column, value.to(x.dtype.element_ty), mask=live)
 
 
 def gated_residual(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """As operations.gated_residual."""
+    """As operations.gated_residual, in place."""
     x, y = x.contiguous(), y.contiguous()
-    out = torch.empty_like(x)
     count, channels = x.shape
     stride = 0 if len(gate) == 1 else gate.stride(0)
     if count:
         width = triton.next_power_of_2(channels)
         rows = max(1, _ELEMENTS // width)
-        _gate_kernel[(triton.cdiv(count, rows),)](
-            x, y, gate, out, count, channels, stride, ROWS=rows, WIDTH=width, num_warps=8
+        launch(
+            _gate_kernel,
+            (triton.cdiv(count, rows),),
+            x,
+            y,
+            gate,
+            count,
+            channels,
+            stride,
+            ROWS=rows,
+            WIDTH=width,
+            num_warps=8,
         )
-    return out
+    return x
 
 
 @triton.jit(do_not_specialize=["stride"])
 def _head_kernel(
-    q, k, q_gamma, k_gamma, cos, sin, q_out, k_out, stride, heads, root,
+    q, k, q_gamma, k_gamma, cos, sin, stride, heads, root,
     NORM: tl.constexpr, ROTATE: tl.constexpr, PAIRS: tl.constexpr, WIDTH: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
-    """One token's queries (second program axis 0) or keys (1): normalised per head, pairs of channels turned.
+    """One token's queries (second program axis 0) or keys (1), in place: normalised per head, pairs of channels turned.
 
     q, k: [T, H, 2 PAIRS] whose rows lie `stride` apart. WIDTH and HEADS are PAIRS and H rounded up to powers of two.
     """
     token = tl.program_id(0).to(tl.int64)
-    x, gamma, out = q, q_gamma, q_out
+    x, gamma = q, q_gamma
     if tl.program_id(1) == 1:
-        x, gamma, out = k, k_gamma, k_out
+        x, gamma = k, k_gamma
     # read and written as whole rows; pairs of neighbouring channels are parted in registers
     head, channel = tl.arange(0, HEADS)[:, None], tl.arange(0, 2 * WIDTH)[None, :]
     live = (head < heads) & (channel < 2 * PAIRS)
@@ -114,33 +128,32 @@ def _head_kernel(
     if NORM:
         length = tl.sqrt(tl.sum(value * value, 1))[:, None]
         value *= tl.load(gamma + within, mask=live, other=0.0).to(tl.float32) * (root / tl.maximum(length, 1e-12))
-        value = value.to(out.dtype.element_ty).to(tl.float32)  # as the reference, whose norm ends in that dtype
+        value = value.to(x.dtype.element_ty).to(tl.float32)  # as the reference, whose norm ends in that dtype
     if ROTATE:
         pair = tl.arange(0, WIDTH)
         c = tl.load(cos + token * PAIRS + pair, mask=pair < PAIRS, other=0.0)[None, :]
         s = tl.load(sin + token * PAIRS + pair, mask=pair < PAIRS, other=0.0)[None, :]
         even, odd = tl.split(tl.reshape(value, (HEADS, WIDTH, 2)))
         value = tl.reshape(tl.join(even * c - odd * s, even * s + odd * c), (HEADS, 2 * WIDTH))
-    tl.store(out + token * heads * (2 * PAIRS) + within, value.to(out.dtype.element_ty), mask=live)
+    tl.store(x + token * stride + within, value.to(x.dtype.element_ty), mask=live)
 
 
-def _heads(q, k, q_gamma, k_gamma, cos, sin):
+def _heads(q, k, q_gamma, k_gamma, cos, sin) -> None:
     tokens, heads, channels = q.shape
-    q_out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    k_out = None if k is None else torch.empty_like(q_out)
     if tokens:
-        _head_kernel[(tokens, 1 if k is None else 2)](
+        launch(_head_kernel, (tokens, 1 if k is None else 2),
             q, q if k is None else k, q_gamma, q_gamma if k is None else k_gamma, cos, sin,
-            q_out, q_out if k is None else k_out, q.stride(0), heads, channels**0.5,
+            q.stride(0), heads, channels**0.5,
             NORM=q_gamma is not None, ROTATE=cos is not None, PAIRS=channels // 2,
             WIDTH=triton.next_power_of_2(channels // 2), HEADS=triton.next_power_of_2(heads), num_warps=4,
         )  # fmt: skip
-    return q_out, k_out
 
 
 def head_norm(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """As operations.head_norm."""
-    return _heads(_rows(x), None, gamma.contiguous(), None, None, None)[0]
+    """As operations.head_norm, in place."""
+    x = _rows(x)
+    _heads(x, None, gamma.contiguous(), None, None, None)
+    return x
 
 
 def qk_rotary(
@@ -151,11 +164,12 @@ def qk_rotary(
     cos: torch.Tensor,
     sin: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As operations.qk_rotary."""
+    """As operations.qk_rotary, in place."""
     q, k = _rows(q), _rows(k)
     if q.stride(0) != k.stride(0):
         q, k = q.contiguous(), k.contiguous()
-    return _heads(q, k, q_gamma, k_gamma, cos.contiguous(), sin.contiguous())
+    _heads(q, k, q_gamma, k_gamma, cos.contiguous(), sin.contiguous())
+    return q, k
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
@@ -165,15 +179,15 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 
 @triton.jit(do_not_specialize=["count"])
 def _mlp_kernel(
-    x, h, gain, offset, first, first_bias, second, second_bias, out, count, hidden, eps,
+    x, h, gain, offset, first, first_bias, second, second_bias, count, hidden, eps,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """out = x + second(silu(first(norm(h)))) for a block of rows; the hidden channels never leave the chip."""
+    """h = x + second(silu(first(norm(h)))) for a block of rows; the hidden channels never leave the chip."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = (row < count)[:, None]
     column = tl.arange(0, CHANNELS)
     at = row.to(tl.int64)[:, None] * CHANNELS + column[None, :]
-    dtype = out.dtype.element_ty
+    dtype = h.dtype.element_ty
     value = tl.load(h + at, mask=live, other=0.0).to(tl.float32)
     value -= tl.sum(value, 1)[:, None] / CHANNELS
     value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / CHANNELS + eps)
@@ -188,11 +202,11 @@ def _mlp_kernel(
         total = tl.dot(inner, tl.load(second + column[None, :] * hidden + unit[:, None]), total)
     total = (total + tl.load(second_bias + column).to(tl.float32)[None, :]).to(dtype).to(tl.float32)
     total += tl.load(x + at, mask=live, other=0.0).to(tl.float32)
-    tl.store(out + at, total.to(dtype), mask=live)
+    tl.store(h + at, total.to(dtype), mask=live)
 
 
 _MLP_CHANNELS = (64, 128)  # whose rows and sums fit a block's registers; wider ones are products of their own
-_MLP_ROWS, _MLP_STEP = 128, 64
+_MLP_ROWS, _MLP_STEP = 128, 64  # of a block, and hidden channels at once
 
 
 def residual_mlp(
@@ -205,7 +219,7 @@ def residual_mlp(
     second: torch.Tensor,
     second_bias: torch.Tensor,
 ) -> torch.Tensor:
-    """As operations.residual_mlp."""
+    """As operations.residual_mlp, in place."""
     count, channels = x.shape
     hidden = len(first)
     x, h = x.contiguous(), h.contiguous()
@@ -215,14 +229,13 @@ def residual_mlp(
             inner = F.silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias), inplace=True)
             return x + F.linear(inner, second, second_bias)
 
-        return by_rows(rows, x, h)
-    out = torch.empty_like(x)
+        return by_rows(rows, x, h, out=h)
     if count:
-        _mlp_kernel[(triton.cdiv(count, _MLP_ROWS),)](
-            x, h, gain, offset, first, first_bias, second, second_bias, out, count, hidden, _EPS,
+        launch(_mlp_kernel, (triton.cdiv(count, _MLP_ROWS),),
+            x, h, gain, offset, first, first_bias, second, second_bias, count, hidden, _EPS,
             CHANNELS=channels, ROWS=_MLP_ROWS, STEP=_MLP_STEP, num_warps=8, num_stages=2,
         )  # fmt: skip
-    return out
+    return h
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -254,7 +267,67 @@ def norm_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     if len(x):
         width = triton.next_power_of_2(x.shape[1])
         rows = max(1, _ELEMENTS // width)
-        _output_kernel[(triton.cdiv(len(x), rows),)](
-            x, weight, bias, out, len(x), x.shape[1], len(weight), 1e-5, ROWS=rows, WIDTH=width, num_warps=4
+        launch(
+            _output_kernel,
+            (triton.cdiv(len(x), rows),),
+            x,
+            weight,
+            bias,
+            out,
+            len(x),
+            x.shape[1],
+            len(weight),
+            1e-5,
+            ROWS=rows,
+            WIDTH=width,
+            num_warps=4,
         )
     return out
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _unpack_kernel(
+    weight, scale, signs, out, rows, columns, factor,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """A block of weights: the int8 numbers of a group of columns times its signs, times the row's factor.
+
+    Sums of int8 numbers are whole and exact in fp32; only the result is rounded.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    live = (row < rows)[:, None]
+    first = tl.program_id(1) * WIDTH
+    group = first // GROUP * GROUP
+    at = row.to(tl.int64)[:, None] * columns
+    column, depth = tl.arange(0, WIDTH), tl.arange(0, DEPTH)
+    total = tl.zeros((ROWS, WIDTH), tl.float32)
+    for k in range(0, GROUP, DEPTH):
+        numbers = tl.load(weight + at + group + k + depth[None, :], mask=live, other=0).to(tl.float16)
+        sign = tl.load(signs + (k + depth)[:, None] * GROUP + (first - group) + column[None, :])
+        total = tl.dot(numbers, sign, total)
+    total *= (tl.load(scale + row, mask=row < rows, other=0.0) * factor)[:, None]
+    tl.store(out + at + first + column[None, :], total.to(out.dtype.element_ty), mask=live)
+
+
+_UNPACK_ROWS, _UNPACK_WIDTH, _UNPACK_DEPTH = 64, 128, 64  # of a block: outputs, inputs, and inputs of a product
+
+
+def unpack_int8(weight: torch.Tensor, scale: torch.Tensor, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """As operations.unpack_int8, without copies of the weights in other precisions."""
+    if group < 16:  # which no product takes
+        return Int8(group).unpack(weight, scale, dtype)
+    rows, columns = weight.shape
+    out = torch.empty(rows, columns, dtype=dtype, device=weight.device)
+    width, depth = min(group, _UNPACK_WIDTH), min(group, _UNPACK_DEPTH)
+    launch(_unpack_kernel, (triton.cdiv(rows, _UNPACK_ROWS), columns // width),
+        weight.contiguous(), scale.to(weight.device).contiguous(), signs(group, weight.device, torch.float16), out,
+        rows, columns, group**-0.5, GROUP=group, ROWS=_UNPACK_ROWS, WIDTH=width, DEPTH=depth, num_warps=4,
+    )  # fmt: skip
+    return out
+
+
+def packed_linear(
+    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, group: int
+) -> torch.Tensor:
+    """As operations.packed_linear."""
+    return F.linear(x, unpack_int8(weight, scale, group, x.dtype), bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import torch
@@ -23,9 +24,11 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__(channels, eps=1e-6, elementwise_affine=affine)
 
-    def forward(self, input: torch.Tensor, backends: Backends = PLAIN, silu: bool = False) -> torch.Tensor:
-        """input [T, C]; with silu that activation behind the norm."""
-        return backends.pick(LAYER_NORM, input.device)(input, self.weight, self.bias, silu)
+    def forward(
+        self, input: torch.Tensor, backends: Backends = PLAIN, silu: bool = False, over: bool = False
+    ) -> torch.Tensor:
+        """input [T, C]; with silu that activation behind the norm; with over the input may be overwritten."""
+        return backends.pick(LAYER_NORM, input.device)(input, self.weight, self.bias, silu, over)
 
 
 class Linear(nn.Linear):
@@ -33,6 +36,11 @@ class Linear(nn.Linear):
 
     def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
         return super().forward(input)
+
+    def prepared(self, device: torch.device, backends: Backends) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The layer as a function for several calls in a row, for which its weights are brought once."""
+        weight, bias = weights_of(self, device, backends)
+        return lambda x: F.linear(x, weight, bias)
 
 
 class SparseConv3d(nn.Module):
@@ -63,7 +71,7 @@ class _Weighted(Protocol):
     def bias(self) -> torch.Tensor: ...
 
 
-def weights_of(layer: _Weighted, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def weights_of(layer: _Weighted, device: torch.device, backends: Backends = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias of a layer on a device, for operations that take those of several layers at once.
 
     A host that keeps weights elsewhere gives its layers `fetch_weights(layer, device)` as an attribute; layers whose
@@ -71,7 +79,7 @@ def weights_of(layer: _Weighted, device: torch.device) -> tuple[torch.Tensor, to
     """
     fetch, unpack = getattr(layer, "fetch_weights", None), getattr(layer, "unpack", None)
     weight, bias = (layer.weight, layer.bias) if fetch is None else fetch(layer, device)
-    return weight if unpack is None else unpack(weight), bias
+    return weight if unpack is None else unpack(weight, backends), bias
 
 
 class ResidualMLP(nn.ModuleList):
@@ -82,9 +90,9 @@ class ResidualMLP(nn.ModuleList):
         super().__init__([Linear(channels, hidden), nn.Identity(), Linear(hidden, channels)])
 
     def forward(self, x: torch.Tensor, h: torch.Tensor, norm: LayerNorm, backends: Backends) -> torch.Tensor:
-        """x + mlp(norm(h))."""
+        """x + mlp(norm(h)); h may be overwritten where no gradient is asked for."""
         layers = (norm, cast(Linear, self[0]), cast(Linear, self[2]))
-        tensors = [tensor for layer in layers for tensor in weights_of(layer, x.device)]
+        tensors = [tensor for layer in layers for tensor in weights_of(layer, x.device, backends)]
         return backends.pick(RESIDUAL_MLP, x.device)(x, h, *tensors)
 
 

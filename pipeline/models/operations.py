@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,29 +19,44 @@ from ..packing import Int8
 LAYER_NORM, MODULATED_NORM, GATED_RESIDUAL = "layer_norm", "modulated_norm", "gated_residual"
 HEAD_NORM, QK_ROTARY, LINEAR_GELU = "head_norm", "qk_rotary", "linear_gelu"
 RESIDUAL_MLP, NORM_LINEAR, PACKED_LINEAR = "residual_mlp", "norm_linear", "packed_linear"
-_KERNELS = f"{__package__}.fused_kernels"
+UNPACK_INT8, FAST_MLP = "unpack_int8", "fast_mlp"
+_KERNELS, _FP8_KERNELS = f"{__package__}.fused_kernels", f"{__package__}.fp8_kernels"
 _EPS = 1e-6  # of every norm before the last one
 _ROWS = 1 << 18  # of a block of by_rows
 _VECTORS = 64  # elements of torch's innermost step on a CPU at most: 4 vectors of 16 floats
 _SHARE = 1 << 15  # elements for which torch takes one thread (at::internal::GRAIN_SIZE)
 
 
-def by_rows(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
-    """function(*tensors) for a function of single rows, in blocks, so that what it makes on the way is small; of
-    about one size, as a product of very few rows may be added up in another order."""
+def by_rows(
+    function: Callable[..., torch.Tensor],
+    *tensors: torch.Tensor,
+    size: int | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """function(*tensors) for a function of single rows, in blocks, so that what it makes on the way is small.
+
+    Args:
+        tensors: [T, ...], or of one row, which goes with every block.
+        size: rows of a block; the last one has a quarter of them at least, as a product of very few rows may be added
+            up in another order. None: blocks of one size, at most 2^18.
+        out: what may take the result where no gradient is asked for; it may be one of the tensors.
+    """
     count = len(tensors[0])
-    if count <= _ROWS:
+    size = size or -(-count // max(1, -(-count // _ROWS)))
+    starts = list(range(0, count, max(1, size)))
+    if len(starts) > 1 and count - starts[-1] < size // 4:
+        starts.pop()
+    if len(starts) < 2:
         return function(*tensors)
-    size = -(-count // -(-count // _ROWS))
-    blocks = zip(*(tensor.split(size) for tensor in tensors))
+    blocks = [slice(*ends) for ends in pairwise((*starts, count))]
+    calls = (function(*(each if len(each) == 1 else each[block] for each in tensors)) for block in blocks)
     if torch.is_grad_enabled():
-        return torch.cat([function(*block) for block in blocks])
-    rows = function(*next(blocks))
-    out = rows.new_empty(count, *rows.shape[1:])
-    out[:size] = rows
-    for number, block in enumerate(blocks, 1):
-        rows = function(*block)
-        out[number * size : number * size + len(rows)] = rows
+        return torch.cat(list(calls))
+    for block, rows in zip(blocks, calls):
+        out = rows.new_empty(count, *rows.shape[1:]) if out is None else out
+        if rows.data_ptr() != out[block].data_ptr():  # unless the function has worked in place
+            out[block] = rows
+    assert out is not None, "there are two blocks"
     return out
 
 
@@ -64,10 +80,12 @@ def silu(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, activate: bool) -> torch.Tensor:
+def layer_norm(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, activate: bool, over: bool = False
+) -> torch.Tensor:
     """Layer norm over the last dim of x [T, C] in fp32, result in x's dtype; if asked for, SiLU behind it.
 
-    weight, bias: [C], or None for a norm without an affine part.
+    weight, bias: [C], or None for a norm without an affine part. over: whether x may be overwritten.
     """
 
     def rows(x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +95,7 @@ def layer_norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor 
             y = F.layer_norm(x.float(), x.shape[-1:], weight, bias, _EPS).to(x.dtype)
         return silu(y) if activate else y
 
-    return by_rows(rows, x)
+    return by_rows(rows, x, out=x if over else None)
 
 
 def modulated_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -86,12 +104,16 @@ def modulated_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) ->
 
 
 def gated_residual(x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """x + y * gate; x and y [T, C], gate [1 or T, C], all of one dtype."""
+    """x + y * gate; x and y [T, C], gate [1 or T, C], all of one dtype. x may be overwritten where no gradient is asked
+    for."""
     return x + y * gate
 
 
 def head_norm(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
-    """x / |x| * sqrt(D) * gamma over the last dim of x [T, H, D], in fp32, result in x's dtype; gamma [H, D]."""
+    """x / |x| * sqrt(D) * gamma over the last dim of x [T, H, D], in fp32, result in x's dtype; gamma [H, D].
+
+    x may be overwritten where no gradient is asked for.
+    """
     return (F.normalize(x.float(), dim=-1) * gamma * x.shape[-1] ** 0.5).to(x.dtype)
 
 
@@ -110,7 +132,10 @@ def qk_rotary(
     cos: torch.Tensor,
     sin: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys [T, H, D] normalised per head (gammas [H, D], or None for no norm) and turned as by `rotate`."""
+    """Queries and keys [T, H, D] normalised per head (gammas [H, D], or None for no norm) and turned as by `rotate`.
+
+    Both may be overwritten where no gradient is asked for.
+    """
     if q_gamma is not None:
         q = head_norm(q, q_gamma)
     if k_gamma is not None:
@@ -123,6 +148,18 @@ def linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")
 
 
+def fast_mlp(
+    h: torch.Tensor,
+    first: torch.Tensor,
+    first_bias: torch.Tensor,
+    second: torch.Tensor,
+    second_bias: torch.Tensor,
+) -> torch.Tensor:
+    """second(gelu(first(h))) [T, C], which rows may give within the rounding of 8-bit floats; h [T, C], first [H, C],
+    second [C, H]."""
+    return F.linear(linear_gelu(h, first, first_bias), second, second_bias)
+
+
 def residual_mlp(
     x: torch.Tensor,
     h: torch.Tensor,
@@ -133,18 +170,26 @@ def residual_mlp(
     second: torch.Tensor,
     second_bias: torch.Tensor,
 ) -> torch.Tensor:
-    """x + second(silu(first(layer_norm(h)))); x and h [T, C], gain and offset [C] fp32, first [H, C], second [C, H]."""
+    """x + second(silu(first(layer_norm(h)))); x and h [T, C], gain and offset [C] fp32, first [H, C], second [C, H].
+
+    h may be overwritten where no gradient is asked for.
+    """
 
     def rows(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         inner = silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias))
         return x + F.linear(inner, second, second_bias)
 
-    return by_rows(rows, x, h)
+    return by_rows(rows, x, h, out=h)
 
 
 def norm_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Layer norm without affine part (eps 1e-5) and a linear layer, both in the weights' dtype; x [T, C]."""
     return by_rows(lambda x: F.linear(F.layer_norm(x.to(weight.dtype), x.shape[-1:]), weight, bias), x)
+
+
+def unpack_int8(weight: torch.Tensor, scale: torch.Tensor, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """The weights [Co, Ci] in dtype of int8 numbers [Co, Ci] with factors [Co, 1], rotated in groups of columns."""
+    return Int8(group).unpack(weight, scale, dtype)
 
 
 def packed_linear(
@@ -184,6 +229,18 @@ def _epilogue() -> Backend:
     return Backend(name, _cublaslt_linear_gelu, devices=("cuda",))
 
 
+def _fp8() -> Backend:
+    """Products of 8-bit floats, whose factors are those of rows."""
+    row = triton_launch.row(_FP8_KERNELS, FAST_MLP, fast_mlp)
+
+    def absent() -> str:
+        if torch.version.hip or not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
+            return "products of 8-bit floats need an NVIDIA chip from sm89 on."
+        return row.reason
+
+    return Backend("fp8", row.function, row.reason or absent, row.devices)
+
+
 def _random(device: torch.device, *shapes: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     dtype = torch.float32 if device.type == "cpu" else dtype
@@ -208,6 +265,11 @@ def _mlp_example(device: torch.device) -> tuple:
     return x, h, gain.float(), offset.float(), first / 8, *rest
 
 
+def _fast_mlp_example(device: torch.device) -> tuple:
+    h, first, first_bias, second, second_bias = _random(device, (70, 96), (384, 96), (384,), (96, 384), (96,))
+    return h, first / 10, first_bias, second / 10, second_bias
+
+
 def _norm_linear_example(device: torch.device) -> tuple:
     x, weight, bias = _random(device, (70, 96), (7, 96), (7,), dtype=torch.float16)
     return x, weight.float(), bias.float()
@@ -217,6 +279,11 @@ def _packed_example(device: torch.device) -> tuple:
     x, bias = _random(device, (70, 512), (96,))
     weight, scale = Int8(256).pack(torch.randn(96, 512, generator=torch.Generator().manual_seed(7)))
     return x, weight.to(device), scale.to(device), bias, 256
+
+
+def _unpack_example(device: torch.device) -> tuple:
+    _, weight, scale, _, group = _packed_example(device)
+    return weight, scale, group, torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def _norm_example(device: torch.device) -> list[torch.Tensor]:
@@ -239,8 +306,21 @@ OPERATIONS = (
     _operation(
         LINEAR_GELU, linear_gelu, lambda device: tuple(_random(device, (64, 32), (48, 32), (48,))), row=_epilogue()
     ),
+    # 8-bit floats have 4 bits: each value is off by up to 6 %, the sums of the example by 4 % in norm, 6 % at most
+    _operation(FAST_MLP, fast_mlp, _fast_mlp_example, 1e-1, _fp8()),
     _operation(RESIDUAL_MLP, residual_mlp, _mlp_example, 4e-3),
     _operation(NORM_LINEAR, norm_linear, _norm_linear_example, 1e-5),
-    # the exact row first: the other one has to be chosen
-    Operation(PACKED_LINEAR, (Backend("torch", packed_linear), _kitchen_row()), packed_linear, _packed_example, 3e-2),
+    _operation(UNPACK_INT8, unpack_int8, _unpack_example, 1e-2),
+    # the exact rows first: the other one has to be chosen
+    Operation(
+        PACKED_LINEAR,
+        (
+            triton_launch.row(_KERNELS, PACKED_LINEAR, packed_linear),
+            Backend("torch", packed_linear),
+            _kitchen_row(),
+        ),
+        packed_linear,
+        _packed_example,
+        3e-2,
+    ),
 )

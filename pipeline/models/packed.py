@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ from torch import nn
 
 from ..backends import Backends
 from ..packing import Int8, Packing
-from .flow import LinearGELU
-from .layers import PLAIN, Linear
-from .operations import LINEAR_GELU, PACKED_LINEAR
+from .flow import LinearGELU, prepared_gelu
+from .layers import PLAIN, Linear, weights_of
+from .operations import LINEAR_GELU, PACKED_LINEAR, UNPACK_INT8
 
 
 class PackedLinear(nn.Linear):
@@ -36,23 +36,37 @@ class PackedLinear(nn.Linear):
         scale = torch.empty(layer.out_features, 1, device=place) if packing.scaled else None
         self.register_buffer("weight_scale", scale)
 
-    def unpack(self, weight: torch.Tensor) -> torch.Tensor:
+    def unpack(self, weight: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
         """A stored weight -> [out, in] in the layer's dtype."""
-        return self.packing.unpack(weight, self.weight_scale, self.dtype)
+        if not isinstance(self.packing, Int8) or self.weight_scale is None:
+            return self.packing.unpack(weight, self.weight_scale, self.dtype)
+        scale = self.weight_scale.to(weight.device)
+        return backends.pick(UNPACK_INT8, weight.device)(weight, scale, self.packing.group, self.dtype)
 
     def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
         if not isinstance(self.packing, Int8) or self.weight_scale is None:
-            return F.linear(input, self.unpack(self.weight), self.bias)
+            return F.linear(input, self.unpack(self.weight, backends), self.bias)
         linear = backends.pick(PACKED_LINEAR, input.device)
         scale = self.weight_scale.to(input.device)
         return linear(input, self.weight, scale, self.bias, self.packing.group)
+
+    def prepared(self, device: torch.device, backends: Backends) -> Callable[[torch.Tensor], torch.Tensor]:
+        """As Linear.prepared: unpacked once, unless a row of the product with stored weights is chosen."""
+        if PACKED_LINEAR in backends.choices:
+            return lambda x: self(x, backends)
+        weight, bias = weights_of(self, device, backends)
+        return lambda x: F.linear(x, weight, bias)
 
 
 class PackedLinearGELU(PackedLinear):
     """As LinearGELU."""
 
     def forward(self, input: torch.Tensor, backends: Backends = PLAIN) -> torch.Tensor:
-        return backends.pick(LINEAR_GELU, input.device)(input, self.unpack(self.weight), self.bias)
+        return backends.pick(LINEAR_GELU, input.device)(input, self.unpack(self.weight, backends), self.bias)
+
+    def prepared(self, device: torch.device, backends: Backends) -> Callable[[torch.Tensor], torch.Tensor]:
+        """As LinearGELU.prepared."""
+        return prepared_gelu(self, device, backends)
 
 
 _PACKED = {Linear: PackedLinear, LinearGELU: PackedLinearGELU}

@@ -57,7 +57,7 @@ class SparseResBlockC2S3d(nn.Module):
         subdivision = replace(subdivision, parents=x.voxels)
         subdivision.children.origin = x.voxels, subdivision.slots
         h = self.conv1(x.replace(self.norm1(x.feats, backends, silu=True)), backends, subdivision)
-        h = h.replace(self.norm2(h.feats, backends, silu=True))  # and what it was made of is let go
+        h = h.replace(self.norm2(h.feats, backends, silu=True, over=True))
         h = self.conv2(h, backends)
         add = backends.pick(ADD_TO_CHILDREN, h.feats.device)
         return h.replace(add(h.feats, x.feats, subdivision.slots))

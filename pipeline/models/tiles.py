@@ -10,6 +10,7 @@ products are torch's own on CUDA agree within rounding: none of the released dec
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ import torch
 
 from ..budget import Budget, is_out_of_memory
 from ..sparse import SparseTensor, Subdivision, Voxels
+
+log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -65,12 +68,12 @@ class Work:
 
 def blocks_work(name: str, x: SparseTensor, count: int) -> Work:
     """`count` blocks of one convolution each that keep the width of x."""
-    rows, row = len(x.voxels), _row_bytes(x.feats)  # a block holds its input, the convolution's result and its own
+    rows, row = len(x.voxels), _row_bytes(x.feats)  # a block holds its input and the convolution's result, then its own
 
     def planes() -> list[list[int]]:
-        return [[(4 * row + _MAP) * voxels for voxels in axis] for axis in _planes(x.voxels.xyz)]
+        return [[(3 * row + _MAP) * voxels for voxels in axis] for axis in _planes(x.voxels.xyz)]
 
-    return Work(name, rows * (3 * row + _MAP), rows * row, planes, count)
+    return Work(name, rows * (2 * row + _MAP), rows * row, planes, count)
 
 
 def up_work(name: str, x: SparseTensor, subdivision: Subdivision, width: int, after: int, outputs: int) -> Work:
@@ -78,7 +81,7 @@ def up_work(name: str, x: SparseTensor, subdivision: Subdivision, width: int, af
     fp32 channels; outputs 0: the up block alone."""
     parents, children = len(x.voxels), len(subdivision.children)
     row, made, result = _row_bytes(x.feats), width * x.feats.element_size(), 4 * outputs
-    coarse, fine = row + _MAP, (4 if after else 3) * made + _MAP + result
+    coarse, fine = row + _MAP, 2 * made + _MAP + result
 
     def planes() -> list[list[int]]:
         pairs = zip(_planes(x.voxels.xyz), _planes(subdivision.children.xyz >> 1))
@@ -110,17 +113,18 @@ def _planes(xyz: torch.Tensor) -> list[list[int]]:
 def run(work: Work, budget: Budget, call: Callable[[list[Slab]], _Result]) -> _Result:
     """Do a piece of work whole if it fits (call([])), else in slabs. Where memory runs out all the same it is done once
     more, in slabs, with half as much; then the error stands."""
-    room = _usable(budget)
+    usable, wanted = _usable(budget), budget.wanted()
+    room, note = min(usable, wanted), budget.note if usable <= wanted else log.info
     for last in (False, True):
         slabs = cut(work, room - work.held) if work.whole > room else []
         if slabs:
-            budget.note(f"{work.name} in {len(slabs)} tiles")
+            note(f"{work.name} in {len(slabs)} tiles")
         try:
             return call(slabs)
         except (MemoryError, RuntimeError) as error:
             if last or torch.is_grad_enabled() or not is_out_of_memory(error):
                 raise
-        room = min(_usable(budget), work.whole) // 2
+        room, note = min(_usable(budget), work.whole) // 2, budget.note
     raise AssertionError("unreachable")
 
 

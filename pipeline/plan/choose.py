@@ -83,7 +83,8 @@ class Plan:
         """One line for people: what it is, and how it compares with what is free."""
         worst = max(self.estimates, key=lambda each: each.peak_bytes, default=None)
         most = f"about {worst.peak_bytes / 1e9:.1f} GB in {worst.stage}" if worst else "nothing on the device"
-        text = f"Memory plan {self.name}: {self.rung.description}; {most}, {self.free / 1e9:.1f} GB free."
+        how = self.rung.finishing if self.demand.source == STATE else f"{self.name}: {self.rung.description}"
+        text = f"Memory plan {how}; {most}, {self.free / 1e9:.1f} GB free."
         if not self.fits:
             text += " That may not suffice; it is the smallest plan."
         return " ".join([text, *self.tried])

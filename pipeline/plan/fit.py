@@ -37,7 +37,7 @@ _ROLES = {
     "shape decoder": SHAPE_DECODER,
     "texture decoder": TEXTURE_DECODER,
 }
-_IMAGE_SIZE = 512
+_IMAGE_SIZE = 512  # pixels a side at image scale 1, as `bench` has it
 _FINE = 8192  # tokens above which `bench` gives a flow the condition of a picture of 1024 pixels
 _ALONE = 1 << 62  # room that no work needs
 

@@ -29,6 +29,11 @@ class Rung:
     finish_on_cpu: bool = False
     stream: bool = False
 
+    @property
+    def finishing(self) -> str:
+        """What it does to a run without networks, for people."""
+        return f"{self.name}: the mesh processed and baked on the {'CPU' if self.finish_on_cpu else 'device'}"
+
 
 @dataclass(frozen=True)
 class Less:
@@ -40,7 +45,10 @@ class Less:
 
 RUNGS = (
     Rung("whole", "all networks stay on the device, each level of a decoder at once", keep_models=True),
-    Rung("one-at-a-time", "one network on the device at a time, each level of a decoder at once"),
+    Rung(
+        "one-at-a-time",
+        "one network on the device at a time, each level of a decoder at once or within what earlier stages took",
+    ),
     Rung("tiled", "one network at a time, decoders in tiles where they do not fit", tiles=True, share=0.75),
     Rung(
         "cpu-finish",

@@ -20,7 +20,10 @@ MIN_IOU = 0.85  # overlap of silhouettes below which picture and object do not b
 
 _COARSE, _FINE = (40, 1), (64, 2)  # pixels along a side, and lines of sight along a side of each
 _LARGEST = 512  # pixels of a picture's side that are looked at
-_AZIMUTHS, _ELEVATIONS = 24, (-20.0, 5.0, 30.0, 55.0)
+_AZIMUTHS, _ELEVATIONS = (
+    24,
+    (-20.0, 5.0, 30.0, 55.0),
+)  # directions of the coarse search: 15 degrees apart all round, at these
 _FOV = 30.0  # degrees, to begin with
 _FOVS = 5.0, 60.0  # that a fit may have
 _NAMED = 20.0  # degrees by which a picture's direction may miss its name

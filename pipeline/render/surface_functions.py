@@ -6,6 +6,7 @@ import warp as wp
 from .view_functions import Projection, View, edge, sample_x, sample_y, shrinking
 
 CLAY, COLOURS, MAPS = 0, 1, 2  # where a material comes from
+# What is drawn, and how alpha is treated.
 SHADED, NORMALS, BASE_COLOR, WIREFRAME, PBR = 0, 1, 2, 3, 4
 OPAQUE, MASK, BLEND = 0, 1, 2
 

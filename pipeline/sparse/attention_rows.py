@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from ..backends import Backend, lazy
+from .. import foreign
+from ..backends import Backend
 from . import reference
 
 # Below this many queries a sample torch's kernels are faster. H200, 12 heads of 128, bf16, TFLOP/s (2026-11-30):
@@ -34,12 +34,10 @@ def _dense(attend: Callable) -> Callable:
 
 
 def _row(name: str, package: str, module: str, function: str, suits: Callable | None = None) -> Backend:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return Backend(name, None, f"{package} is not installed.", devices=("cuda",))
-    load = lazy(lambda: _dense(getattr(import_module(module), function)), reference.attention)
-    return Backend(name, load, devices=("cuda",), suits=suits)
+    def load() -> Callable:
+        return _dense(getattr(import_module(module), function))
+
+    return foreign.row(name, package, load, reference.attention, suits=suits)
 
 
 def _many_tokens(q: torch.Tensor, *others) -> bool:

@@ -17,10 +17,11 @@ import torch
 import triton
 import triton.language as tl
 
+from ..triton_launch import launch
 from .resample import Subdivision
 from .tensor import NEIGHBOURS, Voxels
 
-_MASK_BITS = 27
+_MASK_BITS = 27  # voxels of a 3 x 3 x 3 kernel
 _ROWS = 128  # of a block
 _TABLE_ROWS = 256  # of a block that makes neighbour tables
 _ELEMENTS = 2048  # of a block of an elementwise pass
@@ -55,7 +56,9 @@ def _tile(c_in: int, c_out: int, dtype: torch.dtype, device: torch.device) -> Ti
 
 @cache
 def _shared_memory(device: torch.device) -> int:
-    """Bytes that a block may use; 64 KiB where torch does not tell (ROCm has that much)."""
+    """Bytes that a block may use; 64 KiB where torch does not tell (ROCm has that much). meta: the current device."""
+    if device.type == "meta":
+        device = torch.device("cuda", torch.cuda.current_device())
     return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0) or 64 << 10
 
 
@@ -89,13 +92,22 @@ def _make_plan(voxels: Voxels) -> Plan:
     grid = (triton.cdiv(count, _TABLE_ROWS),)
     if voxels.origin is None:
         voxels.fill_neighbour_table(table)
-        _masks_kernel[grid](table, masks, count, BLOCK=_TABLE_ROWS)
+        launch(_masks_kernel, grid, table, masks, count, BLOCK=_TABLE_ROWS)
     else:
         parents, slots = voxels.origin
         child = torch.full((8 * len(parents),), -1, dtype=torch.int32, device=device)
         child[slots] = torch.arange(count, dtype=torch.int32, device=device)
-        _from_parents_kernel[grid](
-            slots, plan(parents).table, child, table, masks, count, len(parents), BLOCK=_TABLE_ROWS
+        launch(
+            _from_parents_kernel,
+            grid,
+            slots,
+            plan(parents).table,
+            child,
+            table,
+            masks,
+            count,
+            len(parents),
+            BLOCK=_TABLE_ROWS,
         )
         parents.release()  # the coarser level is done
     return Plan(table, masks, masks.sort().indices.int())
@@ -233,7 +245,7 @@ def _launch(feats, weight, bias, made: Plan, order, slots, out) -> None:
     tile = _tile(c_in, c_out, feats.dtype, feats.device)
     tf32 = feats.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
     grid = (triton.cdiv(len(order), _ROWS), triton.cdiv(c_out, tile.columns))  # the second axis ends at 65,535
-    _conv_kernel[grid](
+    launch(_conv_kernel, grid,
         feats.contiguous(), weight.contiguous(), bias, made.table, made.masks, order, slots, out,
         len(order), made.table.shape[1], c_in, c_out,
         CHILDREN=slots is not None, BIAS=bias is not None,
@@ -259,7 +271,17 @@ def add_to_children(h: torch.Tensor, feats: torch.Tensor, slots: torch.Tensor) -
     """As reference.add_to_children."""
     channels, own = h.shape[1], feats.shape[1] // 8
     if len(h):
-        _add_to_children_kernel[(triton.cdiv(h.numel(), _ELEMENTS),)](
-            h, feats.contiguous(), slots, h.numel(), channels, own, channels // own, BLOCK=_ELEMENTS, num_warps=8
+        launch(
+            _add_to_children_kernel,
+            (triton.cdiv(h.numel(), _ELEMENTS),),
+            h,
+            feats.contiguous(),
+            slots,
+            h.numel(),
+            channels,
+            own,
+            channels // own,
+            BLOCK=_ELEMENTS,
+            num_warps=8,
         )
     return h

@@ -7,7 +7,7 @@ import torch
 from .. import triton_launch
 from ..backends import PLAIN, Backend, Operation
 from ..warp import unavailable_reason
-from . import attention_rows, reference
+from . import attention_rows, flex_gemm, reference
 from .bricks import trilinear_warp
 from .resample import subdivide
 from .tensor import Voxels
@@ -69,14 +69,14 @@ OPERATIONS = (
     ),
     Operation(
         SUBMANIFOLD_CONV,
-        (triton_launch.row(_CONV_KERNELS, "submanifold_conv", reference.submanifold_conv),),
+        (triton_launch.row(_CONV_KERNELS, "submanifold_conv", reference.submanifold_conv), flex_gemm.conv_row()),
         reference=reference.submanifold_conv,
         example=_conv_example,
         tolerance=_CONV_TOLERANCE,
     ),
     Operation(
         CHILD_CONV,
-        (triton_launch.row(_CONV_KERNELS, "child_conv", reference.child_conv),),
+        (triton_launch.row(_CONV_KERNELS, "child_conv", reference.child_conv), flex_gemm.child_conv_row()),
         reference=reference.child_conv,
         example=_child_conv_example,
         tolerance=_CONV_TOLERANCE,

@@ -1,14 +1,19 @@
 """READ FIRST. The pipeline: picture -> condition -> structure -> shape -> texture -> mesh and voxels -> GLB.
 
-Each stage is a function from dataclass to dataclass, in a file of its own: encode, structure, shape, texture, decode,
-process, bake or color, preview, export; `generate` calls those that need networks in a row. All take a Runtime (device,
-precision, backends, progress) and, where they need networks, the Models of a checkpoint. types.py has the dataclasses.
+Each stage is a function from dataclass to dataclass, in a file of its own:
+
+networks/   encode, structure, shape, texture, decode: from picture to raw mesh and voxels; encode_mesh: the way back
+finishing/  process, bake or color, preview, export: from there to a file; needs no checkpoint
+user_mesh/  texture_mesh, project_texture, refine: jobs on a mesh that the user brings
+
+generate.py calls those of networks/ in a row, finishing/finish.py those of finishing/. All take a Runtime (device,
+precision, backends, progress) and, where they need networks, the Models of a checkpoint. types.py has the dataclasses,
+checks.py what can be refused before the first stage, state.py a file of what stages made.
 
 Frames: a grid of R voxels a side fills the cube -0.5 .. 0.5, Z up; voxel (i, j, k) is [i, i + 1] / R - 0.5.
 """
 
 from .backend_table import default_backends
-from .bake import bake_texture
 from .checks import (
     PICTURE_BUDGET,
     check_export,
@@ -20,28 +25,31 @@ from .checks import (
     check_tokens,
     preflight,
 )
-from .color import color_vertices
-from .decode import decode_shape, decode_texture
-from .encode import encode_images
-from .encode_mesh import Encoded, encode_mesh, encode_texture, in_unit_cube, shape_resolution, texture_resolution
-from .existing import base_color_image
-from .export import export_mesh
-from .finish import finish_mesh, write_finished, write_views
+from .finishing.bake import bake_texture
+from .finishing.color import color_vertices
+from .finishing.export import export_mesh
+from .finishing.finish import finish_mesh, write_finished, write_views
+from .finishing.preview import STUDIO, draw, draw_each, draw_views
+from .finishing.process import process_mesh
 from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
-from .keep import Keep, Mask
+from .networks.decode import decode_shape, decode_texture
+from .networks.encode import encode_images
+from .networks.encode_mesh import (
+    Encoded,
+    encode_mesh,
+    encode_texture,
+    frame_of,
+    in_unit_cube,
+    shape_resolution,
+    texture_resolution,
+)
+from .networks.shape import sample_shape
+from .networks.structure import sample_structure
+from .networks.texture import sample_texture
 from .presets import PRESETS, Preset
-from .preview import STUDIO, draw, draw_each, draw_views
-from .process import process_mesh
-from .project_texture import project_scene, project_texture
-from .refine import refine_mesh, refine_shape, refining_roles, resample_shape
-from .scene_preview import scene_subject
-from .shape import sample_shape
 from .state import State, held_in, open_state, pipeline_type_of, write_generation, write_state
-from .structure import sample_structure
-from .texture import sample_texture
-from .texture_mesh import SceneTextures, bake_scene, scene_mesh, texture_scene, texturing_roles
 from .types import (
     ALPHA,
     BASE_COLOR,
@@ -69,6 +77,12 @@ from .types import (
     check_quads,
     check_texture_size,
 )
+from .user_mesh.existing import base_color_image
+from .user_mesh.keep import Keep, Mask
+from .user_mesh.project_texture import project_scene, project_texture
+from .user_mesh.refine import refine_mesh, refine_shape, refining_roles, resample_shape, tokens_to_keep
+from .user_mesh.scene_preview import scene_subject
+from .user_mesh.texture_mesh import SceneTextures, bake_scene, scene_mesh, texture_scene, texturing_roles
 
 table = default_backends  # its name in 0.1
 export_glb = export_mesh  # likewise
@@ -138,6 +152,7 @@ __all__ = [
     "export_glb",
     "export_mesh",
     "finish_mesh",
+    "frame_of",
     "generate",
     "generation_settings",
     "held_in",
@@ -165,6 +180,7 @@ __all__ = [
     "texture_resolution",
     "texture_scene",
     "texturing_roles",
+    "tokens_to_keep",
     "write_finished",
     "write_generation",
     "write_state",

@@ -7,21 +7,26 @@ same functions, for those who call it alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 
 from ..backends import Backends
 from ..errors import BackendError, SettingsError
 from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, QUADS, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
+from ..models.kernels_ahead import compile_ahead
+from ..models.operations import OPERATIONS as NETWORK_OPERATIONS
 from ..render import RENDER, check_picture
 from ..runtime import free_memory
-from ..sparse import TRILINEAR
+from ..sparse import ADD_TO_CHILDREN, CHILD_CONV, SUBMANIFOLD_CONV, TRILINEAR
 from ..spec import MAX_TOKENS, PipelineType
 from ..warp import cores, unavailable_reason
-from ..weights import Checkpoint
+from ..weights import Checkpoint, Models
 from .hollowing import CAVITIES, Hollowing
 from .types import SHELLS, ExportSettings
 
+CONVOLUTIONS = (SUBMANIFOLD_CONV, CHILD_CONV, ADD_TO_CHILDREN)
 PICTURE_BUDGET = 8_000_000_000  # bytes of all frames of a drawing together
 _DRAWING = 220  # bytes a pixel while one is drawn by four workers: their samples, light, the finished picture
 
@@ -77,6 +82,22 @@ def check_finish(
             # a GPU leaves the cores to the compilers; a CPU samples on all of them
             helpful = [] if export is None or unavailable_reason() else _helpful(export, texture)
             backends.prepare([*needed, *helpful], where, workers=min(3, cores()) if where.type == "cuda" else 1)
+
+
+def prepare_networks(
+    models: Models, roles: Iterable[str], backends: Backends, device: torch.device, dtype: torch.dtype | None
+) -> None:
+    """Begin to compile the Triton kernels of these networks, in threads, on a GPU: those of the last ones while the
+    first ones work. Nothing is downloaded for it: networks whose files are not here are left out.
+
+    dtype: torso dtype in place of the checkpoint's.
+    """
+    if device.type != "cuda":
+        return
+    workers = min(3, cores())
+    outlines = [partial(models.outline, role, dtype) for role in dict.fromkeys(roles) if models.is_fetched(role)]
+    if compile_ahead(outlines, backends, device, workers):
+        backends.prepare((*(op.name for op in NETWORK_OPERATIONS), *CONVOLUTIONS), device, workers)
 
 
 def _operations(export: ExportSettings | None, texture: bool, pictures: bool) -> list[str]:

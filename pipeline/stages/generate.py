@@ -14,13 +14,13 @@ from ..runtime import Runtime
 from ..spec import CHECKPOINTS_OWN, MAX_TOKENS, PipelineType, Samplers
 from ..views import PosedPictures
 from ..weights import Models
-from .checks import preflight
-from .decode import decode_shape, decode_texture
-from .encode import encode_images
-from .latents import grid_size
-from .shape import sample_shape
-from .structure import sample_structure
-from .texture import sample_texture
+from .checks import preflight, prepare_networks
+from .networks.decode import decode_shape, decode_texture
+from .networks.encode import encode_images
+from .networks.latents import grid_size
+from .networks.shape import sample_shape
+from .networks.structure import sample_structure
+from .networks.texture import sample_texture
 from .types import Generation
 
 
@@ -66,6 +66,7 @@ def generate(
     """
     preflight(models.checkpoint, pipeline_type, texture=texture, max_tokens=max_tokens)
     models.expect(pipeline_type.roles(texture))
+    prepare_networks(models, pipeline_type.roles(texture), runtime.backends, runtime.device, runtime.dtype)
     finished = finished or Finished()
     once, scales, how = finished.once, pipeline_type.image_scales(texture), (pipeline_type, max_tokens)
     if (made := finished.get(("generation", *how))) is not None:

@@ -26,7 +26,7 @@ from .types import UNKNOWN, Condition, Generation, Latent, Mesh, Origin, PBRVoxe
 VALUES = ("condition", "structure", "shape", "texture", "subdivisions", "mesh", "voxels")  # in the order of a run
 _SCALES = range(1, 9)  # image scales that a condition may hold
 _LEVELS = range(16)  # of a subdivision
-_LARGEST_GRID = 1 << 13
+_LARGEST_GRID = 1 << 13  # voxels a side; no type makes more than 1536, so that more is damage
 _VIEWS = 64  # pictures of a condition
 _ORIGIN_KEYS = {"description": "told"}  # field of an Origin -> its key in files, where that is older than its name
 _VIEW = record({"azimuth": number(-1e6, 1e6), "elevation": number(-90, 90)})

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import torch
 import warp as wp
 
-from . import kernel_cache
+from . import cuda_driver, kernel_cache
 from .availability import cores
 
 CHUNK = 1 << 16  # most rows of one launch on a CPU, where a launch runs on one core
@@ -97,6 +97,12 @@ def face_tree(vertices: torch.Tensor, faces: torch.Tensor) -> wp.Mesh:
         return wp.Mesh(points, corners)  # which keeps the arrays alive, as these the tensors
 
 
+def refit(tree: wp.Mesh) -> None:
+    """Make a face_tree right again after its vertices, or which of them its faces have, were changed in place."""
+    with wp.ScopedStream(_stream(tree.device)):
+        tree.refit()
+
+
 @contextmanager
 def box_tree(low: torch.Tensor, high: torch.Tensor) -> Iterator[wp.uint64]:
     """The number, for kernels, of a bounding volume tree of boxes [N, 3], which lives as long as the block."""
@@ -135,7 +141,7 @@ _quietly = _Quietly()
 @cache
 def _start() -> None:
     """Start Warp when it is first used, not when it is imported."""
-    with _STARTING, _quietly:
+    with _STARTING, _quietly, cuda_driver.warning_silenced():
         kernel_cache.initialise()
 
 

@@ -149,6 +149,10 @@ class Models:
             self._files[role] = self.checkpoint.files(role)
         return self._files[role].config
 
+    def is_fetched(self, role: str) -> bool:
+        """Whether the files of a model are known to be here."""
+        return role in self._files
+
     def fingerprint(self, role: str) -> str:
         """Which network it is (see ModelFiles.fingerprint); fetches its files, loads no weights."""
         self.config(role)

@@ -19,7 +19,7 @@ from .headers import Header
 MAGIC = b"GGUF"
 _LARGEST = 64 << 20  # bytes of a header: a language model's words stand in it
 _MOST = 1 << 20  # entries of metadata, tensors, items of a list
-_TEXT, _LIST = 8, 9
+_TEXT, _LIST = 8, 9  # the format's numbers of types
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 # GGUF's numbers of types -> name; those that are read: plain ones with their bytes, and blocks
 _TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K"}

@@ -10,7 +10,7 @@ from .household import bottle, chair, hammer, lamp, mug, table, teapot
 from .outdoors import duck, house, mushroom, snowman, tree
 from .toys import aeroplane, car, rings, robot, rocket
 
-SLOTS = 8
+SLOTS = 8  # parts of an object at most
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (

@@ -150,7 +150,7 @@ def _rotation(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor
     return about(z, 0, 1) @ about(y, 2, 0) @ about(x, 1, 2)
 
 
-QUARTER = math.pi / 2
+QUARTER = math.pi / 2  # of a turn, in radians
 ALONG_X, ALONG_Y = (0.0, QUARTER, 0.0), (-QUARTER, 0.0, 0.0)  # tilts that lay a primitive's z axis along x or y
 BOTH, SIDES = (True, True), (True, False)  # mirrors
 

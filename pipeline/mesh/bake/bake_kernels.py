@@ -30,7 +30,7 @@ def closest_on_mesh(
         weights[i] = wp.vec3(0.0, 0.0, 0.0)
 
 
-_GOLDEN = wp.constant(0.618033988749895)
+_GOLDEN = wp.constant(0.618033988749895)  # golden ratio less 1: steps of a spiral that spreads directions evenly
 
 
 @wp.kernel

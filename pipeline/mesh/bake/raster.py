@@ -13,7 +13,7 @@ from ...errors import SettingsError
 from ..checks import check_indices
 from ..query.scan import barycentric, scan
 
-MAX_SIZE = 16384
+MAX_SIZE = 16384  # pixels a side, which GPUs take as a texture at most
 
 
 def rasterise(uvs: torch.Tensor, faces: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:

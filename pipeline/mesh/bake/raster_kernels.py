@@ -11,7 +11,7 @@ from .scan_kernels import by_height, covered_span
 configure(__name__, fuse_fp=False)
 
 _FLAT = wp.constant(wp.float64(FLAT))
-_HALF = wp.constant(wp.float64(0.5))
+_HALF = wp.constant(wp.float64(0.5))  # of its type, which Warp does not derive; those below too
 _ZERO = wp.constant(wp.float64(0.0))
 _ONE = wp.constant(wp.float64(1.0))
 _SEGMENT = wp.constant(64)  # texels of a row that one thread fills in a large triangle

@@ -3,7 +3,7 @@
 
 import warp as wp
 
-_ZERO = wp.constant(wp.float64(0.0))
+_ZERO = wp.constant(wp.float64(0.0))  # of its type, which Warp does not derive
 
 
 @wp.func

@@ -18,7 +18,7 @@ FORMATS = (*_GLTF, *_OTHER)
 _TURN = [-(0.5**0.5), 0.0, 0.0, 0.5**0.5]  # a quarter about x: Z up -> Y up
 _DEEPEST = 256  # levels of a hierarchy
 _MOST = 1 << 31  # faces, all parts together
-_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+_TRIANGLES, _STRIP, _FAN = 4, 5, 6  # glTF's modes of a primitive
 
 
 def read_scene(path: Path, up: str = "") -> Scene:

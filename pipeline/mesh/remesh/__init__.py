@@ -1,4 +1,4 @@
-"""Surfaces made anew: dual grid, outer shell, closed surface."""
+"""Surfaces made anew: outer shell, closed surface, hollowed out; quads."""
 
 from .resolution import RESOLUTIONS, own_resolution
 

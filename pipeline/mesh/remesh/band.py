@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from ..mesh import Mesh
-from .lattice import Frame
-from .openings import Openings
-from .winding_number import WindingField
+from ..query.winding_number import WindingField
+from .lattice import Frame, marked_bricks, touched_cells
 
 _SEED_STEPS = 2  # cells round boundary edges in which winding numbers are looked at first
 # Winding numbers between which a point is neither inside nor outside for sure. Wider: more points are asked and cut;
-# narrower: the field's own error (0.03) and the noise of faces that are wound wrongly decide.
+# narrower: the field's own error (0.03) and the noise of inconsistently oriented faces decide.
 UNDECIDED = (0.25, 0.75)
+_EDGE = 12.0  # cells from the outermost bricks' outer sides that stay empty
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,23 @@ class Band:
         return (self.number > UNDECIDED[0]) & (self.number < UNDECIDED[1])
 
 
-def find_band(mesh: Mesh, openings: Openings, frame: Frame) -> Band:
-    """Ask for winding numbers round the holes, and farther as long as points are undecided.
+def find_band(
+    frame: Frame, bodies: torch.Tensor, points: torch.Tensor, lids: torch.Tensor, holes: torch.Tensor
+) -> Band:
+    """Ask for winding numbers round the holes and their lids, and farther as long as points are undecided.
 
     Away from holes the winding number only changes across faces, so that undecided points are connected to a hole's
     edge: where the search ends, points on either side of a lid are decided, and flooding may go on from them.
+
+    Args:
+        bodies: [F, 3] int32 faces but for those of open sheets. points: in cells, the frame's and those of lids behind.
+        lids: [Q, 3] int32. holes: [N, 2] ends of the holes' edges.
     """
-    field = WindingField(frame.points, mesh.faces[~openings.open_faces])
-    seeds = frame.along(torch.stack(mesh.edges.ends(openings.hole_edges), 1))
+    box = points.new_tensor(frame.size) * 8
+    points = torch.minimum(points.clamp_min(_EDGE), box - _EDGE)  # lids may bulge
+    field = WindingField(points, torch.cat([bodies, lids]))
+    frame = frame.storing((marked_bricks(points, lids, frame.size, 1) > 0) & (frame.bricks < 0))
+    seeds = frame.along(holes) | touched_cells(frame, points, lids)
     front, steps = seeds.nonzero().squeeze(1), _SEED_STEPS
     number = torch.full((frame.nodes,), torch.nan, device=seeds.device)
     while len(front):
@@ -60,9 +68,6 @@ def _around(frame: Frame, nodes: torch.Tensor, steps: int) -> tuple[Frame, torch
     while True:
         missing = torch.zeros_like(frame.bricks, dtype=torch.uint8)
         marks = frame.around(nodes, steps, missing)
-        new = missing.nonzero().squeeze(1)
-        if len(new) == 0:
+        if not bool(missing.any()):
             return frame, marks
-        bricks, first = frame.bricks.clone(), len(frame.places)
-        bricks[new] = torch.arange(first, first + len(new), dtype=torch.int32, device=new.device)
-        frame = replace(frame, bricks=bricks, places=torch.cat([frame.places, new.int()]))
+        frame = frame.storing(missing > 0)

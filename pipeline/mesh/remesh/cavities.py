@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..mesh import Mesh
-from .winding_number import WindingField
+from ..query.winding_number import WindingField
 
 _SAMPLES = 16  # faces of a component at which is asked how many others go round it
 _OFF = 0.05  # sides of a face before it, where that is asked

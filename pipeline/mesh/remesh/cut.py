@@ -17,6 +17,7 @@ _FACING = 1000
 # Of a point that is cut to the wrong side of winding number 0.5, times how far off it is: a cell's side for a point on
 # the surface of an unharmed body.
 _TRUST = 500
+_DEPTH = 3  # cells round a point whose faces contradict its winding number in which the cut decides
 
 
 def part_by_cut(lattice: Lattice, number: torch.Tensor, undecided: torch.Tensor) -> None:
@@ -53,6 +54,39 @@ def part_by_cut(lattice: Lattice, number: torch.Tensor, undecided: torch.Tensor)
     states[nodes] = torch.where(inside, INSIDE, OUTSIDE).to(torch.uint8)
 
 
+def contradicted(lattice: Lattice, number: torch.Tensor, outer: torch.Tensor, bodies: torch.Tensor) -> torch.Tensor:
+    """[nodes] bool: points near faces behind which winding numbers see the outside: there a lid dips under what is left
+    of the surface that it replaces.
+
+    Args:
+        number: [nodes] float32 winding numbers, nan where they were not asked for. outer: [nodes] bool, those of the
+            outside. bodies: [F] bool, faces that have an inside behind them.
+    """
+    rows = bodies[lattice.face.long()].nonzero().squeeze(1)
+    low, axis = lattice.crossed[rows] // 3, lattice.crossed[rows] % 3
+    near = outer[low]
+    step = torch.nn.functional.one_hot(axis, 3).int()
+    high = lattice.look_up(lattice.coordinates(low) + step)
+    near |= (high >= 0) & outer[high.clamp_min(0)]
+    rows, low, high, axis = rows[near], low[near], high[near], axis[near]
+    up = _facing(lattice, rows, axis) > 0
+    behind, before = torch.where(up, low, high), torch.where(up, high, low)
+    found, front = (torch.zeros_like(outer) for _ in range(2))
+    found[behind[behind >= 0]] = True
+    front[before[before >= 0]] = True
+    found &= outer & ~front
+    if bool(found.any()):
+        found = (lattice.around(found.nonzero().squeeze(1), _DEPTH) > 0) & ~number.isnan()
+    return found
+
+
+def _facing(lattice: Lattice, rows: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
+    """[N] how far normals of the faces of crossings look along the axes of the edges that they cross."""
+    corner = lattice.points[lattice.faces[lattice.face[rows].long()].long()]
+    normal = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    return normal.gather(1, axis[:, None]).squeeze(1)
+
+
 def _capacities(
     lattice: Lattice, nodes: torch.Tensor, beside: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -64,9 +98,7 @@ def _capacities(
     wanted = edge.unique()
     place = torch.searchsorted(wanted, lattice.crossed).clamp_max(len(wanted) - 1)
     rows = (wanted[place] == lattice.crossed).nonzero().squeeze(1)
-    corner = lattice.points[lattice.faces[lattice.face[rows].long()].long()]
-    normal = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    facing = normal.gather(1, (lattice.crossed[rows] % 3)[:, None]).squeeze(1)
+    facing = _facing(lattice, rows, lattice.crossed[rows] % 3)
     up, down = (torch.zeros(len(wanted), dtype=torch.bool, device=nodes.device) for _ in range(2))
     up[place[rows[facing > 0]]] = True
     down[place[rows[facing < 0]]] = True

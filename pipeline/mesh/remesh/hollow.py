@@ -18,7 +18,7 @@ from .interior import regions
 from .lattice import Lattice, marked_bricks
 from .lattice_functions import INSIDE, OUTSIDE, THICK
 
-_BRICK = 8
+_BRICK = 8  # lattice points along a brick's side
 _HALF = 6.1  # cells from the middle of a brick's points to its farthest ones
 _SPARE = 4.0  # cells beyond what is looked at, in which distances are known
 _LEAST = 1.0  # cells to the wall that the middle of a cavity has at least

@@ -17,10 +17,11 @@ from ..mesh import Mesh
 from . import flood_kernels
 from .band import Band, find_band
 from .cavities import wound_by_nesting
-from .cut import part_by_cut
+from .cut import contradicted, part_by_cut
 from .lattice import Frame, Lattice, frame_of, rasterise
 from .lattice_functions import CUT, INSIDE, OUTSIDE
 from .openings import find_openings
+from .patches import patch_holes, scraps
 
 _SAMPLES = 8  # points at which a region of free cells is asked for its winding number
 _INVERTED = -0.75  # winding number below which a point is inside a body that is wound inward
@@ -40,11 +41,13 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
 def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -> tuple[Lattice, dict]:
     """The lattice with the states of its points, holes closed: outside() where the mesh has none.
 
-    Points within two cells of a hole's edge have a winding number. Where that leaves them undecided, so have those
-    beside them, and a minimum cut parts them; from the others flooding goes on. Regions that it does not reach from
-    infinity are inside if their winding number says so, or if nothing leads out of them and cavities are filled.
+    Points within two cells of a hole's edge or its lid have a winding number, of the surface with its lids (see
+    patches.py). Where that leaves them undecided, as in gaps between two ends that face each other, which have no lids,
+    so have those beside them, and where faces contradict it, a minimum cut parts them; from the others flooding goes
+    on. Regions that it does not reach from infinity are inside if their winding number says so, or if nothing leads out
+    of them and cavities are filled.
 
-    Args and errors: as frame_of() and rasterise(). The mesh is wound consistently where it has holes.
+    Args and errors: as frame_of() and rasterise(). The mesh is consistently oriented where it has holes.
         cavities: whether those that have no way out stay empty: they lie in an odd number of components.
 
     Returns:
@@ -58,9 +61,15 @@ def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -
         mesh = Mesh.known(mesh.vertices, wound_by_nesting(mesh, openings.open_faces), kernels=mesh.kernels)
         openings = find_openings(mesh)
     frame = frame_of(mesh, resolution, margin)
-    band = find_band(mesh, openings, frame)
+    points, lids = patch_holes(frame.points, mesh.edges, openings.hole_edges[~openings.gaps])
+    left = ~scraps(points, lids, frame.faces, mesh.sheets.label.long(), openings.open_faces)
+    frame = replace(frame, faces=frame.faces[left])
+    bodies = frame.faces[~openings.open_faces[left]]
+    band = find_band(frame, bodies, points, lids, _ends(mesh, openings.hole_edges))
     lattice = rasterise(band.frame, resolution)
     asked, undecided = band.asked, band.undecided
+    outer = asked & (_by_number(band.number) == OUTSIDE)
+    undecided |= contradicted(lattice, band.number, outer, ~openings.open_faces[left])
     cells = _flood(lattice, lattice.touched | asked.to(torch.uint8), band)
     known = torch.where(asked & ~undecided, _by_number(band.number), 0).to(torch.uint8)
     lattice = _classified(lattice, *cells, lattice.along(_ends(mesh, openings.rim_edges)), known, undecided)

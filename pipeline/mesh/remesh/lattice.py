@@ -51,6 +51,13 @@ class Frame:
         """Lattice coordinates [N, 3] as float32 world positions."""
         return (points.double() * self.cell + self.origin).float()
 
+    def storing(self, new: torch.Tensor) -> Frame:
+        """With empty bricks [size] bool stored behind the others, which keep their nodes."""
+        new = new.nonzero().squeeze(1)
+        bricks, first = self.bricks.clone(), len(self.places)
+        bricks[new] = torch.arange(first, first + len(new), dtype=torch.int32, device=new.device)
+        return replace(self, bricks=bricks, places=torch.cat([self.places, new.int()]))
+
     def coordinates(self, nodes: torch.Tensor) -> torch.Tensor:
         """[N, 3] int32 lattice coordinates of nodes [N] int64."""
         xyz = torch.empty(len(nodes), 3, dtype=torch.int32, device=nodes.device)
@@ -91,14 +98,11 @@ class Lattice(Frame):
     empty: torch.Tensor  # [size] uint8, of all points of an empty brick
 
     def with_bricks(self, new: torch.Tensor) -> Lattice:
-        """With empty bricks [size] bool stored behind the others, which keep their nodes."""
-        new = new.nonzero().squeeze(1)
-        bricks, first, device = self.bricks.clone(), len(self.places), new.device
-        bricks[new] = torch.arange(first, first + len(new), dtype=torch.int32, device=device)
-        places, states = torch.cat([self.places, new.int()]), self.empty[new].repeat_interleave(512)
+        """As storing(), with the states of the new points."""
+        frame, states = self.storing(new), self.empty[new].repeat_interleave(512)
         touched = torch.cat([self.touched, torch.zeros_like(states)])
         states = torch.cat([self.states, states])
-        return replace(self, bricks=bricks, places=places, touched=touched, states=states)
+        return replace(self, bricks=frame.bricks, places=frame.places, touched=touched, states=states)
 
     def ends(self, edges: torch.Tensor) -> torch.Tensor:
         """[N, 2] uint8 states of both ends of lattice edges [N]."""
@@ -154,6 +158,32 @@ def marked_bricks(points: torch.Tensor, faces: torch.Tensor, size: tuple[int, in
     return marks
 
 
+def touched_cells(frame: Frame, points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """[nodes] uint8: the cells that faces [F, 3] int32 touch, where their bricks are stored. points: in cells."""
+    return _touched((points, faces, *_face_bricks(points, faces, frame), frame.grid), frame.nodes)
+
+
+def _face_bricks(points: torch.Tensor, faces: torch.Tensor, frame: Frame) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces and the bricks that they touch, int32, as pairs."""
+    device = points.device
+    counts = torch.empty(len(faces), dtype=torch.int32, device=device)
+    nothing = torch.empty(0, dtype=torch.int64, device=device), counts[:0], counts[:0]
+    kernel, given = crossing_kernels.list_bricks, (points, faces, frame.wide)
+    launch_parallel(kernel, len(faces), *given, False, counts, *nothing)
+    ends = counts.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    pairs = counts.new_empty(total), counts.new_empty(total)
+    launch_parallel(kernel, len(faces), *given, True, counts, ends, *pairs)
+    return pairs
+
+
+def _touched(given: tuple, nodes: int) -> torch.Tensor:
+    points, _, pairs = given[:3]
+    touched = torch.zeros(nodes, dtype=torch.uint8, device=points.device)
+    launch_parallel(crossing_kernels.touch_cells, len(pairs), *given, touched)
+    return touched
+
+
 def rasterise(frame: Frame, resolution: int) -> Lattice:
     """The lattice with all that its faces touch and cross, and no states.
 
@@ -167,16 +197,9 @@ def rasterise(frame: Frame, resolution: int) -> Lattice:
     def new(count: int, dtype=torch.int32) -> torch.Tensor:
         return torch.empty(count, dtype=dtype, device=device)
 
-    counts = new(len(faces))
-    nothing = new(0, torch.int64), new(0), new(0)
-    kernel, given = crossing_kernels.list_bricks, (points, faces, frame.wide)
-    launch_parallel(kernel, len(faces), *given, False, counts, *nothing)
-    ends = counts.cumsum(0)
-    pairs = new(int(ends[-1])), new(int(ends[-1]))
-    launch_parallel(kernel, len(faces), *given, True, counts, ends, *pairs)
-    touched = torch.zeros(frame.nodes, dtype=torch.uint8, device=device)
+    pairs = _face_bricks(points, faces, frame)
     given = points, faces, *pairs, frame.grid
-    launch_parallel(crossing_kernels.touch_cells, len(pairs[0]), *given, touched)
+    touched = _touched(given, frame.nodes)
     counts = new(len(pairs[0]))
     nothing = new(0, torch.int64), new(0, torch.int64), new(0, torch.float32), new(0)
     launch_parallel(crossing_kernels.cross_edges, len(counts), *given, False, counts, *nothing)

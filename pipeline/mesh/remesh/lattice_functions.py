@@ -8,6 +8,7 @@ not stored, and node = slot * 512 + place in the brick. A negative node -1 - b s
 
 import warp as wp
 
+# States of lattice points.
 OUTSIDE = 1
 INSIDE = 2
 THICK = 3  # inside only because a sheet was given a thickness
@@ -15,6 +16,7 @@ CUT = 4  # for the time being: left to the minimum cut
 
 IS_OUTSIDE = wp.constant(wp.uint8(OUTSIDE))
 IS_INSIDE = wp.constant(wp.uint8(INSIDE))
+# Flags.
 UNSET = wp.constant(wp.uint8(0))
 SET = wp.constant(wp.uint8(1))
 

@@ -10,7 +10,7 @@ from ..query.printability import crossing
 from ..query.surface import Surface
 
 _CHUNK = 1 << 21  # faces looked at together
-_FAR = 1e6
+_FAR = 1e6  # farther than anything: no limit
 
 
 def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None = None, apart: bool = False) -> Mesh:

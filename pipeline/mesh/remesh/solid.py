@@ -49,7 +49,7 @@ def solid(
 
     Args:
         mesh: faces beside each other share vertices, for what lies beside an edge of one face is taken for a hole. With
-            boundary edges it is wound consistently and outward, as clean() leaves it.
+            boundary edges it is consistently oriented, outward, as clean() leaves it.
         resolution: cells along the longest side of the bounding box, 8 - 2048.
         wall: world units; open sheets become so thick at least, up to half of the longest side.
         cavities: whether cavities without a way out stay (see cavities.py); they are filled otherwise.

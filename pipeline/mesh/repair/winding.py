@@ -20,7 +20,7 @@ _TRUST = 0.5  # what being seen from one side alone counts against what one face
 def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
     """[F] bool faces of non-orientable components to turn, so that they face the side from which they are seen.
 
-    One misplaced face can make a whole surface non-orientable, so "as they are" is no answer where faces come wound
+    One misplaced face can make a whole surface non-orientable, so "as they are" is no answer where faces come oriented
     anyhow, as from a dual grid. Lines of sight from outside, in random directions (the same at every call), count for
     each face on which side they meet it first. Then each weighs that against the faces beside it, again and again:
     those that are not seen, or from both sides alike, follow the others. At last, with Warp, large parts are turned

@@ -54,6 +54,25 @@ def within(mesh: Mesh, max_error: float, reduce: Callable[[float], Mesh], first:
     return best
 
 
+def by_halves(mesh: Mesh, target: int, max_error: float, to_count: Callable[[Mesh, int], Mesh]) -> Mesh:
+    """For what simplifies to a number of faces and knows no distance: the number is halved towards the target as long
+    as the surfaces stay within max_error of each other (both ways, see `deviation`), the last step halved once more.
+
+    to_count: simplifies a mesh to about so many faces.
+    """
+    best, count = mesh, len(mesh.faces)
+    while count > target:
+        count = max(target, count // 2)
+        result = to_count(best, count)
+        if deviation(mesh, result) > max_error:
+            between = to_count(best, (count + len(best.faces)) // 2)
+            return between if deviation(mesh, between) <= max_error else best
+        if len(result.faces) >= len(best.faces):
+            break
+        best = result
+    return best
+
+
 def deviation(one: Mesh, other: Mesh) -> float:
     """The largest distance from vertices and centres of faces of either mesh to the surface of the other; inf if one of
     them has no faces and the other has. Without Warp an upper bound of it."""

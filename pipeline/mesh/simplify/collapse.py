@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ...errors import SettingsError
 from ..mesh import Mesh
-from ..topology.half_edges import grouped
 from ..topology.steady import steady_sum
 from .bounded import check_max_error, within
+from .fit import Source, fit
+from .relax import Relaxation, RelaxConfig
+from .stars import Stars, find_stars
 
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
 
@@ -42,9 +44,8 @@ class CollapseConfig:
     good_shape: float = 0.15
     # up to so many times: slivers are spared where that costs little.
     sliver_cost: float = 30.0
-    # Rounds in which edges are flipped at the end, where a sliver becomes none by that; each looks at all edges.
-    flip_rounds: int = 6
-    # By how much a flip may move the surface where the collapse has not moved it at all, in sizes of the mesh.
+    # By how much a flip may move the surface where the collapse has not moved it at all, in sizes of the mesh; and the
+    # least step of a vertex towards the surface.
     flip_tolerance: float = 1e-6
     # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
     bridge_cost: float = 0.3
@@ -61,6 +62,10 @@ class CollapseConfig:
     # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
     # distance is about twice that.
     first_bound: float = 0.5
+    # Rounds in which vertices are moved at the end, so that faces lie on the surface on the average.
+    fit_rounds: int = 2
+    # How slivers and faces that go through others are relaxed at the end.
+    relax: RelaxConfig = field(default_factory=RelaxConfig)
 
 
 # what kernels take of it
@@ -118,23 +123,17 @@ def collapse(
     if target >= len(mesh.faces):
         return mesh
 
+    sources: list[Source] = []  # made by the first
+
     def reduce(bound: float) -> Mesh:
         reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
         reduced.reduce(target, tick)
-        reduced.flip_slivers(tick)
+        source = sources[0] if sources else reduced.source(mesh)
+        sources[:] = [source]
+        reduced.finish(source, tick)
         return Mesh.known(*reduced.result(), kernels=mesh.kernels)
 
     return reduce(math.inf) if max_error is None else within(mesh, max_error, reduce, config.first_bound * max_error)
-
-
-@dataclass(frozen=True)
-class _Stars:
-    """What lies round each vertex in one round."""
-
-    offsets: torch.Tensor  # [V + 1] int32 into corners
-    corners: torch.Tensor  # [3 F] int32, by vertex
-    edges: torch.Tensor  # [3 F] uint8: faces on the half-edge's edge, and whether it speaks for it
-    feature: torch.Tensor  # [V] uint8: on an edge that has not two faces
 
 
 class _Reduction:
@@ -196,37 +195,23 @@ class _Reduction:
             del stars, costs, removed, changed
             self._rename(None if changes else self._count - total)
 
-    def flip_slivers(self, tick: Callable[[], None]) -> None:
-        """Flip edges of slivers where that leaves the surface where it is."""
-        from ...warp.launch import launch_atomic
-        from . import flip_kernels as kernels
+    def source(self, mesh: Mesh) -> Source:
+        """The mesh, for finish, of this or other reductions of it."""
+        return Source(mesh.vertices.float() * self._scale, mesh.faces)
 
-        corners = len(self._faces)
-        twins = torch.empty(corners, dtype=torch.int32, device=self._device)
-        keys = torch.empty(corners, dtype=torch.int64, device=self._device)
-        for _ in range(self._config.flip_rounds):
-            tick()
-            stars = self._find_stars()
-            mesh = self._points, self._quadrics, self._faces, stars.offsets, stars.corners, stars.edges
-            self._launch(kernels.find_flips, corners, self._weights, *mesh, twins, keys)
-            claims = torch.full((len(self._points),), torch.iinfo(torch.int64).max, device=self._device)
-            flipped = torch.zeros(corners, dtype=torch.uint8, device=self._device)
-            launch_atomic(kernels.claim, corners, self._faces, twins, keys, claims)
-            self._launch(kernels.flip, corners, self._faces, twins, keys, claims, flipped)
-            if not flipped.any():
-                break
+    def finish(self, source: Source, tick: Callable[[], None]) -> None:
+        """Nearer to the source, with fewer slivers and faces that go through others."""
+        self._pack()
+        assert self._quadrics is not None
+        fit(self._points, self._quadrics, self._faces, self._weights, source, self._config.fit_rounds)
+        Relaxation(self._points, self._quadrics, self._faces, self._weights, self._config.relax).run(tick)
 
     @property
     def _count(self) -> int:
         return len(self._faces) // 3
 
-    def _find_stars(self) -> _Stars:
-        corners, vertices = len(self._faces), len(self._points)
-        star, offsets = grouped(self._faces, vertices)
-        edges = torch.empty(corners, dtype=torch.uint8, device=self._device)
-        feature = torch.zeros(vertices, dtype=torch.uint8, device=self._device)
-        self._launch(self._link_kernels.find_edges, corners, self._faces, offsets, star, edges, feature)
-        return _Stars(offsets, star, edges, feature)
+    def _find_stars(self) -> Stars:
+        return find_stars(self._faces, len(self._points))
 
     def _first_quadrics(self) -> torch.Tensor:
         quadrics = torch.zeros(len(self._points), 10, device=self._device)
@@ -241,7 +226,7 @@ class _Reduction:
         self._launch(self._quadric_kernels.first_quadrics, len(quadrics), self._weights, *mesh, least, quadrics)
         return quadrics
 
-    def _find_costs(self, stars: _Stars, wanted: float) -> torch.Tensor:
+    def _find_costs(self, stars: Stars, wanted: float) -> torch.Tensor:
         """[3 F] float32 costs by half-edge, and the limit up to which edges may go: as many edges cost less as
         collapses are wanted, so that expensive edges wait until the cheap ones round them have been spent."""
         costs = torch.empty(len(self._faces), device=self._device)
@@ -255,7 +240,7 @@ class _Reduction:
         self._limit = torch.minimum(limit, examined)
         return costs
 
-    def _choose(self, stars: _Stars, costs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _choose(self, stars: Stars, costs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[3 F] uint8: how many faces go with the half-edge's edge if it is collapsed in this round, else 0; and
         [3 F] uint8: what that does to the topology (see link_kernels.classify), 0 for nothing."""
         kernels, corners, vertices = self._kernels, len(costs), len(self._points)
@@ -273,7 +258,7 @@ class _Reduction:
             self._launch(kernels.choose, corners, limit, *round_each, *edges, removed, changed, taken)
         return removed, changed
 
-    def _change_topology(self, stars: _Stars, removed: torch.Tensor, changed: torch.Tensor) -> None:
+    def _change_topology(self, stars: Stars, removed: torch.Tensor, changed: torch.Tensor) -> None:
         """Cut the surface where that is chosen; faces are renamed, vertices are added."""
         cut = (changed == self._link_kernels.CUT) & (removed > 0)
         rank = cut.cumsum(0, dtype=torch.int32)

@@ -28,7 +28,7 @@ from .quadric_kernels import Weights, bulges, keeps_bound, place, quadric, worst
 configure(__name__)
 
 SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two half-edges draw the same number
-NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
+NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))  # above every key, of which the least is sought
 KEPT_BITS = wp.constant(wp.int32(~((1 << 20) - 1)))  # of a cost: costs within 1/8 of each other are drawn by lot
 
 
@@ -130,6 +130,20 @@ def least_around(
     around[v] = best
 
 
+@wp.func
+def take(
+    v: wp.int32,
+    faces: wp.array[wp.int32],
+    offsets: wp.array[wp.int32],
+    star: wp.array[wp.int32],
+    taken: wp.array[wp.uint8],
+):
+    """Leave no edge of a vertex's neighbours to later passes."""
+    for i in range(offsets[v], offsets[v + 1]):
+        taken[faces[next_half_edge(star[i])]] = wp.uint8(1)
+        taken[faces[previous_half_edge(star[i])]] = wp.uint8(1)
+
+
 @wp.kernel
 def choose(
     start: wp.int32,
@@ -155,9 +169,11 @@ def choose(
         if around[a] == key and around[b] == key:
             faces_gone = int(edges[h]) & USES
             free = bool(True)
+            third = wp.int32(-1)
             if int(edges[h]) >= CHANGES:
-                kind, third = classify(h, faces, offsets, star, edges, feature)
+                kind, cut_at = classify(h, faces, offsets, star, edges, feature)
                 if kind == CUT:
+                    third = cut_at
                     free = around[third] == key
                 if kind == VANISH and faces_gone == 2:
                     faces_gone = 4
@@ -165,12 +181,10 @@ def choose(
                     changed[h] = wp.uint8(kind)
             if free:
                 removed[h] = wp.uint8(faces_gone)
-                for i in range(offsets[a], offsets[a + 1]):
-                    taken[faces[next_half_edge(star[i])]] = wp.uint8(1)
-                    taken[faces[previous_half_edge(star[i])]] = wp.uint8(1)
-                for i in range(offsets[b], offsets[b + 1]):
-                    taken[faces[next_half_edge(star[i])]] = wp.uint8(1)
-                    taken[faces[previous_half_edge(star[i])]] = wp.uint8(1)
+                take(a, faces, offsets, star, taken)
+                take(b, faces, offsets, star, taken)
+                if third >= 0:  # or another cut of a later pass could name the same corners
+                    take(third, faces, offsets, star, taken)
 
 
 @wp.kernel

@@ -10,9 +10,9 @@ import torch
 from ..jobs.processes import run_job
 from ..mesh import Mesh
 from ..repair.clean import AFTER_SIMPLIFYING, clean
-from ..topology.half_edges import by_corners
-from .bounded import check_max_error, deviation
+from .bounded import by_halves, check_max_error, deviation
 from .collapse import collapse
+from .flaps import without_flaps
 from .parts import reduce_in_parts
 
 _BULK = 150_000  # faces that collapse takes down to any number in about two seconds on two cores
@@ -23,47 +23,20 @@ def fast_simplification(mesh: Mesh, target: int, tick: Callable[[], None], max_e
     """Quadric edge collapse (Garland & Heckbert 1997) to about `target` faces; the result is on the CPU.
 
     Large meshes are first simplified in parts, several at once (see `parts`). max_error: as of collapse; the package
-    has no such bound, so the number of faces is halved towards the target as long as the surfaces stay within it, and
-    the last step is halved once more.
+    has no such bound, see by_halves.
     """
     check_max_error(max_error)
     if max_error is None:
         return _to_count(mesh, target, tick)
-    best, count = mesh.to("cpu"), len(mesh.faces)
-    while count > target:
-        count = max(target, count // 2)
-        result = _to_count(best, count, tick)
-        if deviation(mesh, result) > max_error:
-            between = _to_count(best, (count + len(best.faces)) // 2, tick)
-            return between if deviation(mesh, between) <= max_error else best
-        if len(result.faces) >= len(best.faces):
-            break
-        best = result
-    return best
+    return by_halves(mesh.to("cpu"), target, max_error, lambda some, count: _to_count(some, count, tick))
 
 
 def _to_count(mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
     vertices, faces = mesh.vertices.cpu().float().numpy(), mesh.faces.cpu().int().numpy()
     vertices, faces = reduce_in_parts(vertices, faces, target, tick)
     result = run_job("simplify", tick, vertices=vertices, faces=faces, target=np.array(target))
-    faces = _without_flaps(torch.from_numpy(result["faces"]), mesh.kernels)
+    faces = without_flaps(torch.from_numpy(result["faces"]), mesh.kernels)
     return Mesh.known(torch.from_numpy(result["vertices"]), faces, kernels=mesh.kernels)
-
-
-def _without_flaps(faces: torch.Tensor, kernels: bool | None) -> torch.Tensor:
-    """Faces [F, 3] without pairs of the same vertices that face opposite ways: what is left where a thin part has
-    collapsed. Cleaning drops one of a pair, and the other would hang on as a component of its own."""
-    order, again = by_corners(faces, kernels)
-    if not bool(again.any()):
-        return faces
-    group = (~again).cumsum(0) - 1
-    a, b, c = faces[order.long()].unbind(1)
-    side = 1 - 2 * ((a > b).int() + (b > c).int() + (c > a).int() - 1)  # by the parity of their order
-    total = torch.zeros(int(group[-1]) + 1, dtype=torch.int64).index_add_(0, group, side.long())
-    stays = (total[group] != 0) | (torch.bincount(group)[group] == 1)
-    keep = torch.zeros(len(faces), dtype=torch.bool)
-    keep[order.long()] = stays
-    return faces[keep]
 
 
 def hybrid(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:

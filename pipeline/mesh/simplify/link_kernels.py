@@ -15,8 +15,9 @@ from ...warp.launch import configure
 configure(__name__)
 
 OWNER = wp.constant(64)  # bit of an edge's byte: this half-edge is the owner; below it the number of faces, up to 63
-USES = wp.constant(63)
-PLAIN = wp.constant(1)  # what a collapse does to the topology, see classify
+USES = wp.constant(63)  # bits of that number
+# What a collapse does to the topology, see classify.
+PLAIN = wp.constant(1)
 VANISH = wp.constant(2)
 BRIDGE = wp.constant(3)
 CUT = wp.constant(4)

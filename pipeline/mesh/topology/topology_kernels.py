@@ -13,7 +13,7 @@ configure(__name__, max_unroll=1)
 
 NON_MANIFOLD = -2  # twin of a half-edge on an edge of more than two faces
 _NON_MANIFOLD = wp.constant(wp.int32(NON_MANIFOLD))
-_SET = wp.constant(wp.uint8(1))
+_SET = wp.constant(wp.uint8(1))  # of a flag
 
 
 # --- counting sort ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ configure(__name__)
 
 STRIDE = wp.constant(12)  # rows skipped while a place is sought: one for so many rows of a chart's height
 WIDE = wp.constant(16)  # texels: what narrower charts take does not change a row's widest free run much
-ALL = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))
+ALL = wp.constant(wp.uint64(0xFFFFFFFFFFFFFFFF))  # texels of a word
 
 
 @wp.func_native("""

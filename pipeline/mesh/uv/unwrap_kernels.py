@@ -16,7 +16,7 @@ configure(__name__)
 SLACK = wp.constant(1e-3)  # texels: more than rounding texture coordinates to float32 moves a corner
 FLAT = wp.constant(1e-5)  # sine of an angle that rounding may give
 ROUNDING = wp.constant(1e-7)  # of float32
-CLAIM, FIND, MARK = wp.constant(0), wp.constant(1), wp.constant(2)
+CLAIM, FIND, MARK = wp.constant(0), wp.constant(1), wp.constant(2)  # modes of the drawing, see draw
 
 
 @wp.kernel

@@ -1,0 +1,1 @@
+"""What install.py is made of: the standard library alone, as it may run before any requirement is there."""

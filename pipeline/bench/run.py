@@ -1,0 +1,223 @@
+"""Seconds and peak memory of every stage: networks with random weights on synthetic surfaces.
+
+First each network alone (the first call, and the median of the next three), then a whole 1024_cascade run. The surfaces
+are spheres: as many latent voxels as a usual object has, four times as many at each finer level.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from .. import stages
+from ..budget import bound
+from ..errors import OutOfMemoryError, SettingsError
+from ..export.files import check_writable, writing
+from ..runtime import Runtime, StageRecord, choose_dtype, synchronise
+from ..spec import PIPELINE_TYPES
+from ..speed import EXACT, speed_named
+from . import history as measurements
+from .networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
+from .reference import Reference
+
+_REPEATS = 3  # timed calls behind the first, which compiles
+
+
+def run(
+    device: torch.device,
+    full: bool,
+    memory_limit: float | None = None,
+    report: Path | None = None,
+    history: Path | None = None,
+    reference: Path | None = None,
+    speed: str = EXACT.name,
+) -> int:
+    """Print both tables.
+
+    Args:
+        memory_limit: GB that the process may use on a CUDA device.
+        report: where to write the numbers as JSON.
+        history: JSON lines to which they are appended.
+        reference: a clone of microsoft/TRELLIS.2, to be measured beside.
+        speed: of the samplers of the whole run; the networks alone do the same at any.
+    """
+    limit = round(memory_limit * 1e9) if memory_limit else None
+    if limit:
+        if device.type != "cuda":
+            raise SettingsError(f"A memory limit can be set for CUDA devices only, not for {device.type}.")
+        bound(device, limit)
+    for path in filter(None, (report, history)):
+        check_writable(path)
+    theirs = Reference(reference) if reference else None
+    size = full_size() if full else small_size()
+    facts = measurements.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
+    title = f"{facts['sizes'].capitalize()} sizes, random weights; {measurements.heading([facts])}"
+    print(title)
+    runtime = Runtime(
+        device, stages.default_backends(), choose_dtype(device), memory_limit=limit, speed=speed_named(speed)
+    )
+    head = "| network | size | first call | later calls | peak memory |"
+    print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
+    print("|---" * (8 if theirs else 5) + "|")
+    models, networks = RandomModels(size.models), []
+    for case in cases(size, device):
+        networks += _compared(runtime, models, case, size.models[case.role], theirs)
+    print(f"\n1024_cascade from start to end, speed {speed}:\n")
+    runtime.records.clear()
+    what = _whole_run(runtime, size)
+    print(f"{what}\n\n{stage_table(runtime.records)}")
+    print(f"\nBackends: {', '.join(f'{op} {name}' for op, name in runtime.backends.used.items())}")
+    whole = [vars(record) for record in runtime.records]
+    if report:
+        text = json.dumps({"title": title, "networks": networks, "run": whole}, indent=1) + "\n"
+        with writing(report) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if history:
+        own = {} if speed == EXACT.name else {"speed": speed}
+        lines = [{**facts, "kind": "network", **one} for one in networks]
+        lines += [{**facts, "kind": "stage", **own, "run": what, **one} for one in whole]
+        measurements.append(history, lines)
+    return 0
+
+
+def stage_table(records: Sequence[StageRecord]) -> str:
+    """The records of a run as a Markdown table."""
+    rows = ["| stage | seconds | of these loading | peak memory |", "|---|---|---|---|"]
+    for record in records:
+        cells = (
+            record.stage,
+            f"{record.seconds:.2f}",
+            f"{record.loading_seconds:.2f}",
+            f"{record.peak_bytes / 1e9:.2f} GB",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    total = sum(record.seconds for record in records), sum(record.loading_seconds for record in records)
+    peak = max((record.peak_bytes for record in records), default=0)
+    rows.append(f"| together | {total[0]:.2f} | {total[1]:.2f} | {peak / 1e9:.2f} GB |")
+    return "\n".join(rows)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Seconds of the first call and the median of the later ones, None if memory ran out; the network's output."""
+
+    first: float | None
+    seconds: float | None
+    peak_bytes: int
+    output: torch.Tensor | None = None  # on the CPU
+
+    def cells(self) -> str:
+        """For a table: first call, later calls, peak memory."""
+        return "out of memory | | " if self.seconds is None else " | ".join((f"{self.first:.3f}", *self.short()))
+
+    def short(self) -> tuple[str, str]:
+        """For a table: later calls, peak memory."""
+        if self.seconds is None:
+            return "out of memory", ""
+        return f"{self.seconds:.3f}", f"{self.peak_bytes / 1e9:.2f} GB"
+
+
+def _compared(
+    runtime: Runtime, models: RandomModels, case: Case, config: dict, reference: Reference | None
+) -> list[dict]:
+    """Measure a network, and the reference implementation of it beside; print the row and return what was measured."""
+    network = partial(models.get, case.role, runtime.device, runtime.dtype)
+    network()  # is made before it is measured
+    ours = _measure(runtime, case, lambda: call(network(), _inputs(case), runtime), keep=reference is not None)
+    row, made = f"| {case.name} | {case.size} | {ours.cells()} |", [_line(case, "ours", ours)]
+    weights = {key: value.cpu() for key, value in network().state_dict().items()} if reference else {}
+    models.release()  # each has the device for itself
+    if reference:
+        theirs = None
+        if config["name"] in reference.networks:
+            other = reference.build(config, weights, runtime.device)
+            theirs = _measure(runtime, case, lambda: reference.call(other, _inputs(case)), keep=True)
+            made.append(_line(case, "reference", theirs))
+        difference = _difference(ours, theirs)
+        made[-1] |= {"difference": difference} if difference is not None else {}
+        shown = f"{difference:.1e}" if difference is not None else ""
+        row += f" {' | '.join(theirs.short() if theirs else ('', ''))} | {shown} |"
+    print(row, flush=True)
+    return made
+
+
+def _inputs(case: Case) -> Inputs:
+    """The same whenever they are made."""
+    torch.manual_seed(0)
+    return case.inputs()
+
+
+def _line(case: Case, implementation: str, measured: _Measured) -> dict:
+    return {
+        "implementation": implementation,
+        "speed": "exact",
+        "network": case.name,
+        "size": case.size,
+        "first_seconds": measured.first,
+        "seconds": measured.seconds,
+        "peak_bytes": measured.peak_bytes,
+    }
+
+
+def _difference(ours: _Measured, theirs: _Measured | None) -> float | None:
+    """Norm of the difference of two outputs in shares of the second's."""
+    if theirs is None or ours.output is None or theirs.output is None:
+        return None
+    a, b = ours.output.float(), theirs.output.float()
+    return ((a - b).norm() / b.norm()).item()
+
+
+def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], torch.Tensor]], keep: bool) -> _Measured:
+    """Time the call that `prepare` gives. keep: keep its output, in main memory."""
+    seconds: list[float] = []
+    kept = None
+    try:
+        with runtime.stage(case.name, 1, ""):
+            timed = prepare()
+            for _ in range(1 + _REPEATS):
+                start = time.perf_counter()
+                output = timed()
+                synchronise(runtime.device)
+                seconds.append(time.perf_counter() - start)
+                kept = output.cpu() if keep else None
+                del output  # before the next is made
+        return _Measured(seconds[0], statistics.median(seconds[1:]), runtime.records[-1].peak_bytes, kept)
+    except OutOfMemoryError:
+        return _Measured(None, None, 0)
+
+
+def _whole_run(runtime: Runtime, size: Size) -> str:
+    """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
+    models, pipeline_type = RandomModels(size.models), PIPELINE_TYPES["1024_cascade"]
+    image = Image.linear_gradient("L").convert("RGB")
+    condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
+    structure = stages.sample_structure(runtime, models, condition, 0)
+    grid, count, _ = size.surfaces[0]
+    fine = structure.occupied.shape[0]
+    occupied = torch.zeros_like(structure.occupied)
+    # every second fine voxel: pooled, the sphere's voxels
+    x, y, z = (sphere(grid, count, runtime.device).xyz.long() * (fine // grid)).unbind(1)
+    occupied[x, y, z] = True
+    structure = replace(structure, occupied=occupied)
+    shape = stages.sample_shape(runtime, models, condition, structure, pipeline_type)
+    texture = stages.sample_texture(runtime, models, condition, shape, pipeline_type)
+    mesh, subdivisions = stages.decode_shape(runtime, models, shape)
+    voxels = stages.decode_texture(runtime, models, texture, subdivisions)
+    what = (
+        f"{len(shape.sparse.voxels):,} tokens, {len(voxels.sparse.voxels):,} voxels, "
+        f"{len(mesh.faces):,} faces to {size.faces:,}, texture {size.texture_size}"
+    )
+    mesh = stages.process_mesh(runtime, mesh, size.faces)
+    textured = stages.bake_texture(runtime, mesh, voxels, size.texture_size)
+    with tempfile.TemporaryDirectory() as folder:
+        stages.export_mesh(runtime, textured, Path(folder, "bench.glb"), stages.ExportSettings(), {})
+    return what

@@ -1,0 +1,1 @@
+"""Flexible dual grids: meshes to the fields that the networks know, and back."""

@@ -1,0 +1,1 @@
+"""Steps on meshes by packages that a user may have installed; none is needed."""

@@ -1,0 +1,78 @@
+"""Shells: what becomes of inner and open surfaces and of holes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...mesh import OUTER_SHELL, SOLID, WINDING, Mesh
+from ...mesh.remesh import RESOLUTIONS, own_resolution
+from ...mesh.remesh.closedness import closedness
+from ...mesh.remesh.hollow_settings import Hollow
+from ...runtime import Runtime
+from ..hollowing import cells_for
+from .simplify import Look
+
+_LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
+# The raw mesh of a grid that "auto" makes solid is simplified until it would look different: what is finer comes from
+# the grid, not from the object. In voxels; the share leaves out tips and flakes, which are what moves farthest.
+_DISTANCE, _SHARE, _LEAST_FACES = 0.25, 0.999, 20_000
+
+
+def same_look(grid: int) -> Look:
+    """Of the raw mesh of a grid, and without its steps."""
+    return Look(_DISTANCE / grid, _SHARE, _LEAST_FACES)
+
+
+def choose_shells(runtime: Runtime, mesh: Mesh, shells: str, needed: str = "") -> tuple[str, dict, list[str]]:
+    """What to make of a clean mesh: the name of the shells, facts about the choice, warnings.
+
+    "auto" is "solid" if the mesh has holes and is meant to be closed (see closedness), or if something else needs it
+    (`needed` says what), else "outer"; "outer" is "surface" where Warp is absent.
+    """
+    device, facts = mesh.vertices.device, {}
+    if shells == "auto":
+        shells, reason = ("solid", needed) if needed else _chosen(runtime, mesh)
+        facts = {"chosen": shells, "because": reason}
+    if shells == "outer" and (reason := runtime.backends.reason(OUTER_SHELL, device)):
+        return "surface", facts, [f"Inner shells stay: {reason}"]
+    return shells, facts, []
+
+
+def _chosen(runtime: Runtime, mesh: Mesh) -> tuple[str, str]:
+    device, border = mesh.vertices.device, len(mesh.edges.border())
+    if not border:
+        return "outer", "the mesh is closed as it is"
+    if reason := runtime.backends.reason(SOLID, device):
+        return "outer", f"solid is not possible: {reason}"
+    found = closedness(mesh, runtime.backends.pick(WINDING, device))
+    meant = "closed" if found.closed else "open"
+    return (
+        "solid" if found.closed else "outer",
+        f"{border:,} boundary edges, and the mesh is meant to be {meant}: {found}",
+    )
+
+
+def make_shells(
+    runtime: Runtime,
+    mesh: Mesh,
+    shells: str,
+    resolution: int,
+    grid: int,
+    tick: Callable[[], None],
+    wall: float = 0.0,
+    cavities: str = "fill",
+    hollow: Hollow | None = None,
+) -> tuple[Mesh, dict]:
+    """As process_mesh says, of a clean mesh; grid: voxels along a side of the world cube, 0 if there is none. Hollowing
+    makes the lattice finer where its wall needs that."""
+    device = mesh.vertices.device
+    if shells == "surface":
+        return mesh, {}
+    if shells == "outer":
+        return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
+    longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
+    own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
+    cells = min(resolution, own)
+    if hollow is not None:
+        cells = max(cells, cells_for(hollow, longest))
+    return runtime.backends.pick(SOLID, device)(mesh, cells, tick, wall, cavities == "keep", hollow)

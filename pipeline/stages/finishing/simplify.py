@@ -1,0 +1,138 @@
+"""Simplifying to a number of faces, and what to say where a mesh's topology does not allow so few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ...mesh import CLEAN, SIMPLIFY, Mesh
+from ...mesh.query.surface import Surface
+from ...mesh.repair.clean import AFTER_SIMPLIFYING
+from ...mesh.simplify.bounded import deviation
+from ...runtime import Runtime
+from ..types import MIN_FACES
+
+_NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
+_LOOKED_AT = 50_000  # faces at most, for whether meshes look the same
+_ROOMY = 1.3  # times the faces that its holes and handles need, below which a shape suffers
+
+
+@dataclass(frozen=True)
+class Look:
+    """When a simplified mesh looks the same: `share` of either surface lies within `distance` (world units) of the
+    other. It is not simplified below `least` faces."""
+
+    distance: float
+    share: float
+    least: int
+
+    def alike(self, one: Mesh, other: Mesh) -> bool:
+        return max(self._far(one, other), self._far(other, one)) <= 1 - self.share
+
+    def _far(self, one: Mesh, other: Mesh) -> float:
+        """The share of one's faces whose centres are farther than that from the other."""
+        some = one.faces[:: 1 + len(one.faces) // _LOOKED_AT].long()
+        near = Surface(other.vertices, other.faces).closest(one.vertices.float()[some].mean(1), self.distance)
+        return float((near.face < 0).float().mean())
+
+
+def simplify_levels(
+    runtime: Runtime,
+    mesh: Mesh,
+    goals: Sequence[int],
+    row: str | None,
+    max_error: float = 0.0,
+    look: Look | None = None,
+) -> tuple[dict[int, Mesh], list[str]]:
+    """Levels of detail, each made of the one before: {goal: mesh}, and what to warn of.
+
+    goals: maximum numbers of faces, descending. Those after the first that would equal the level before are
+    left out. mesh, row: as for simplify_mesh. max_error: world units; the first level has as few faces as lie within
+    it, however many its goal allows; 0: no bound. look: the first level has as few faces as look the same, at most its
+    goal.
+    """
+    first, *lods = goals
+    level, warnings = simplify_mesh(runtime, mesh, first, row)
+    if max_error:
+        level = _within(runtime, mesh, level, row, max_error)
+    if look:
+        level = _alike(runtime, mesh, level, row, look)
+    levels = {first: level}
+    for goal in lods:
+        before = len(level.faces)
+        if goal >= before:
+            warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
+            continue
+        coarser, said = simplify_mesh(runtime, level, goal, row)
+        if len(coarser.faces) > max(goal, _NEW_LEVEL * before):
+            warnings.append(f"No level of {goal:,} faces: {len(coarser.faces):,} were reached from {before:,} before.")
+            continue
+        levels[goal] = level = coarser
+        warnings += said
+    return levels, warnings
+
+
+def simplify_mesh(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple[Mesh, list[str]]:
+    """At most target faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
+
+    mesh: clean; returned as it is where it has no more faces than that.
+    row: of the backend table, if not the first that works.
+    """
+    if len(mesh.faces) <= target:
+        return mesh, []
+    whole, result = mesh.report, _simplified(runtime, mesh, target, row)
+    reached = len(result.faces)
+    kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
+    advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
+    if reached > target:
+        return result, [f"{target:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
+    if target < _ROOMY * whole.least_faces:
+        return result, [
+            f"{target:,} faces are few: {kept} need about {whole.least_faces:,} of them, so that some of these are "
+            f"gone and the shape suffers. {advice}"
+        ]
+    return result, []
+
+
+def _within(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, max_error: float) -> Mesh:
+    """A mesh simplified from `whole`, with still fewer faces where that keeps it within max_error of it; clean."""
+    left = max_error - (0.0 if mesh is whole else deviation(whole, mesh))
+    if left <= 0:
+        return mesh
+    device = mesh.vertices.device
+    simplify = runtime.backends.pick(SIMPLIFY, device, row)
+    fewer = simplify(mesh, MIN_FACES, partial(runtime.step, "process mesh", 2, 4), left).to(device)
+    if len(fewer.faces) == len(mesh.faces):
+        return mesh
+    return runtime.backends.pick(CLEAN, device)(fewer, AFTER_SIMPLIFYING)
+
+
+def _alike(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, look: Look) -> Mesh:
+    """A mesh simplified from `whole`, halved as long as it looks the same."""
+    while len(mesh.faces) > look.least:
+        fewer = simplify_mesh(runtime, mesh, max(len(mesh.faces) // 2, look.least), row)[0]
+        if len(fewer.faces) >= len(mesh.faces) or not look.alike(whole, fewer):
+            break
+        mesh = fewer
+    return mesh
+
+
+def _simplified(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> Mesh:
+    """At most target faces, or as few as a row of the backend table can do; clean."""
+
+    def tick() -> None:  # repeats the current progress, so that a callback can cancel
+        runtime.step("process mesh", 2, 4)
+
+    device = mesh.vertices.device
+    goal = target - target // 2000  # a few faces over it would cost a second round
+    while len(mesh.faces) > target and goal > 0:
+        simplify = runtime.backends.pick(SIMPLIFY, device, row)
+        before = len(mesh.faces)
+        mesh = simplify(mesh, goal, tick).to(device)
+        tick()
+        mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
+        if len(mesh.faces) >= before:  # as far as it goes
+            break
+        goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more
+    return mesh

@@ -1,0 +1,229 @@
+"""How well meshes that one has are textured and refined: held-out objects, each as a file, from its picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline import stages
+from pipeline.export.placed import place_glb
+from pipeline.export.scene_textures import textured_document
+from pipeline.image import prepare
+from pipeline.mesh.io import Frame, Gltf, Scene, read_scene
+from pipeline.runtime import Runtime
+from pipeline.sparse import SparseTensor
+from pipeline.stages.types import UNKNOWN
+from pipeline.weights import Models
+
+from ..networks import Design
+from .evaluate import Goal, Solid, chamfer, colour_error, on_grey
+from .examples import Example, examples
+
+STRENGTHS = (0.0, 0.3, 0.6, 1.0)  # refine's: nothing changes, two of what one would ask for, sampled anew
+_SIDE = 256  # pixels of the pictures that are compared
+_TEXTURE = 512  # of the object's own textures and of the new ones
+_FACES = 1_000_000  # of the true mesh: as many as it has
+_PLACE = Frame((12.0, -3.0, 400.0), 250.0)  # where the file has it
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One object; nan where there is nothing to measure.
+
+    colour_error: mean absolute difference of base colours (sRGB, 0-1) from the truth, from the picture's view, of the
+    true mesh textured from its picture. same: 1 if vertices, UVs and transforms of the file are what they were, to the
+    bit. kept: the most that a texel differs, in 255ths, where a mask keeps half of the texture. autoencoder: 1 if
+    refining at strength 0 gives the vertices and faces that encoder and decoder give. chamfer: of that mesh and the
+    truth. left_0, left_3, left_6: of refining at strength 0, 0.3, 0.6 and at strength 1, a fresh sample; all in
+    diagonals of the object. monotone: 1 if the three fall.
+    """
+
+    colour_error: float
+    same: float
+    kept: float
+    autoencoder: float
+    chamfer: float
+    left_0: float
+    left_3: float
+    left_6: float
+    monotone: float
+
+
+GOALS = (
+    Goal("colour_error", 0.06, False),
+    Goal("same", 1.0, True, share=True),
+    Goal("kept", 2.0, False, share=True),
+    Goal("autoencoder", 1.0, True, share=True),
+    Goal("monotone", 0.95, True, share=True),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object: its class, its measures, and pictures [S, S, 3] uint8: the input, textured from its view, the truth
+    from there, and the half that was repainted."""
+
+    number: int
+    name: str
+    measures: Measures
+    shown: tuple[np.ndarray, ...] = ()
+
+    def line(self) -> str:
+        """As JSON, without the pictures."""
+        return json.dumps({"number": self.number, "name": self.name, **asdict(self.measures)})
+
+    @classmethod
+    def of(cls, line: str) -> Row:
+        values = json.loads(line)
+        return cls(values.pop("number"), values.pop("name"), Measures(**values))
+
+
+def measure(
+    runtime: Runtime, models: Models, design: Design, numbers: Iterable[int], report: Callable[[Row], None]
+) -> list[Row]:
+    """Held-out objects by number, as `evaluate` counts them."""
+    rows = []
+    for number in numbers:
+        [example] = examples(design, [number])
+        rows.append(_row(runtime, models, example))
+        report(rows[-1])
+    return rows
+
+
+def _row(runtime: Runtime, models: Models, example: Example) -> Row:
+    path = models.checkpoint.default_pipeline_type
+    condition = stages.encode_images(runtime, models, [prepare(example.picture)], path.image_scales())
+    own = _own(runtime, example)
+    diagonal = float((own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm())
+    settings = {"size": _TEXTURE, "seed": example.number}
+    with TemporaryDirectory() as folder:
+        scene = _file(runtime, own.textured, Path(folder) / "object.glb")
+    made = stages.texture_scene(runtime, models, condition, scene, path, **settings)
+    half = np.zeros((2, 2), np.float32)
+    half[:, 0] = 1
+    keep = stages.Keep(masks=(stages.Mask(np.kron(half, np.ones((_TEXTURE // 2, _TEXTURE // 2), np.float32))),))
+    repainted = stages.texture_scene(runtime, models, condition, scene, path, keep=keep, **settings)
+    before, seen, partly = (
+        _seen(runtime, replace(own.textured, maps=maps), example)
+        for maps in (own.textured.maps, made.groups[0].maps, repainted.groups[0].maps)
+    )
+    refined = [
+        stages.refine_mesh(runtime, models, condition, own.mesh, path, strength, seed=example.number, texture=False)
+        for strength in STRENGTHS
+    ]
+    encoded = stages.encode_mesh(runtime, models, own.mesh, refined[0].shape.resolution, example.number)
+    plain, _ = stages.decode_shape(runtime, models, encoded.shape)
+    solids = [_solid(each.mesh) for each in refined]
+    left = [chamfer(each, solids[-1]) / diagonal for each in solids[:-1]]
+    first = refined[0].mesh
+    measures = Measures(
+        colour_error(seen, before),
+        float(_same(scene, textured_document(scene, made.groups))),
+        float(_kept(own.textured.maps, repainted.groups[0].maps)),
+        float(torch.equal(plain.vertices, first.vertices) and torch.equal(plain.faces, first.faces)),
+        chamfer(solids[0], Solid(own.mesh.vertices, own.mesh.faces, own.mesh.vertices)) / diagonal,
+        *left,
+        monotone=float(all(a > b for a, b in pairwise(left))),
+    )
+    picture = np.asarray(example.picture.resize((_SIDE, _SIDE)), dtype=np.float32) / 255
+    shown = tuple(on_grey(each) for each in (picture, seen, before, partly))
+    return Row(example.number, example.name, measures, shown)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The true object as a mesh that someone has, in the unit cube."""
+
+    mesh: stages.Mesh
+    textured: stages.TexturedMesh
+
+
+def _own(runtime: Runtime, example: Example) -> _Own:
+    """Wound, in the middle of the cube, unwrapped and with its true materials as textures."""
+    grids = example.grids
+    raw = stages.Mesh(example.truth.vertices, example.truth.faces)
+    voxels = stages.PBRVoxels(SparseTensor(grids.voxels, grids.pbr), grids.resolution, UNKNOWN)
+    mesh = stages.process_mesh(runtime, raw, _FACES, max_hole_perimeter=0.0, shells="surface")
+    textured = stages.bake_texture(runtime, mesh, voxels, _TEXTURE, original=raw)
+    return _Own(stages.in_unit_cube(mesh), textured)
+
+
+def _file(runtime: Runtime, textured: stages.TexturedMesh, path: Path) -> Scene:
+    """What a program reads: a GLB that lies somewhere, at some scale."""
+    stages.export_mesh(runtime, textured, path, stages.ExportSettings(), {})
+    place_glb(path, _PLACE)
+    return read_scene(path)
+
+
+def _same(scene: Scene, result: Gltf) -> bool:
+    """Whether vertices, UVs and nodes of the result are the source's."""
+    source = scene.document
+    if [_bare(node) for node in result.list("nodes")] != [_bare(node) for node in source.list("nodes")]:
+        return False
+    for one, two in zip(source.list("meshes"), result.list("meshes"), strict=True):
+        for a, b in zip(one["primitives"], two["primitives"], strict=True):
+            for name in {"POSITION", "TEXCOORD_0"} & set(a["attributes"]):
+                before, after = source.accessor(a["attributes"][name]), result.accessor(b["attributes"][name])
+                if before.tobytes() != after.tobytes():
+                    return False
+            if source.accessor(a["indices"]).tobytes() != result.accessor(b["indices"]).tobytes():
+                return False
+    return True
+
+
+def _bare(node: dict) -> dict:
+    return {key: node.get(key) for key in ("name", "children", "translation", "rotation", "scale", "matrix")}
+
+
+def _kept(before: np.ndarray, after: np.ndarray) -> int:
+    """The most that kept texels differ: those of the left half that faces cover, where alone textures say something."""
+    side = before.shape[0]
+    kept = np.zeros(before.shape[:2], bool)
+    kept[:, : side // 2 - 1] = True  # the mask is bilinear: beside the border both are mixed
+    return int(np.abs(before[kept].astype(int) - after[kept].astype(int)).max())
+
+
+def _seen(runtime: Runtime, textured: stages.TexturedMesh, example: Example) -> np.ndarray:
+    """[S, S, 4] float in 0-1, base colour from the picture's view."""
+    [picture] = stages.draw(runtime, textured, 1, _SIDE, "base_color", example.camera)
+    return picture.astype(np.float32) / 255
+
+
+def _solid(mesh: stages.Mesh) -> Solid:
+    return Solid(mesh.vertices, mesh.faces, mesh.vertices)
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table against the goals: medians, or means where a share counts."""
+    lines = ["| measure | reached | goal | |", "|---|---|---|---|"]
+    goals = {goal.measure: goal for goal in GOALS}
+    for field in fields(Measures):
+        values = [getattr(row.measures, field.name) for row in rows]
+        values = [value for value in values if value == value]
+        goal = goals.get(field.name)
+        if field.name == "kept":
+            reached, kind = max(values, default=float("nan")), "most"
+        elif goal and goal.share:
+            reached, kind = float(np.mean(values)), "share"
+        else:
+            reached, kind = median(values), "median"
+        verdict, bound = "", ""
+        if goal:
+            bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}"
+            verdict = "pass" if (reached >= goal.bound if goal.at_least else reached <= goal.bound) else "MISS"
+        lines.append(f"| {field.name}, {kind} | {reached:.4g} | {bound} | {verdict} |")
+    return lines
+
+
+def contact_sheet(rows: Sequence[Row]) -> Image.Image:
+    """The pictures of every object, one a line."""
+    return Image.fromarray(np.concatenate([np.concatenate(row.shown, 1) for row in rows]))
