@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.cli.main import main as program
 from pipeline.cli.main import parser
 from pipeline.cli.options import pictures
 from pipeline.cli.samplers import samplers
@@ -162,3 +163,19 @@ def test_usage(run):
     ):
         assert option in out
     assert code == 0 and "--texture-size" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--hollow", "-2mm", "A thickness of -2mm is not possible"),
+        ("--drain", "-.5mm", "A thickness of -.5mm is not possible"),
+        ("--size", "-80mm", "A size must lie in 0.1 mm to 1000 m, got -80 mm"),
+        ("--max-error", "-1vox", "A length of -1 is not possible"),
+    ],
+)
+def test_values_that_begin_with_a_minus_are_told_what_is_wrong_with_them(option, value, message, capsys):
+    """argparse took them for options: "expected one argument"."""
+    with pytest.raises(SystemExit):
+        program(["finish", "state.safetensors", option, value])
+    assert f"argument {option}: {message}" in capsys.readouterr().err
