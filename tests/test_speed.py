@@ -43,7 +43,7 @@ def test_few_steps_are_all_run(steps):
 
 def test_predictions_of_a_velocity_that_is_linear_in_time_are_exact():
     a, b, noise = torch.randn(3, 5, dtype=torch.float64)
-    settings = SamplerSettings(steps=12, rescale_t=3.0)
+    settings = SamplerSettings(steps=12, time_shift=3.0)
     reusing = Reusing(lambda x, t: a + t * b, Reuse(), times(12, 3.0))
     *_, exact = euler(lambda x, t: a + t * b, noise, settings)
     *_, found = euler(reusing, noise, settings)
@@ -52,7 +52,7 @@ def test_predictions_of_a_velocity_that_is_linear_in_time_are_exact():
 
 
 def test_times_of_a_run_from_a_start():
-    settings = SamplerSettings(steps=4, rescale_t=1.0)
+    settings = SamplerSettings(steps=4, time_shift=1.0)
     assert step_times(settings) == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert step_times(settings, Start(torch.zeros(1), 0.6)) == [0.6, 0.5, 0.25, 0.0]
 
