@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -106,14 +107,14 @@ def _row(runtime: Runtime, models: Models, example: Example) -> Row:
     condition = stages.encode_images(runtime, models, [prepare(example.picture)], path.image_scales())
     own = _own(runtime, example)
     diagonal = float((own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm())
-    settings = {"size": _TEXTURE, "seed": example.number}
+    texture = partial(stages.texture_scene, runtime, models, condition, size=_TEXTURE, seed=example.number)
     with TemporaryDirectory() as folder:
         scene = _file(runtime, own.textured, Path(folder) / "object.glb")
-    made = stages.texture_scene(runtime, models, condition, scene, path, **settings)
+    made = texture(scene, path)
     half = np.zeros((2, 2), np.float32)
     half[:, 0] = 1
     keep = stages.Keep(masks=(stages.Mask(np.kron(half, np.ones((_TEXTURE // 2, _TEXTURE // 2), np.float32))),))
-    repainted = stages.texture_scene(runtime, models, condition, scene, path, keep=keep, **settings)
+    repainted = texture(scene, path, keep=keep)
     before, seen, partly = (
         _seen(runtime, replace(own.textured, maps=maps), example)
         for maps in (own.textured.maps, made.groups[0].maps, repainted.groups[0].maps)
