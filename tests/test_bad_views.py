@@ -87,6 +87,8 @@ def test_good_sets_raise_no_alarm(cuts, name, caplog):
 def test_one_picture_twice(cuts, renders):
     rings, teapot = cuts["rings"][0], cuts["teapot"]
     assert posed([rings, rings], SIDES[:2]).remarks == ("front and left are the same picture",)
+    found = posed([rings] * 4, SIDES).remarks  # a line, not one for each of six pairs
+    assert found == ("front, left, back and right are the same picture",)
     again = cut_out(stored_again(renders["teapot"][0]))  # which is not its own mirror image
     assert "front and back are the same picture" in posed([teapot[0], teapot[1], again], SIDES[:3]).remarks
     assert unposed([teapot[0], again]).remarks == ("picture 1 and picture 2 are the same picture",)
@@ -125,6 +127,10 @@ def test_a_mask_of_another_view(renders, caplog):
         pictures = [before(each, ground) for each in hammer]
         for picture, mask in zip(pictures, masks):
             assert cut_out(picture, mask).info["remarks"] == () and not caplog.records
+    inside = masks[0].resize((80, 80)).rotate(90)  # mostly within the object, with a little of the background
+    small = Image.new("L", masks[0].size)
+    small.paste(inside, (40, 44))
+    assert cut_out(pictures[0], small).info["remarks"] and not cut_out(pictures[0], masks[0]).info["remarks"]
     wrong = posed([cut_out(pictures[0], masks[1]), cut_out(pictures[1], masks[0])], SIDES[:2]).remarks
     assert [remark for remark in wrong if remark.startswith("front: the mask does not fit")]
     assert [remark for remark in wrong if remark.startswith("left: the mask does not fit")]

@@ -12,7 +12,6 @@ from test_projecting import Projection, drawn, sphere, stages, textured
 from pipeline.project import Painted, Photo, Picture, decided
 from pipeline.project.lit import LIT, light_in
 from pipeline.project.painted import Seen
-from pipeline.project.picture import _edges
 from pipeline.views import PictureCamera
 
 pytestmark = needs_warp
@@ -79,13 +78,19 @@ def _runtime():
     return Runtime(torch.device("cpu"), stages.default_backends(), torch.float32)
 
 
-def test_small_steps_hide_nothing_and_what_is_in_front_is_kept():
-    """A rough surface has steps of a voxel or two; behind a part that stands 0.2 before it nothing is believed."""
-    depth = np.full((64, 64), 2.0, np.float32)
-    depth[:, 20:] -= 0.02  # a step
-    depth[:, 40:] -= 0.2  # a part in front
+@pytest.mark.parametrize("scale", [1, 3])
+def test_small_steps_hide_nothing_and_what_is_in_front_does_not_bleed(scale):
+    """A rough surface has steps of a voxel or two. A part in front, whose colour a picture has 3 pixels beyond it, ends
+    where it does."""
+    depth = np.full((100, 100), 2.0, np.float32)
+    depth[:, 30:] -= 0.02  # a step
+    depth[:, 60:] -= 0.2  # a part in front
     seen = Seen(*(torch.from_numpy(each) for each in (depth > 0, depth, depth, depth)))
-    picture = Picture(np.zeros((64, 64, 3), np.float32), np.ones((64, 64), np.float32))
-    trust = picture.trust(PictureCamera(0, 0, 0, 1.0), seen, 1e-3)[32].numpy()
-    assert (trust[1:39] == 1).all() and trust[39] == 0 and (trust[40:63] == 1).all()
-    assert not _edges(depth[:, :39], 0.03).any()
+    colour = np.zeros((100 * scale, 100 * scale, 3), np.float32)
+    colour[:, : 30 * scale], colour[:, 57 * scale :] = 0.2, 1.0
+    picture = Picture(colour, np.ones(colour.shape[:2], np.float32))
+    trust = picture.trust(seen, 0.002)[50]
+    assert (trust[1:-1] == 1).all()
+    found = picture.unbled(PictureCamera(0, 0, 0, 1.0), seen, 0.04)[0, 50 * scale].numpy()
+    assert (found[: 30 * scale] == np.float32(0.2)).all() and (found[30 * scale : 60 * scale] == 0).all()
+    assert (found[60 * scale :] == 1).all()

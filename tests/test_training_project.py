@@ -32,7 +32,7 @@ def test_pictures_are_compared_where_both_show_something():
 
 
 def test_the_table_tells_what_was_reached():
-    good = dict.fromkeys(("before", "lit", "lit_picture", "lit_texture", "lit_removed"), 0.1)
+    good = dict.fromkeys(("before", "lit", "lit_picture", "lit_removed"), 0.1)
     good |= {"unlit": 0.02, "ratio": 0.2, "lit_ratio": 1.0, "checker": 30.0, "text": 29.0}
     good |= {"angle": 1.0, "angle_made": 5.0, "iou_made": 0.9}
     rows = [project.Row(k, "car", project.Measures(**good), ()) for k in range(9)]

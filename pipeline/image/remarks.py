@@ -17,7 +17,7 @@ _PIECE = 0.15  # of the object; a separate piece that is larger may be an object
 _SIDE = 256  # pixels at which pictures are looked at
 # Before a plain background a mask of another view both leaves out some of the object and takes some background in. One
 # of the two alone may be meant: one of two objects, or an object of the background's colour.
-_LEAST, _TOGETHER = 0.03, 0.12  # shares of either; of both together
+_BOTH, _TOGETHER = 0.05, 0.12  # shares that a mask leaves out and takes in: their geometric mean; their sum
 
 
 def remarks_on(cut: Image.Image, masked: bool = False) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def misfit(cut: Image.Image) -> str:
     except ImageError:
         return ""
     missing, more = _outside(own, mask), _outside(mask, own)
-    if min(missing, more) < _LEAST or missing + more < _TOGETHER:
+    if missing * more < _BOTH**2 or missing + more < _TOGETHER:
         return ""
     return "the mask does not fit the picture: it may belong to another picture or another view"
 

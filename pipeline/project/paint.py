@@ -63,8 +63,9 @@ def look(
     if ratio > _COARSER:
         picture = picture.reduced(max(1, math.ceil(picture.side / ratio)))
     device = painted.device
-    trust = picture.trust(camera, painted.seen(camera, trust_side(picture), colours=False), feather)[None].to(device)
-    colours = picture.filled().to(device)
+    seen = painted.seen(camera, trust_side(picture), colours=False)
+    trust = picture.trust(seen, feather)[None].to(device)
+    colours = picture.unbled(camera, seen, feather).to(device)
     own, first = painted.sheets[sheet], painted.first_face[sheet]
     vertices, faces = own.vertices.to(device).float(), own.faces.to(device)
     found = []
@@ -81,11 +82,11 @@ def look(
         believed = sampled(trust, place[rows], "bilinear")[:, 0]
         rows, believed = rows[believed > 0], believed[believed > 0]
         rows, believed = (each[_seen(painted, points[rows], towards[rows], face[rows])] for each in (rows, believed))
-        facing = cosine[rows].abs()
-        share = believed * smooth_step((facing - _GRAZING) / (_SQUARE - _GRAZING))
-        colour = sampled(colours, place[rows], "bicubic").clamp(0, 1)
         smooth = painted.normals_at(face[rows], texels.weights[part][rows])
         turned = torch.where(cosine[rows, None] < 0, -smooth, smooth)
+        facing = (turned * towards[rows]).sum(1).clamp_min(0)  # smooth, or the picture would end with whole faces
+        share = believed * smooth_step((facing - _GRAZING) / (_SQUARE - _GRAZING))
+        colour = sampled(colours, place[rows], "bicubic").clamp(0, 1)
         found.append((rows + part.start, colour, share, believed * facing**_SHARP, turned))
     return Look(*(torch.cat(each) for each in zip(*found)))
 

@@ -97,15 +97,34 @@ class Picture:
         rows, columns = nearest
         return torch.from_numpy(self.colour[rows, columns]).permute(2, 0, 1).contiguous()
 
-    def trust(self, camera: PictureCamera, seen: Seen, feather: float) -> torch.Tensor:
-        """[s, s] float32: 0 at the picture's and the object's outline and where one part of it hides another, 1 from
-        `feather` picture sides on. seen: what the picture's camera sees in s x s pixels."""
+    def trust(self, seen: Seen, feather: float) -> torch.Tensor:
+        """[s, s] float32: 0 at the picture's and the object's outline, 1 from `feather` picture sides on. seen: what
+        the picture's camera sees in s x s pixels."""
         side = len(seen.mask)
-        depth = _without_slits(seen.depth.cpu().numpy())
-        inside = (depth < _FAR) & (self.small(side)[1] > 0.5)
-        inside &= ~_edges(depth, max(_STEEP / side, _STEP) / camera.scale)
+        inside = (_without_slits(seen.depth.cpu().numpy()) < _FAR) & (self.small(side)[1] > 0.5)
         distance = np.asarray(distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1] - 0.5
         return smooth_step(torch.from_numpy(distance / side).float() / feather)
+
+    def unbled(self, camera: PictureCamera, seen: Seen, width: float) -> torch.Tensor:
+        """[3, S, S] filled colours in which a part that stands in front of another one has not bled onto it: what lies
+        behind an outline takes its colours from `width` picture sides beside it. seen: as for trust."""
+        colour, side = self.filled(), len(seen.mask)
+        depth = _without_slits(seen.depth.cpu().numpy())
+        edges = _edges(depth, max(_STEEP / side, _STEP) / camera.scale)
+        if not edges.any():
+            return colour
+        distance, place = np.empty(depth.shape), np.empty((2, *depth.shape), np.int32)
+        distance_transform_edt(~edges, distances=distance, return_indices=True, indices=place)
+        near = distance <= max(1.0, width * side)
+        behind = depth > depth[place[0], place[1]] - _STEP / 2 / camera.scale
+        distance_transform_edt(near | (depth >= _FAR), return_distances=False, return_indices=True, indices=place)
+        # the nearest place that is not near an outline may be in front of it
+        beside = depth[place[0], place[1]] > depth - _STEP / 2 / camera.scale
+        own = np.arange(self.side) * side // self.side  # the pixel of `seen` that one of the picture lies in
+        taken = (near & behind & beside & (depth < _FAR))[own][:, own]
+        rows, columns = ((each[own][:, own][taken] * 2 + 1) * self.side // (2 * side) for each in place)
+        colour[:, torch.from_numpy(taken)] = colour[:, rows, columns]
+        return colour
 
 
 def trust_side(picture: Picture) -> int:

@@ -44,12 +44,13 @@ def disagreements(cuts: Sequence[Image.Image], views: Sequence[View], names: Seq
     """
     looks = [_Look(cut) for cut in cuts]
     remarks: list[str] = []
+    alike: list[set[int]] = []
     suspects: dict[tuple[int, int], str] = {}
     for i, j in combinations(range(len(cuts)), 2):
         one, other, pair = looks[i], looks[j], f"{names[i]} and {names[j]}"
         opposite = bool(views) and _opposite(views[i], views[j])
         if one.same(other):
-            remarks.append(f"{pair} are the same picture")
+            _join(alike, i, j)
         # left and right of most things are mirror images
         elif one.same(other.mirrored(), exactly=opposite or not views):
             remarks.append(f"{names[j]} is {names[i]} mirrored")
@@ -57,6 +58,7 @@ def disagreements(cuts: Sequence[Image.Image], views: Sequence[View], names: Seq
             remarks.append(f"{pair} are seen from opposite sides, yet {turned}")
         elif reason := _foreign(one, other, opposite, len(cuts) > 2):
             suspects[i, j] = reason
+    remarks = [f"{_listed([names[k] for k in sorted(group)])} are the same picture" for group in alike] + remarks
     remarks += _named(suspects, names)
     if len(cuts) > MANY:
         remarks.append(
@@ -64,6 +66,17 @@ def disagreements(cuts: Sequence[Image.Image], views: Sequence[View], names: Seq
             f"and the networks were trained on one picture; four views that differ say as much as {len(cuts)}"
         )
     return remarks
+
+
+def _join(groups: list[set[int]], one: int, other: int) -> None:
+    """Two that belong together into one group."""
+    own = [group for group in groups if one in group or other in group]
+    groups[:] = [group for group in groups if group not in own] + [{one, other}.union(*own)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "front, left and back"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 class _Look:

@@ -39,10 +39,10 @@ class Measures:
 
     before: as generated. unlit: with a picture of the truth without light projected from its true camera by the default
     settings, and relative to before. lit: with the picture in light by the same settings; lit_ratio: relative to
-    before; lit_picture, lit_texture, lit_removed: by colours "picture", "texture", and "picture" with the light
-    removed. checker, text: PSNR in dB of the view with such a picture projected, where the object is. angle: degrees by
-    which the camera's direction that is fitted to the true object misses the true one, and angle_made that which is
-    fitted to the made one, whose shape is another; iou_made: of its silhouettes.
+    before; lit_picture, lit_removed: by colours "picture", and those with the light removed. checker, text: PSNR in dB
+    of the view with such a picture projected, where the object is. angle: degrees by which the camera's direction that
+    is fitted to the true object misses the true one, and angle_made that which is fitted to the made one, whose shape
+    is another; iou_made: of its silhouettes.
     """
 
     before: float
@@ -51,7 +51,6 @@ class Measures:
     lit: float
     lit_ratio: float
     lit_picture: float
-    lit_texture: float
     lit_removed: float
     checker: float
     text: float
@@ -119,7 +118,6 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
         for name, settings in (
             ("lit", {}),
             ("lit_picture", {"colours": "picture"}),
-            ("lit_texture", {"colours": "texture"}),
             ("lit_removed", {"colours": "picture", "remove_light": True}),
         )
     }

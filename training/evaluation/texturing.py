@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -107,14 +106,14 @@ def _row(runtime: Runtime, models: Models, example: Example) -> Row:
     condition = stages.encode_images(runtime, models, [prepare(example.picture)], path.image_scales())
     own = _own(runtime, example)
     diagonal = float((own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm())
-    texture = partial(stages.texture_scene, runtime, models, condition, size=_TEXTURE, seed=example.number)
+    settings: dict = {"size": _TEXTURE, "seed": example.number}
     with TemporaryDirectory() as folder:
         scene = _file(runtime, own.textured, Path(folder) / "object.glb")
-    made = texture(scene, path)
+    made = stages.texture_scene(runtime, models, condition, scene, path, **settings)
     half = np.zeros((2, 2), np.float32)
     half[:, 0] = 1
     keep = stages.Keep(masks=(stages.Mask(np.kron(half, np.ones((_TEXTURE // 2, _TEXTURE // 2), np.float32))),))
-    repainted = texture(scene, path, keep=keep)
+    repainted = stages.texture_scene(runtime, models, condition, scene, path, keep=keep, **settings)
     before, seen, partly = (
         _seen(runtime, replace(own.textured, maps=maps), example)
         for maps in (own.textured.maps, made.groups[0].maps, repainted.groups[0].maps)

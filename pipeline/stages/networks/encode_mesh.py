@@ -66,16 +66,14 @@ def encode_mesh_within(
     if bad := [resolution for resolution in resolutions if resolution % 2**levels]:
         raise MeshError(f"A grid of {bad[0]} voxels a side cannot be encoded {levels} times by halves.")
     with runtime.stage("encode mesh", _GRIDS, LOWER):
-        resolution, *coarser = resolutions
-        voxels, offsets, crossed = _voxelised(runtime, mesh, resolution)
-        steps = _divided(voxels, levels)
-        first = len(steps[0].parents)
-        for coarse in coarser:
-            if len(steps[0].parents) < max_tokens:
-                break
-            resolution = coarse
+        first, remaining = 0, list(resolutions)
+        while True:
+            resolution = remaining.pop(0)
             voxels, offsets, crossed = _voxelised(runtime, mesh, resolution)
             steps = _divided(voxels, levels)
+            first = first or len(steps[0].parents)
+            if len(steps[0].parents) < max_tokens or not remaining:
+                break
         runtime.step("encode mesh", 1, _GRIDS)
         runtime.count(faces=len(mesh.faces), voxels=len(voxels))
         with runtime.use(models, SHAPE_ENCODER, len(steps[0].parents), voxels=len(voxels)) as encoder:
