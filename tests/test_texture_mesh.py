@@ -228,7 +228,7 @@ def test_bilinear_repeats_and_hits_texels():
 @pytest.mark.parametrize("solve", [euler, heun])
 def test_a_start_is_noised_and_kept_rows_come_back(solve):
     """A field whose flow is known: from any start all that is free goes to the target, what is kept stays."""
-    settings = SamplerSettings(steps=8, guidance=1.0, rescale_t=3.0)
+    settings = SamplerSettings(steps=8, guidance_scale=1.0, time_shift=3.0)
     target, data, noise = (torch.randn(6, 4, generator=torch.Generator().manual_seed(k)) for k in range(3))
     seen = []
 
