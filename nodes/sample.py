@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.runtime import Step
-from ..pipeline.sampling import SOLVERS
+from ..pipeline.sampling import SOLVERS, SOLVERS_IN_WORDS
 from ..pipeline.spec import (
     MAX_TOKENS,
     PIPELINE_TYPES,
@@ -149,8 +149,7 @@ class SamplerSettingsNode(io.ComfyNode):
                         "solver",
                         options=list(SOLVERS),
                         default="euler",
-                        tooltip="euler: one pass of the network a step, as the checkpoints are meant. heun: two passes "
-                        "a step, more accurate; try half the steps.",
+                        tooltip=SOLVERS_IN_WORDS,
                     )
                 ),
             ],

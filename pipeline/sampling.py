@@ -166,15 +166,28 @@ def heun(
         yield Sample(x, x_0)
 
 
-Solver = Callable[[Velocity, torch.Tensor, SamplerSettings, "Start | None"], Iterator[Sample]]
-SOLVERS: dict[str, Solver] = {"euler": euler, "heun": heun}  # the first is the default of SamplerSettings
+Integrator = Callable[[Velocity, torch.Tensor, SamplerSettings, "Start | None"], Iterator[Sample]]
 
 
-def solver(name: str) -> Solver:
+class Solver(NamedTuple):
+    """A row of SOLVERS. description: what it does, for the help of options and for tooltips."""
+
+    run: Integrator
+    description: str
+
+
+SOLVERS = {  # the first is the default of SamplerSettings
+    "euler": Solver(euler, "one pass of the network a step, as the checkpoints are meant"),
+    "heun": Solver(heun, "two passes a step, more accurate; try half the steps"),
+}
+SOLVERS_IN_WORDS = " ".join(f"{name}: {row.description}." for name, row in SOLVERS.items())
+
+
+def solver(name: str) -> Integrator:
     """The solver of that name, or a SettingsError that lists the names."""
     if name not in SOLVERS:
         raise SettingsError(f"Unknown solver {name!r}; choose one of {', '.join(SOLVERS)}.")
-    return SOLVERS[name]
+    return SOLVERS[name].run
 
 
 def dense_spread(x: torch.Tensor) -> torch.Tensor:

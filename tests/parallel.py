@@ -13,14 +13,20 @@ import pytest
 MOST = 8  # the longest file takes about an eighth of the whole
 # Files that take longest, in that order: begun first, or one process would end with them while the others are done.
 LONGEST = (
-    "test_cli_runs",
     "test_first_minute",
-    "test_node_runs",
-    "test_training",
+    "test_cli_runs",
     "test_stages",
-    "test_quantised",
-    "test_state",
+    "test_cores",
+    "test_batch",
+    "test_node_runs",
     "test_finish",
+    "test_training",
+    "test_minimal",
+    "test_weights",
+    "test_quantised",
+    "test_bench",
+    "test_charts",
+    "test_state",
 )
 MEMORY = 3 << 30  # bytes for a process: torch, the largest mesh of a test, a command line beside it
 

@@ -36,7 +36,8 @@ return app.graph._nodes.filter(({pos, size}) => {
 }).map(node => node.type);
 """
 PROMPT = "return (await app.graphToPrompt()).output"
-TELL = ("T2ProcessMesh", "T2ExportGLB", "T2ImageToGLB")  # what they made, as text
+WRITERS = ("T2ExportGLB", "T2ImageToGLB", "T2TextureMesh")
+TELL = ("T2ProcessMesh", *WRITERS)  # what they made, as text
 TEXT = "return app.graph.getNodeById(id).widgets.find(each => each.name == 'report_text').value"
 
 
@@ -82,7 +83,7 @@ def test_every_graph_runs_and_shows_its_model(editor, tmp_path, name):
     assert shown == made or name == "many_pictures"  # of a list a viewer shows one
     told = {kind: [editor.js(TEXT, id=node) for node in editor.nodes(kind)] for kind in TELL}
     assert all(re.match(r"[\d,]+ faces", text) for text in told["T2ProcessMesh"]), told
-    files = "\n".join(told["T2ExportGLB"] + told["T2ImageToGLB"])
+    files = "\n".join(text for kind in WRITERS for text in told[kind])
     assert all(f"{facts(glb)['faces']:,} faces" in files for glb in glbs) and files.count(".glb, ") == len(glbs), told
     queued = editor.js(PROMPT)  # every widget has the value that it should have, and texts on nodes are not among them
     ours = {key: node for key, node in graph(name).items() if node["class_type"].startswith("T2")}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.cli.main import main as program
 from pipeline.cli.main import parser
 from pipeline.cli.options import pictures
 from pipeline.cli.samplers import samplers
@@ -22,7 +23,7 @@ def test_the_pipeline_type_has_two_spellings(option):
     ("options", "message"),
     [
         (("--type", "2048"), "Unknown type '2048'; choose one of 512, 1024, 1024_cascade, 1536_cascade"),
-        (("--type", "1024"), "lacks. It has sparse_structure_flow_model"),
+        (("--type", "1024"), "which small lacks. It has "),
         (("--type", "1536_cascade"), "Choose type 512 or the complete checkpoint"),
         (("--device", "quantum"), "cannot use the device 'quantum' here"),
         (("--faces", "0"), "at least 4 faces"),
@@ -162,3 +163,19 @@ def test_usage(run):
     ):
         assert option in out
     assert code == 0 and "--texture-size" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--hollow", "-2mm", "A thickness of -2mm is not possible"),
+        ("--drain", "-.5mm", "A thickness of -.5mm is not possible"),
+        ("--size", "-80mm", "A size must lie in 0.1 mm to 1000 m, got -80 mm"),
+        ("--max-error", "-1vox", "A length of -1 is not possible"),
+    ],
+)
+def test_values_that_begin_with_a_minus_are_told_what_is_wrong_with_them(option, value, message, capsys):
+    """argparse took them for options: "expected one argument"."""
+    with pytest.raises(SystemExit):
+        program(["finish", "state.safetensors", option, value])
+    assert f"argument {option}: {message}" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def test_a_wall_without_room_behind_it_is_warned_of():
         (("", "", "80mm", 0.1), "size and flat_base would have no effect"),
         (("two",), "is no thickness"),
         (("0",), "not possible"),
-        (("-1mm", "", "80mm"), "not possible"),
+        (("-1mm", "", "80mm"), "thickness of -1mm is not possible"),
         (("nan",), "not possible"),
         (("0.02", "", "80mm", 0.7), "flat base"),
     ],
@@ -149,6 +149,13 @@ def test_a_wall_without_room_behind_it_is_warned_of():
 def test_hollows_that_make_no_sense_are_named(settings, message):
     with pytest.raises(SettingsError, match=message):
         stages.Hollowing.parse(*settings)
+
+
+@pytest.mark.parametrize("wall", ["50mm", "1e9mm", "0.0001mm"])
+def test_true_lengths_that_are_no_wall_of_this_object_are_answered_in_mm(wall):
+    raw, _ = damaged("ball", "none", 24)
+    with pytest.raises(SettingsError, match=r"choose from 0\.2\d+ mm to below 40 mm"):
+        processed(raw, shells="solid", hollow=stages.Hollowing.parse(wall, size="80mm"))
 
 
 def test_hollows_too_thin_for_any_lattice_and_shells_that_cannot_be_hollow_are_named():

@@ -220,10 +220,14 @@ def test_an_unpacked_literal_is_seen():
     assert unpacked_literals(ast.walk(ast.parse(text))) == [1, 2]
 
 
+def own_files(root):
+    """Every Python file of the repository; an environment may lie beside them."""
+    folders = ("pipeline", "nodes", "training", "serving", "deploy", "installation", "tests", "workflows", "benchmarks")
+    return [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
+
+
 def test_arguments_are_written_as_arguments(root):
-    folders = ("pipeline", "nodes", "training", "serving", "installation", "tests", "workflows", "benchmarks")
-    files = [*root.glob("*.py"), *(path for folder in folders for path in (root / folder).rglob("*.py"))]
-    found = {path: unpacked_literals(parsed(path)) for path in files}
+    found = {path: unpacked_literals(parsed(path)) for path in own_files(root)}
     assert not {path: lines for path, lines in found.items() if lines}
 
 
@@ -268,3 +272,11 @@ def test_constants_say_what_they_are(root, folder):
     """A comment with the unit, the reason or the source, on the line or above a block of them."""
     found = {path: uncommented_numbers(path.read_text(encoding="utf-8")) for path in (root / folder).rglob("*.py")}
     assert not {str(path.relative_to(root)): lines for path, lines in found.items() if lines}
+
+
+def test_a_file_has_one_subject_and_says_which(root):
+    """Fewer than 400 lines, and what it is about in its first line; an empty one marks a folder."""
+    for path in own_files(root):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 400, path
+        assert not text or re.match(r'("""|#!|# )', text), path

@@ -249,3 +249,15 @@ def test_the_kept_latent_is_where_the_mask_is(runtime, encoders, scene):
     x = encoded.shape.sparse.voxels.xyz[:, 0]
     middle = (int(x.min()) + int(x.max())) / 2
     assert torch.equal(start.keep.cpu(), (x > middle).cpu()), "the shirt is on the right"
+
+
+def test_a_picture_in_colour_is_no_mask(tmp_path):
+    """The picture that a mask editor saves, with its mask as transparency, kept what is bright in it."""
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[..., 0], picture[..., 3] = 200, 255
+    Image.fromarray(picture).save(tmp_path / "painted.png")
+    with pytest.raises(SettingsError, match="painted.png is in colour .100% of it.; expected white for what stays"):
+        stages.Mask.read(tmp_path / "painted.png")
+    grey = picture[..., :1].repeat(3, 2) + np.arange(3, dtype=np.uint8)  # as JPEGs tint
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.allclose(stages.Mask.read(tmp_path / "grey.png").values, 201 / 255, atol=0.01)

@@ -76,3 +76,12 @@ def test_a_point_is_as_far_from_a_triangle_as_its_nearest_point():
     near = ((weights / weights.sum(2, keepdim=True)) @ corners - points[:, None]).square().sum(2).amin(1)
     found = torch.from_numpy(bounded._square_distance(points.numpy(), corners.numpy()))
     assert (found <= near + 1e-12).all() and (near.sqrt() - found.sqrt()).max() < 0.15
+
+
+@needs_warp
+def test_a_bound_keeps_small_parts(ball):
+    """A speck far from the rest would be as far from the result as that, if it went."""
+    speck = Mesh(ball.vertices * 1e-3 + 3.0, ball.faces)
+    mesh = Mesh(torch.cat([ball.vertices, speck.vertices]), torch.cat([ball.faces, speck.faces + len(ball.vertices)]))
+    found = collapse(mesh, 4, quiet, 0.05)
+    assert found.report.components == 2 and len(found.faces) < 1000

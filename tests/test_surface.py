@@ -115,7 +115,14 @@ def test_kernels_have_names_that_can_be_folders():
     from pipeline.mesh.bake import bake_kernels, raster_kernels
     from pipeline.mesh.query import query_kernels, winding_kernels
     from pipeline.mesh.remesh import band_kernels, contour_kernels, crossing_kernels, flood_kernels
-    from pipeline.mesh.simplify import collapse_kernels, flip_kernels, link_kernels, quadric_kernels
+    from pipeline.mesh.simplify import (
+        collapse_kernels,
+        fit_kernels,
+        flip_kernels,
+        link_kernels,
+        quadric_kernels,
+        relax_kernels,
+    )
     from pipeline.mesh.topology import topology_kernels
     from pipeline.mesh.uv import pack_kernels, unwrap_kernels
     from pipeline.render import depth_kernels, preparation_kernels, shade_kernels, visibility_kernels
@@ -139,6 +146,15 @@ def test_kernels_have_names_that_can_be_folders():
         shade_kernels,
         visibility_kernels,
     )
-    for file in (*files, flip_kernels, link_kernels, quadric_kernels, query_kernels, unwrap_kernels):
+    for file in (
+        *files,
+        fit_kernels,
+        flip_kernels,
+        link_kernels,
+        relax_kernels,
+        quadric_kernels,
+        query_kernels,
+        unwrap_kernels,
+    ):
         found = {each.module.name for each in vars(file).values() if isinstance(each, wp.Kernel)}
         assert found and all(name.isidentifier() and name.startswith("trellis2_") for name in found), file

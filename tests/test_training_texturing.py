@@ -48,9 +48,12 @@ def test_what_was_lost_is_found(tmp_path):
     maps = np.zeros((8, 8, 6), np.uint8)
     changed = maps.copy()
     changed[:, 4:] = 200
-    assert texturing._kept(maps, changed) == 0
+    covered = np.ones((8, 8), bool)
+    covered[0] = False
+    changed[0] = 255
+    assert texturing._kept(maps, changed, covered) == 0
     changed[2, 1, 0] = 3
-    assert texturing._kept(maps, changed) == 3
+    assert texturing._kept(maps, changed, covered) == 3
 
 
 def test_the_table_tells_what_was_reached(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..budget import Budget
 from ..models import build
 from ..runtime import Runtime
 from ..sparse import SparseTensor, Subdivision, Voxels, subdivide
@@ -227,7 +228,8 @@ def call(model: Any, inputs: Inputs, runtime: Runtime) -> Callable[[], torch.Ten
     def decode() -> torch.Tensor:  # making the neighbour maps is part of the work: give every call voxels without them
         fresh = Voxels(coords, lengths)
         subdivisions = [_uncached(one) for one in inputs.subdivisions]
-        return model(SparseTensor(fresh, x), subdivisions, backends, budget=runtime.budget())[0].feats
+        budget = Budget(runtime.free_bytes, runtime.note)  # as alone: not within what the networks before took
+        return model(SparseTensor(fresh, x), subdivisions, backends, budget=budget)[0].feats
 
     return decode
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ COMMANDS = {
     "bench-tables": bench_tables,
 }
 
+_SIGNED = re.compile(r"-\.?\d")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; see run_program for the exit codes."""
@@ -36,7 +39,7 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
     """Parse the arguments and call `run` of the result. Returns the exit code: 0 done, 1 an error that names its cure,
     2 wrong usage, 128 + the signal's number if interrupted: 130 for Ctrl-C."""
     with patient_console(), interruptible() as interruption:
-        options = make_parser().parse_args(arguments)
+        options = make_parser().parse_args(with_signed_values(sys.argv[1:] if arguments is None else arguments))
         options.check = interruption.check
         log = logging.getLogger(__name__.rpartition(".cli")[0])
         log.handlers[:] = [logging.StreamHandler()]
@@ -54,6 +57,18 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
                 raise
         print("interrupted", file=sys.stderr)
         return 128 + (interruption.number or signal.SIGINT)
+
+
+def with_signed_values(arguments: Sequence[str]) -> list[str]:
+    """Arguments with lengths below zero (-2mm) joined to the option before them: argparse takes them for options, says
+    that a value is missing, and not what is wrong with the one given."""
+    result: list[str] = []
+    for argument in arguments:
+        if result and _SIGNED.match(argument) and result[-1].startswith("--") and "=" not in result[-1]:
+            result[-1] += "=" + argument
+        else:
+            result.append(argument)
+    return result
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 
 from ..errors import SettingsError
-from ..sampling import SOLVERS
+from ..sampling import SOLVERS, SOLVERS_IN_WORDS
 from ..spec import CheckpointSpec, Samplers, SamplerSettings
 from ..speed import SPEEDS, check_solver
 
@@ -33,8 +33,7 @@ def add_samplers(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--solver",
         choices=tuple(SOLVERS),
-        help="of all stages: euler, one pass of the network a step; heun, second order, two passes a step; "
-        "default: euler",
+        help=f"of all stages. {SOLVERS_IN_WORDS} Default: {next(iter(SOLVERS))}",
     )
 
 

@@ -25,7 +25,7 @@ _UNREADABLE = (
     *(ImportError, struct.error, zipfile.BadZipFile),
 )
 _UNITS = {b"millimeter": 1e-3, b"meter": 1.0, b"centimeter": 1e-2, b"inch": 0.0254, b"micron": 1e-6, b"foot": 0.3048}
-OTHERS = (".off",)  # suffixes beside those of WRITERS that trimesh reads
+OTHERS = (".off",)  # suffixes beside those of WRITERS that trimesh reads; Y is up
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_mesh(path: Path) -> MeshFile:
         data = path.read_bytes()
     except OSError as error:
         raise MeshError(f"{path} cannot be read: {error.strerror or error}.") from error
-    y_up = suffix in (".off",) or (found is not None and found.y_up)
+    y_up = found.y_up if found is not None else suffix in OTHERS
     metres = _unit(data) if suffix == ".3mf" else (found.unit if found else 1e-3)
     contents, reader, reason = None, "own", "no reader of this format is built in"
     if found is not None:

@@ -113,7 +113,7 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, cond: torch.Tensor, backends: Backends = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, L, Cc] -> keys and values, each [B * L, H, D]."""
-        k, v = self.to_kv(cond).flatten(0, 1).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        k, v = self.to_kv(cond, backends).flatten(0, 1).unflatten(-1, (2, self.heads, -1)).unbind(1)
         return (k if self.k_rms_norm is None else self.k_rms_norm(k, backends)), v
 
     def constant(self, device: torch.device | str) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +52,14 @@ def by_rows(
     calls = (function(*(each if len(each) == 1 else each[block] for each in tensors)) for block in blocks)
     if torch.is_grad_enabled():
         return torch.cat(list(calls))
+    first = next(calls)
+    whole = first.new_empty(count, *first.shape[1:]) if out is None else out
+    calls = chain([first], calls)
+    del first  # a block is let go when the next is made
     for block, rows in zip(blocks, calls):
-        out = rows.new_empty(count, *rows.shape[1:]) if out is None else out
-        if rows.data_ptr() != out[block].data_ptr():  # unless the function has worked in place
-            out[block] = rows
-    assert out is not None, "there are two blocks"
-    return out
+        if rows.data_ptr() != whole[block].data_ptr():  # unless the function has worked in place
+            whole[block] = rows
+    return whole
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:

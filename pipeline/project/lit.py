@@ -69,5 +69,5 @@ def _shifted(down: int, right: int) -> tuple[tuple[slice, slice], tuple[slice, s
 
 def _blurred(normal: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """[S, S, 3] unit normals, averaged over what is inside."""
-    mean = uniform_filter(normal * inside[..., None], (_BLUR, _BLUR, 1))
+    mean = uniform_filter(normal * inside[..., None], (_BLUR, _BLUR, 1))  # type: ignore[arg-type] - a size for each axis
     return (mean / np.maximum(np.linalg.norm(mean, axis=2, keepdims=True), 1e-6)).astype(np.float32)

@@ -32,15 +32,16 @@ class Thickness:
     def parse(cls, text: str) -> Thickness:
         """Of "2mm" or "0.02". Raises SettingsError."""
         metres = true_length(text)
-        if metres is not None:
-            return cls(metres, True)
         try:
-            return cls(float(text))
+            value = float(text) if metres is None else metres
         except ValueError:
             raise SettingsError(
                 f"{text!r} is no thickness; give a true one such as 2mm, or sides of the cube of 1 that the object is "
                 "made in, such as 0.02."
             ) from None
+        if not 0 < value < math.inf:
+            raise SettingsError(f"A thickness of {text.strip()} is not possible; choose one above 0, such as 2mm.")
+        return cls(value, metres is not None)
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,24 @@ class Hollowing:
         return self.size.metres_a_unit(cut.cpu().numpy(), mesh.faces.cpu().numpy())
 
     def in_units(self, mesh: TriangleMesh) -> Hollow:
-        """The same in world units, for a mesh that is to be hollowed out."""
+        """The same in world units, for a mesh that is to be hollowed out.
+
+        Raises SettingsError, in mm, for true lengths that are too small or large for the object.
+        """
         metres = self._metres_a_unit(mesh)
 
         def units(length: Thickness | None) -> float:
             return 0.0 if length is None else length.value / metres if metres and length.metres else length.value
 
+        corners = mesh.vertices[mesh.faces.long().unique()]
+        longest = (corners.amax(0) - corners.amin(0)).max().item()
+        for name, length in (("wall", self.wall), ("drain", self.drain)):
+            if metres and length and length.metres and not _least(longest) <= units(length) < longest / 2:
+                found, least, most = (1000 * metres * each for each in (units(length), _least(longest), longest / 2))
+                raise SettingsError(
+                    f"The {name} of a hollow is {found:.4g} mm; choose from {least:.4g} mm to below {most:.4g} mm, "
+                    "half of the longest side."
+                )
         return Hollow(units(self.wall), units(self.drain), self.flat_base)
 
     def facts(self, found: dict, made: TriangleMesh) -> tuple[dict, list[str]]:
@@ -119,6 +132,11 @@ class Hollowing:
         return facts, []
 
 
+def _least(longest: float) -> float:
+    """World units; the thinnest wall or drain that can be made in an object of this longest side."""
+    return THIN * longest / _FINEST
+
+
 def cells_for(hollow: Hollow, longest: float) -> int:
     """Cells along the longest side (world units) that a hollow needs at least.
 
@@ -130,7 +148,7 @@ def cells_for(hollow: Hollow, longest: float) -> int:
     if cells > _FINEST:
         raise SettingsError(
             f"A wall or a drain of {thinnest:.3g} is too thin for an object of {longest:.3g} (sides of the cube of 1 "
-            f"that it is made in): choose at least {THIN * longest / _FINEST:.3g}."
+            f"that it is made in): choose at least {_least(longest):.3g}."
         )
     return cells
 

@@ -99,7 +99,7 @@ def face_tree(vertices: torch.Tensor, faces: torch.Tensor) -> wp.Mesh:
 
 def refit(tree: wp.Mesh) -> None:
     """Make a face_tree right again after its vertices, or which of them its faces have, were changed in place."""
-    with wp.ScopedStream(_stream(tree.device)):
+    with wp.ScopedStream(_stream(_device([tree.points]))):
         tree.refit()
 
 

@@ -182,8 +182,8 @@ def dual_grid_tensors(
     regularisation: float = 0.01,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """mesh_to_dual_grid of tensors: coords [T, 3] int32, offsets [T, 3] float32 and crossed [T, 3] bool."""
-    arrays = (each.detach().cpu().numpy() for each in (vertices, faces))
-    grid = mesh_to_dual_grid(*arrays, resolution, face_weight, boundary_weight, regularisation)
+    points, corners = (each.detach().cpu().numpy() for each in (vertices, faces))
+    grid = mesh_to_dual_grid(points, corners, resolution, face_weight, boundary_weight, regularisation)
     coords, offsets, crossed = (torch.from_numpy(each) for each in (grid.coords, grid.offsets, grid.crossed))
     return coords.to(vertices.device), offsets.to(vertices.device), crossed.to(vertices.device)
 

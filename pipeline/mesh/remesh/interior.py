@@ -18,7 +18,7 @@ from . import flood_kernels
 from .band import Band, find_band
 from .cavities import wound_by_nesting
 from .cut import contradicted, part_by_cut
-from .lattice import Frame, Lattice, frame_of, rasterise
+from .lattice import Frame, Lattice, frame_of, rasterise, touched_cells
 from .lattice_functions import CUT, INSIDE, OUTSIDE
 from .openings import find_openings
 from .patches import patch_holes, scraps
@@ -38,7 +38,9 @@ def outside(mesh: Mesh, resolution: int, margin: int = 2) -> Lattice:
     return _classified(lattice, *cells, torn)
 
 
-def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -> tuple[Lattice, dict]:
+def enclosed(
+    mesh: Mesh, resolution: int, margin: int, cavities: bool = False
+) -> tuple[Lattice, torch.Tensor | None, dict]:
     """The lattice with the states of its points, holes closed: outside() where the mesh has none.
 
     Points within two cells of a hole's edge or its lid have a winding number, of the surface with its lids (see
@@ -51,11 +53,12 @@ def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -
         cavities: whether those that have no way out stay empty: they lie in an odd number of components.
 
     Returns:
-        the lattice and {"undecided" (lattice points that were cut)}.
+        the lattice, [nodes] bool the cells near holes that no open sheet touches (None without holes), and {"undecided"
+        (lattice points that were cut)}.
     """
     border = mesh.edges.border()
     if len(border) == 0 and not cavities:
-        return outside(mesh, resolution, margin), {"undecided": 0}
+        return outside(mesh, resolution, margin), None, {"undecided": 0}
     openings = find_openings(mesh)
     if cavities:
         mesh = Mesh.known(mesh.vertices, wound_by_nesting(mesh, openings.open_faces), kernels=mesh.kernels)
@@ -74,7 +77,9 @@ def enclosed(mesh: Mesh, resolution: int, margin: int, cavities: bool = False) -
     known = torch.where(asked & ~undecided, _by_number(band.number), 0).to(torch.uint8)
     lattice = _classified(lattice, *cells, lattice.along(_ends(mesh, openings.rim_edges)), known, undecided)
     part_by_cut(lattice, band.number, undecided)
-    return lattice if cavities else _without_cavities(lattice), {"undecided": int(undecided.count_nonzero())}
+    lattice = lattice if cavities else _without_cavities(lattice)
+    torn = asked & (touched_cells(lattice, lattice.points, frame.faces[openings.open_faces[left]]) == 0)
+    return lattice, torn, {"undecided": int(undecided.count_nonzero())}
 
 
 def _ends(mesh: Mesh, half_edges: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from ..topology.measures import face_measures
 _RIM = 0.1
 _ALIKE = 0.5  # most length of the sum of two loops' area vectors, by the longer's, for both to be ends of one gap
 _GAP = 1.0  # width of such a gap at most, by the loop's radius
+_FLAT = 0.95  # area of the flattest lid by that of its component, above which that is flat itself
 _ROWS = 1024  # loops compared with all others at a time
 
 
@@ -58,7 +59,7 @@ def find_openings(mesh: Mesh) -> Openings:
     mine = torch.zeros(loops, dtype=torch.int64, device=border.device)  # the component that a loop bounds
     mine[loop[largest]] = owner[largest]
     missing = area.new_zeros(count).index_add_(0, mine, torch.where(large, 0.0, lid))
-    gap = _ends_of_gaps(middle, vector, mine)
+    gap = _ends_of_gaps(middle, vector, mine, lid > _FLAT * bounded)
     rim = (lid > _RIM * bounded + missing[mine]) & ~gap
     opened = torch.zeros(count, dtype=torch.bool, device=border.device)
     opened[mine[rim]] = True
@@ -67,13 +68,16 @@ def find_openings(mesh: Mesh) -> Openings:
     return Openings(border[~on_rim], gap[loop[~on_rim]], border[on_rim], opened[sheet], share)
 
 
-def _ends_of_gaps(middle: torch.Tensor, vector: torch.Tensor, component: torch.Tensor) -> torch.Tensor:
+def _ends_of_gaps(
+    middle: torch.Tensor, vector: torch.Tensor, component: torch.Tensor, flat: torch.Tensor
+) -> torch.Tensor:
     """[L] bool: loops that another one faces across a gap that is narrower than they are: one body, cut in two.
 
     Where that has a hole through it, so has the cut, and the loops round that face away from each other.
 
     Args:
-        middle, vector: [L, 3] of loops. component: [L] that they bound.
+        middle, vector: [L, 3] of loops. component: [L] that they bound. flat: [L] bool, those of flat ones, that are
+            no ends of a body.
     """
     length, count = vector.norm(dim=1), len(middle)
     pairs = [torch.zeros(0, 2, dtype=torch.int64, device=middle.device)]
@@ -82,6 +86,7 @@ def _ends_of_gaps(middle: torch.Tensor, vector: torch.Tensor, component: torch.T
         longer = torch.maximum(length[rows, None], length[None])
         alike = (vector[rows, None] + vector[None]).norm(dim=2) <= _ALIKE * longer
         near = (middle[rows, None] - middle[None]).norm(dim=2) <= _GAP * (longer / torch.pi).sqrt()
+        near &= ~(flat[rows, None] | flat[None])
         pairs.append((alike & near).nonzero() + middle.new_tensor([first, 0]).long())
     one, other = torch.cat(pairs).unbind(1)
     between = middle[other] - middle[one]

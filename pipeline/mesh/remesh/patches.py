@@ -25,8 +25,8 @@ def patch_holes(
     smooth_lids() places them.
 
     Args:
-        vertices: [V, 3] float32. edges: of a mesh without non-manifold vertices. half_edges: [N] int64, all of those of
-            some of its boundary loops.
+        vertices: [V, 3] float32. edges: where bodies touch in a vertex, its loops get no disc. half_edges: [N] int64,
+            all of those of some boundary loops.
 
     Returns:
         the vertices with the discs' own behind, and the discs' faces [Q, 3] int32, wound as those beside them.
@@ -50,23 +50,26 @@ def patch_holes(
 
 def _loops(start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
     """Vertices of each loop, against the way of its half-edges: of most of them, where those of a surface that cannot
-    be wound consistently go both ways."""
+    be wound consistently go both ways. What leads through a vertex of more than two boundary edges is no loop."""
     count, ends = len(start), np.stack([start, end], 1)
-    order = np.concatenate([start, end]).argsort(kind="stable")  # two ends at each vertex, one after the other
-    place = np.empty_like(order)
-    place[order] = np.arange(2 * count)
-    beside = (order[place ^ 1] % max(count, 1)).reshape(2, -1).T.tolist()  # [N, 2] the other edge at each end
+    both = np.concatenate([start, end])
+    order = both.argsort(kind="stable")
+    _, at, uses = np.unique(both[order], return_index=True, return_counts=True)
+    one, other = order[at[uses == 2]], order[at[uses == 2] + 1]
+    partner = np.full(2 * count, -1)
+    partner[one], partner[other] = other, one
+    beside = np.where(partner < 0, -1, partner % max(count, 1)).reshape(2, -1).T.tolist()  # [N, 2] at each end
     loops, seen = [], [False] * count
     for first in range(count):
         edge, side, loop, with_it = first, 0, [], 0
-        while not seen[edge]:
+        while edge >= 0 and not seen[edge]:
             seen[edge] = True
             with_it += 1 if side == 0 else -1
             vertex = ends[edge, side]
             loop.append(vertex)
             edge = beside[edge][side]
             side = 0 if end[edge] == vertex else 1  # go on from the end that lies here
-        if loop:
+        if loop and edge == first:
             loops.append(np.array(loop if with_it >= 0 else loop[::-1]))
     return loops
 

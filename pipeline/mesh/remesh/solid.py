@@ -21,6 +21,7 @@ from .interior import enclosed
 from .lattice import Lattice
 from .lattice_functions import OUTSIDE, THICK
 from .lids import smooth_lids
+from .specks import drop_specks, fill_tunnels
 
 _BAND = 1.0  # cells to either side of a sheet that become solid at least; thinner ones tear
 _FLAT = 0.05  # cells above a base that belong to it
@@ -72,8 +73,11 @@ def solid(
     if hollow is not None and longest > 0:
         check_hollow(hollow, longest, resolution)
     band = max(_BAND, wall / 2 * resolution / longest if longest > 0 else 0.0)
-    lattice, report = enclosed(mesh, resolution, ceil(band) + 4, cavities)
+    lattice, torn, report = enclosed(mesh, resolution, ceil(band) + 4, cavities)
     sheets = _thicken(lattice, band)
+    if torn is not None:
+        drop_specks(lattice, torn)
+        fill_tunnels(lattice, torn)
     base = _base(lattice, hollow)
     if base is not None:
         lattice = cut_base(lattice, base)

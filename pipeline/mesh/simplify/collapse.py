@@ -153,6 +153,7 @@ class _Reduction:
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
         self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
         self._weights.largest_mean_square = min((bound * self._scale) ** 2, 1e300)
+        self._weights.largest_change = bound * self._scale
         self._points = vertices.float() * self._scale  # [V, 3]
         self._faces = faces.to(torch.int32, copy=True).reshape(-1)  # [3 F]
         self._limit = torch.full((1,), math.inf, device=self._device)  # of the costs of the last round

@@ -32,6 +32,17 @@ NOTHING = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))  # above every key, of which
 KEPT_BITS = wp.constant(wp.int32(~((1 << 20) - 1)))  # of a cost: costs within 1/8 of each other are drawn by lot
 
 
+@wp.func
+def keeps_parts(weights: Weights, kind: wp.int32, a: wp.int32, b: wp.int32, third: wp.int32, points: wp.array[wp.vec3]):
+    """Whether a change of the topology is small beside the bound, which quadrics do not know of."""
+    if weights.largest_change == float(wp.inf):
+        return True
+    side = wp.length(points[b] - points[a])
+    if kind == CUT:
+        side = wp.max(side, wp.max(wp.length(points[third] - points[a]), wp.length(points[third] - points[b])))
+    return kind != VANISH and side <= weights.largest_change
+
+
 @wp.kernel
 def find_costs(
     start: wp.int32,
@@ -74,6 +85,8 @@ def find_costs(
                         cost = wp.max(cost, price)
                 if kind > PLAIN:
                     edges[h] = wp.uint8(edge + CHANGES)
+                    if not keeps_parts(weights, kind, a, b, third, points):
+                        cost = float(wp.inf)
                 if kind == BRIDGE:
                     cost *= weights.bridge_cost
                 if kind == CUT and bulges(a, b, third, points, faces, offsets, star):

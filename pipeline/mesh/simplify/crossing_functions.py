@@ -98,8 +98,9 @@ def crossings_at(
     faces: wp.array[wp.int32],
     offsets: wp.array[wp.int32],
     star: wp.array[wp.int32],
+    limit: wp.int32,
 ):
-    """How many faces the faces of a vertex would go through if it were at another place."""
+    """How many faces the faces of a vertex would go through if it were at another place; counts end above the limit."""
     low = at
     high = at
     for i in range(offsets[v], offsets[v + 1]):
@@ -120,6 +121,8 @@ def crossings_at(
             w = faces[previous_half_edge(star[i])]
             if meet(wp.vec3i(v, u, w), at, points[u], points[w], other, d, e, f):
                 total += 1
+        if total > limit:
+            break
     return total
 
 
@@ -134,9 +137,11 @@ def crosses_any(s: wp.int32, tree: wp.uint64, points: wp.array[wp.vec3], faces: 
     g = wp.int32(0)
     found = bool(False)
     while wp.mesh_query_aabb_next(query, g):
-        if not found and g != s:
+        if g != s:
             other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
             found = meet(one, a, b, c, other, points[other[0]], points[other[1]], points[other[2]])
+        if found:
+            break
     return found
 
 

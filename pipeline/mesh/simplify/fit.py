@@ -11,7 +11,7 @@ import torch
 from ..query.surface import Surface
 from .stars import find_stars
 
-_QUERIES = 1 << 19  # beyond which there is one round
+_QUERIES = 1 << 18  # at most: where there are more faces, each is nearer to the surface as it is
 _ALIKE = 0.7  # cosine of the angle between a face and the one that is nearest to it, or that is another wall's
 _CHECKS = 2  # rounds of holding vertices of faces that would turn over
 
@@ -42,7 +42,7 @@ class Source:
 def fit(
     points: torch.Tensor, quadrics: torch.Tensor, faces: torch.Tensor, weights, source: Source, rounds: int
 ) -> None:
-    """Move vertices in place, in so many rounds, large meshes in one.
+    """Move vertices in place, in so many rounds at most; those of large meshes in fewer or none.
 
     Args:
         points: [V, 3] float32, all used by faces. quadrics: [V, 10] float32, see quadric_kernels. faces: [3 F] int32.
@@ -53,11 +53,12 @@ def fit(
     from .relax_kernels import move_vertices
 
     count, corners = len(points), faces.reshape(-1, 3)
-    if len(corners) == 0 or rounds == 0:
+    rounds = min(rounds, _QUERIES // max(len(faces), 1))
+    if rounds == 0 or len(corners) == 0:
         return
     stars = find_stars(faces, count)
     goals, picked = torch.empty_like(points), torch.empty(count, dtype=torch.uint8, device=points.device)
-    for _ in range(rounds if rounds * len(faces) <= _QUERIES else 1):
+    for _ in range(rounds):
         offset = source.offsets(points, corners)
         around = faces, stars.offsets, stars.corners, stars.feature
         launch_parallel(kernels.find_goals, count, weights, offset, points, *around, goals, picked)

@@ -33,6 +33,7 @@ class Weights:
     bridge_cost: wp.float32
     cut_cost: wp.float32
     vanish_cost: wp.float32
+    largest_change: wp.float32  # side of a cycle along which the surface may be cut; below inf nothing may vanish
 
 
 @wp.func

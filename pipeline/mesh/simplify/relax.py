@@ -10,13 +10,16 @@ import torch
 from ..topology.steady import steady_sum
 from .stars import Stars, find_stars
 
+_LITTLE = 0.02  # of the bad faces: where no more have changed in a round, further ones are not worth their time
+_WORK = 5_000  # bad faces that all rounds together look at, or half as many as there are faces: bounds the time
+
 
 @dataclass(frozen=True)
 class RelaxConfig:
     """What flips and moves weigh."""
 
     # Rounds of flips and moves; each looks at the faces that were bad and at those that have changed.
-    rounds: int = 12
+    rounds: int = 8
     # Pull of a vertex towards the middle of its neighbours, as a part of its quadric's trace.
     pull: float = 0.1
     # Of the square of the mesh's mean error, what a move may add to a vertex's square error: against slivers,
@@ -53,21 +56,24 @@ class Relaxation:
         touched = torch.ones_like(bad)
         allowed = self._allowed()
         stars = find_stars(self._faces, len(self._points))
+        work = max(self._count // 2, _WORK)
         for _ in range(self._config.rounds):
             tick()
             asked = (touched + bad > 0).nonzero()[:, 0].int()
             mesh = self._points, self._faces
             self._launch.launch_parallel(self._moves.find_bad, len(asked), self._weights, tree.id, asked, *mesh, bad)
-            if not bool(bad.any()):
+            found = int(bad.count_nonzero())
+            if found == 0:
                 break
             touched.zero_()
             if self._flip(tree.id, stars, bad, touched):
                 stars = find_stars(self._faces, len(self._points))
-                self._launch.refit(tree)
                 bad |= touched  # whether they are bad is not known yet
-            self._move(tree, stars, bad, allowed, touched)
-            if not bool(touched.any()):
+            self._move(tree.id, stars, bad, allowed, touched)
+            work -= found
+            if work < 0 or int(touched.count_nonzero()) <= _LITTLE * found:
                 break
+            self._launch.refit(tree)
 
     def _allowed(self) -> torch.Tensor:
         """[2] float64: by how much a vertex's mean square error may grow against slivers, and against crossing."""
@@ -88,7 +94,7 @@ class Relaxation:
         launch.launch_parallel(kernels.flip, corners, self._faces, twins, keys, claims, touched)
         return bool(touched.any())
 
-    def _move(self, tree, stars: Stars, bad: torch.Tensor, allowed: torch.Tensor, touched: torch.Tensor) -> None:
+    def _move(self, tree: int, stars: Stars, bad: torch.Tensor, allowed: torch.Tensor, touched: torch.Tensor) -> None:
         """Move vertices of bad faces."""
         count, launch, kernels = len(self._points), self._launch.launch_parallel, self._moves
         around = self._faces, stars.offsets, stars.corners
@@ -96,12 +102,11 @@ class Relaxation:
         goals, moved = torch.empty_like(self._points), self._points.clone()
         counts = torch.zeros(count, dtype=torch.int32, device=self._device)
         picked = torch.zeros(count, dtype=torch.uint8, device=self._device)
-        given = self._weights, tree.id, self._config.pull, allowed, self._points, self._quadrics, *around
+        given = self._weights, tree, self._config.pull, allowed, self._points, self._quadrics, *around
         launch(kernels.propose, count, *given, stars.edges, stars.feature, bad, goals, counts, keys)
         launch(kernels.pick, count, keys, goals, *around, picked, moved)
         if not bool(picked.any()):
             return
-        launch(kernels.take_back, count, tree.id, moved, *around, counts, picked)
+        launch(kernels.take_back, count, tree, moved, *around, counts, picked)
         launch(kernels.move_vertices, count, picked, goals, self._points, self._quadrics)
         launch(kernels.mark_moved, self._count, picked, self._faces, touched)
-        self._launch.refit(tree)

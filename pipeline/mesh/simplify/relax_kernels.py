@@ -19,6 +19,7 @@ SHUFFLE = wp.constant(wp.uint32(0x9E3779B1))  # odd, so that no two vertices dra
 NO_MOVE = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
 SLIVER = wp.constant(1)  # bits of what is bad about a face
 CROSSING = wp.constant(2)
+HOPELESS = wp.constant(32)  # faces that a vertex's faces may go through at most if it is to be moved out of them
 UPRIGHT = wp.constant(0.5)  # cosine of the angle by which a move may turn a face
 BETTER = wp.constant(1.1)  # times its worst shape that a move has to bring if it brings nothing else
 
@@ -206,7 +207,9 @@ def propose(
     q = quadrics[v]
     before = int(0)
     if kinds >= CROSSING:
-        before = crossings_at(v, p, tree, points, faces, offsets, star)
+        before = crossings_at(v, p, tree, points, faces, offsets, star, HOPELESS)
+        if before > HOPELESS:
+            return
     most = wp.float64(1.2) * square_error(q, wp.vec3())
     if before > 0:
         most += allowed[1]
@@ -235,7 +238,7 @@ def propose(
         if wp.length_sq(move) > 0.0 and square_error(q, move) <= most:
             now = worst_at(v, p + move, points, faces, offsets, star)
             if now >= fair and (least > 0 or now > BETTER * best):
-                after = crossings_at(v, p + move, tree, points, faces, offsets, star)
+                after = crossings_at(v, p + move, tree, points, faces, offsets, star, least)
                 if after < least or (after == least and now > BETTER * best):
                     least = after
                     best = now
@@ -284,7 +287,9 @@ def take_back(
 ):
     """Give up moves whose faces go through more faces than it seemed, since these move, too."""
     v = start + wp.tid()
-    if picked[v] != wp.uint8(0) and crossings_at(v, moved[v], tree, moved, faces, offsets, star) > counts[v]:
+    if picked[v] == wp.uint8(0):
+        return
+    if crossings_at(v, moved[v], tree, moved, faces, offsets, star, counts[v]) > counts[v]:
         picked[v] = wp.uint8(0)
 
 

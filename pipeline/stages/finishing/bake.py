@@ -101,7 +101,7 @@ def bake_texture(
             shade = to_bytes(F.interpolate(shade[None, None], (size, size), mode="bilinear")[0, 0])
         runtime.step("bake", 3, 3)
     if keep_uvs:
-        facts |= kept_facts(mesh, uvs, faces, texels)
+        facts |= kept_facts(mesh, vertices, uvs, faces, texels)
     facts = {**with_notes(mesh.facts, voxels.origin), **facts, "texels_far": far, "translucent": round(translucent, 4)}
     counts = [len(level.faces) for level in levels]
     return TexturedMesh(

@@ -10,7 +10,7 @@ import torch
 from ...errors import MeshError, SettingsError
 from ...mesh import UNWRAP
 from ...mesh.bake.bake import Texels
-from ...mesh.topology.steady import steady_sum
+from ...mesh.bake.shared_texels import shared_share, sharing_line
 from ...runtime import Runtime
 from ..types import SEAMS, Mesh
 
@@ -56,15 +56,10 @@ def check_uvs(mesh: Mesh) -> None:
         )
 
 
-def kept_facts(mesh: Mesh, uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> dict:
+def kept_facts(mesh: Mesh, vertices: torch.Tensor, uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> dict:
     """What an unwrapper would have said: utilisation, and a warning where faces lie on each other."""
-    corners = uvs.double()[faces.long()]
-    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = float(steady_sum((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs()) / 2)
     covered = int(texels.covered.count_nonzero()) / texels.covered.numel()
     warnings = list(mesh.facts.get("warnings", ()))
-    if area > 1.05 * covered:
-        warnings.append(
-            f"The UVs overlap: faces of {area:.2f} textures cover {covered:.2f}. The last one's colour stays."
-        )
+    if share := shared_share(vertices, uvs, faces, texels):
+        warnings.append(sharing_line(share))
     return {"utilisation": covered, "warnings": warnings}

@@ -66,12 +66,13 @@ def encode_mesh_within(
     if bad := [resolution for resolution in resolutions if resolution % 2**levels]:
         raise MeshError(f"A grid of {bad[0]} voxels a side cannot be encoded {levels} times by halves.")
     with runtime.stage("encode mesh", _GRIDS, LOWER):
-        first = 0
-        for resolution in resolutions:
+        first, remaining = 0, list(resolutions)
+        while True:
+            resolution = remaining.pop(0)
             voxels, offsets, crossed = _voxelised(runtime, mesh, resolution)
             steps = _divided(voxels, levels)
             first = first or len(steps[0].parents)
-            if len(steps[0].parents) < max_tokens:
+            if len(steps[0].parents) < max_tokens or not remaining:
                 break
         runtime.step("encode mesh", 1, _GRIDS)
         runtime.count(faces=len(mesh.faces), voxels=len(voxels))

@@ -38,9 +38,20 @@ class Mask:
 
     @classmethod
     def read(cls, path: Path, materials: tuple[str, ...] = ()) -> Mask:
-        """Of a file; what is transparent counts as black. Raises ImageError if it cannot be read."""
-        grey = on_black(read_picture(path).convert("RGBA")).convert("L")
-        return cls.of(grey, materials)
+        """Of a file; what is transparent counts as black.
+
+        Raises:
+            ImageError: it cannot be read. SettingsError: it is in colour, as a texture is: its brightness says nothing.
+        """
+        picture = on_black(read_picture(path).convert("RGBA"))
+        channels = np.asarray(picture, np.int16)
+        coloured = float((np.ptp(channels, axis=2) > _COLOURED).mean())
+        if coloured > _FEW:
+            raise SettingsError(
+                f"The mask {path.name} is in colour ({coloured:.0%} of it); expected white for what stays, black for "
+                "what is new, grey between. Is it the texture, or a picture whose transparency is the mask?"
+            )
+        return cls.of(picture.convert("L"), materials)
 
     @classmethod
     def of(cls, grey: Image.Image, materials: tuple[str, ...] = ()) -> Mask:
@@ -116,6 +127,7 @@ class Keep:
 
 
 NOTHING = Keep()
+_COLOURED, _FEW = 48, 0.02  # difference of a pixel's channels that is no JPEG's noise, and the share that may have it
 _WHOLE = 254.5 / 255  # of white, above which rounding alone is to blame
 
 

@@ -12,9 +12,9 @@ from ...errors import EmptyResultError, SettingsError
 from ...export.scene_textures import BakedGroup
 from ...mesh import NEAREST, RASTER, UNWRAP
 from ...mesh.bake.bake import Texels, bake_voxels, sample_voxels
+from ...mesh.bake.shared_texels import shared_share, sharing_line
 from ...mesh.io import Frame, Scene
 from ...mesh.io.atlas import UVS, Group, groups_of, has_uvs, unwrapped_group
-from ...mesh.topology.steady import steady_sum
 from ...runtime import Runtime
 from ...spec import (
     IMAGE_ENCODER,
@@ -36,7 +36,6 @@ from .existing import Materials
 from .keep import NOTHING, Keep, kept_tokens, places_of, put_back
 
 _PADDING = 4  # texels between new charts
-_OVERLAP = 1.05  # area of faces in UV space for each covered texel, above which faces lie on each other
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,8 @@ def bake_scene(
                 if keep.partly:
                     kept += put_back(values, texels, group, scene, keep, old)
                 image = texels.image(to_uint8(values))
-                if share := _overlap(uvs, faces, texels):
-                    warnings.append(
-                        f"The UVs of {names} overlap: faces of {share:.1f} times the covered area. One place of the "
-                        "texture is several of the mesh; --uvs new gives each its own."
-                    )
+                if share := shared_share(vertices, uvs, faces, texels):
+                    warnings.append(f"{sharing_line(share, names)} --uvs new gives each its own.")
             far += alone
             baked.append(BakedGroup(group, image.cpu().numpy()))
             runtime.step("bake", number, len(groups))
@@ -143,15 +139,6 @@ def bake_scene(
     facts |= {"parts": len(scene.parts), "faces": sum(len(part.faces) for part in scene.parts)}
     facts |= {"vertices": sum(len(part.vertices) for part in scene.parts)}
     return SceneTextures(tuple(baked), voxels, facts, keep)
-
-
-def _overlap(uvs: torch.Tensor, faces: torch.Tensor, texels: Texels) -> float:
-    """How many times the area that the faces cover they have themselves; 0 where that is about once."""
-    corners = uvs.double()[faces.long()]
-    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = float(steady_sum((one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).abs()) / 2)
-    covered = int(texels.covered.count_nonzero()) / texels.covered.numel()
-    return area / covered if area > _OVERLAP * covered + 1e-3 else 0.0
 
 
 def _groups(runtime: Runtime, scene: Scene, frame: Frame, parts: list[int], uvs: str, size: int) -> list[Group]:
