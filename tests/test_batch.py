@@ -262,7 +262,8 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     """The bytes of `generate`; a bad picture is told and skipped; what is there is not made again."""
     output = tmp_path / "out"
     code, out, err = run("batch", folder, "--output", output, *quick)
-    assert code == 1 and "bad.png cannot be read as a picture" in out and not err
+    told = [line for line in err.splitlines() if not line.startswith("Compiling Warp's kernels")]  # a fresh machine
+    assert code == 1 and "bad.png cannot be read as a picture" in out and not told
     assert "2 done, 1 failed, 0 left" in out
     assert statuses(output) == {"a": "done", "a_png": "done", "bad": "failed"}
     done = next(line for line in lines_of(output) if line.get("object") == "a" and line["status"] == "done")

@@ -1,31 +1,18 @@
 """Settings of speed: which passes are predicted, and from what."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from pipeline import stages
 from pipeline.cli.main import parser
 from pipeline.cli.samplers import samplers
 from pipeline.errors import SettingsError
-from pipeline.models import build
-from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, step_times, times
-from pipeline.spec import RELEASED_MODELS, STRUCTURE_FLOW, SamplerSettings
+from pipeline.spec import SamplerSettings
 from pipeline.speed import SPEEDS, Reuse, Reusing, speed_named
 from pipeline.weights import open_checkpoint
-
-_SMALL = {
-    "model_channels": 96,
-    "cond_channels": 32,
-    "num_blocks": 2,
-    "num_heads": 2,
-    "dtype": "float32",
-    "resolution": 4,
-}
 
 
 def asked(reuse, steps=12):
@@ -98,20 +85,3 @@ def test_the_command_line_samples_at_a_speed(run, picture, checkpoint, tmp_path)
         assert "To fit" not in out and (f"Speed {speed}: " in out) == (predicted[speed] > 0)
     assert predicted["exact"] == 0 < predicted["balanced"] < predicted["fast"]
     assert not torch.equal(feats["exact"], feats["balanced"])
-
-
-def test_low_precision_is_asked_for_by_the_speed_alone():
-    """The operation that may be of 8-bit floats, whose reference a CPU runs: the same numbers."""
-    backends, picked = stages.table(), []
-    model = build({**RELEASED_MODELS[STRUCTURE_FLOW], "args": RELEASED_MODELS[STRUCTURE_FLOW]["args"] | _SMALL}).eval()
-    x, t, condition = torch.randn(1, 8, 4, 4, 4), torch.rand(1) * 1000, torch.randn(1, 7, 32)
-    answers = []
-    for speed in (SPEEDS["fast"], replace(SPEEDS["fast"], low_precision=True)):
-        runtime = Runtime("cpu", backends, torch.float32, speed=speed)
-        table = runtime.flow_backends
-        assert table.used is backends.used and table.fast is speed.low_precision
-        backends.used.clear()
-        with torch.no_grad():
-            answers.append(model(x, t, model.context(condition), table))
-        picked.append("fast_mlp" in backends.used)
-    assert picked == [False, True] and not backends.fast and torch.equal(*answers)
