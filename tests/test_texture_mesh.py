@@ -200,6 +200,8 @@ def test_refine_lies_where_the_source_lay(run, encoders, picture, tmp_path):
     options = ("--checkpoint", encoders, "--type", "512", "--strength", 0, "--geometry-only", "--shells", "surface")
     code, _, err = run("refine", tmp_path / "ball.glb", picture, "--output", out, *options)
     assert code == 0, err
+    code, _, err = run("refine", tmp_path / "ball.glb", picture, "--output", out, "--keep-nodes", "sofa", *options)
+    assert code == 1 and "No mesh node is called sofa" in err
     (node,) = (each for each in Gltf.open(out).json["nodes"] if "mesh" in each)
     assert np.allclose(node["translation"], [1000, -300, 70], rtol=1e-6)
     assert np.allclose(node["scale"], 500 / 0.99999, rtol=1e-6)
