@@ -240,7 +240,7 @@ def test_graphs_of_earlier_versions_are_accepted(server, old):
         assert server.run(loaded).glbs
 
 
-def test_hollow_prints_quads_and_fewer_seams_come_out_of_one_run(server, tmp_path):
+def test_a_hollow_print_and_quads_come_out_of_one_run(server, tmp_path):
     """One queue with three ends of one raw mesh: what each option asks for is in its file."""
     loaded = graph("geometry_only")
     (process,) = [key for key, each in loaded.items() if each["class_type"] == "T2ProcessMesh"]
