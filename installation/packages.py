@@ -116,7 +116,8 @@ REFERENCE = (
     ),
     Option(
         "o_voxel",
-        "another way from meshes to voxels and back: --backend mesh_to_dual_grid=o_voxel, dual_grid_to_mesh=o_voxel",
+        "another way from meshes to voxels and back: --backend mesh_to_dual_grid=o_voxel "
+        "--backend dual_grid_to_mesh=o_voxel",
     ),
     Option(
         "flex_gemm",

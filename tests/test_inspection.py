@@ -192,6 +192,12 @@ def test_inspect_on_the_command_line(run, tmp_path):
         assert code == 1 and "A density must lie in" in err
 
 
+def test_what_is_neither_mesh_nor_checkpoint_is_told_both(run, tmp_path):
+    (tmp_path / "x.fbx").write_bytes(b"Kaydara FBX Binary")
+    code, _, err = run("inspect", tmp_path / "x.fbx")
+    assert code == 1 and "neither a checkpoint" in err and "Or a mesh file: .glb, .gltf, .obj, " in err
+
+
 def test_an_image_that_does_not_decode_is_said(tmp_path):
     texels = np.zeros((8, 8, 4), np.uint8)
     shape = trimesh.creation.box()

@@ -16,8 +16,9 @@ import pytest
 from installation import comfyui, commands
 from installation import report as reports
 from installation.machine import Machine, matching_triton
-from installation.packages import OPTIONS
+from installation.packages import OPTIONS, REFERENCE
 from installation.probe import Found, probe
+from pipeline.stages import default_backends
 
 # A pip that writes down what it was asked and fails if it is told to.
 PIP = """
@@ -327,3 +328,13 @@ def test_pip_error():
     assert commands.pip_error(text) == "Cannot install a and b"
     assert commands.pip_error("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
     assert commands.pip_error("") == "it printed nothing"
+
+
+def test_the_options_that_it_names_work():
+    """Two rows of the table after one --backend are refused."""
+    for option in REFERENCE:
+        _, *choices = option.use.split("--backend ")
+        assert choices
+        for choice in choices:
+            operation, name = choice.strip().split("=")
+            default_backends({operation: name})  # refuses what the table lacks

@@ -6,7 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from ..export.read import is_mesh_file
+from ..errors import CheckpointError
+from ..export.read import MESHES, is_mesh_file
 from ..models import build
 from ..stages.inspection import PLA, inspect_file
 from ..weights import open_checkpoint, survey
@@ -36,6 +37,12 @@ def run(options: argparse.Namespace) -> int:
         found = inspect_file(path, options.density)
         print(json.dumps(found.as_dict(), indent=1) if options.json else found.text())
         return 0
-    known = survey(open_checkpoint(options.checkpoint, options.image_encoder), build)
+    try:
+        checkpoint = open_checkpoint(options.checkpoint, options.image_encoder)
+    except CheckpointError as error:
+        if not path.is_file():
+            raise
+        raise CheckpointError(f"{error} Or a mesh file: {', '.join(MESHES)}.") from error
+    known = survey(checkpoint, build)
     print(json.dumps(known.as_json(), indent=1) if options.json else known.text())
     return 0

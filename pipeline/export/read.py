@@ -28,6 +28,7 @@ _UNREADABLE = (
 _UNITS = {b"millimeter": 1e-3, b"meter": 1.0, b"centimeter": 1e-2, b"inch": 0.0254, b"micron": 1e-6, b"foot": 0.3048}
 _OWN = {".glb": GLB, ".3mf": ZIP, ".usdz": ZIP}  # how files of a suffix do begin
 OTHERS = (".off",)  # suffixes beside those of WRITERS that trimesh reads; Y is up
+MESHES = (*WRITERS, *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class MeshFile:
 
 def is_mesh_file(path: Path) -> bool:
     """Whether a name is that of a mesh file, by its suffix."""
-    return path.suffix.lower() in (*WRITERS, *OTHERS)
+    return path.suffix.lower() in MESHES
 
 
 def read_mesh(path: Path) -> MeshFile:
