@@ -13,6 +13,7 @@ from meshes import needs_warp
 from pipeline.errors import EmptyResultError, MeshError, SettingsError
 from pipeline.export import WRITERS, Geometry, Material, Scene, TrueSize, write
 from pipeline.export.read import read_mesh
+from pipeline.export.state import save_state
 from pipeline.mesh import Mesh
 from pipeline.mesh.query.printability import crossing_faces, printability
 from pipeline.stages.inspection import inspect_file, inspect_mesh
@@ -196,6 +197,12 @@ def test_what_is_neither_mesh_nor_checkpoint_is_told_both(run, tmp_path):
     (tmp_path / "x.fbx").write_bytes(b"Kaydara FBX Binary")
     code, _, err = run("inspect", tmp_path / "x.fbx")
     assert code == 1 and "neither a checkpoint" in err and "Or a mesh file: .glb, .gltf, .obj, " in err
+
+
+def test_a_state_file_is_called_so(run, tmp_path):
+    save_state(tmp_path / "x.safetensors", {"vertices": torch.zeros(3, 3)}, {"resolution": 512})
+    code, _, err = run("inspect", tmp_path / "x.safetensors")
+    assert code == 1 and "is a state file" in err and "`finish`" in err
 
 
 def test_an_image_that_does_not_decode_is_said(tmp_path):

@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, StateError
 from ..export.read import MESHES, is_mesh_file
+from ..export.state import StateFile
 from ..models import build
 from ..stages.inspection import PLA, inspect_file
 from ..weights import open_checkpoint, survey
@@ -42,7 +43,20 @@ def run(options: argparse.Namespace) -> int:
     except CheckpointError as error:
         if not path.is_file():
             raise
+        if _is_state(path):
+            raise CheckpointError(
+                f"{path} is a state file, with what the stages of a run made. `finish` makes a mesh file of it, which "
+                "can be inspected."
+            ) from error
         raise CheckpointError(f"{error} Or a mesh file: {', '.join(MESHES)}.") from error
     known = survey(checkpoint, build)
     print(json.dumps(known.as_json(), indent=1) if options.json else known.text())
     return 0
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        StateFile(path)
+    except StateError:
+        return False
+    return True
