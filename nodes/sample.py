@@ -160,7 +160,7 @@ class SamplerSettingsNode(io.ComfyNode):
     def validate_inputs(cls, interval_start=0.6, interval_end=1.0) -> bool | str:
         # what comes through a link is None here
         start, end = (0.0 if interval_start is None else interval_start, 1.0 if interval_end is None else interval_end)
-        return explained(SamplerSettings, interval=(start, end))
+        return explained(SamplerSettings, guidance_interval=(start, end))
 
     @classmethod
     def execute(

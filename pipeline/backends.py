@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
 from types import MappingProxyType
@@ -106,8 +105,6 @@ def lazy(load: Callable[[], Callable], reference: Callable) -> Callable:
 class Backends:
     """The table in use for one run: immutable rows, the caller's choices, and what was really used."""
 
-    fast = False  # see faster
-
     def __init__(self, operations: Iterable[Operation], choices: Mapping[str, str] | None = None) -> None:
         """`choices` maps an operation to the row it must use; without one the first usable row is taken."""
         self.operations: Mapping[str, Operation] = {operation.name: operation for operation in operations}
@@ -119,13 +116,6 @@ class Backends:
             if op not in self.operations:
                 raise BackendError(f"There is no operation {op!r}; the table has {', '.join(self.operations)}.")
             self._row(op, name)
-
-    def faster(self) -> Backends:
-        """The same table, used and tried as one with this, for a run that may lose precision for speed (`fast`): its
-        networks then ask for operations that are defined within such a tolerance."""
-        other = copy(self)
-        other.fast = True
-        return other
 
     def available(self, op: str) -> dict[str, str]:
         """{row name: "" if it can run, else the reason why not}."""

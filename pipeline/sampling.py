@@ -28,10 +28,10 @@ class Sample(NamedTuple):
     x_0: torch.Tensor
 
 
-def times(steps: int, rescale_t: float) -> list[float]:
-    """The steps + 1 times from 1 to 0, pushed towards 1 by rescale_t: r t / (1 + (r - 1) t)."""
+def times(steps: int, time_shift: float) -> list[float]:
+    """The steps + 1 times from 1 to 0, pushed towards 1 by time_shift: s t / (1 + (s - 1) t)."""
     t = np.linspace(1, 0, steps + 1)
-    return (rescale_t * t / (1 + (rescale_t - 1) * t)).tolist()
+    return (time_shift * t / (1 + (time_shift - 1) * t)).tolist()
 
 
 def data_from_velocity(x: torch.Tensor, t: float, v: torch.Tensor, sigma_min: float) -> torch.Tensor:
@@ -47,11 +47,11 @@ def velocity_from_data(x: torch.Tensor, t: float, x_0: torch.Tensor, sigma_min: 
 def guided(conditional: Velocity, unconditional: Velocity, settings: SamplerSettings, spread: Spread) -> Velocity:
     """Classifier-free guidance as a wrapper of two velocities.
 
-    Inside settings.interval the result is g * conditional + (1 - g) * unconditional, with its x_0
+    Inside settings.guidance_interval the result is g * conditional + (1 - g) * unconditional, with its x_0
     rescaled towards the conditional one's standard deviation; outside it is the conditional one.
     """
-    strength, rescale = settings.guidance, settings.rescale
-    low, high = settings.interval
+    strength, rescale = settings.guidance_scale, settings.guidance_rescale
+    low, high = settings.guidance_interval
 
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
         if strength == 1 or not low <= t <= high:
@@ -74,11 +74,11 @@ def rescaled(
     spread: Spread,
     largest: float | None = None,
 ) -> torch.Tensor:
-    """Guidance rescale: a velocity whose x_0 is brought, by settings.rescale, to the spread of the conditional one's.
+    """A velocity whose x_0 is brought, by settings.guidance_rescale, to the spread of the conditional one's.
 
     largest: the most that the spread may grow by; None: no bound.
     """
-    rescale, sigma_min = settings.rescale, settings.sigma_min
+    rescale, sigma_min = settings.guidance_rescale, settings.sigma_min
     x_0 = data_from_velocity(x, t, v, sigma_min)
     ratio = spread(data_from_velocity(x, t, conditional, sigma_min)) / spread(x_0)
     if largest is not None:
@@ -119,7 +119,7 @@ def check_strength(strength: float) -> None:
 
 def step_times(settings: SamplerSettings, start: Start | None = None) -> list[float]:
     """The times of a run's steps and its end, falling to 0."""
-    moments = times(settings.steps, settings.rescale_t)
+    moments = times(settings.steps, settings.time_shift)
     if start is None or start.strength == 1:
         return moments
     return [start.strength, *(t for t in moments if t < start.strength)]

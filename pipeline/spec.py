@@ -30,23 +30,23 @@ class SamplerSettings:
     """One stage's flow-matching sampler. Times run from 1 (noise) to 0 (data)."""
 
     steps: int = 12
-    guidance: float = 7.5
-    rescale: float = 0.0  # 0 keeps the guided x0, 1 gives it the conditional x0's standard deviation
-    interval: tuple[float, float] = (0.0, 1.0)  # guidance counts where interval[0] <= t <= interval[1]
-    rescale_t: float = 1.0
+    guidance_scale: float = 7.5  # of classifier-free guidance; 1 is off
+    guidance_rescale: float = 0.0  # 0 keeps the guided x0, 1 gives it the conditional x0's standard deviation
+    guidance_interval: tuple[float, float] = (0.0, 1.0)  # guidance counts where [0] <= t <= [1]
+    time_shift: float = 1.0  # `rescale_t` in checkpoints and nodes; above 1, more steps near the noise
     sigma_min: float = 1e-5
     solver: str = "euler"  # a name of sampling.SOLVERS
 
     def __post_init__(self) -> None:
-        if not all(map(isfinite, (self.guidance, self.rescale, self.rescale_t, self.sigma_min))):
+        if not all(map(isfinite, (self.guidance_scale, self.guidance_rescale, self.time_shift, self.sigma_min))):
             raise SettingsError(f"A sampler's numbers must be finite, got {self}.")
         if self.steps < 1:
             raise SettingsError(f"A sampler needs at least 1 step, got {self.steps}.")
-        if self.rescale_t <= 0:
-            raise SettingsError(f"rescale_t must be above 0, got {self.rescale_t}.")
-        if not 0 <= self.rescale <= 1:
-            raise SettingsError(f"Guidance rescale must lie in 0-1, got {self.rescale}.")
-        start, end = self.interval
+        if self.time_shift <= 0:
+            raise SettingsError(f"The time shift (rescale_t) must be above 0, got {self.time_shift}.")
+        if not 0 <= self.guidance_rescale <= 1:
+            raise SettingsError(f"Guidance rescale must lie in 0-1, got {self.guidance_rescale}.")
+        start, end = self.guidance_interval
         if not 0 <= start <= end <= 1:
             raise SettingsError(
                 f"Guidance cannot count from {start} to {end}: the interval's start must not be above its end, and "
@@ -61,10 +61,10 @@ class SamplerSettings:
         start, end = params.get("guidance_interval", (0.0, 1.0))
         return cls(
             steps=int(params.get("steps", 50)),
-            guidance=float(params.get("guidance_strength", 3.0)) if guided else 1.0,
-            rescale=float(params.get("guidance_rescale", 0.0)),
-            interval=(float(start), float(end)),
-            rescale_t=float(params.get("rescale_t", 1.0)),
+            guidance_scale=float(params.get("guidance_strength", 3.0)) if guided else 1.0,
+            guidance_rescale=float(params.get("guidance_rescale", 0.0)),
+            guidance_interval=(float(start), float(end)),
+            time_shift=float(params.get("rescale_t", 1.0)),
             sigma_min=float(sampler.get("args", {}).get("sigma_min", 1e-5)),
         )
 

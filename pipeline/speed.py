@@ -29,7 +29,7 @@ class Speed:
     """What a setting of speed reuses; None: nothing.
 
     unconditional: the velocity without the picture, of every sampler, inside the guidance interval. structure, shape,
-    texture: the velocity with the picture. low_precision: whether products of the flows' MLPs may be of 8-bit floats.
+    texture: the velocity with the picture.
     """
 
     name: str = "exact"
@@ -37,7 +37,6 @@ class Speed:
     structure: Reuse | None = None
     shape: Reuse | None = None
     texture: Reuse | None = None
-    low_precision: bool = False
 
     def of_stage(self, stage: str) -> Reuse | None:
         """What a sampler's stage reuses; a cascade's passes are "shape", "shape 1024" and so on."""

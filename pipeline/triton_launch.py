@@ -81,11 +81,13 @@ class Launch:
         return self.kernel, *seen, *sorted(self.constants.items())
 
     def compile(self) -> None:
-        """Compile it for the current device, to Triton's cache in memory and on the disk. Raises RuntimeError."""
+        """Compile it for the current device, to Triton's cache in memory and on the disk, with what launches it.
+        Raises RuntimeError."""
         from triton.errors import TritonError
 
         try:
-            self.kernel.warmup(*self.arguments, grid=(1,), **self.constants)
+            compiled = self.kernel.warmup(*self.arguments, grid=(1,), **self.constants)
+            _ = compiled.run  # its first use loads the kernel and, in some versions, compiles its launcher in C
         except TritonError as error:
             raise RuntimeError(f"Triton: {error}") from error
 

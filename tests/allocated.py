@@ -72,7 +72,6 @@ KERNELS = {
     "qk_rotary": lambda q, k, *others: (q, k),
     "unpack_int8": lambda weight, scale, group, dtype: torch.empty(weight.shape, dtype=dtype, device=weight.device),
     "linear_gelu": lambda x, weight, bias: x.new_empty(len(x), len(weight)),
-    "fast_mlp": networks.fast_mlp,
     "residual_mlp": _residual_mlp,
     "norm_linear": lambda x, weight, bias: x.new_empty(len(x), len(weight), dtype=weight.dtype),
     "packed_linear": lambda x, weight, scale, bias, group: torch.nn.functional.linear(x, weight.to(x.dtype), bias),

@@ -118,8 +118,8 @@ def description(folder):
     from pipeline.spec import RELEASED
 
     def sampler(one):
-        params = {"steps": one.steps, "guidance_strength": one.guidance, "guidance_rescale": one.rescale}
-        params |= {"guidance_interval": list(one.interval), "rescale_t": one.rescale_t}
+        params = {"steps": one.steps, "guidance_strength": one.guidance_scale, "guidance_rescale": one.guidance_rescale}
+        params |= {"guidance_interval": list(one.guidance_interval), "rescale_t": one.time_shift}
         return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": 1e-5}, "params": params}
 
     def normalisation(one):

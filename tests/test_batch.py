@@ -19,6 +19,7 @@ from pipeline.batch.jobs import file_hash
 from pipeline.batch.recipe import same
 from pipeline.batch.sheet import write_sheet
 from pipeline.errors import OutputError, SettingsError
+from pipeline.spec import Samplers, SamplerSettings
 from pipeline.stages import ExportSettings
 
 
@@ -122,6 +123,12 @@ def test_settings_of_an_older_release_mean_the_same():
     del old["export"]["wall"], old["reduce_first"]
     assert same(old, now) and not same(old, Recipe().settings(networks={"x": "1"}))
     assert not same({**now, "networks": {"x": "2"}}, now)
+    shape = SamplerSettings(guidance_scale=3.0, time_shift=2.0)
+    now = Recipe(samplers=Samplers(shape=shape)).settings()
+    old = json.loads(json.dumps(now))
+    names = {"guidance_scale": "guidance", "guidance_interval": "interval", "time_shift": "rescale_t"}
+    old["samplers"]["shape"] = {names.get(name, name): value for name, value in old["samplers"]["shape"].items()}
+    assert old != now and same(old, now)
 
 
 @pytest.mark.parametrize("left", [b'{"object": "b", "stat', b"{", b"\x00\x00"])
@@ -255,7 +262,8 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     """The bytes of `generate`; a bad picture is told and skipped; what is there is not made again."""
     output = tmp_path / "out"
     code, out, err = run("batch", folder, "--output", output, *quick)
-    assert code == 1 and "bad.png cannot be read as a picture" in out and not err
+    told = [line for line in err.splitlines() if not line.startswith("Compiling Warp's kernels")]  # a fresh machine
+    assert code == 1 and "bad.png cannot be read as a picture" in out and not told
     assert "2 done, 1 failed, 0 left" in out
     assert statuses(output) == {"a": "done", "a_png": "done", "bad": "failed"}
     done = next(line for line in lines_of(output) if line.get("object") == "a" and line["status"] == "done")

@@ -65,8 +65,8 @@ def test_sampler_settings_reach_their_stage(monkeypatch, checkpoint):
     given = ("--shape-steps", "3", "--shape-interval", "0.2", "0.8", "--texture-rescale-t", "2")
     found = samplers(parser().parse_args(["generate", "x.png", *given]), spec)
     assert found.structure is None
-    assert found.shape == replace(spec.shape_sampler, steps=3, interval=(0.2, 0.8))
-    assert found.texture == replace(spec.texture_sampler, rescale_t=2.0)
+    assert found.shape == replace(spec.shape_sampler, steps=3, guidance_interval=(0.2, 0.8))
+    assert found.texture == replace(spec.texture_sampler, time_shift=2.0)
     every = samplers(parser().parse_args(["generate", "x.png", "--solver", "heun"]), spec)
     assert every.structure == replace(spec.structure_sampler, solver="heun") and every.texture.solver == "heun"
 

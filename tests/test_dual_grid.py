@@ -88,3 +88,10 @@ def test_what_crosses_nothing_and_what_is_too_fine():
     assert [len(each) for each in found(tiny, 16)] == [0, 0, 0]
     with pytest.raises(SettingsError, match="5000 voxels a side; at most 4064"):
         found(tiny, 5000)
+
+
+def test_a_mesh_inside_out_has_the_same_grid():
+    vertices, faces = open_torus()
+    (coords, offsets, crossed), other = found((vertices, faces), 40), found((vertices, faces[:, ::-1].copy()), 40)
+    assert torch.equal(coords, other[0]) and torch.equal(crossed, other[2])
+    assert (offsets - other[1]).abs().max() < 1e-6

@@ -30,6 +30,7 @@ class Kernel:
         if self.fails:
             raise RuntimeError("PTXAS error")
         self.compiled.append((arguments, constants, threading.current_thread().name))
+        return SimpleNamespace(run=self)
 
     def __getitem__(self, grid):
         def run(*arguments, **constants):

@@ -30,14 +30,14 @@ def test_times():
 
 def test_euler_is_exact_for_a_constant_velocity():
     noise, velocity = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
-    *_, last = euler(lambda x, t: velocity, noise, SamplerSettings(steps=7, rescale_t=3.0))
+    *_, last = euler(lambda x, t: velocity, noise, SamplerSettings(steps=7, time_shift=3.0))
     torch.testing.assert_close(last.x, noise - velocity)
 
 
 def test_euler_reaches_the_data_along_straight_lines():
     """A velocity that always points at x_0 leads there in any number of steps, and x_0 is seen at every step."""
     data, noise = torch.randn(5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    settings = SamplerSettings(steps=5, rescale_t=3.0, sigma_min=0.0)
+    settings = SamplerSettings(steps=5, time_shift=3.0, sigma_min=0.0)
     samples = list(euler(lambda x, t: (x - data) / t, noise, settings))
     assert len(samples) == 5
     torch.testing.assert_close(samples[-1].x, data)
@@ -53,7 +53,7 @@ def test_velocity_and_data_are_inverse():
 
 def test_guidance_inside_and_outside_its_interval():
     x = torch.randn(1, 50)
-    settings = SamplerSettings(guidance=7.5, interval=(0.6, 0.9))
+    settings = SamplerSettings(guidance_scale=7.5, guidance_interval=(0.6, 0.9))
     asked = []
 
     def negative(x, t):
@@ -70,14 +70,14 @@ def test_guidance_inside_and_outside_its_interval():
 @pytest.mark.parametrize(("strength", "expected"), [(1.0, 2.0), (0.0, -1.0)])
 def test_strength_one_and_zero_take_one_pass(strength, expected):
     x = torch.ones(1, 4)
-    settings = SamplerSettings(guidance=strength, rescale=0.5)
+    settings = SamplerSettings(guidance_scale=strength, guidance_rescale=0.5)
     velocity = guided(lambda x, t: 2 * x, lambda x, t: -x, settings, dense_spread)
     assert torch.equal(velocity(x, 0.7), expected * x)
 
 
 def test_full_rescale_gives_the_conditional_standard_deviation():
     x, positive, negative = torch.randn(3, 2, 1000, dtype=torch.float64)
-    settings = SamplerSettings(guidance=7.5, rescale=1.0)
+    settings = SamplerSettings(guidance_scale=7.5, guidance_rescale=1.0)
     v = guided(lambda x, t: positive, lambda x, t: negative, settings, dense_spread)(x, 0.8)
     found = data_from_velocity(x, 0.8, v, settings.sigma_min).std(1)
     torch.testing.assert_close(found, data_from_velocity(x, 0.8, positive, settings.sigma_min).std(1))
@@ -96,7 +96,7 @@ def test_spreads():
 def growth(steps, solve, rescale_t):
     """Error of dx/dt = x cos t from 1 to 0, whose solution is exp(sin t)."""
     x_1 = torch.tensor([1.0], dtype=torch.float64) * math.exp(math.sin(1))
-    settings = SamplerSettings(steps=steps, rescale_t=rescale_t)
+    settings = SamplerSettings(steps=steps, time_shift=rescale_t)
     *_, last = solve(lambda x, t: x * math.cos(t), x_1, settings)
     return abs(last.x.item() - 1)
 
@@ -133,8 +133,13 @@ def test_an_unknown_solver_is_named():
 @pytest.mark.parametrize(
     "change",
     [
-        *({"steps": 0}, {"rescale_t": 0.0}, {"rescale": 1.5}, {"guidance": math.nan}, {"rescale_t": math.inf}),
-        *({"interval": (0.9, 0.6)}, {"interval": (-0.1, 1.0)}, {"interval": (math.nan, 1.0)}),
+        *({"steps": 0}, {"time_shift": 0.0}, {"time_shift": math.inf}),
+        *({"guidance_rescale": 1.5}, {"guidance_scale": math.nan}),
+        *(
+            {"guidance_interval": (0.9, 0.6)},
+            {"guidance_interval": (-0.1, 1.0)},
+            {"guidance_interval": (math.nan, 1.0)},
+        ),
     ],
 )
 def test_settings_that_cannot_work(change):

@@ -1,31 +1,18 @@
 """Settings of speed: which passes are predicted, and from what."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from pipeline import stages
 from pipeline.cli.main import parser
 from pipeline.cli.samplers import samplers
 from pipeline.errors import SettingsError
-from pipeline.models import build
-from pipeline.runtime import Runtime
 from pipeline.sampling import Start, euler, step_times, times
-from pipeline.spec import RELEASED_MODELS, STRUCTURE_FLOW, SamplerSettings
+from pipeline.spec import SamplerSettings
 from pipeline.speed import SPEEDS, Reuse, Reusing, speed_named
 from pipeline.weights import open_checkpoint
-
-_SMALL = {
-    "model_channels": 96,
-    "cond_channels": 32,
-    "num_blocks": 2,
-    "num_heads": 2,
-    "dtype": "float32",
-    "resolution": 4,
-}
 
 
 def asked(reuse, steps=12):
@@ -56,7 +43,7 @@ def test_few_steps_are_all_run(steps):
 
 def test_predictions_of_a_velocity_that_is_linear_in_time_are_exact():
     a, b, noise = torch.randn(3, 5, dtype=torch.float64)
-    settings = SamplerSettings(steps=12, rescale_t=3.0)
+    settings = SamplerSettings(steps=12, time_shift=3.0)
     reusing = Reusing(lambda x, t: a + t * b, Reuse(), times(12, 3.0))
     *_, exact = euler(lambda x, t: a + t * b, noise, settings)
     *_, found = euler(reusing, noise, settings)
@@ -65,7 +52,7 @@ def test_predictions_of_a_velocity_that_is_linear_in_time_are_exact():
 
 
 def test_times_of_a_run_from_a_start():
-    settings = SamplerSettings(steps=4, rescale_t=1.0)
+    settings = SamplerSettings(steps=4, time_shift=1.0)
     assert step_times(settings) == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert step_times(settings, Start(torch.zeros(1), 0.6)) == [0.6, 0.5, 0.25, 0.0]
 
@@ -98,20 +85,3 @@ def test_the_command_line_samples_at_a_speed(run, picture, checkpoint, tmp_path)
         assert "To fit" not in out and (f"Speed {speed}: " in out) == (predicted[speed] > 0)
     assert predicted["exact"] == 0 < predicted["balanced"] < predicted["fast"]
     assert not torch.equal(feats["exact"], feats["balanced"])
-
-
-def test_low_precision_is_asked_for_by_the_speed_alone():
-    """The operation that may be of 8-bit floats, whose reference a CPU runs: the same numbers."""
-    backends, picked = stages.table(), []
-    model = build({**RELEASED_MODELS[STRUCTURE_FLOW], "args": RELEASED_MODELS[STRUCTURE_FLOW]["args"] | _SMALL}).eval()
-    x, t, condition = torch.randn(1, 8, 4, 4, 4), torch.rand(1) * 1000, torch.randn(1, 7, 32)
-    answers = []
-    for speed in (SPEEDS["fast"], replace(SPEEDS["fast"], low_precision=True)):
-        runtime = Runtime("cpu", backends, torch.float32, speed=speed)
-        table = runtime.flow_backends
-        assert table.used is backends.used and table.fast is speed.low_precision
-        backends.used.clear()
-        with torch.no_grad():
-            answers.append(model(x, t, model.context(condition), table))
-        picked.append("fast_mlp" in backends.used)
-    assert picked == [False, True] and not backends.fast and torch.equal(*answers)

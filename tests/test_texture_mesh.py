@@ -200,6 +200,8 @@ def test_refine_lies_where_the_source_lay(run, encoders, picture, tmp_path):
     options = ("--checkpoint", encoders, "--type", "512", "--strength", 0, "--geometry-only", "--shells", "surface")
     code, _, err = run("refine", tmp_path / "ball.glb", picture, "--output", out, *options)
     assert code == 0, err
+    code, _, err = run("refine", tmp_path / "ball.glb", picture, "--output", out, "--keep-nodes", "sofa", *options)
+    assert code == 1 and "No mesh node is called sofa" in err
     (node,) = (each for each in Gltf.open(out).json["nodes"] if "mesh" in each)
     assert np.allclose(node["translation"], [1000, -300, 70], rtol=1e-6)
     assert np.allclose(node["scale"], 500 / 0.99999, rtol=1e-6)
@@ -226,7 +228,7 @@ def test_bilinear_repeats_and_hits_texels():
 @pytest.mark.parametrize("solve", [euler, heun])
 def test_a_start_is_noised_and_kept_rows_come_back(solve):
     """A field whose flow is known: from any start all that is free goes to the target, what is kept stays."""
-    settings = SamplerSettings(steps=8, guidance=1.0, rescale_t=3.0)
+    settings = SamplerSettings(steps=8, guidance_scale=1.0, time_shift=3.0)
     target, data, noise = (torch.randn(6, 4, generator=torch.Generator().manual_seed(k)) for k in range(3))
     seen = []
 

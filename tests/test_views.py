@@ -89,7 +89,9 @@ def velocities(count, generator):
 
 
 def run(strategy, each, nothing=lambda x, t: x / t, weights=None, importance=(), steps=6, **settings):
-    settings = SamplerSettings(steps=steps, sigma_min=0.0, **{"guidance": 3.0, "rescale": 0.5} | settings)
+    settings = SamplerSettings(
+        steps=steps, sigma_min=0.0, **{"guidance_scale": 3.0, "guidance_rescale": 0.5} | settings
+    )
     noise = torch.randn(50, 8, dtype=torch.float64)
     views = Views(each, nothing, settings, packed_spread((50,)), weights, importance)
     *_, last = euler(mixed(strategy, views), noise, settings)
@@ -100,7 +102,7 @@ def run(strategy, each, nothing=lambda x, t: x / t, weights=None, importance=(),
 def test_views_that_agree_give_what_one_gives(strategy):
     torch.manual_seed(3)
     _, each = velocities(1, torch.Generator().manual_seed(1))
-    settings = {"guidance": 1.0, "rescale": 0.0} if strategy == "fixed_guidance_rescale" else {}
+    settings = {"guidance_scale": 1.0, "guidance_rescale": 0.0} if strategy == "fixed_guidance_rescale" else {}
     torch.manual_seed(4)
     one = run(strategy, each, **settings)
     torch.manual_seed(4)
@@ -110,12 +112,12 @@ def test_views_that_agree_give_what_one_gives(strategy):
 @pytest.mark.parametrize("strategy", ["average", "average_right", "fixed_guidance_rescale"])
 def test_equal_shares_without_guidance_reach_the_mean(strategy):
     targets, each = velocities(3, torch.Generator().manual_seed(2))
-    torch.testing.assert_close(run(strategy, each, guidance=1.0, rescale=0.0), targets.mean(0))
+    torch.testing.assert_close(run(strategy, each, guidance_scale=1.0, guidance_rescale=0.0), targets.mean(0))
 
 
 def test_the_primary_view_is_the_first():
     targets, each = velocities(3, torch.Generator().manual_seed(2))
-    torch.testing.assert_close(run("primary", each, guidance=1.0), targets[0])
+    torch.testing.assert_close(run("primary", each, guidance_scale=1.0), targets[0])
 
 
 def test_views_take_turns():
@@ -128,14 +130,18 @@ def test_views_take_turns():
 def test_an_outlier_counts_less():
     target = torch.randn(50, 8, dtype=torch.float64)
     each = tuple((lambda x, t, off=off: (x - target - off) / t) for off in (0.0, 0.0, 20.0))
-    error = {name: (run(name, each, guidance=1.0) - target).abs().mean() for name in ("average", "weighted_average")}
+    error = {
+        name: (run(name, each, guidance_scale=1.0) - target).abs().mean() for name in ("average", "weighted_average")
+    }
     assert error["weighted_average"] < 0.2 * error["average"]
 
 
 def test_a_view_that_says_nothing_counts_less():
     target = torch.randn(50, 8, dtype=torch.float64) + 4
     each = (lambda x, t: (x - target) / t, lambda x, t: x / t)  # the second is the unconditional one
-    error = {n: (run(n, each, guidance=1.0) - target).abs().mean() for n in ("average", "adaptive_guidance_weight")}
+    error = {
+        n: (run(n, each, guidance_scale=1.0) - target).abs().mean() for n in ("average", "adaptive_guidance_weight")
+    }
     assert error["adaptive_guidance_weight"] < 0.5 * error["average"]
 
 
@@ -143,7 +149,7 @@ def test_every_voxel_follows_the_view_that_sees_it():
     targets, each = velocities(2, torch.Generator().manual_seed(2))
     weights = torch.zeros(2, 50, 1)
     weights[0, :25], weights[1, 25:] = 1, 1
-    found = run("visibility", each, weights=weights, guidance=1.0)
+    found = run("visibility", each, weights=weights, guidance_scale=1.0)
     torch.testing.assert_close(found, torch.cat([targets[0, :25], targets[1, 25:]]))
 
 
@@ -221,7 +227,7 @@ def test_pictures_of_views_are_compared(caplog):
 @pytest.mark.parametrize("strategy", ["average", "average_right", "fixed_guidance_rescale"])
 def test_weights_of_views_weigh(strategy):
     targets, each = velocities(3, torch.Generator().manual_seed(2))
-    found = run(strategy, each, guidance=1.0, rescale=0.0, importance=(2.0, 1.0, 1.0))
+    found = run(strategy, each, guidance_scale=1.0, guidance_rescale=0.0, importance=(2.0, 1.0, 1.0))
     torch.testing.assert_close(found, (2 * targets[0] + targets[1] + targets[2]) / 4)
 
 
@@ -231,7 +237,7 @@ def test_weights_of_views_multiply_other_shares(strategy):
     target = torch.randn(50, 8, dtype=torch.float64)
     each = (lambda x, t: (x - target) / t, lambda x, t: (x + target) / t)
     seen = torch.full((2, 50, 1), 0.5)
-    found = run(strategy, each, guidance=1.0, importance=(3.0, 1.0), weights=seen, steps=1)
+    found = run(strategy, each, guidance_scale=1.0, importance=(3.0, 1.0), weights=seen, steps=1)
     won = (found * target).sum() / (target * target).sum()  # 1: the first view alone, 0: as much of either
     assert won > 0.6 if strategy == "weighted_average" else won == pytest.approx(0.5, abs=0.01)
 

@@ -35,7 +35,7 @@ def change(path, edit):
 def test_the_released_layout(checkpoint):
     opened = open_checkpoint(checkpoint)
     assert set(opened.roles) == {*PIPELINE_TYPES["512"].roles(), *PIPELINE_TYPES["1024_cascade"].roles()}
-    assert opened.spec.structure_sampler.steps == 4 and opened.spec.shape_sampler.rescale_t == 3.0
+    assert opened.spec.structure_sampler.steps == 4 and opened.spec.shape_sampler.time_shift == 3.0
     assert opened.spec.default_pipeline_type == "1024_cascade" and len(opened.spec.shape_normalisation.mean) == 8
     models = Models(opened, build)
     for role in opened.roles:

@@ -58,6 +58,15 @@ def _as_json(value: Any) -> Any:
     raise SettingsError(f"A recipe cannot hold {value!r}: it does not go into a manifest. Give plain values.")
 
 
+# Of a sampler, in manifests of 0.1.
+_OLDER_NAMES = {
+    "guidance": "guidance_scale",
+    "rescale": "guidance_rescale",
+    "interval": "guidance_interval",
+    "rescale_t": "time_shift",
+}
+
+
 def same(one: Mapping, other: Mapping) -> bool:
     """Whether settings of two manifests mean the same results. What one of them lacks, as a manifest of an older
     release does, counts as the default."""
@@ -66,7 +75,14 @@ def same(one: Mapping, other: Mapping) -> bool:
 
 
 def _changes(settings: Mapping, defaults: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in _flat(settings).items() if value != defaults.get(key, "null")}
+    named = {_renamed(key): value for key, value in _flat(settings).items()}
+    return {key: value for key, value in named.items() if value != defaults.get(key, "null")}
+
+
+def _renamed(key: str) -> str:
+    """A key of any release as this one has it."""
+    start, _, name = key.rpartition(".")
+    return f"{start}.{_OLDER_NAMES.get(name, name)}" if start.startswith("samplers.") else key
 
 
 def _flat(settings: Mapping, start: str = "") -> dict[str, str]:

@@ -14,21 +14,21 @@ STAGES = ("structure", "shape", "texture")
 # option behind the stage's name -> (field of SamplerSettings, values, how it is read, what it does)
 _FIELDS = {
     "steps": ("steps", "N", int, "sampling steps"),
-    "guidance": ("guidance", "X", float, "classifier-free guidance scale; 1 is off"),
-    "rescale": ("rescale", "X", float, "guidance rescale, 0 to 1"),
-    "interval": ("interval", ("FROM", "TO"), float, "times in 0-1 between which guidance counts; 1 is noise"),
-    "rescale-t": ("rescale_t", "X", float, "time shift; above 1, more steps near the noise"),
+    "guidance": ("guidance_scale", "X", float, "classifier-free guidance scale; 1 is off"),
+    "rescale": ("guidance_rescale", "X", float, "guidance rescale, 0 to 1"),
+    "interval": ("guidance_interval", ("FROM", "TO"), float, "times in 0-1 between which guidance counts; 1 is noise"),
+    "rescale-t": ("time_shift", "X", float, "time shift; above 1, more steps near the noise"),
 }
 
 
 def add_samplers(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampler settings", "each in place of the checkpoint's own for that stage")
     for stage in STAGES:
-        for option, (field, metavar, kind, what) in _FIELDS.items():
+        for option, (_, metavar, kind, what) in _FIELDS.items():
             nargs = len(metavar) if isinstance(metavar, tuple) else None
             help = f"{stage}: {what}"
             group.add_argument(
-                f"--{stage}-{option}", dest=_name(stage, field), type=kind, metavar=metavar, help=help, nargs=nargs
+                f"--{stage}-{option}", dest=_name(stage, option), type=kind, metavar=metavar, help=help, nargs=nargs
             )
     group.add_argument(
         "--solver",
@@ -51,10 +51,12 @@ def samplers(options: argparse.Namespace, spec: CheckpointSpec) -> Samplers:
 
 
 def _changed(options: argparse.Namespace, stage: str, sampler: SamplerSettings) -> SamplerSettings | None:
-    given = {field: getattr(options, _name(stage, field)) for field, *_ in _FIELDS.values()}
+    given = {row[0]: getattr(options, _name(stage, option)) for option, row in _FIELDS.items()}
     given["solver"] = options.solver
     changes = {
-        field: tuple(value) if field == "interval" else value for field, value in given.items() if value is not None
+        field: tuple(value) if field == "guidance_interval" else value
+        for field, value in given.items()
+        if value is not None
     }
     try:
         return replace(sampler, **changes) if changes else None
@@ -62,5 +64,6 @@ def _changed(options: argparse.Namespace, stage: str, sampler: SamplerSettings) 
         raise SettingsError(f"--{stage}-...: {error}") from error
 
 
-def _name(stage: str, field: str) -> str:
-    return f"{stage}_{field}"
+def _name(stage: str, option: str) -> str:
+    """Where the parser puts an option's value; the service's parameters are called so."""
+    return f"{stage}_{option}".replace("-", "_")

@@ -71,9 +71,14 @@ class ObjectSettings(_Sampled):
 
     def demand(self, views: int) -> Demand:
         """For the memory plan. views: pictures of the one object."""
-        finished = self.export is not None
-        size = self.export.baked_size(self.texture) if self.export else 0
-        return Demand(self.pipeline_type, self.texture, self.max_tokens, views, finished, size)
+        return Demand(
+            self.pipeline_type,
+            texture=self.texture,
+            max_tokens=self.max_tokens,
+            views=views,
+            process=self.export is not None,
+            texture_size=self.export.baked_size(self.texture) if self.export else 0,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +111,14 @@ class RefineSettings(_Sampled):
 
     def demand(self, views: int) -> Demand:
         """As ObjectSettings.demand."""
-        size = self.export.baked_size(self.texture)
-        return Demand(self.pipeline_type, self.texture, self.max_tokens, views, texture_size=size, source=REFINE)
+        return Demand(
+            self.pipeline_type,
+            texture=self.texture,
+            max_tokens=self.max_tokens,
+            views=views,
+            texture_size=self.export.baked_size(self.texture),
+            source=REFINE,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

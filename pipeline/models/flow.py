@@ -19,7 +19,7 @@ from torch import nn
 from ..backends import Backends
 from ..sparse import ATTENTION, SparseTensor
 from .layers import PLAIN, LayerNorm, Linear, final_norm, to_torso_dtype, weights_of
-from .operations import FAST_MLP, GATED_RESIDUAL, HEAD_NORM, LINEAR_GELU, MODULATED_NORM, QK_ROTARY, by_rows
+from .operations import GATED_RESIDUAL, HEAD_NORM, LINEAR_GELU, MODULATED_NORM, QK_ROTARY, by_rows
 
 Phases = tuple[torch.Tensor, torch.Tensor]
 _AGAIN = 0.01  # of a pass: what keys and values of a condition may cost that are made at each pass and not kept
@@ -169,34 +169,17 @@ class FeedForward(nn.Module):
 
         x: [T, C], overwritten where no gradient is asked for; scale, shift, gate: [1 or T, C].
         """
-        size = block_rows(x.device, x.shape[1])
-        mlp = self._product(x.device, len(x) > size, backends)
+        layers, size = (cast(Linear, self.mlp[0]), cast(Linear, self.mlp[2])), block_rows(x.device, x.shape[1])
+        calls = [partial(layer, backends=backends) for layer in layers]
+        if len(x) > size:
+            calls = [layer.prepared(x.device, backends) for layer in layers]
+        first, second = calls
         modulated, gated = (backends.pick(op, x.device) for op in (MODULATED_NORM, GATED_RESIDUAL))
 
         def rows(x, scale, shift, gate) -> torch.Tensor:
-            return gated(x, mlp(modulated(x, scale, shift)), gate)
+            return gated(x, second(first(modulated(x, scale, shift))), gate)
 
         return by_rows(rows, x, scale, shift, gate, size=size, out=x)
-
-    def _product(
-        self, device: torch.device, several: bool, backends: Backends
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The layers as a function. several: whether it will be called more than once."""
-        layers = cast(Linear, self.mlp[0]), cast(Linear, self.mlp[2])
-        if backends.fast:
-            tensors = [tensor for layer in layers for tensor in weights_of(layer, device, backends)]
-            return lambda h: backends.pick(FAST_MLP, device)(h, *tensors)
-        if several:
-            first, second = (layer.prepared(device, backends) for layer in layers)
-        else:
-            first, second = (partial(layer, backends=backends) for layer in layers)
-
-        def product(h: torch.Tensor) -> torch.Tensor:
-            hidden = first(h)
-            del h
-            return second(hidden)
-
-        return product
 
 
 class Block(nn.Module):

@@ -19,8 +19,8 @@ from ..packing import Int8
 LAYER_NORM, MODULATED_NORM, GATED_RESIDUAL = "layer_norm", "modulated_norm", "gated_residual"
 HEAD_NORM, QK_ROTARY, LINEAR_GELU = "head_norm", "qk_rotary", "linear_gelu"
 RESIDUAL_MLP, NORM_LINEAR, PACKED_LINEAR = "residual_mlp", "norm_linear", "packed_linear"
-UNPACK_INT8, FAST_MLP = "unpack_int8", "fast_mlp"
-_KERNELS, _FP8_KERNELS = f"{__package__}.fused_kernels", f"{__package__}.fp8_kernels"
+UNPACK_INT8 = "unpack_int8"
+_KERNELS = f"{__package__}.fused_kernels"
 _EPS = 1e-6  # of every norm before the last one
 _ROWS = 1 << 18  # of a block of by_rows
 _VECTORS = 64  # elements of torch's innermost step on a CPU at most: 4 vectors of 16 floats
@@ -150,18 +150,6 @@ def linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     return F.gelu(F.linear(x, weight, bias), approximate="tanh")
 
 
-def fast_mlp(
-    h: torch.Tensor,
-    first: torch.Tensor,
-    first_bias: torch.Tensor,
-    second: torch.Tensor,
-    second_bias: torch.Tensor,
-) -> torch.Tensor:
-    """second(gelu(first(h))) [T, C], which rows may give within the rounding of 8-bit floats; h [T, C], first [H, C],
-    second [C, H]."""
-    return F.linear(linear_gelu(h, first, first_bias), second, second_bias)
-
-
 def residual_mlp(
     x: torch.Tensor,
     h: torch.Tensor,
@@ -231,18 +219,6 @@ def _epilogue() -> Backend:
     return Backend(name, _cublaslt_linear_gelu, devices=("cuda",))
 
 
-def _fp8() -> Backend:
-    """Products of 8-bit floats, whose factors are those of rows."""
-    row = triton_launch.row(_FP8_KERNELS, FAST_MLP, fast_mlp)
-
-    def absent() -> str:
-        if torch.version.hip or not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
-            return "products of 8-bit floats need an NVIDIA chip from sm89 on."
-        return row.reason
-
-    return Backend("fp8", row.function, row.reason or absent, row.devices)
-
-
 def _random(device: torch.device, *shapes: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     dtype = torch.float32 if device.type == "cpu" else dtype
@@ -265,11 +241,6 @@ def _mlp_example(device: torch.device) -> tuple:
     )
     x, h, gain, offset, first, *rest = tensors
     return x, h, gain.float(), offset.float(), first / 8, *rest
-
-
-def _fast_mlp_example(device: torch.device) -> tuple:
-    h, first, first_bias, second, second_bias = _random(device, (70, 96), (384, 96), (384,), (96, 384), (96,))
-    return h, first / 10, first_bias, second / 10, second_bias
 
 
 def _norm_linear_example(device: torch.device) -> tuple:
@@ -308,8 +279,6 @@ OPERATIONS = (
     _operation(
         LINEAR_GELU, linear_gelu, lambda device: tuple(_random(device, (64, 32), (48, 32), (48,))), row=_epilogue()
     ),
-    # 8-bit floats have 4 bits: each value is off by up to 6 %, the sums of the example by 4 % in norm, 6 % at most
-    _operation(FAST_MLP, fast_mlp, _fast_mlp_example, 1e-1, _fp8()),
     _operation(RESIDUAL_MLP, residual_mlp, _mlp_example, 4e-3),
     _operation(NORM_LINEAR, norm_linear, _norm_linear_example, 1e-5),
     _operation(UNPACK_INT8, unpack_int8, _unpack_example, 1e-2),

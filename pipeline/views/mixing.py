@@ -70,7 +70,7 @@ def primary(views: Views) -> Velocity:
 
 def sequential(views: Views) -> Velocity:
     """One view a step in turn: "stochastic" of TRELLIS's run_multi_image; costs what one view costs."""
-    starts = times(views.settings.steps, views.settings.rescale_t)
+    starts = times(views.settings.steps, views.settings.time_shift)
     turns = _turns(views.parts(), len(starts))
 
     def conditional(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -111,16 +111,16 @@ def adaptive_guidance_weight(views: Views) -> Velocity:
 def fixed_guidance_rescale(views: Views) -> Velocity:
     """Product of experts: guidance of strength / N for each view, each rescaled, summed without counting v_0 twice."""
     settings, count, parts = views.settings, len(views.velocities), views.parts()
-    low, high = settings.interval
+    low, high = settings.guidance_interval
 
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
-        strength = settings.guidance if low <= t <= high else 1.0
+        strength = settings.guidance_scale if low <= t <= high else 1.0
         nothing = views.nothing(x, t)
         total = (1 - count) * nothing
         for one, part in zip(views.velocities, parts):
             seen = one(x, t)
             v = nothing + strength * part * (seen - nothing)
-            if settings.rescale > 0 and strength != 1:
+            if settings.guidance_rescale > 0 and strength != 1:
                 v = rescaled(x, t, v, seen, settings, views.spread, _LARGEST_RATIO)
             total = total + v
         return total

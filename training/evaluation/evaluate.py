@@ -229,7 +229,7 @@ def chamfer(found: Solid, expected: Solid) -> float:
     if min(len(found.faces), len(expected.faces)) == 0:
         return float("nan")
     ends = (found, expected), (expected, found)
-    return float(np.mean([_surface(b).closest(_points(a).to(b.vertices.device)).distance.mean().item() for a, b in ends]))
+    return float(np.mean([_distances(a, b).mean().item() for a, b in ends]))
 
 
 def f_score(found: Solid, expected: Solid, limit: float) -> float:
@@ -237,12 +237,13 @@ def f_score(found: Solid, expected: Solid, limit: float) -> float:
     if min(len(found.faces), len(expected.faces)) == 0:
         return float("nan")
     ends = (found, expected), (expected, found)
-    precision, recall = ((_surface(b).closest(_points(a).to(b.vertices.device)).distance <= limit).double().mean().item() for a, b in ends)
+    precision, recall = ((_distances(a, b) <= limit).double().mean().item() for a, b in ends)
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
 
-def _surface(solid: Solid) -> Surface:
-    return Surface(solid.vertices, solid.faces)
+def _distances(start: Solid, end: Solid) -> torch.Tensor:
+    """[_POINTS] from points on one surface to the other, which may be on another device."""
+    return Surface(end.vertices, end.faces).closest(_points(start).to(end.vertices.device)).distance
 
 
 def _points(solid: Solid) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Surface:
         from ...warp import launch
         from . import query_kernels
 
-        self._launch, self._kernels = launch, query_kernels
+        self._launch, self._kernels, self._device = launch, query_kernels, vertices.device
         self._order = None
         if (
             vertices.device.type == "cpu" and len(faces) > _MANY
@@ -57,6 +57,9 @@ class Surface:
 
     def _query(self, kernel, *rows: torch.Tensor, limit: float) -> Hits:
         count, device = len(rows[0]), rows[0].device
+        if strange := next((each.device for each in rows if each.device != self._device), None):
+            # a kernel would read memory that is not its device's, and CUDA be lost to the process
+            raise ValueError(f"Points are on {strange}, the surface is on {self._device}. Move them there first.")
         given = [each.float().contiguous() for each in rows]
         face = torch.empty(count, dtype=torch.int32, device=device)
         weights, distance = torch.empty(count, 3, device=device), torch.empty(count, device=device)

@@ -100,7 +100,8 @@ def collapse(
     their planes; no face turns over or becomes a sliver as long as anything else can be collapsed. Topology has its
     price, too: a hole, a handle or a component goes where it costs no more than what else could go (see
     link_kernels.classify), and each such step leaves the surface manifold and consistently oriented where it was, and
-    closed where it was closed. Faces that repeat a vertex are dropped first. Deterministic on one machine.
+    closed where it was closed. Faces that repeat a vertex are dropped first. What is left is fitted to the mesh (see
+    fit.py) and relaxed (see relax.py). Deterministic on one machine.
 
     Args:
         mesh: of any scale; need not be manifold.

@@ -11,7 +11,7 @@ from ..topology.steady import steady_sum
 from .stars import Stars, find_stars
 
 _LITTLE = 0.02  # of the bad faces: where no more have changed in a round, further ones are not worth their time
-_WORK = 5_000  # bad faces that all rounds together look at, or half as many as there are faces: bounds the time
+_WORK = 5_000  # bad faces that all rounds together look at, or a quarter as many as there are faces: bounds the time
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Relaxation:
         touched = torch.ones_like(bad)
         allowed = self._allowed()
         stars = find_stars(self._faces, len(self._points))
-        work = max(self._count // 2, _WORK)
+        work = max(self._count // 4, _WORK)
         for _ in range(self._config.rounds):
             tick()
             asked = (touched + bad > 0).nonzero()[:, 0].int()

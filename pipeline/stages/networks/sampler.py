@@ -57,7 +57,7 @@ def sample_packed(
     """Run a sampler of packed features. tokens: [views, L, C]; noise: [T, C]; concat: [T, C'] that the network sees."""
 
     def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
-        return flow(SparseTensor(voxels, x), t, context, concat, runtime.flow_backends)
+        return flow(SparseTensor(voxels, x), t, context, concat, runtime.backends)
 
     spread = packed_spread(voxels.lengths)
     return run_sampler(
@@ -93,7 +93,7 @@ def run_sampler(
     if mix.strategy == "primary":
         tokens = tokens[:1]
     count = noise.numel() // noise.shape[1]
-    contexts = [flow.context(view[None].to(runtime.device), count, runtime.flow_backends) for view in tokens]
+    contexts = [flow.context(view[None].to(runtime.device), count, runtime.backends) for view in tokens]
     contexts.append(flow.zero_context(runtime.device))
     calls: list[_Velocity] = [_with(velocity, context) for context in contexts]
     if runtime.replays(flow, count):

@@ -78,7 +78,7 @@ def _structure_latent(runtime, models, condition: Condition, random: torch.Gener
         noise = torch.randn(1, flow.in_channels, *(flow.resolution,) * 3, generator=random).to(runtime.device)
 
         def velocity(x: torch.Tensor, t: torch.Tensor, context: Context) -> torch.Tensor:
-            return flow(x, t, context, runtime.flow_backends)
+            return flow(x, t, context, runtime.backends)
 
         # which voxels a view sees is not known yet
         mix = Mix(condition.mixing.structure, None, condition.mixing.weights)

@@ -129,7 +129,8 @@ def bake_scene(
                 if keep.partly:
                     kept += put_back(values, texels, group, scene, keep, old)
                 image = texels.image(to_uint8(values))
-                if share := shared_share(vertices, uvs, faces, texels):
+                kept_uvs = all(piece.source is None for piece in group.pieces)  # in new ones faces may lack a texel
+                if kept_uvs and (share := shared_share(vertices, uvs, faces, texels)):
                     warnings.append(f"{sharing_line(share, names)} --uvs new gives each its own.")
             far += alone
             baked.append(BakedGroup(group, image.cpu().numpy()))
