@@ -6,7 +6,22 @@ import argparse
 import time
 from pathlib import Path
 
-from ..batch import MANIFEST, Job, Maker, Manifest, Outcome, Recipe, Record, find_pictures, plan_jobs
+import torch
+
+from ..batch import (
+    FINISH_ON,
+    MANIFEST,
+    Job,
+    Maker,
+    Manifest,
+    Outcome,
+    Recipe,
+    Record,
+    find_pictures,
+    finishing_device,
+    plan_jobs,
+    sharing,
+)
 from ..batch import run as run_batch
 from ..batch.beside import pays
 from ..export import WRITERS
@@ -42,6 +57,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="finish an object in a process beside the sampling of the next one; auto: on a GPU with four cores beside "
         "it; default: auto",
+    )
+    add_finish_on(parser)
+
+
+def add_finish_on(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--finish-on",
+        choices=FINISH_ON,
+        default=FINISH_ON[0],
+        help="where meshes are processed, unwrapped and baked beside the sampling of others; auto: on the GPU that "
+        "samples if the memory plan finds room for both, else on the CPU, whose simplifier may place other triangles; "
+        "default: auto",
     )
 
 
@@ -114,15 +141,27 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
     overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
+    finish_on = _finish_on(options, maker, overlap)
     with Manifest(options.output) as manifest:
         jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
         record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
         print_begin(record)
         try:
-            run_batch(maker, record, options.output, overlap)
+            run_batch(maker, record, options.output, overlap, finish_on)
         finally:
             print_end(record)
     return exit_code(record)
+
+
+def _finish_on(options: argparse.Namespace, maker: Maker, overlap: bool) -> torch.device:
+    """Where objects are finished, which is said where there is a choice."""
+    shared = None
+    if overlap and maker.device.type == "cuda":
+        shared = sharing(maker.recipe, maker.models, maker.device, memory_limit=options.memory_limit)
+    device = finishing_device(options.finish_on, maker.device, overlap, shared)
+    if overlap and maker.device.type != "cpu":
+        print(f"Objects are finished on the {device.type.upper()}{f': {shared}' if shared else ''}.")
+    return device
 
 
 def print_begin(record: Record) -> None:
