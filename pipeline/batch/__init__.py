@@ -6,6 +6,7 @@ begun another can go on with.
 """
 
 from .jobs import PICTURES, Job, find_pictures, plan_jobs
+from .log import log_lines
 from .maker import Maker, Outcome, Sampled, device_lost, finish, guarded, opened_models, settings_of
 from .manifest import MANIFEST, Manifest
 from .recipe import Recipe
@@ -31,6 +32,7 @@ __all__ = [
     "finish",
     "finishing_device",
     "guarded",
+    "log_lines",
     "opened_models",
     "plan_jobs",
     "run",

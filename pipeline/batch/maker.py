@@ -160,7 +160,7 @@ class Maker:
             self.keep_models = False
         runtime, generation = run.runtime, made.result
         assert isinstance(generation, stages.Generation)  # as no file was asked for
-        report = {**made.facts, "plan": made.plan.as_dict(), **circumstances(runtime, time.perf_counter() - start)}
+        report = {**made.facts, "plan": made.plan.as_dict(), **_costs(runtime, time.perf_counter() - start)}
         known = {**made.facts, "backends": dict(runtime.backends.used)}
         return Sampled(job, generation.mesh, generation.voxels, known, report)
 
@@ -210,13 +210,19 @@ def finish(
     if recipe.pictures:
         files.append(views_path(path))
         stages.write_views(runtime, result, files[-1], export.alpha_mode)
-    finished = circumstances(runtime, time.perf_counter() - start)
+    finished = _costs(runtime, time.perf_counter() - start)
     report: dict[str, Any] = {**sampled.report, **facts, **finished, "plan": sampled.report["plan"]}
     for name in ("stages", "seconds"):
         report[name] = sampled.report[name] + finished[name]
     report["backends"] = {**sampled.report["backends"], **finished["backends"]}
     report |= {"device": sampled.report["device"], "finished_on": finished["device"], "dtype": sampled.report["dtype"]}
     return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
+
+
+def _costs(runtime: Runtime, seconds: float) -> dict[str, Any]:
+    """As record.circumstances, with the device of each stage."""
+    found = circumstances(runtime, seconds)
+    return {**found, "stages": [{**each, "device": found["device"]} for each in found["stages"]]}
 
 
 def settings_of(recipe: Recipe) -> dict:

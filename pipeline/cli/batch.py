@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from ..batch import (
     Record,
     find_pictures,
     finishing_device,
+    log_lines,
     plan_jobs,
     sharing,
 )
@@ -40,7 +43,7 @@ from .options import (
     add_speed,
     opened_checkpoint,
 )
-from .planning import add_allow_lower
+from .planning import add_allow_lower, add_log, opened_log
 from .samplers import add_samplers, samplers
 from .settings import settings_of
 
@@ -100,6 +103,12 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", action="store_true", help="draw each object from four sides, into a PNG beside its file"
     )
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="try pictures again that were refused for what they are, such as damaged ones, though they are the same",
+    )
+    add_log(parser)
     add_checkpoint(parser)
     add_pipeline_type(parser)
     add_seed(parser)
@@ -142,15 +151,34 @@ def run(options: argparse.Namespace) -> int:
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
     overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
     finish_on = _finish_on(options, maker, overlap)
-    with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
-        record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
+    with recorded(options, found, recipe, maker.settings) as record:
         print_begin(record)
         try:
             run_batch(maker, record, options.output, overlap, finish_on)
         finally:
             print_end(record)
     return exit_code(record)
+
+
+@contextmanager
+def recorded(
+    options: argparse.Namespace, found: Sequence[tuple[Path, str]], recipe: Recipe, settings: Mapping
+) -> Iterator[Record]:
+    """The account of a run, with manifest and log open while the block runs. found: the pictures.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    with Manifest(options.output) as manifest, opened_log(options.log_json) as log:
+
+        def told(job: Job, outcome: Outcome, record: Record) -> None:
+            tell(job, outcome, record)
+            if log is not None:
+                log.writelines(log_lines(str(options.output / f"{job.name}{recipe.suffix}"), outcome))
+                log.flush()
+
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
+        yield Record(manifest, jobs, settings, recipe.suffix, told, options.retry)
 
 
 def _finish_on(options: argparse.Namespace, maker: Maker, overlap: bool) -> torch.device:
@@ -165,8 +193,10 @@ def _finish_on(options: argparse.Namespace, maker: Maker, overlap: bool) -> torc
 
 
 def print_begin(record: Record) -> None:
-    done = len(record.jobs) - len(record.todo)
+    done = len(record.jobs) - len(record.todo) - len(record.refused)
     print(f"{len(record.jobs):,} objects to make{f', {done:,} of them are there already' if done else ''}.", flush=True)
+    if record.refused:
+        print(f"{len(record.refused):,} left out, as their pictures were refused before; --retry tries them again.")
 
 
 def tell(job: Job, outcome: Outcome, record: Record) -> None:

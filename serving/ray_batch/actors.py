@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,9 +151,10 @@ def _unless_lost(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def room(recipe: Recipe, samplers: int, finishers: int, memory_limit: int | None) -> Sharing:
-    """What the memory plan says of a GPU of the cluster that so many share; runs there."""
+def room(recipe: Recipe, shared: Sequence[tuple[int, int]], memory_limit: int | None) -> list[Sharing]:
+    """What the memory plan says of a GPU of the cluster that so many samplers and finishers share; runs there."""
     from pipeline.batch import opened_models, sharing
     from pipeline.runtime import choose_device
 
-    return sharing(recipe, opened_models(recipe), choose_device("cuda"), samplers, finishers, memory_limit)
+    models, device = opened_models(recipe), choose_device("cuda")
+    return [sharing(recipe, models, device, *counts, memory_limit) for counts in shared]

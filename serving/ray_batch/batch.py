@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.batch import Job, Manifest, Recipe, Record, ended, find_pictures, plan_jobs, settings_of
+from pipeline.batch import Job, Recipe, Record, ended, find_pictures, settings_of
 from pipeline.batch.sharing import AUTO, CPU, GPU
-from pipeline.cli.batch import add_finish_on, add_jobs, exit_code, print_begin, print_end, recipe_of, tell
+from pipeline.cli.batch import add_finish_on, add_jobs, exit_code, print_begin, print_end, recipe_of, recorded
 from pipeline.cli.options import add_memory_limit
 from pipeline.errors import BackendError
 
@@ -56,9 +57,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     settings = settings_of(recipe)
     spans: list[dict[str, Any]] = []
-    with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
-        record = Record(manifest, jobs, settings, recipe.suffix, tell)
+    with recorded(options, found, recipe, settings) as record:
         print_begin(record)
         try:
             if record.todo:
@@ -109,11 +108,13 @@ def _divided(ray: Any, options: argparse.Namespace, recipe: Recipe) -> tuple[Sha
     divided = shares(nodes, options, FINISHING[CPU])
     if not divided.gpu_share:
         return divided, options.memory_limit
-    beside = shares(nodes, options, FINISHING[GPU])
-    asked = ray.remote(num_gpus=beside.finisher_gpus, num_cpus=0)(room)
-    found = ray.get(asked.remote(recipe, *beside.of_one_gpu, options.memory_limit))
-    print(f"Finishing on the {'GPU' if found.fits else 'CPU'}: {found}.", flush=True)
-    return (beside, found.sampler_bytes) if found.fits else (divided, options.memory_limit)
+    most = FINISHING[GPU]
+    tried = [shares(nodes, options, replace(most, each_gpu=count)) for count in range(most.each_gpu, 0, -1)]
+    asked = ray.remote(num_gpus=min(each.finisher_gpus for each in tried), num_cpus=0)(room)
+    found = ray.get(asked.remote(recipe, [each.of_one_gpu for each in tried], options.memory_limit))
+    fitting = [(beside, each) for beside, each in zip(tried, found) if each.fits]
+    print(f"Finishing on the {'GPU' if fitting else 'CPU'}: {(fitting[0][1] if fitting else found[-1])}.", flush=True)
+    return (fitting[0][0], fitting[0][1].sampler_bytes) if fitting else (divided, options.memory_limit)
 
 
 def _rows(
