@@ -23,8 +23,8 @@ class Finishing:
     gpu: float = 0.0
 
 
-# Beside a GPU: one finisher takes 3 s an object (5 M raw faces), as long as the fastest sampling (type 512), and works
-# on the CPU for some of it; two keep pace.
+# On a GPU a finisher takes 3 s an object (5 M raw faces, H200), a part of it on the CPU, in which another one has the
+# GPU; with two the sampler (10 s, 1024_cascade) has room to spare.
 FINISHING = {"cpu": Finishing("cpu"), "gpu": Finishing("cuda", each_gpu=2, gpu=0.1)}
 
 
