@@ -4,9 +4,9 @@
 
 prints a line for each shape and damage: 50 holes punched of 1 to 10 % of the diagonal, 5 % of the voxels dropped, both.
 
-At 128 cells (2026-11-30): volume within 1 % on 55 of 60, Euler number right on 58, all 60 watertight. What fails is
-thin: holes of a tenth of the diagonal cut the thin torus through, and take away a third of rod and ladder, which lose
-1.2 to 1.4 % of their volume. By winding numbers of the open surface alone, before: 49 and 51 of 60.
+At 128 cells (2026-11-30): volume within 1 % on 56 of 60, Euler number right on 58, all 60 watertight. What fails is
+thin: holes of a tenth of the diagonal cut the thin torus through, and take away a third of the ladder, which loses
+1.3 % of its volume. By winding numbers of the open surface alone, before: 49 and 51 of 60.
 """
 
 from __future__ import annotations

@@ -3,14 +3,18 @@
 import io
 import json
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from comfy_server import GRAPHS, ROOT, api, facts, graph, needs, needs_comfyui
 from comfyui_graphs import node, quick
 from host_stub import served
 from PIL import Image
+
+from pipeline.mesh.query.winding_number import winding_numbers
 
 pytestmark = needs_comfyui
 INTERFACE = json.loads((ROOT / "tests" / "interface.json").read_text(encoding="utf-8"))
@@ -234,3 +238,26 @@ def test_graphs_of_earlier_versions_are_accepted(server, old):
     if (old["name"], old["commit"]) == ("geometry_only", "042788b"):
         loaded["6"]["inputs"]["resolution"] = "512"  # what the checkpoint of that name has today
         assert server.run(loaded).glbs
+
+
+def test_a_hollow_print_and_quads_come_out_of_one_run(server, tmp_path):
+    """One queue with three ends of one raw mesh: what each option asks for is in its file."""
+    loaded = graph("geometry_only")
+    (process,) = [key for key, each in loaded.items() if each["class_type"] == "T2ProcessMesh"]
+    raw = loaded[process]["inputs"]["mesh"]
+    loaded["40"] = node("T2ProcessMesh", mesh=raw, shells="solid", hollow="4mm", drain="6mm", size="80mm", faces=30000)
+    loaded["41"] = node("T2ExportMesh", mesh=["40", 0], format="stl", size="80mm", filename_prefix="3d/hollow")
+    if find_spec("pynanoinstantmeshes"):
+        loaded["42"] = node("T2ProcessMesh", mesh=raw, shells="solid", quads=2000)
+        loaded["43"] = node("T2ExportMesh", mesh=["42", 0], format="obj", filename_prefix="3d/quads")
+    server.run(loaded)
+    outputs = server.client.run(loaded)
+    (file,) = outputs["41"]["3d"]
+    (tmp_path / "hollow.stl").write_bytes(server.client.fetch(file))
+    made = trimesh.load(tmp_path / "hollow.stl")
+    assert made.is_watertight and made.extents.max() == pytest.approx(80, abs=0.01)
+    vertices, faces = torch.tensor(made.vertices).float(), torch.tensor(made.faces)
+    assert winding_numbers(vertices, faces, vertices.mean(0)[None]) < 0.5  # the rocket's middle
+    if "43" in loaded:
+        (file,) = outputs["43"]["3d"]
+        assert b"\nf " in server.client.fetch(file)

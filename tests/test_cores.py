@@ -12,8 +12,8 @@ import torch
 pytest.importorskip("warp")
 from pipeline import stages
 from pipeline.bench.shapes import bench_field, spoil, surface_net
-from pipeline.mesh.topology.half_edges import grouped
 from pipeline.mesh.topology.measures import face_measures
+from pipeline.mesh.topology.sorting import grouped
 from pipeline.mesh.topology.steady import steady_angle, steady_sum
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels

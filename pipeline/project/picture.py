@@ -122,7 +122,7 @@ class Picture:
         beside = depth[place[0], place[1]] > depth - _STEP / 2 / camera.scale
         own = np.arange(self.side) * side // self.side  # the pixel of `seen` that one of the picture lies in
         taken = (near & behind & beside & (depth < _FAR))[own][:, own]
-        rows, columns = ((each[own][:, own][taken] * 2 + 1) * self.side // (2 * side) for each in place)
+        rows, columns = ((each[own][:, own][taken] * 2 + 1) * self.side // (2 * side) for each in (place[0], place[1]))
         colour[:, torch.from_numpy(taken)] = colour[:, rows, columns]
         return colour
 
