@@ -107,7 +107,7 @@ def test_a_job_through_the_gateway(service, rocket, made, tmp_path):
             name: kept["bytes"] for name, kept in job["files"].items()
         }
         assert files["model.glb"] == service.client.file(made[0]["id"], "model.glb")
-        with pytest.raises(ServiceError, match="key is missing or not valid"):
+        with pytest.raises(ServiceError, match="Send it as .X-API-Key: KEY"):
             Client(url, patience=5).job(job["id"])
         assert service.client.job(job["id"])["status"] == "done"
 
