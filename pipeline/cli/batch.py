@@ -187,6 +187,8 @@ def _finish_on(options: argparse.Namespace, maker: Maker, overlap: bool) -> torc
     if overlap and maker.device.type == "cuda":
         shared = sharing(maker.recipe, maker.models, maker.device, memory_limit=options.memory_limit)
     device = finishing_device(options.finish_on, maker.device, overlap, shared)
+    if shared and shared.fits and device == maker.device:
+        maker.memory_limit = shared.sampler_bytes
     if overlap and maker.device.type != "cpu":
         print(f"Objects are finished on the {device.type.upper()}{f': {shared}' if shared else ''}.")
     return device
