@@ -95,7 +95,7 @@ def _condition(tokens: int) -> int:
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
     counts = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
-    if not counts:  # it does not say its type, as those of one day did not
+    if not counts:  # one that does not say its type: measured when activations had shrunk, before networks alone were
         return []
     [(kind, tokens, voxels)] = counts
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))

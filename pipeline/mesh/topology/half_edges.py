@@ -82,7 +82,7 @@ def _paired_by_sorting(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     low = torch.minimum(faces, faces.roll(-1, 1)).reshape(-1)
     count = int(faces.max()) + 1 if len(faces) else 0
     twin = torch.full_like(low, _NON_MANIFOLD)
-    return twin, sum(_pair(faces.reshape(-1), low, rows, count, twin) for _, _, rows in in_ranges(low, count))
+    return twin, sum(_pair(faces.reshape(-1), low, rows, count, twin) for rows in in_ranges(low, count))
 
 
 def _pair(corners: torch.Tensor, low: torch.Tensor, rows: torch.Tensor, count: int, twin: torch.Tensor) -> int:

@@ -33,16 +33,17 @@ def slices(count: int) -> Iterator[slice]:
     return (slice(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE))
 
 
-def in_ranges(key: torch.Tensor, count: int) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Rows to sort one after the other: the ends of a range of keys and its rows, int32, ascending. The ranges ascend,
-    have about _AT_ONCE rows each where keys are spread evenly, and cover 0 .. count - 1. key: [N] int32."""
-    parts = max(-(-len(key) // _AT_ONCE), 1)
-    if parts == 1:
-        yield 0, count, torch.arange(len(key), dtype=torch.int32, device=key.device)
+def in_ranges(key: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+    """Rows to sort one after the other, int32, ascending: those of ascending ranges of keys, about _AT_ONCE each
+    where keys are spread evenly. key: [N] int32 in 0 .. count - 1."""
+    parts = min(-(-len(key) // _AT_ONCE), 255)
+    if parts <= 1:
+        yield torch.arange(len(key), dtype=torch.int32, device=key.device)
         return
-    for part in range(parts):
-        low, high = count * part // parts, count * (part + 1) // parts
-        yield low, high, (key >= low).logical_and_(key < high).nonzero().squeeze(1).int()
+    part = torch.empty(len(key), dtype=torch.uint8, device=key.device)
+    torch.floor_divide(key, -(-count // parts), out=part)
+    for number in range(parts):
+        yield (part == number).nonzero().squeeze(1).int()
 
 
 def ordered(key: torch.Tensor, count: int) -> torch.Tensor:
@@ -54,7 +55,7 @@ def ordered(key: torch.Tensor, count: int) -> torch.Tensor:
         return torch.from_numpy(matrix.tocsc().indices.astype(np.int32, copy=False))
     order = torch.empty(len(key), dtype=torch.int32, device=key.device)
     place = 0
-    for _, _, rows in in_ranges(key, count):
+    for rows in in_ranges(key, count):
         within = key.index_select(0, rows).sort(stable=True).indices
         order[place : place + len(rows)] = rows.index_select(0, within)
         place += len(rows)
