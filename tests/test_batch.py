@@ -6,39 +6,28 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 from meshes import needs_warp
 from PIL import Image
 
 from pipeline.batch import (
     Job,
-    Maker,
     Manifest,
     Outcome,
     Recipe,
     Record,
-    Sharing,
     find_pictures,
-    finishing_device,
     guarded,
     plan_jobs,
-    sharing,
 )
-from pipeline.batch import beside as beside_module
-from pipeline.batch.beside import Beside
 from pipeline.batch.jobs import file_hash
 from pipeline.batch.recipe import same
 from pipeline.batch.sheet import write_sheet
-from pipeline.bench.networks import RandomModels
 from pipeline.errors import OutputError, SettingsError
-from pipeline.spec import RELEASED_MODELS, Samplers, SamplerSettings
+from pipeline.spec import Samplers, SamplerSettings
 from pipeline.stages import ExportSettings
-from pipeline.weights import open_checkpoint
 
 
 def pictures(folder, *names):
@@ -393,54 +382,3 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(run, quick, folder, tmp_pa
     code, out, _ = run("batch", folder, "--output", output, *quick)
     assert code == 1 and "3 objects to make, 1 of them are there already." in out
     assert statuses(output) == {"a": "done", "a_png": "done", "bad": "failed"}
-
-
-def test_a_process_beside_finishes_as_this_one_does(checkpoint, picture, tmp_path, monkeypatch, root):
-    """And where it is killed, nothing is lost but its try."""
-    monkeypatch.syspath_prepend(str(root))  # where the new process finds the pipeline
-    recipe = Recipe(checkpoint=str(checkpoint), pipeline_type="1024", texture=False)
-    maker, job = Maker(recipe, "cpu"), job_of(picture=str(picture))
-    sampled = maker.sample(job)
-    assert maker.finish(sampled, tmp_path / "here").files == ("a.glb",)
-    with Beside(recipe, tmp_path / "beside") as beside:
-        assert beside.takes(sampled) and not beside.takes(sampled)
-        beside._process.kill()
-        assert beside.result(wait=True) == (sampled, None) and beside.result() is None
-        assert beside.takes(sampled)
-        given, outcome = beside.result(wait=True)
-        assert given is sampled and outcome.files == ("a.glb",) and not outcome.error
-    assert (tmp_path / "beside" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
-
-
-def test_whether_both_fit_beside_each_other(checkpoint):
-    """The released networks on GPUs of several sizes: samplers must keep the memory plan that they have alone."""
-    released, recipe = RandomModels(RELEASED_MODELS), Recipe(pipeline_type="1024_cascade")
-    models = SimpleNamespace(checkpoint=open_checkpoint(str(checkpoint)), spec=released.spec)
-    models.outline = cache(released.outline)
-    gb = 10**9
-    for free, finishers, fits in ((140, 2, True), (140, 12, False), (24, 1, True), (24, 2, False), (1, 1, False)):
-        found = sharing(recipe, models, torch.device("cuda"), 1, finishers, free=free * gb)
-        assert found.fits == fits and 6 * gb < found.finisher_bytes < 14 * gb, found
-        assert found.sampler_bytes == free * gb - finishers * found.finisher_bytes
-    assert sharing(recipe, models, torch.device("cuda"), memory_limit=3 * gb, free=140 * gb).sampler_bytes == 3 * gb
-
-
-def test_where_objects_are_finished():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    room, none = Sharing(True, 1, 1, 2), Sharing(False, 1, 1, 2)
-    cases = [(("auto", gpu, True, room), gpu), (("auto", gpu, True, none), cpu), (("auto", gpu, False, None), gpu)]
-    cases += [(("cpu", gpu, True, room), cpu), (("cpu", gpu, False, None), cpu), (("gpu", gpu, True, none), gpu)]
-    cases += [(("auto", cpu, True, None), cpu), (("auto", torch.device("mps"), True, None), cpu)]
-    for given, expected in cases:
-        assert finishing_device(*given) == expected, given
-    with pytest.raises(SettingsError, match="--finish-on gpu: objects are sampled on the CPU"):
-        finishing_device("gpu", cpu, True, None)
-
-
-def test_an_object_is_not_handed_over_where_memory_is_short(monkeypatch, tmp_path):
-    class Sampled:
-        bytes = 1_000_000_000
-
-    monkeypatch.setattr(beside_module, "free_memory", lambda: 10_000_000_000)
-    with Beside(Recipe(), tmp_path) as beside:
-        assert not beside.takes(Sampled()) and beside._process is None
