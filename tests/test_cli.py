@@ -174,6 +174,15 @@ def test_usage(run):
     assert code == 0 and "--texture-size" in out
 
 
+@pytest.mark.parametrize("command", ["generate", "finish", "texture", "refine"])
+def test_the_help_of_output_names_the_formats_that_are_written(command, run, tmp_path, picture):
+    """refine said that the suffix chooses the format, and refused all but one."""
+    paths = {"generate": [picture], "finish": ["absent.safetensors"]}.get(command, ["assets/rocket.glb", picture])
+    said = " ".join(run(command, "--help")[1].split())
+    refused = "must end in .glb" in run(command, *paths, "--output", tmp_path / "x.obj", "--type", "0")[2]
+    assert refused == ("its suffix chooses the format" not in said)
+
+
 @pytest.mark.parametrize("make_parser", [parser, lambda: serving_parser([])])
 def test_what_is_no_number_is_told_in_words_of_the_user(make_parser, capsys):
     """argparse names the function that reads a value: invalid _gigabytes value."""

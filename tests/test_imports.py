@@ -12,6 +12,7 @@ HEIGHT = {
     "errors": 0,
     "schema": 0.5,  # checks of JSON, for the spec too
     "packing": 0,  # formats of quantised weights
+    "beginnings": 0,  # of files that are not what their names say
     "signals": 0,
     "temporary": 0,
     "spec": 1,

@@ -165,6 +165,19 @@ def test_what_is_no_mesh_is_named(tmp_path, suffix, data):
         read_mesh(path)
 
 
+@pytest.mark.parametrize("suffix", [*WRITERS, ".off"])
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [(b"", "empty"), (b"<!DOCTYPE html><html>", "a web page"), (b"version https://git-lfs", "a git-lfs pointer")],
+)
+def test_what_a_file_is_in_place_of_a_mesh(tmp_path, suffix, data, found):
+    if suffix == ".usdz" and WRITERS[suffix].unavailable_reason():
+        pytest.skip("usd-core is not installed")
+    (tmp_path / f"x{suffix}").write_bytes(data)
+    with pytest.raises(MeshError, match=f"cannot be read as a mesh: it is {found}.*Export it again"):
+        read_mesh(tmp_path / f"x{suffix}")
+
+
 def test_inspect_on_the_command_line(run, tmp_path):
     write(tmp_path / "x.stl", Scene((geometry(trimesh.creation.icosphere(2, 0.5)),), metres=0.08))
     code, out, err = run("inspect", tmp_path / "x.stl", "--density", 2)

@@ -182,6 +182,10 @@ def test_what_cannot_be_kept_is_said(scene, tmp_path):
     white = np.ones((1, 1), np.float32)
     with pytest.raises(SettingsError, match="No mesh that changes has a material called cloth; there are skin"):
         stages.Keep(("shirt",), (stages.Mask(white, ("cloth",)),)).changed_parts(scene)
+    with pytest.raises(SettingsError, match="white all over, so nothing would change. Black marks what is new"):
+        stages.Keep(("shirt",), (stages.Mask(white),)).changed_parts(scene)
+    assert stages.Keep(("shirt",), (stages.Mask(white * 0.9),)).changed_parts(scene)  # mixed
+    assert stages.Keep((), (stages.Mask(white, ("skin",)),)).changed_parts(scene)  # the rest is new
     bare = Builder()
     vertices, _, faces = cube()
     bare.node("bare", mesh=bare.mesh("bare", (vertices, None, faces, None)))

@@ -257,6 +257,12 @@ def broken(name, tmp_path):
     if name == "text":
         (tmp_path / "x.glb").write_text("hello")
         return tmp_path / "x.glb", "no glTF"
+    if name == "empty":
+        (tmp_path / "x.glb").write_bytes(b"")
+        return tmp_path / "x.glb", "it is empty. Export it again"
+    if name == "pointer":
+        (tmp_path / "x.obj").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+        return tmp_path / "x.obj", "it is a git-lfs pointer .git lfs pull"
     (tmp_path / "x.fbx").write_text("hello")
     return tmp_path / "x.fbx", "is none of .glb"
 
@@ -264,7 +270,7 @@ def broken(name, tmp_path):
 KINDS = ("kind", "NaN", "points", "cameras", "draco", "meshopt", "circle", "index", "cut", "outside", "flat", "text")
 
 
-@pytest.mark.parametrize("name", [*KINDS, "fbx", "missing buffer", "version 1"])
+@pytest.mark.parametrize("name", [*KINDS, "empty", "pointer", "fbx", "missing buffer", "version 1"])
 def test_what_cannot_be_textured_is_refused(tmp_path, name):
     path, said = broken(name, tmp_path)
     with pytest.raises(MeshError, match=said):

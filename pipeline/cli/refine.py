@@ -31,7 +31,7 @@ HELP = "make a mesh that you have finer"
 def add(parser: argparse.ArgumentParser) -> None:
     add_mesh_and_pictures(parser, ["shape", "texture"])
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="OUT.glb", help="the refined mesh; its suffix chooses the format"
+        "--output", type=Path, required=True, metavar="OUT.glb", help="the refined mesh where the mesh lay, GLB"
     )
     parser.add_argument(
         "--strength",

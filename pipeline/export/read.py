@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ..beginnings import GLB, LONGEST, UNKNOWN, ZIP, beginning
 from ..errors import MeshError, OutputError
 from .formats import Contents, Files
 from .writers import WRITERS
@@ -25,6 +26,7 @@ _UNREADABLE = (
     *(ImportError, struct.error, zipfile.BadZipFile),
 )
 _UNITS = {b"millimeter": 1e-3, b"meter": 1.0, b"centimeter": 1e-2, b"inch": 0.0254, b"micron": 1e-6, b"foot": 0.3048}
+_OWN = {".glb": GLB, ".3mf": ZIP, ".usdz": ZIP}  # how files of a suffix do begin
 OTHERS = (".off",)  # suffixes beside those of WRITERS that trimesh reads; Y is up
 
 
@@ -71,6 +73,8 @@ def read_mesh(path: Path) -> MeshFile:
         except _UNREADABLE as error:
             contents, reason = None, str(error) or type(error).__name__
     levels = len(contents.levels) if contents else 1
+    if contents is None and (other := beginning(data[:LONGEST])) not in (UNKNOWN, _OWN.get(suffix)):
+        raise MeshError(f"{path} cannot be read as a mesh: it is {other}. Export it again.")
     if contents is None:
         contents, reader = _by_trimesh(path, reason), "trimesh"
     vertices, faces = contents.levels[0]

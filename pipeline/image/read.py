@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from ..beginnings import beginning
 from ..errors import ImageError, MissingPackageError
 from .colours import converter
 
@@ -39,19 +40,6 @@ _FORMATS = {
     "HEIF": (rb".{4}ftyp(hei|hev|mif1|msf1)", "pillow_heif", "HeifImageFile", False),
 }
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF, GIF, AVIF or HEIF"
-
-# What else is found under a picture's name
-_OTHERS = {
-    "a PostScript file": b"%!PS",
-    "a PDF file": b"%PDF",
-    "a Photoshop file": b"8BPS",
-    "a JPEG 2000 picture": b"\0\0\0\x0cjP  ",
-    "a JPEG XL picture": b"\xff\x0a",
-    "an SVG drawing": b"<svg",
-    "a git-lfs pointer (git lfs pull brings the file itself)": b"version https://git-lfs",
-    "a web page": b"<!doctype html",
-    "a web page ": b"<html",
-}
 
 # What Pillow raises for a damaged file
 _DAMAGED = (
@@ -115,7 +103,8 @@ def _read(path: Path, file: BinaryIO) -> Image.Image:
     name = next((name for name, row in _FORMATS.items() if re.match(row[0], start, re.DOTALL)), None)
     if name is None:
         raise ImageError(
-            f"{path} cannot be read as a picture: it is {_other(start)}. Expected {FORMATS}; save it as one of these."
+            f"{path} cannot be read as a picture: it is {beginning(start)}. Expected {FORMATS}; save it as one of "
+            "these."
         )
     file.seek(0)
     image = _plugin(path, name)(_Counted(file), "")  # no name, so that nothing is opened or mapped a second time
@@ -136,13 +125,6 @@ def _read(path: Path, file: BinaryIO) -> Image.Image:
     if max(before) > READ_SIDE:
         log.info("%s: %d x %d pixels reduced to %d x %d.", path, *before, *picture.size)
     return picture if turn is None else picture.transpose(turn)
-
-
-def _other(start: bytes) -> str:
-    if not start:
-        return "empty"
-    lower = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((what.strip() for what, sign in _OTHERS.items() if lower.startswith(sign.lower())), "something else")
 
 
 def _plugin(path: Path, name: str) -> type:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...beginnings import GLB, LONGEST, UNKNOWN, beginning
 from ...errors import MeshError
 from .gltf import Gltf, node_matrix
 from .scene import Part, Scene
@@ -35,6 +36,13 @@ def read_scene(path: Path, up: str = "") -> Scene:
         raise MeshError(f"{path.name} is none of {', '.join(FORMATS)}. Export it as GLB, which keeps most.")
     if not path.is_file():
         raise MeshError(f"{path} is no file.")
+    try:
+        with path.open("rb") as file:
+            found = beginning(file.read(LONGEST))
+    except OSError as error:
+        raise MeshError(f"{path} cannot be read: {error.strerror}.") from error
+    if found not in (UNKNOWN, GLB if kind in _GLTF else ""):
+        raise MeshError(f"{path.name} is no {kind[1:].upper()}: it is {found}. Export it again.")
     if up not in ("", "y", "z"):
         raise MeshError(f"The up axis is {up!r}; expected y or z.")
     if kind in _GLTF and up == "z":

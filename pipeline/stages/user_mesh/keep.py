@@ -105,7 +105,18 @@ class Keep:
                 "No mesh that changes has vertex colours that could say what to keep. Paint them and export them, or "
                 "give a mask."
             )
+        if all(self._whole(scene, part) for part in changed):
+            raise SettingsError(
+                "What is to be kept is white all over, so nothing would change. Black marks what is new; invert it?"
+            )
         return parts
+
+    def _whole(self, scene: Scene, part: Part) -> bool:
+        """Whether masks or vertex colours are white on all of a part."""
+        colors = attribute(scene, part, VERTEX_COLORS) if self.vertex_colors else None
+        masks = [mask.values for mask in self.masks if self._applies(mask, scene, part)]
+        masks += [] if colors is None else [colors[:, :3]]
+        return any(values.min(initial=1) > _WHOLE for values in masks)
 
     def share(self, scene: Scene, place: Place) -> torch.Tensor:
         """How far places of a part stay: [n] float64 in 0-1."""

@@ -1,0 +1,32 @@
+"""What a file is that is not what its name says, by how it begins."""
+
+from __future__ import annotations
+
+LONGEST = 64  # bytes that are enough
+GLB, ZIP, UNKNOWN = "a GLB", "a ZIP archive", "something else"
+
+_BEGINNINGS = {
+    "a PostScript file": b"%!PS",
+    "a PDF file": b"%PDF",
+    "a Photoshop file": b"8BPS",
+    "a JPEG 2000 picture": b"\0\0\0\x0cjP  ",
+    "a JPEG XL picture": b"\xff\x0a",
+    "a PNG picture": b"\x89PNG",
+    "a JPEG picture": b"\xff\xd8\xff",
+    "an SVG drawing": b"<svg",
+    GLB: b"glTF",
+    "a Blender file": b"BLENDER",
+    "an FBX file": b"Kaydara FBX",
+    "a git-lfs pointer (git lfs pull brings the file itself)": b"version https://git-lfs",
+    "a web page": b"<!doctype html",
+    "a web page ": b"<html",
+    ZIP: b"PK\3\4",
+}
+
+
+def beginning(start: bytes) -> str:
+    """What begins with these bytes, in words: "empty" for none, "something else" for what is not known."""
+    if not start:
+        return "empty"
+    lower = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return next((what.strip() for what, sign in _BEGINNINGS.items() if lower.startswith(sign.lower())), UNKNOWN)
