@@ -189,12 +189,13 @@ class _Reduction:
             if total == 0:  # all that is cheap must stay: look at everything
                 self._limit.fill_(math.inf)
                 continue
+            del costs
             faces = self._faces
             if changes:
                 self._change_topology(stars, removed, changed)
             arrays = faces, removed, changed, stars.feature, self._points, self._quadrics, self._heir
             self._launch(self._kernels.merge_ends, len(removed), self._weights, *arrays)
-            del stars, costs, removed, changed
+            del stars, removed, changed, faces, arrays
             self._rename(None if changes else self._count - total)
 
     def source(self, mesh: Mesh) -> Source:
@@ -263,13 +264,13 @@ class _Reduction:
     def _change_topology(self, stars: Stars, removed: torch.Tensor, changed: torch.Tensor) -> None:
         """Cut the surface where that is chosen; faces are renamed, vertices are added."""
         cut = (changed == self._link_kernels.CUT) & (removed > 0)
-        rank = cut.cumsum(0, dtype=torch.int32)
-        first, copies = len(self._points), int(rank[-1])
+        first, copies = len(self._points), int(cut.count_nonzero())
         self._points = torch.cat([self._points, self._points.new_zeros(copies, 3)])
         assert self._quadrics is not None
         self._quadrics = torch.cat([self._quadrics, self._quadrics.new_zeros(copies, 10)])
         own = torch.arange(first, first + copies, dtype=torch.int32, device=self._device)
         self._heir = torch.cat([self._heir, own])
+        rank = cut.cumsum(0, dtype=torch.int32)
         renamed = self._faces.clone()
         mesh = self._faces, stars.offsets, stars.corners, stars.edges, stars.feature
         arrays = self._points, self._quadrics, self._heir, renamed
