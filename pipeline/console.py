@@ -4,12 +4,13 @@ itself, bars."""
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -20,6 +21,11 @@ from .runtime import Step
 class Parser(argparse.ArgumentParser):
     """Whose errors are the error and where help is, not the screens of all options between which it would be lost."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", int, whole_number)  # whose errors say what was expected
+        self.register("type", float, real_number)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n{self.prog} --help lists what there is.\n")
 
@@ -27,8 +33,39 @@ class Parser(argparse.ArgumentParser):
         """As parse_args: the parser of a command itself refuses what it does not know, and so names its own help."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            known = [name for action in self._actions for name in action.option_strings]
+            meant = "".join(_meant(each.partition("=")[0], known) for each in unknown if each.startswith("--"))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += _meant(str(value), [str(each) for each in action.choices or ()])
+            raise
+
+
+def whole_number(text: str) -> int:
+    """Raises argparse.ArgumentTypeError, which names what was expected."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
+
+
+def real_number(text: str) -> float:
+    """Raises argparse.ArgumentTypeError, which names what was expected."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """The end of an error that names the nearest known word, if one is near."""
+    near = difflib.get_close_matches(word, known, 1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pipeline.cli.options import (
     backend_choices,
 )
 from pipeline.cli.planning import add_log
+from pipeline.console import real_number, whole_number
 from pipeline.errors import SettingsError
 
 MB = 1_000_000  # bytes
@@ -184,14 +185,14 @@ def _pair(text: str) -> tuple[str, Any]:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    count = whole_number(text)
+    if count < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    return count
 
 
 def _size(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e9:
+    size = real_number(text)
+    if not 0 < size < 1e9:
         raise argparse.ArgumentTypeError("must be a number above 0")
-    return number
+    return size

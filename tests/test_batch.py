@@ -6,21 +6,39 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from meshes import needs_warp
 from PIL import Image
 
-from pipeline.batch import Job, Maker, Manifest, Outcome, Recipe, Record, find_pictures, guarded, plan_jobs
+from pipeline.batch import (
+    Job,
+    Maker,
+    Manifest,
+    Outcome,
+    Recipe,
+    Record,
+    Sharing,
+    find_pictures,
+    finishing_device,
+    guarded,
+    plan_jobs,
+    sharing,
+)
 from pipeline.batch import beside as beside_module
 from pipeline.batch.beside import Beside
 from pipeline.batch.jobs import file_hash
 from pipeline.batch.recipe import same
 from pipeline.batch.sheet import write_sheet
+from pipeline.bench.networks import RandomModels
 from pipeline.errors import OutputError, SettingsError
-from pipeline.spec import Samplers, SamplerSettings
+from pipeline.spec import RELEASED_MODELS, Samplers, SamplerSettings
 from pipeline.stages import ExportSettings
+from pipeline.weights import open_checkpoint
 
 
 def pictures(folder, *names):
@@ -115,6 +133,23 @@ def test_what_is_done_is_not_done_again(tmp_path):
         assert not manifest.is_done(job, settings)
         (tmp_path / "a.glb").unlink()
         assert not manifest.is_done(job, settings)
+
+
+def test_what_was_refused_for_what_it_is_is_not_tried_again(tmp_path):
+    """Unless the picture, a setting or the version is another one, or a package was missing that may be there now."""
+    job, versions, settings = job_of(), {"pack": "1"}, Recipe().settings()
+    facts = {"settings": settings, "versions": versions}
+    with Manifest(tmp_path) as manifest:
+        manifest.failed(job, "damaged", kind="ImageError", **facts)
+        assert manifest.is_refused(job, settings, versions)
+        assert not manifest.is_refused(replace(job, sha256="2" * 64), settings, versions)
+        assert not manifest.is_refused(replace(job, sha256=""), settings, versions)
+        assert not manifest.is_refused(job, Recipe(background="plain").settings(), versions)
+        assert not manifest.is_refused(job, settings, {"pack": "2"})
+        assert not Record(manifest, [job], settings, ".glb").refused  # by other versions
+        for kind in ("MissingPackageError", "OutOfMemoryError", "ProcessDied", "EmptyResultError"):
+            manifest.failed(job, "no", kind=kind, **facts)
+            assert not manifest.is_refused(job, settings, versions)
 
 
 def test_settings_of_an_older_release_mean_the_same():
@@ -261,7 +296,7 @@ def folder(tmp_path, picture):
 def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     """The bytes of `generate`; a bad picture is told and skipped; what is there is not made again."""
     output = tmp_path / "out"
-    code, out, err = run("batch", folder, "--output", output, *quick)
+    code, out, err = run("batch", folder, "--output", output, *quick, "--log-json", tmp_path / "log.jsonl")
     told = [line for line in err.splitlines() if not line.startswith("Compiling Warp's kernels")]  # a fresh machine
     assert code == 1 and "bad.png cannot be read as a picture" in out and not told
     assert "2 done, 1 failed, 0 left" in out
@@ -274,6 +309,25 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     (tmp_path / "one").mkdir()
     assert run("generate", picture, "--output", tmp_path / "one" / "a.glb", *quick)[0] == 0
     assert (tmp_path / "one" / "a.glb").read_bytes() == (output / "a.glb").read_bytes()
+
+    assert lines_of(output)[0]["event"] == "begin" and lines_of(output)[0]["finish_on"] == "cpu"
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {line["job"] for line in log if line["kind"] == "job"} == {
+        str(output / f"{n}.glb") for n in ("a", "a_png", "bad")
+    }
+    (bad,) = [line for line in log if line["error"]]
+    assert bad["error"]["type"] == "ImageError" and "bad.png cannot be read" in bad["error"]["message"]
+    of_a = [line for line in log if line["job"] == str(output / "a.glb")]
+    assert [line["stage"] for line in of_a] == [*(each["stage"] for each in done["report"]["stages"]), ""]
+    assert of_a[-1]["counts"]["faces"] == done["report"]["faces"] and {line["device"] for line in of_a} == {"cpu"}
+    assert of_a[-1]["plan"]["name"] == of_a[0]["plan"]["name"]
+    assert of_a[-1]["seconds"] == pytest.approx(done["report"]["seconds"])
+
+    code, out, _ = run("batch", folder, "--output", output, *quick)
+    assert code == 1 and "1 left out, as their pictures were refused before; --retry" in out
+    assert "2 done, 1 failed, 0 left" in out and "bad.png cannot be read" not in out
+    code, out, _ = run("batch", folder, "--output", output, *quick, "--retry")
+    assert code == 1 and "bad.png cannot be read as a picture" in out
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("*.glb")}
     (output / "a_png.glb").unlink()
@@ -356,6 +410,31 @@ def test_a_process_beside_finishes_as_this_one_does(checkpoint, picture, tmp_pat
         given, outcome = beside.result(wait=True)
         assert given is sampled and outcome.files == ("a.glb",) and not outcome.error
     assert (tmp_path / "beside" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
+
+
+def test_whether_both_fit_beside_each_other(checkpoint):
+    """The released networks on GPUs of several sizes: samplers must keep the memory plan that they have alone."""
+    released, recipe = RandomModels(RELEASED_MODELS), Recipe(pipeline_type="1024_cascade")
+    models = SimpleNamespace(checkpoint=open_checkpoint(str(checkpoint)), spec=released.spec)
+    models.outline = cache(released.outline)
+    gb = 10**9
+    for free, finishers, fits in ((140, 2, True), (140, 12, False), (24, 1, True), (24, 2, False), (1, 1, False)):
+        found = sharing(recipe, models, torch.device("cuda"), 1, finishers, free=free * gb)
+        assert found.fits == fits and 6 * gb < found.finisher_bytes < 14 * gb, found
+        assert found.sampler_bytes == free * gb - finishers * found.finisher_bytes
+    assert sharing(recipe, models, torch.device("cuda"), memory_limit=3 * gb, free=140 * gb).sampler_bytes == 3 * gb
+
+
+def test_where_objects_are_finished():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    room, none = Sharing(True, 1, 1, 2), Sharing(False, 1, 1, 2)
+    cases = [(("auto", gpu, True, room), gpu), (("auto", gpu, True, none), cpu), (("auto", gpu, False, None), gpu)]
+    cases += [(("cpu", gpu, True, room), cpu), (("cpu", gpu, False, None), cpu), (("gpu", gpu, True, none), gpu)]
+    cases += [(("auto", cpu, True, None), cpu), (("auto", torch.device("mps"), True, None), cpu)]
+    for given, expected in cases:
+        assert finishing_device(*given) == expected, given
+    with pytest.raises(SettingsError, match="--finish-on gpu: objects are sampled on the CPU"):
+        finishing_device("gpu", cpu, True, None)
 
 
 def test_an_object_is_not_handed_over_where_memory_is_short(monkeypatch, tmp_path):

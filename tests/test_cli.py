@@ -1,6 +1,7 @@
 """The command line as users and other tools call it: options and their errors."""
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline.cli.main import parser
 from pipeline.cli.options import pictures
 from pipeline.cli.samplers import samplers
 from pipeline.weights import open_checkpoint
+from serving.__main__ import parser as serving_parser
 
 
 @pytest.mark.parametrize("option", ["--type", "--pipeline-type"])
@@ -147,8 +149,15 @@ def test_usage(run):
     assert run("generate", "x.png", "--seed", "-1")[0] == run("generate", "x.png", "--seed", 2**64)[0] == 2
     assert run("generate", "x.png", "--sede", 1)[1:] == (
         "",
-        "error: unrecognized arguments: --sede 1\npython -m pipeline generate --help lists what there is.\n",
+        "error: unrecognized arguments: --sede 1; did you mean --seed?\n"
+        "python -m pipeline generate --help lists what there is.\n",
     )
+    assert "; did you mean generate?\n" in run("genrate", "x.png")[2]
+    assert "; did you mean solid?\n" in run("generate", "x.png", "--shells", "sold")[2]
+    assert "did you mean" not in run("tidy")[2]
+    assert "--seed: expected a whole number, got '1.5'\n" in run("generate", "x.png", "--seed", 1.5)[2]
+    assert "--faces: expected a whole number, got '10k'\n" in run("generate", "x.png", "--faces", "10k")[2]
+    assert "--memory-limit: expected a number, got '8GB'\n" in run("generate", "x.png", "--memory-limit", "8GB")[2]
     assert run("tidy")[2].endswith("\npython -m pipeline --help lists what there is.\n")
     code, out, _ = run("generate", "--help")
     for option in (
@@ -163,6 +172,20 @@ def test_usage(run):
     ):
         assert option in out
     assert code == 0 and "--texture-size" in out
+
+
+@pytest.mark.parametrize("make_parser", [parser, lambda: serving_parser([])])
+def test_what_is_no_number_is_told_in_words_of_the_user(make_parser, capsys):
+    """argparse names the function that reads a value: invalid _gigabytes value."""
+    (commands,) = (each for each in make_parser()._actions if each.choices)
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.type is None or action.choices or not action.option_strings:
+                continue
+            with suppress(SystemExit):
+                command.parse_args([action.option_strings[-1], "1x"])
+            said = capsys.readouterr().err
+            assert "invalid" not in said, said
 
 
 @pytest.mark.parametrize(

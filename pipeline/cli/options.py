@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..console import real_number, whole_number
 from ..errors import SettingsError
 from ..image import DEFAULT_MODEL, KINDS, background_remover, cut_out, read_mask, read_picture
 from ..runtime import DTYPES
@@ -84,7 +85,7 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
 
 def _gigabytes(text: str) -> int:
     """GB -> bytes."""
-    size = float(text)
+    size = real_number(text)
     if not 0 < size < 1e6:  # NaN too
         raise argparse.ArgumentTypeError("must be a number of GB above 0")
     return round(size * 1e9)
@@ -130,7 +131,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 def _seed(text: str) -> int:
     """A seed that torch's generator takes."""
-    seed = int(text)
+    seed = whole_number(text)
     if not 0 <= seed < 2**64:
         raise argparse.ArgumentTypeError("must lie in 0 .. 2^64 - 1")
     return seed
