@@ -13,6 +13,10 @@ class ImageError(PipelineError):
     """A picture or a mask cannot be used."""
 
 
+class MissingPackageError(ImageError):
+    """A picture needs a package, or weights of one, that are not here: once they are, it may be of use."""
+
+
 class MeshError(PipelineError):
     """A mesh cannot be used."""
 

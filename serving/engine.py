@@ -14,6 +14,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
+from .joining import joined, why_not
 from .settings import ServiceSettings, plain
 from .worker import Worker
 
@@ -50,7 +51,7 @@ class Engine:
             await asyncio.get_running_loop().run_in_executor(self._lasting, self._start_ray)
             self._handle = await asyncio.to_thread(self._start_workers)
         except (RayError, RuntimeError, ValueError, OSError) as error:
-            self._error = _own_words(str(error))
+            self._error = _own_words(why_not(error))
             log.error("There are no workers: %s", self._error)
 
     async def stop(self) -> None:
@@ -66,7 +67,7 @@ class Engine:
         settings = self._settings
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECTS}
         own["num_cpus"] = settings.workers + 2  # a worker counts for one, though it may compute on all
-        ray.init(settings.address, logging_level=logging.ERROR, **({} if settings.address else own))
+        ray.init(logging_level=logging.ERROR, **(joined(settings.address) if settings.address else own))
 
     def _start_workers(self) -> DeploymentHandle:
         settings, quiet = self._settings, {"log_level": "WARNING", "enable_access_log": False}

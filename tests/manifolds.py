@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pipeline.mesh.repair.clean import CleanSettings
-from pipeline.mesh.topology import half_edges
+from pipeline.mesh.topology import sorting
 
 KEEP_ALL = CleanSettings(min_area_share=0, max_hole_perimeter=0)
 
@@ -111,4 +111,4 @@ def crossed_cap(ball):
 
 
 def without_warp(monkeypatch):
-    monkeypatch.setattr(half_edges, "unavailable_reason", lambda: "not for this test")
+    monkeypatch.setattr(sorting, "unavailable_reason", lambda: "not for this test")

@@ -12,9 +12,16 @@ import pytest
 from meshes import needs_warp
 from PIL import Image
 
-from pipeline.batch import Job, Maker, Manifest, Outcome, Recipe, Record, find_pictures, guarded, plan_jobs
-from pipeline.batch import beside as beside_module
-from pipeline.batch.beside import Beside
+from pipeline.batch import (
+    Job,
+    Manifest,
+    Outcome,
+    Recipe,
+    Record,
+    find_pictures,
+    guarded,
+    plan_jobs,
+)
 from pipeline.batch.jobs import file_hash
 from pipeline.batch.recipe import same
 from pipeline.batch.sheet import write_sheet
@@ -115,6 +122,23 @@ def test_what_is_done_is_not_done_again(tmp_path):
         assert not manifest.is_done(job, settings)
         (tmp_path / "a.glb").unlink()
         assert not manifest.is_done(job, settings)
+
+
+def test_what_was_refused_for_what_it_is_is_not_tried_again(tmp_path):
+    """Unless the picture, a setting or the version is another one, or a package was missing that may be there now."""
+    job, versions, settings = job_of(), {"pack": "1"}, Recipe().settings()
+    facts = {"settings": settings, "versions": versions}
+    with Manifest(tmp_path) as manifest:
+        manifest.failed(job, "damaged", kind="ImageError", **facts)
+        assert manifest.is_refused(job, settings, versions)
+        assert not manifest.is_refused(replace(job, sha256="2" * 64), settings, versions)
+        assert not manifest.is_refused(replace(job, sha256=""), settings, versions)
+        assert not manifest.is_refused(job, Recipe(background="plain").settings(), versions)
+        assert not manifest.is_refused(job, settings, {"pack": "2"})
+        assert not Record(manifest, [job], settings, ".glb").refused  # by other versions
+        for kind in ("MissingPackageError", "OutOfMemoryError", "ProcessDied", "EmptyResultError"):
+            manifest.failed(job, "no", kind=kind, **facts)
+            assert not manifest.is_refused(job, settings, versions)
 
 
 def test_settings_of_an_older_release_mean_the_same():
@@ -261,7 +285,7 @@ def folder(tmp_path, picture):
 def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     """The bytes of `generate`; a bad picture is told and skipped; what is there is not made again."""
     output = tmp_path / "out"
-    code, out, err = run("batch", folder, "--output", output, *quick)
+    code, out, err = run("batch", folder, "--output", output, *quick, "--log-json", tmp_path / "log.jsonl")
     told = [line for line in err.splitlines() if not line.startswith("Compiling Warp's kernels")]  # a fresh machine
     assert code == 1 and "bad.png cannot be read as a picture" in out and not told
     assert "2 done, 1 failed, 0 left" in out
@@ -274,6 +298,25 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     (tmp_path / "one").mkdir()
     assert run("generate", picture, "--output", tmp_path / "one" / "a.glb", *quick)[0] == 0
     assert (tmp_path / "one" / "a.glb").read_bytes() == (output / "a.glb").read_bytes()
+
+    assert lines_of(output)[0]["event"] == "begin" and lines_of(output)[0]["finish_on"] == "cpu"
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {line["job"] for line in log if line["kind"] == "job"} == {
+        str(output / f"{n}.glb") for n in ("a", "a_png", "bad")
+    }
+    (bad,) = [line for line in log if line["error"]]
+    assert bad["error"]["type"] == "ImageError" and "bad.png cannot be read" in bad["error"]["message"]
+    of_a = [line for line in log if line["job"] == str(output / "a.glb")]
+    assert [line["stage"] for line in of_a] == [*(each["stage"] for each in done["report"]["stages"]), ""]
+    assert of_a[-1]["counts"]["faces"] == done["report"]["faces"] and {line["device"] for line in of_a} == {"cpu"}
+    assert of_a[-1]["plan"]["name"] == of_a[0]["plan"]["name"]
+    assert of_a[-1]["seconds"] == pytest.approx(done["report"]["seconds"])
+
+    code, out, _ = run("batch", folder, "--output", output, *quick)
+    assert code == 1 and "1 left out, as their pictures were refused before; --retry" in out
+    assert "2 done, 1 failed, 0 left" in out and "bad.png cannot be read" not in out
+    code, out, _ = run("batch", folder, "--output", output, *quick, "--retry")
+    assert code == 1 and "bad.png cannot be read as a picture" in out
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("*.glb")}
     (output / "a_png.glb").unlink()
@@ -339,29 +382,3 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(run, quick, folder, tmp_pa
     code, out, _ = run("batch", folder, "--output", output, *quick)
     assert code == 1 and "3 objects to make, 1 of them are there already." in out
     assert statuses(output) == {"a": "done", "a_png": "done", "bad": "failed"}
-
-
-def test_a_process_beside_finishes_as_this_one_does(checkpoint, picture, tmp_path, monkeypatch, root):
-    """And where it is killed, nothing is lost but its try."""
-    monkeypatch.syspath_prepend(str(root))  # where the new process finds the pipeline
-    recipe = Recipe(checkpoint=str(checkpoint), pipeline_type="1024", texture=False)
-    maker, job = Maker(recipe, "cpu"), job_of(picture=str(picture))
-    sampled = maker.sample(job)
-    assert maker.finish(sampled, tmp_path / "here").files == ("a.glb",)
-    with Beside(recipe, tmp_path / "beside") as beside:
-        assert beside.takes(sampled) and not beside.takes(sampled)
-        beside._process.kill()
-        assert beside.result(wait=True) == (sampled, None) and beside.result() is None
-        assert beside.takes(sampled)
-        given, outcome = beside.result(wait=True)
-        assert given is sampled and outcome.files == ("a.glb",) and not outcome.error
-    assert (tmp_path / "beside" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
-
-
-def test_an_object_is_not_handed_over_where_memory_is_short(monkeypatch, tmp_path):
-    class Sampled:
-        bytes = 1_000_000_000
-
-    monkeypatch.setattr(beside_module, "free_memory", lambda: 10_000_000_000)
-    with Beside(Recipe(), tmp_path) as beside:
-        assert not beside.takes(Sampled()) and beside._process is None

@@ -281,3 +281,4 @@ def test_bench(run, tmp_path, monkeypatch):
     assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
     assert all(line["machine"] and line["when"] and line["torch"] for line in lines)
     assert all(line["first_seconds"] > 0 for line in lines if line["kind"] == "network")
+    assert all(line["run"].startswith("1024_cascade: ") for line in lines if line["kind"] == "stage")  # plan.fit asks

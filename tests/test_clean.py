@@ -25,7 +25,7 @@ from pipeline.bench.shapes import bench_field, spoil, surface_net
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh.repair.clean import CleanSettings
 from pipeline.mesh.repair.repair import degenerate, weld
-from pipeline.mesh.topology.half_edges import by_corners
+from pipeline.mesh.topology.sorting import by_corners
 
 pytestmark = pytest.mark.usefixtures("device")
 

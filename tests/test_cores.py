@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 pytest.importorskip("warp")
 from pipeline import stages
 from pipeline.bench.shapes import bench_field, spoil, surface_net
-from pipeline.mesh.topology.half_edges import grouped
 from pipeline.mesh.topology.measures import face_measures
+from pipeline.mesh.topology.sorting import grouped
 from pipeline.mesh.topology.steady import steady_angle, steady_sum
+from pipeline.mesh.uv.unwrap import unwrap
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 
@@ -127,6 +129,21 @@ def test_areas_are_the_same_on_any_number_of_threads(raw, machine):
         machine(threads, threads)
         found.append(face_measures(mesh.vertices, mesh.faces, group, 1, True))
     assert all(torch.equal(one, other) for one, other in zip(*found))
+
+
+def test_other_threads_keep_their_number_of_threads_while_a_mesh_is_unwrapped(machine):
+    """One that begins meanwhile would have that number for good."""
+    machine(2, 3)
+    seen = {}
+
+    def tick():
+        here = torch.get_num_threads()
+        other = threading.Thread(target=lambda: seen.update({here: torch.get_num_threads()}))
+        other.start()
+        other.join()
+
+    unwrap(*surface_net(bench_field, 16), 128, 1, tick)
+    assert seen == {3: 3, 1: 3} and torch.get_num_threads() == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot give a process one core")

@@ -277,7 +277,7 @@ def test_a_job_can_be_cancelled():
 
 def test_a_job_that_fails_says_why():
     with pytest.raises(BackendError, match="The job 'simplify' ended with code 1: .*vertices"):
-        run_job("simplify", faces=np.zeros((1, 3)), target=np.int64(4))
+        run_job("simplify", faces=np.zeros((1, 3)), target_faces=np.int64(4))
 
 
 # --- raster and bake

@@ -96,7 +96,7 @@ def test_cancelling_ends_all_processes():
         raise KeyboardInterrupt
 
     vertices, faces = arrays(ring())
-    job = {"vertices": vertices, "faces": faces, "target": np.int64(1000)}
+    job = {"vertices": vertices, "faces": faces, "target_faces": np.int64(1000)}
     with pytest.raises(KeyboardInterrupt):
         run_jobs("simplify", tick, [job] * 3)
     assert calls == [1]
@@ -109,7 +109,8 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np, trimesh
 from pipeline.mesh.jobs.processes import run_jobs
 ball = trimesh.creation.icosphere(7, 0.4)
-job = {"vertices": ball.vertices.astype(np.float32), "faces": ball.faces.astype(np.int32), "target": np.int64(100)}
+job = {"vertices": ball.vertices.astype(np.float32), "faces": ball.faces.astype(np.int32)}
+job["target_faces"] = np.int64(100)
 ready = time.monotonic() + 0.5  # in the midst of a library call, which holds Python's lock
 run_jobs("simplify", lambda: time.monotonic() > ready and print("working", flush=True), [job] * 2)
 """
@@ -143,11 +144,11 @@ def works(process):
 def test_jobs_need_no_room_for_temporary_files(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # as a full disk: nothing can be made in it
     vertices, faces = arrays(ring())
-    assert len(run_job("simplify", vertices=vertices, faces=faces, target=np.int64(1000))["faces"]) <= 1000
+    assert len(run_job("simplify", vertices=vertices, faces=faces, target_faces=np.int64(1000))["faces"]) <= 1000
 
 
 def test_arrays_of_every_shape_arrive():
-    job = {"vertices": np.zeros((4, 3)), "faces": np.zeros((0, 3), np.int32), "target": np.int64(4)}
+    job = {"vertices": np.zeros((4, 3)), "faces": np.zeros((0, 3), np.int32), "target_faces": np.int64(4)}
     found = run_job("simplify", **job)
     assert found["faces"].shape == (0, 3) and found["vertices"].shape == (4, 3)
     assert (found["vertices"].dtype, found["faces"].dtype) == (np.float32, np.int32)

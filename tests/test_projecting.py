@@ -172,6 +172,27 @@ def test_what_stands_in_front_is_not_painted_through():
     assert not seen[below & (painted.normals[texels.face.long()][:, 2] < -0.5)].any()
 
 
+def test_a_part_of_the_picture_does_not_land_on_another_part(runtime):
+    """A box in front of a wall, which the picture shows farther to the right, and a dot that only the picture has."""
+    wall, block = box((-0.4, 0.2, -0.3), (0.4, 0.25, 0.3)), box((-0.2, -0.2, -0.2), (0.0, 0.0, 0.2))
+    vertices, uvs = torch.cat([wall[0], block[0]]), torch.cat([wall[2] / 2, block[2] / 2 + 0.5])
+    faces = torch.cat([wall[1], block[1] + len(wall[0])])
+    maps = np.full((256, 256, 6), 128, np.uint8)
+    maps[:128, :128, :3], maps[128:, 128:, :3], maps[:, :, 5] = (40, 60, 180), (230, 60, 200), 255
+    made, camera = Sheet(vertices, faces, uvs, maps), PictureCamera(0, 0, 0, 0.9)
+    other = vertices.clone()
+    other[len(wall[0]) :, 0] += 0.05
+    picture = np.asarray(drawn(replace(made, vertices=other), camera)).copy()
+    picture[100:130, 180:210, :3] = (20, 200, 30)
+    photo = Photo(Image.fromarray(picture), camera=camera)
+    found = stages.project_texture(runtime, textured(made), [photo], Projection(colours="picture"))
+    shown = np.asarray(drawn(replace(made, maps=found.maps), camera))[:, :, :3].astype(int)
+    column = int((0.5 + 0.025 * 0.9) * 256)  # on the wall beside the block, where the picture shows the block
+    assert np.abs(shown[90:160, column] - (40, 60, 180)).max() < 20
+    assert np.abs(shown[108:122, 188:202] - (20, 200, 30)).max() < 20
+    assert np.abs(shown[90:160, 90:115] - (230, 60, 200)).max() < 20
+
+
 @pytest.mark.parametrize("colours", ["picture", "texture"])
 def test_no_seam_shows_where_a_brighter_picture_ends(runtime, colours):
     """The picture shows half of a ball."""

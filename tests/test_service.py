@@ -7,11 +7,13 @@ import signal
 import time
 import urllib.request
 
+import gateway
 import pytest
 import trimesh
 from PIL import Image
 from service import glb_facts, needs_serving, started, until
 
+from serving.client import Client, ServiceError
 from serving.measure.process import CHEAP
 
 pytestmark = needs_serving
@@ -91,6 +93,23 @@ def test_what_only_the_run_finds_is_a_problem_of_the_job_and_the_worker_lives_on
     assert refused.value.status == 422 and refused.value.problem == failed.value.problem
     assert not (service.data / "results" / queued["id"]).exists()
     assert service.client.health()["ready"]
+
+
+@pytest.mark.skipif(bool(gateway.ABSENT), reason=f"{gateway.ABSENT} is not installed")
+def test_a_job_through_the_gateway(service, rocket, made, tmp_path):
+    """With a key the picture goes in and the files come out, as without a gateway; without one nothing does."""
+    with gateway.running(tmp_path / "gateway", upstream=service.url.removeprefix("http://")) as running:
+        url, key = f"http://127.0.0.1:{running.port}", gateway.keys.add(running.keys_file, "shop")
+        client = Client(url, {"X-API-Key": key}, patience=5)
+        job = client.wait(client.generate([rocket], seed=3, **CHEAP)["id"], every=0.5)
+        files = {name: client.file(job["id"], name) for name in made[0]["files"]}
+        assert {name: len(data) for name, data in files.items()} == {
+            name: kept["bytes"] for name, kept in job["files"].items()
+        }
+        assert files["model.glb"] == service.client.file(made[0]["id"], "model.glb")
+        with pytest.raises(ServiceError, match="Send it as .X-API-Key: KEY"):
+            Client(url, patience=5).job(job["id"])
+        assert service.client.job(job["id"])["status"] == "done"
 
 
 def test_a_worker_that_is_killed_costs_one_try(service, rocket):

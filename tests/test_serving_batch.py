@@ -5,24 +5,30 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from functools import partial
 from importlib import import_module, util
+from pathlib import Path
 
 import psutil
 import pytest
 from generate_texts import commands
+from servers import free_port
 
 from pipeline.batch import Job, Outcome
 from pipeline.errors import SettingsError, StateError
+
+needs_ray = pytest.mark.skipif(util.find_spec("ray") is None, reason="ray is not installed (requirements-serving.txt)")
 
 
 @pytest.fixture
 def serving(monkeypatch, root):
     """serving(name) imports a module of the folder; the root is on sys.path for as long as a test runs."""
     monkeypatch.syspath_prepend(str(root))
-    return lambda name: import_module(f"serving.{name}")
+    return lambda name: import_module(f"serving.ray_batch.{name}")
 
 
 def job_of(name):
@@ -33,39 +39,116 @@ def options(**given):
     return Namespace(**{"gpus": None, "gpu_share": 1.0, "samplers": None, "finishers": None, **given})
 
 
+ONE_OF_TWO = {"gpus": 1, "gpu_share": 0.5}
+
+
 @pytest.mark.parametrize(
-    ("resources", "given", "expected"),
+    ("nodes", "given", "on", "expected"),
     [
-        ({"CPU": 2}, {}, (1, 0, 1, 1, 1)),
-        ({"CPU": 1}, {}, (1, 0, 0.5, 1, 0.5)),
-        ({"CPU": 8}, {"samplers": 2, "finishers": 2}, (2, 0, 3, 2, 1)),
-        ({"CPU": 32, "GPU": 2}, {}, (2, 1, 1, 15, 2)),
-        ({"CPU": 32, "GPU": 2}, {"gpus": 1, "gpu_share": 0.5}, (2, 0.5, 1, 15, 2)),
-        ({"CPU": 32, "GPU": 2}, {"gpus": 0}, (1, 0, 31, 1, 1)),
-        ({"CPU": 2, "GPU": 4}, {}, (4, 1, 0.25, 1, 1)),
+        ([{"CPU": 2}], {}, "cpu", (1, 0, 1, 1, 1, 0)),
+        ([{"CPU": 1}], {}, "cpu", (1, 0, 0.5, 1, 0.5, 0)),
+        ([{"CPU": 8}], {"samplers": 2, "finishers": 2}, "cpu", (2, 0, 3, 2, 1, 0)),
+        ([{"CPU": 32, "GPU": 2}], {}, "cpu", (2, 1, 1, 15, 2, 0)),
+        ([{"CPU": 32, "GPU": 2}], ONE_OF_TWO, "cpu", (2, 0.5, 1, 15, 2, 0)),
+        ([{"CPU": 32, "GPU": 2}], {"gpus": 0}, "cpu", (1, 0, 31, 1, 1, 0)),
+        ([{"CPU": 2, "GPU": 4}], {}, "cpu", (4, 1, 0.25, 1, 1, 0)),
+        # two machines: nothing is wider than one of them
+        ([{"CPU": 0}, {"CPU": 4}, {"CPU": 4}], {}, "cpu", (1, 0, 3, 1, 1, 0)),
+        ([{"CPU": 4}, {"CPU": 4}], {"samplers": 2}, "cpu", (2, 0, 2, 2, 1, 0)),
+        ([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], {}, "cpu", (2, 1, 1, 2, 2, 0)),
+        # beside the samplers
+        ([{"CPU": 32, "GPU": 2}], {}, "gpu", (2, 0.9, 1, 4, 2, 0.05)),
+        ([{"CPU": 32, "GPU": 2}], ONE_OF_TWO, "gpu", (2, 0.45, 1, 2, 2, 0.05)),
+        ([{"CPU": 32, "GPU": 2}], {"finishers": 6}, "gpu", (2, 0.9, 1, 6, 2, 0.0333)),
+        ([{"CPU": 4, "GPU": 2}], {}, "gpu", (2, 0.9, 1, 4, 0.5, 0.05)),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 8, "GPU": 1}], {}, "gpu", (2, 0.9, 1, 4, 2, 0.05)),
     ],
 )
-def test_how_a_cluster_is_divided(serving, resources, given, expected):
+def test_how_a_cluster_is_divided(serving, nodes, given, on, expected):
     """Whatever it has, all actors fit it at once: a pool that waits for CPUs of another would wait for ever."""
-    found = serving("cluster").shares(resources, options(**given))
-    order = (found.samplers, found.gpu_share, found.sampler_cpus, found.finishers, found.finisher_cpus)
-    assert order == pytest.approx(expected)
-    assert found.samplers * found.sampler_cpus + found.finishers * found.finisher_cpus <= resources["CPU"] + 1e-9
-    assert found.samplers * found.gpu_share <= resources.get("GPU", 0)
+    division = serving("division")
+    found = division.shares(nodes, options(**given), division.FINISHING[on])
+    sampler, finisher = (found.samplers, found.gpu_share, found.sampler_cpus), (found.finishers, found.finisher_cpus)
+    assert (*sampler, *finisher, found.finisher_gpus) == pytest.approx(expected)
+    needed = found.samplers * found.sampler_cpus + found.finishers * found.finisher_cpus
+    assert needed <= sum(node["CPU"] for node in nodes) + 1e-9
+    assert max(found.sampler_cpus, found.finisher_cpus) <= max(node["CPU"] for node in nodes)
+    if found.gpu_share:
+        samplers, finishers = found.of_one_gpu
+        assert samplers * found.gpu_share + finishers * found.finisher_gpus <= 1
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "on", "message"),
     [
-        ({"gpus": 3}, "--gpus 3: the cluster has 2 GPUs"),
-        ({"gpu_share": 0.0}, "--gpu-share must be above 0"),
-        ({"samplers": 3}, "3 samplers of 1 GPUs need more than 2"),
-        ({"finishers": 0}, "--finishers must be at least 1"),
+        ({"gpus": 3}, "cpu", "--gpus 3: the cluster has 2 GPUs"),
+        ({"gpu_share": 0.0}, "cpu", "--gpu-share must be above 0"),
+        ({"samplers": 3}, "gpu", "3 samplers of 1 GPUs need more than 2"),
+        ({"finishers": 0}, "gpu", "--finishers must be at least 1"),
+        ({"gpus": 0}, "gpu", "--finish-on gpu: there is no GPU"),
     ],
 )
-def test_what_a_cluster_cannot_give(serving, given, message):
+def test_what_a_cluster_cannot_give(serving, given, on, message):
+    division = serving("division")
     with pytest.raises(SettingsError, match=message):
-        serving("cluster").shares({"CPU": 8, "GPU": 2}, options(**given))
+        division.shares([{"CPU": 8, "GPU": 2}], options(**given), division.FINISHING[on])
+    with pytest.raises(SettingsError, match="No machine of the cluster has CPUs"):
+        division.shares([{"CPU": 0}], options(), division.FINISHING["cpu"])
+
+
+@needs_ray
+def test_every_gpu_has_its_sampler_and_its_finishers(root, tmp_path):
+    """On two pretended GPUs. Finishers that are placed first must not take the place of a sampler, nor all of them one
+    GPU."""
+    run = subprocess.run(
+        [sys.executable, root / "tests" / "ray_places.py", tmp_path], cwd=root, capture_output=True, text=True
+    )
+    found = json.loads(run.stdout.splitlines()[-1]) if not run.returncode else pytest.fail(run.stderr)
+    assert found["sample"] == {"0": 1, "1": 1} and found["finish"] == {"0": 2, "1": 2}
+    assert found["objects"] == 8
+
+
+def test_why_a_cluster_refused(serving):
+    """Ray says no more than that it could not connect; the cause is two errors below."""
+    joining = import_module("serving.joining")
+    try:
+        try:
+            raise RuntimeError("RPC error: InvalidAuthToken: Authentication token is missing or incorrect.")
+        except RuntimeError as inner:
+            raise ConnectionError("Failed to connect to Ray cluster at host:6379") from inner
+    except ConnectionError as error:
+        assert "cluster at host:6379: the cluster asks for its token" in joining.why_not(error)
+        assert "RAY_AUTH_MODE=token" in joining.why_not(error)
+    assert joining.why_not(ConnectionError("nobody there")) == "nobody there"
+
+
+@needs_ray
+def test_a_batch_joins_a_cluster(root, tmp_path, picture, checkpoint):
+    """Of this machine, by its address, which wants its token: without it that is said, with it the object is made."""
+    ray = Path(sys.executable).with_name("ray")
+    port = free_port()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 2}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    clean |= {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
+    # sockets lie in the folder, and their paths may have 107 characters
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray") as folder:
+        start = ["start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"]
+        start += ["--num-cpus=2", "--include-dashboard=false", "--object-store-memory=200000000"]
+        head = subprocess.Popen([ray, *start], env={**clean, **token}, stdout=subprocess.PIPE, text=True)
+        try:
+            assert head.stdout is not None and any("Ray runtime started" in line for line in head.stdout)
+            kind = ("--checkpoint", checkpoint, "--type", "1024", "--geometry-only", "--structure-steps", 1)
+            arguments = map(str, ("batch", picture, "--output", tmp_path / "out", *kind))
+            command = [sys.executable, "-m", "serving", *arguments, "--address", f"127.0.0.1:{port}"]
+            joining = partial(subprocess.run, command, cwd=root, capture_output=True, text=True, timeout=120)
+            refused = joining(env=clean)
+            assert refused.returncode == 1 and "the cluster asks for its token" in refused.stderr, refused.stderr
+            joined = joining(env={**clean, **token})
+            assert joined.returncode == 0 and "1 done, 0 failed" in joined.stdout, joined.stderr
+        finally:
+            for each in (*psutil.Process(head.pid).children(recursive=True), head):
+                each.kill()
+            head.wait(30)
 
 
 def test_an_object_that_kills_its_process_is_given_up(serving, tmp_path):
@@ -83,7 +166,7 @@ def test_an_object_that_kills_its_process_is_given_up(serving, tmp_path):
 
     for _ in range(2):
         ledger.begin("finish", "bad")  # and then the process died
-    step = Step(None, 2, str(tmp_path), None)
+    step = Step(None, 2, str(tmp_path), "cpu", None)
     row = step({"row": actors.Row(job_of("bad"))})["row"]
     assert "died in each of 2 tries" in row.outcome.error and row.tries == 2 and not done
     row = step({"row": actors.Row(job_of("good"), tries=2)})["row"]
@@ -96,27 +179,43 @@ def test_a_folder_that_another_machine_does_not_see(serving, tmp_path):
     from pipeline.errors import OutputError
 
     with pytest.raises(OutputError, match="that all of them see under the same paths"):
-        serving("actors").Finisher(None, 2, str(tmp_path / "absent"), None)
+        serving("actors").Finisher(None, 2, str(tmp_path / "absent"), "cpu", None)
 
 
 def test_the_timeline_tells_who_stood_still(serving, tmp_path):
     timeline = serving("timeline")
     times = {"a": ("sample", 1, 0, 4), "b": ("sample", 1, 6, 10), "c": ("sample", 2, 0, 10), "d": ("finish", 3, 4, 5)}
     spans = [
-        {"kind": kind, "name": name, "worker": f"my host {pid}", "start": 1e9 + start, "end": 1e9 + end}
+        {
+            "kind": kind,
+            "name": name,
+            "worker": f"my host {pid}",
+            "device": "cuda",
+            "start": 1e9 + start,
+            "end": 1e9 + end,
+        }
         for name, (kind, pid, start, end) in times.items()
     ]
     timeline.write(tmp_path / "timeline.json", spans)
     again = timeline.read(tmp_path / "timeline.json")
-    assert again == spans
+    assert again == spans == timeline.read(tmp_path)  # the folder is what a user has at hand
     samples = again[:3]
     assert timeline.idle(samples) == pytest.approx(0.1) and timeline.idle([]) == 0
     later = {"worker": "my host 9", "kind": "sample", "name": "e"}  # in the place of one that has died
     assert timeline.idle([*samples[:1], {**later, "start": 1e9 + 5, "end": 1e9 + 10}]) == pytest.approx(0.1)
     lines = timeline.drawn(again).splitlines()
     assert len(lines) == 6 and lines[0].endswith("| 2 objects") and lines[2].count("=") in range(7, 10)
-    assert lines[4:] == ["sample: 3 objects, 10% of the time idle", "finish: 1 objects, 0% of the time idle"]
-    for text in ("", "{}", "[]", '{"traceEvents": [{}]}'):
+    assert lines[4:] == [
+        "sample on cuda: 3 objects, 10% of the time idle",
+        "finish on cuda: 1 objects, 0% of the time idle",
+    ]
+    for text in (
+        "",
+        "{}",
+        "[]",
+        '{"traceEvents": [{}]}',
+        '{"traceEvents": [{"args": 1, "cat": "", "name": "", "pid": 1, "tid": 1}]}',
+    ):
         (tmp_path / "timeline.json").write_text(text)
         with pytest.raises(StateError, match="is no timeline of a batch"):
             timeline.read(tmp_path / "timeline.json")
@@ -134,7 +233,7 @@ def processes(driver, kind):
     return found
 
 
-@pytest.mark.skipif(util.find_spec("ray") is None, reason="ray is not installed (requirements-serving.txt)")
+@needs_ray
 def test_killed_processes_lose_no_picture(root, tmp_path, picture, checkpoint, run):
     """A sampler and a finisher killed by kill -9, a corrupt picture; then a run without Ray finds all of it done."""
     (tmp_path / "in").mkdir()

@@ -219,12 +219,12 @@ def test_a_run_on_a_gpu_stays_below_its_own_peak(monkeypatch):
     held = {"now": 2_000_000_000}
     monkeypatch.setattr("pipeline.runtime.held_bytes", lambda device: held["now"])
     record = StageRecord("shape 1024", 1.0, 0.0, 3_000_000_000)
-    for device, keep, expected in (("cuda", False, 1_000_000_000), ("cuda", True, 1 << 62), ("cpu", False, 1 << 62)):
+    for device, keep, expected in (("cuda", False, 906_250_000), ("cuda", True, 1 << 62), ("cpu", False, 1 << 62)):
         runtime = Runtime("cpu", stages.table(), keep_models=keep)
         runtime.device = torch.device(device)
         assert runtime.below_the_peak() == 1 << 62  # nothing has run yet
         runtime.records.append(record)
-        assert runtime.below_the_peak() == expected
+        assert runtime.below_the_peak() == expected  # a 32nd below: estimates of tiles are not exact
     held["now"] = 4_000_000_000
     runtime = Runtime("cuda", stages.table())
     runtime.records.append(record)

@@ -11,7 +11,8 @@ from devices import on_device
 from manifolds import moebius, turned
 from meshes import tensors
 
-from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, by_corners, components, grouped, hook, two_colour
+from pipeline.mesh.topology.half_edges import HalfEdges, Sheets, components, hook, two_colour
+from pipeline.mesh.topology.sorting import by_corners, grouped
 
 pytestmark = pytest.mark.usefixtures("device")
 

@@ -6,13 +6,16 @@ begun another can go on with.
 """
 
 from .jobs import PICTURES, Job, find_pictures, plan_jobs
-from .maker import Maker, Outcome, Sampled, finish, guarded, settings_of
+from .log import log_lines
+from .maker import Maker, Outcome, Sampled, device_lost, finish, guarded, opened_models, settings_of
 from .manifest import MANIFEST, Manifest
 from .recipe import Recipe
 from .record import Record
 from .run import ended, run
+from .sharing import FINISH_ON, Sharing, finishing_device, sharing
 
 __all__ = [
+    "FINISH_ON",
     "MANIFEST",
     "PICTURES",
     "Job",
@@ -22,11 +25,17 @@ __all__ = [
     "Recipe",
     "Record",
     "Sampled",
+    "Sharing",
+    "device_lost",
     "ended",
     "find_pictures",
     "finish",
+    "finishing_device",
     "guarded",
+    "log_lines",
+    "opened_models",
     "plan_jobs",
     "run",
     "settings_of",
+    "sharing",
 ]

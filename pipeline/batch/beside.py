@@ -20,7 +20,7 @@ import torch
 
 from ..runtime import free_memory
 from ..warp import cores
-from .maker import Outcome, Sampled, finish, guarded
+from .maker import Outcome, Sampled, device_lost, finish, guarded
 from .recipe import Recipe
 
 _OWN = 3_000_000_000  # bytes that the process takes by itself, and for an object of a million faces
@@ -34,10 +34,10 @@ def pays(device: torch.device, recipe: Recipe) -> bool:
 
 
 class Beside:
-    """One such process, while the block runs; started when it is first needed."""
+    """One such process, while the block runs; started when it is first needed. device: on which it works."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self._recipe, self._folder = recipe, folder
+    def __init__(self, recipe: Recipe, folder: Path, device: torch.device | None = None) -> None:
+        self._recipe, self._folder, self._device = recipe, folder, device or torch.device("cpu")
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._given: Sampled | None = None
@@ -61,21 +61,26 @@ class Beside:
         return True
 
     def result(self, wait: bool = False) -> tuple[Sampled, Outcome | None] | None:
-        """What was handed over, and its outcome (None if the process has died); None while there is nothing to say."""
+        """What was handed over, and its outcome (None if the process has died, or its device is lost); None while there
+        is nothing to say."""
         if self._given is None or self._pipe is None or not (wait or self._pipe.poll()):
             return None
         given, self._given = self._given, None
         try:
-            return given, pickle.loads(self._pipe.recv_bytes())
+            outcome = pickle.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             self._end()
             return given, None
+        if device_lost(outcome):
+            self._end()
+            return given, None
+        return given, outcome
 
     def _started(self) -> Connection:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, far = context.Pipe()
-            process = context.Process(target=_work, args=(far, self._recipe, self._folder), daemon=True)
+            process = context.Process(target=_work, args=(far, self._recipe, self._folder, self._device), daemon=True)
             process.start()
             self._process = process
             far.close()
@@ -89,7 +94,7 @@ class Beside:
         self._process = self._pipe = None
 
 
-def _work(pipe: Connection, recipe: Recipe, folder: Path) -> None:
+def _work(pipe: Connection, recipe: Recipe, folder: Path, device: torch.device) -> None:
     """The process: finish what comes until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
     while True:
@@ -97,7 +102,7 @@ def _work(pipe: Connection, recipe: Recipe, folder: Path) -> None:
             sampled = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        outcome = guarded(finish, recipe, sampled, folder, torch.device("cpu"), _ignore)
+        outcome = guarded(finish, recipe, sampled, folder, device, _ignore)
         pipe.send_bytes(pickle.dumps(outcome))
 
 

@@ -46,6 +46,7 @@ _UNFORESEEN = (
     TypeError,
     ValueError,
 )
+_LOST = "CUDA error"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # the disk takes no other file either
 
 
@@ -119,15 +120,15 @@ class Maker:
         if memory_limit:
             bound(self.device, memory_limit)
         self.checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
-        self._wanted = _wanted(recipe, self.checkpoint)
-        self.pipeline_type = self._wanted.pipeline_type
+        self.wanted = wanted(recipe, self.checkpoint)
+        self.pipeline_type = self.wanted.pipeline_type
         writer(Path(f"object{recipe.suffix}"))  # which refuses an unknown one
         table = stages.default_backends(dict(recipe.backends))
-        self._wanted.check(self.checkpoint, recipe.pictures, table, self.device)
+        self.wanted.check(self.checkpoint, recipe.pictures, table, self.device)
         self._remover = background_remover(recipe.background, recipe.background_model)
         self._prepared: tuple[str, list] = ("", [])
         self.models = Models(self.checkpoint, build)
-        self.models.fetch(self._wanted.roles)
+        self.models.fetch(self.wanted.roles)
         self.keep_models = True  # as far as they fit; until memory runs out once
 
     @property
@@ -140,9 +141,9 @@ class Maker:
         sampled = guarded(self.sample, job)
         return sampled if isinstance(sampled, Outcome) else self.finish(sampled, folder)
 
-    def finish(self, sampled: Sampled, folder: Path) -> Outcome:
-        """As the function, on the device of this maker."""
-        return guarded(finish, self.recipe, sampled, folder, self.device, self.on_step, self.memory_limit)
+    def finish(self, sampled: Sampled, folder: Path, device: torch.device | None = None) -> Outcome:
+        """As the function; None: on the device of this maker."""
+        return guarded(finish, self.recipe, sampled, folder, device or self.device, self.on_step, self.memory_limit)
 
     def sample(self, job: Job) -> Sampled:
         """From a picture to the raw mesh and its voxels.
@@ -153,13 +154,13 @@ class Maker:
         start, images = time.perf_counter(), self._pictures(job)
         run = self._planned()
         # finishing has a plan of its own, as it may run elsewhere
-        made = make_object(run, self.models, images, replace(self._wanted, seed=job.seed, export=None))
+        made = make_object(run, self.models, images, replace(self.wanted, seed=job.seed, export=None))
         if made.plan.tried and self.keep_models:
             log.warning("%s From now on models are released after each stage.", " ".join(made.plan.tried))
             self.keep_models = False
         runtime, generation = run.runtime, made.result
         assert isinstance(generation, stages.Generation)  # as no file was asked for
-        report = {**made.facts, "plan": made.plan.as_dict(), **circumstances(runtime, time.perf_counter() - start)}
+        report = {**made.facts, "plan": made.plan.as_dict(), **_costs(runtime, time.perf_counter() - start)}
         known = {**made.facts, "backends": dict(runtime.backends.used)}
         return Sampled(job, generation.mesh, generation.voxels, known, report)
 
@@ -209,13 +210,19 @@ def finish(
     if recipe.pictures:
         files.append(views_path(path))
         stages.write_views(runtime, result, files[-1], export.alpha_mode)
-    finished = circumstances(runtime, time.perf_counter() - start)
+    finished = _costs(runtime, time.perf_counter() - start)
     report: dict[str, Any] = {**sampled.report, **facts, **finished, "plan": sampled.report["plan"]}
     for name in ("stages", "seconds"):
         report[name] = sampled.report[name] + finished[name]
     report["backends"] = {**sampled.report["backends"], **finished["backends"]}
     report |= {"device": sampled.report["device"], "finished_on": finished["device"], "dtype": sampled.report["dtype"]}
     return Outcome(tuple(each.relative_to(folder).as_posix() for each in files), report)
+
+
+def _costs(runtime: Runtime, seconds: float) -> dict[str, Any]:
+    """As record.circumstances, with the device of each stage."""
+    found = circumstances(runtime, seconds)
+    return {**found, "stages": [{**each, "device": found["device"]} for each in found["stages"]]}
 
 
 def settings_of(recipe: Recipe) -> dict:
@@ -225,12 +232,18 @@ def settings_of(recipe: Recipe) -> dict:
     Raises:
         PipelineError: the recipe cannot be followed, wherever it is.
     """
+    models = opened_models(recipe)
+    return _settings(recipe, models, wanted(recipe, models.checkpoint).pipeline_type)
+
+
+def opened_models(recipe: Recipe) -> Models:
+    """The networks of a recipe, whose files are here; none is loaded. Errors as settings_of."""
     checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
-    wanted = _wanted(recipe, checkpoint)
-    wanted.check(checkpoint)
+    asked = wanted(recipe, checkpoint)
+    asked.check(checkpoint)
     models = Models(checkpoint, build)
-    models.fetch(wanted.roles)
-    return _settings(recipe, models, wanted.pipeline_type)
+    models.fetch(asked.roles)
+    return models
 
 
 def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> dict:
@@ -242,7 +255,7 @@ def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> di
     )
 
 
-def _wanted(recipe: Recipe, checkpoint: Checkpoint) -> ObjectSettings:
+def wanted(recipe: Recipe, checkpoint: Checkpoint) -> ObjectSettings:
     """What a recipe says of each object. Raises SettingsError for an unknown pipeline type."""
     kind = PipelineType.named(recipe.pipeline_type) if recipe.pipeline_type else checkpoint.default_pipeline_type
     return ObjectSettings(
@@ -266,8 +279,13 @@ def guarded(step: Callable[..., _Result], *arguments: Any) -> _Result | Outcome:
         return Outcome(error=message, kind=type(error).__name__, stop=_is_final(error))
 
 
+def device_lost(outcome: Outcome) -> bool:
+    """Whether a job ended since the device answers nothing more to this process; to a new one it may."""
+    return outcome.stop and _LOST in outcome.error
+
+
 def _is_final(error: BaseException) -> bool:
     """Whether the next job would fail in the same way."""
     cause = error.__cause__ if isinstance(error, OutputError) else error
     # an illegal access or an assertion on the device, after which CUDA answers nothing else
-    return (isinstance(cause, OSError) and cause.errno in _NO_ROOM) or "CUDA error" in str(error)
+    return (isinstance(cause, OSError) and cause.errno in _NO_ROOM) or _LOST in str(error)

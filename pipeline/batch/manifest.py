@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
+from ..errors import ImageError, OutputError
 from ..temporary import locked
 from .jobs import Job
 from .recipe import same
@@ -103,6 +103,19 @@ class Manifest:
             and isinstance(found, dict)
             and same(found, settings)
             and self._are_there(line.get("files"))
+        )
+
+    def is_refused(self, job: Job, settings: Mapping, versions: Mapping) -> bool:
+        """Whether the same picture was refused for what it is, with the same settings by the same versions, so that it
+        would be again."""
+        line = self.lines.get(job.name, {})
+        found = line.get("settings")
+        return (
+            (line.get("status"), line.get("kind")) == (FAILED, ImageError.__name__)
+            and bool(job.sha256)
+            and (line.get("sha256"), line.get("versions")) == (job.sha256, versions)
+            and isinstance(found, dict)
+            and same(found, settings)
         )
 
     def _are_there(self, files: Any) -> bool:

@@ -29,17 +29,27 @@ class Record:
         settings: of the recipe, see Maker.settings.
         suffix: of the recipe.
         tell: called after each job, with the job, its outcome and this record.
+        retry: try pictures again that were refused for what they are, though nothing has changed since.
 
-    todo: the jobs that are not done yet with these settings; failed ones are tried again.
+    todo: the jobs that are not done yet with these settings; failed ones are tried again. refused: those that are not,
+    as their picture was refused before.
     start: of the run, as time.perf_counter tells it. ended, made: how many jobs have ended since, and well.
     """
 
     def __init__(
-        self, manifest: Manifest, jobs: Sequence[Job], settings: Mapping, suffix: str, tell: Tell = lambda *_: None
+        self,
+        manifest: Manifest,
+        jobs: Sequence[Job],
+        settings: Mapping,
+        suffix: str,
+        tell: Tell = lambda *_: None,
+        retry: bool = False,
     ) -> None:
         self.manifest, self.jobs, self.settings, self._suffix, self._tell = manifest, jobs, settings, suffix, tell
-        self.todo = [job for job in jobs if not manifest.is_done(job, settings)]
         self.versions = {"pack": __version__, "torch": torch.__version__, "python": platform.python_version()}
+        left = [job for job in jobs if not manifest.is_done(job, settings)]
+        self.refused = [job for job in left if not retry and manifest.is_refused(job, settings, self.versions)]
+        self.todo = [job for job in left if job not in self.refused]
         self.start, self.ended, self.made = time.perf_counter(), 0, 0
         self._groups: dict[str, list[Job]] = {}
         for job in jobs:

@@ -84,8 +84,10 @@ def _raw(side: int, device: torch.device) -> tuple[stages.Mesh, stages.PBRVoxels
 
 def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxels, yardsticks: bool):
     """The lines of the table for a mesh."""
-    target = {"100 k": 20_000, "10 M": 500_000}.get(name, 200_000)
-    row, mesh = _measure(runtime, f"{name} dirty faces -> clean {target:,}", lambda: _process(runtime, raw, target))
+    target_faces = {"100 k": 20_000, "10 M": 500_000}.get(name, 200_000)
+    row, mesh = _measure(
+        runtime, f"{name} dirty faces -> clean {target_faces:,}", lambda: _process(runtime, raw, target_faces)
+    )
     whole = _process(runtime, raw, len(raw.faces)).to(runtime.device)  # clean, and with all of its faces
     yield replace(row, notes=f"{_mesh_notes(mesh)}; {_distance(whole, mesh)}")
     if yardsticks:
@@ -104,14 +106,14 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
         for size in (2048, 4096):
             row, textured = _measure(
                 runtime,
-                f"unwrap {target:,} faces and bake {size} from {name}",
+                f"unwrap {target_faces:,} faces and bake {size} from {name}",
                 lambda size=size: _bake(runtime, mesh, voxels, size, raw),
             )
             bake = runtime.records[-1]
             yield replace(row, notes=_bake_notes(textured))
             yield Row(f"of these baking {size}", bake.seconds, bake.peak_bytes, "")
     for count in {"1 M": (200_000, 500_000), "10 M": (1_000_000,)}.get(name, ()):
-        other = mesh if count == target else _process(runtime, raw, count)
+        other = mesh if count == target_faces else _process(runtime, raw, count)
         here = other.to(runtime.device)
         choices = {"": runtime.backends.pick(UNWRAP, runtime.device, "warp")}
         if yardsticks and count == 200_000:
@@ -129,8 +131,8 @@ def _lines(runtime: Runtime, name: str, raw: stages.Mesh, voxels: stages.PBRVoxe
         webp = "webp" if name == "10 M" else "png"
         row, size = _measure(
             runtime,
-            f"raw {name} dirty faces to GLB, {target:,} faces, 2048, {webp}",
-            lambda: _whole(runtime, raw, voxels, target, webp),
+            f"raw {name} dirty faces to GLB, {target_faces:,} faces, 2048, {webp}",
+            lambda: _whole(runtime, raw, voxels, target_faces, webp),
         )
         shares = ", ".join(f"{record.stage} {record.seconds:.2f} s" for record in runtime.records)
         yield replace(row, notes=f"{size / 1e6:.1f} MB; {shares}")

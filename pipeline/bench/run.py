@@ -29,6 +29,7 @@ from . import history as measurements
 from .networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
 from .reference import Reference
 
+_TYPE = "1024_cascade"  # of the whole run
 _REPEATS = 3  # timed calls behind the first, which compiles
 
 
@@ -71,7 +72,7 @@ def run(
     models, networks = RandomModels(size.models), []
     for case in cases(size, device):
         networks += _compared(runtime, models, case, size.models[case.role], theirs)
-    print(f"\n1024_cascade from start to end, speed {speed}:\n")
+    print(f"\n{_TYPE} from start to end, speed {speed}:\n")
     runtime.records.clear()
     what = _whole_run(runtime, size)
     print(f"{what}\n\n{stage_table(runtime.records)}")
@@ -197,7 +198,7 @@ def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], to
 
 def _whole_run(runtime: Runtime, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
-    models, pipeline_type = RandomModels(size.models), PIPELINE_TYPES["1024_cascade"]
+    models, pipeline_type = RandomModels(size.models), PIPELINE_TYPES[_TYPE]
     image = Image.linear_gradient("L").convert("RGB")
     condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)
@@ -213,7 +214,7 @@ def _whole_run(runtime: Runtime, size: Size) -> str:
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     what = (
-        f"{len(shape.sparse.voxels):,} tokens, {len(voxels.sparse.voxels):,} voxels, "
+        f"{_TYPE}: {len(shape.sparse.voxels):,} tokens, {len(voxels.sparse.voxels):,} voxels, "
         f"{len(mesh.faces):,} faces to {size.faces:,}, texture {size.texture_size}"
     )
     mesh = stages.process_mesh(runtime, mesh, size.faces)

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..batch import MANIFEST, Job, Maker, Manifest, Outcome, Recipe, Record, find_pictures, plan_jobs
+import torch
+
+from ..batch import (
+    FINISH_ON,
+    MANIFEST,
+    Job,
+    Maker,
+    Manifest,
+    Outcome,
+    Recipe,
+    Record,
+    find_pictures,
+    finishing_device,
+    log_lines,
+    plan_jobs,
+    sharing,
+)
 from ..batch import run as run_batch
 from ..batch.beside import pays
 from ..export import WRITERS
@@ -25,7 +43,7 @@ from .options import (
     add_speed,
     opened_checkpoint,
 )
-from .planning import add_allow_lower
+from .planning import add_allow_lower, add_log, opened_log
 from .samplers import add_samplers, samplers
 from .settings import settings_of
 
@@ -42,6 +60,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="finish an object in a process beside the sampling of the next one; auto: on a GPU with four cores beside "
         "it; default: auto",
+    )
+    add_finish_on(parser)
+
+
+def add_finish_on(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--finish-on",
+        choices=FINISH_ON,
+        default=FINISH_ON[0],
+        help="where meshes are processed, unwrapped and baked beside the sampling of others; auto: on the GPU that "
+        "samples if the memory plan finds room for both, else on the CPU, whose simplifier may place other triangles; "
+        "default: auto",
     )
 
 
@@ -73,6 +103,12 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", action="store_true", help="draw each object from four sides, into a PNG beside its file"
     )
+    parser.add_argument(
+        "--retry",
+        action="store_true",
+        help="try pictures again that were refused for what they are, such as damaged ones, though they are the same",
+    )
+    add_log(parser)
     add_checkpoint(parser)
     add_pipeline_type(parser)
     add_seed(parser)
@@ -114,20 +150,55 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
     overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
-    with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
-        record = Record(manifest, jobs, maker.settings, recipe.suffix, tell)
+    finish_on = _finish_on(options, maker, overlap)
+    with recorded(options, found, recipe, maker.settings) as record:
         print_begin(record)
         try:
-            run_batch(maker, record, options.output, overlap)
+            run_batch(maker, record, options.output, overlap, finish_on)
         finally:
             print_end(record)
     return exit_code(record)
 
 
+@contextmanager
+def recorded(
+    options: argparse.Namespace, found: Sequence[tuple[Path, str]], recipe: Recipe, settings: Mapping
+) -> Iterator[Record]:
+    """The account of a run, with manifest and log open while the block runs. found: the pictures.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    with Manifest(options.output) as manifest, opened_log(options.log_json) as log:
+
+        def told(job: Job, outcome: Outcome, record: Record) -> None:
+            tell(job, outcome, record)
+            if log is not None:
+                log.writelines(log_lines(str(options.output / f"{job.name}{recipe.suffix}"), outcome))
+                log.flush()
+
+        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
+        yield Record(manifest, jobs, settings, recipe.suffix, told, options.retry)
+
+
+def _finish_on(options: argparse.Namespace, maker: Maker, overlap: bool) -> torch.device:
+    """Where objects are finished, which is said where there is a choice."""
+    shared = None
+    if overlap and maker.device.type == "cuda":
+        shared = sharing(maker.recipe, maker.models, maker.device, memory_limit=options.memory_limit)
+    device = finishing_device(options.finish_on, maker.device, overlap, shared)
+    if shared and shared.fits and device == maker.device:
+        maker.memory_limit = shared.sampler_bytes
+    if overlap and maker.device.type != "cpu":
+        print(f"Objects are finished on the {device.type.upper()}{f': {shared}' if shared else ''}.")
+    return device
+
+
 def print_begin(record: Record) -> None:
-    done = len(record.jobs) - len(record.todo)
+    done = len(record.jobs) - len(record.todo) - len(record.refused)
     print(f"{len(record.jobs):,} objects to make{f', {done:,} of them are there already' if done else ''}.", flush=True)
+    if record.refused:
+        print(f"{len(record.refused):,} left out, as their pictures were refused before; --retry tries them again.")
 
 
 def tell(job: Job, outcome: Outcome, record: Record) -> None:

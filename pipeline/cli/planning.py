@@ -94,7 +94,7 @@ class Run:
     def logged(self, on_step: Callable[[Step], None]) -> Iterator[None]:
         """While the block runs, steps are shown and the log is open; what ends it early is the log's last line."""
         self.runtime.on_step = on_step
-        with _opened(self._log) as self._stream:
+        with opened_log(self._log) as self._stream:
             try:
                 yield
             except PipelineError as error:
@@ -120,7 +120,8 @@ def check_log(options: argparse.Namespace) -> Sequence[tuple[str, Path]]:
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO | None]:
+def opened_log(path: Path | None) -> Iterator[TextIO | None]:
+    """The file of --log-json, to be appended to; None where there is none. Raises OutputError: it cannot be written."""
     if path is None or path == ON_STDERR:
         yield None if path is None else sys.stderr
         return

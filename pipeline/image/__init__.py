@@ -3,7 +3,6 @@
 Pictures are PIL images, 8-bit RGB(A), row 0 at the top.
 """
 
-from .colours import to_rgb
 from .cut import MAX_SIDE, MEAN, STD, cut_out, matte, on_black, prepare, to_pixels
 from .masks import OPAQUE_ENOUGH, fitted, has_transparency, leaves_all, marks_nothing, read_mask, white_is_background
 from .plain import plain_background
@@ -36,6 +35,5 @@ __all__ = [
     "read_picture",
     "rembg_remover",
     "to_pixels",
-    "to_rgb",
     "white_is_background",
 ]

@@ -14,11 +14,6 @@ _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # mode of Pillow -> colou
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode -> sRGB: RGBA if the picture has transparency, else RGB."""
-    return converter(image)(image)
-
-
 def converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """What makes RGB(A) of a picture, or of parts cut from it.
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..beginnings import beginning
-from ..errors import ImageError
+from ..errors import ImageError, MissingPackageError
 from .colours import converter
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _plugin(path: Path, name: str) -> type:
         return getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         cure = "pip install pillow-heif" if name == "HEIF" else "pip install --upgrade pillow"
-        raise ImageError(
+        raise MissingPackageError(
             f"{path} is a {name} picture, which this installation cannot read: {cure}, or save it as PNG or JPEG."
         ) from error
 

@@ -17,7 +17,8 @@ _PIECE = 0.15  # of the object; a separate piece that is larger may be an object
 _SIDE = 256  # pixels at which pictures are looked at
 # Before a plain background a mask of another view both leaves out some of the object and takes some background in. One
 # of the two alone may be meant: one of two objects, or an object of the background's colour.
-_BOTH, _TOGETHER = 0.05, 0.12  # shares that a mask leaves out and takes in: their geometric mean; their sum
+_BOTH = 0.05  # geometric mean of the shares that it leaves out and takes in
+_TOGETHER = 0.12  # their sum
 
 
 def remarks_on(cut: Image.Image, masked: bool = False) -> tuple[str, ...]:

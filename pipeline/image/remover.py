@@ -8,7 +8,7 @@ from functools import cache
 
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, MissingPackageError
 from .plain import plain_background
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ def background_remover(kind: str = "auto", model: str = DEFAULT_MODEL, cures: st
             raise ImageError(f"{start} {cures}") from reason
         try:
             remover = with_rembg()
-        except ImageError as error:
-            raise ImageError(f"{start} {error}") from error
+        except MissingPackageError as error:
+            raise MissingPackageError(f"{start} {error}") from error
         log.info("%s Its background is removed by rembg's %s.", start, model)
         return remover(image)
 
@@ -63,17 +63,17 @@ def rembg_remover(model: str = DEFAULT_MODEL, cures: str = CURES) -> Remover:
         cures: what an error recommends.
 
     Raises:
-        ImageError: rembg is not installed, does not know the model or cannot get its weights.
+        MissingPackageError: rembg is not installed, does not know the model or cannot get its weights.
     """
     try:
         import rembg
     except (ImportError, SystemExit) as error:  # rembg exits the process when it finds no onnxruntime
         problem = "onnxruntime is missing" if isinstance(error, SystemExit) else error
-        raise ImageError(f"rembg is not usable here ({problem}). {cures}") from error
+        raise MissingPackageError(f"rembg is not usable here ({problem}). {cures}") from error
     try:
         session = _impatient(lambda: rembg.new_session(model))
     except (ValueError, OSError) as error:
-        raise ImageError(
+        raise MissingPackageError(
             f"rembg cannot load the model {model!r}, which it downloads on first use: {error}. {cures}"
         ) from error
     return lambda image: rembg.remove(image, session=session).convert("RGBA")

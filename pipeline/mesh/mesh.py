@@ -63,6 +63,11 @@ class Mesh:
     def report(self) -> MeshReport:
         return measure(self.vertices, self.edges, self.sheets)
 
+    def without_topology(self: _Kind) -> _Kind:
+        """The same mesh with its report, but not what that was found from, which takes more memory than the faces."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("edges", "sheets")}
+        return type(self).known(**{**kept, "report": self.report})
+
     def require_faces(self) -> None:
         """Raises EmptyResultError if there are none."""
         if len(self.faces) == 0:

@@ -50,8 +50,8 @@ class TimestepEmbedder(nn.Module):
     def forward(self, t: torch.Tensor) -> torch.Tensor:
         half = self.frequencies // 2
         steps = torch.arange(half, dtype=torch.float32, device=t.device)
-        angles = t.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], 1))
+        angles = t.float()[:, None] * torch.exp(-math.log(10000) * steps / half)  # [B, half]
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], 1))  # [B, 2 half] -> [B, C]
 
 
 class HeadRMSNorm(nn.Module):
@@ -74,8 +74,8 @@ def rotary_phases(xyz: torch.Tensor, head_channels: int, base: float, period: fl
     """
     per_axis = head_channels // 2 // 3
     j = torch.arange(per_axis, dtype=torch.float32, device=xyz.device)
-    angles = (xyz.float()[:, :, None] * (base / period ** (j / per_axis))).flatten(1)
-    angles = F.pad(angles, (0, head_channels // 2 - 3 * per_axis))
+    angles = (xyz.float()[:, :, None] * (base / period ** (j / per_axis))).flatten(1)  # [T, 3 n]
+    angles = F.pad(angles, (0, head_channels // 2 - 3 * per_axis))  # [T, D / 2]
     return angles.cos(), angles.sin()
 
 
@@ -91,14 +91,14 @@ class SelfAttention(nn.Module):
     def forward(self, x, scale, shift, phases, lengths: tuple[int, ...], backends: Backends) -> torch.Tensor:
         """Of norm(x) * (1 + scale) + shift, which is made here so that the product is all that holds it."""
         modulated = backends.pick(MODULATED_NORM, x.device)
-        qkv = self.to_qkv(modulated(x, scale, shift), backends)
+        qkv = self.to_qkv(modulated(x, scale, shift), backends)  # [T, 3 C]
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(1)  # each [T, H, D]
         del qkv
         gammas = [None if norm is None else norm.gamma for norm in (self.q_rms_norm, self.k_rms_norm)]
         q, k = backends.pick(QK_ROTARY, x.device)(q, k, *gammas, *phases)
         attended = backends.pick(ATTENTION, x.device)(q, k, v, lengths, lengths)
         del q, k, v
-        return self.to_out(attended.flatten(1), backends)
+        return self.to_out(attended.flatten(1), backends)  # [T, H, D] -> [T, C]
 
 
 class CrossAttention(nn.Module):
@@ -113,23 +113,24 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, cond: torch.Tensor, backends: Backends = PLAIN) -> tuple[torch.Tensor, torch.Tensor]:
         """[B, L, Cc] -> keys and values, each [B * L, H, D]."""
-        k, v = self.to_kv(cond, backends).flatten(0, 1).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        both = self.to_kv(cond, backends).flatten(0, 1)  # [B * L, 2 C]
+        k, v = both.unflatten(-1, (2, self.heads, -1)).unbind(1)  # each [B * L, H, D]
         return (k if self.k_rms_norm is None else self.k_rms_norm(k, backends)), v
 
     def constant(self, device: torch.device | str) -> torch.Tensor:
         """[C]: the result for an all-zero condition."""
         zeros = torch.zeros(self.to_kv.in_features, dtype=self.to_kv.bias.dtype, device=device)
-        return self.to_out(self.to_kv(zeros[None]).chunk(2, 1)[1])[0]
+        return self.to_out(self.to_kv(zeros[None]).chunk(2, 1)[1])[0]  # [1, 2 C] -> values [1, C] -> [C]
 
     def forward(self, x: torch.Tensor, norm: LayerNorm, context, lengths, cond_lengths, backends) -> torch.Tensor:
         """Of norm(x); context: keys and values, or the condition."""
-        q = self.to_q(norm(x, backends), backends).unflatten(-1, (self.heads, -1))
+        q = self.to_q(norm(x, backends), backends).unflatten(-1, (self.heads, -1))  # [T, H, D]
         if self.q_rms_norm is not None:
             q = self.q_rms_norm(q, backends)
         k, v = self.keys_values(context, backends) if isinstance(context, torch.Tensor) else context
         attended = backends.pick(ATTENTION, x.device)(q, k, v, lengths, cond_lengths)
         del q, k, v
-        return self.to_out(attended.flatten(1), backends)
+        return self.to_out(attended.flatten(1), backends)  # [T, H, D] -> [T, C]
 
 
 class LinearGELU(nn.Linear):
@@ -307,7 +308,7 @@ class FlowTransformer(nn.Module):
         phases = rotary_phases(xyz, self.head_channels, *self.rope_freq)
         sample = None
         if len(lengths) > 1:
-            sample = torch.repeat_interleave(torch.tensor(lengths, device=x.device), output_size=len(x))
+            sample = torch.repeat_interleave(torch.tensor(lengths, device=x.device), output_size=len(x))  # [T]
         for block, seen in zip(self.blocks, context.blocks):
             h = block(h, modulation, sample, seen, phases, lengths, context.lengths, backends)
         return self.out_layer(final_norm(h.to(x.dtype)))
@@ -320,11 +321,12 @@ class SparseStructureFlowModel(FlowTransformer):
         """x: [B, C_in, R, R, R] fp32 -> [B, C_out, R, R, R]; t and context as in `tokens`."""
         batch, shape = x.shape[0], x.shape[2:]
         axes = (torch.arange(size, device=x.device) for size in shape)
-        xyz = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).repeat(batch, 1)
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # [R, R, R, 3]
+        xyz = grid.reshape(-1, 3).repeat(batch, 1)  # [B * R^3, 3]
         packed = x.flatten(2).transpose(1, 2).flatten(0, 1)  # [B * R^3, C]
         lengths = (shape.numel(),) * batch
-        v = self.tokens(packed, t, context, xyz, lengths, backends)
-        return v.unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, shape)
+        v = self.tokens(packed, t, context, xyz, lengths, backends)  # [B * R^3, C_out]
+        return v.unflatten(0, (batch, -1)).transpose(1, 2).unflatten(2, shape)  # [B, C_out, R, R, R]
 
 
 class SLatFlowModel(FlowTransformer):
@@ -339,5 +341,5 @@ class SLatFlowModel(FlowTransformer):
         backends: Backends = PLAIN,
     ) -> torch.Tensor:
         """Args: x with feats [T, C] fp32; concat [T, C'] is put behind them (C + C' = C_in). Returns [T, C_out]."""
-        feats = x.feats if concat is None else torch.cat([x.feats, concat], 1)
+        feats = x.feats if concat is None else torch.cat([x.feats, concat], 1)  # [T, C_in]
         return self.tokens(feats, t, context, x.voxels.xyz, x.voxels.lengths, backends)

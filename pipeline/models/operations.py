@@ -122,8 +122,9 @@ def head_norm(x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn neighbouring channel pairs of x [T, H, D] by the angles of cos and sin [T, D / 2], in fp32."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # each [T, H, D / 2]
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).to(x.dtype)
+    cos, sin = cos[:, None, :], sin[:, None, :]  # each [T, 1, D / 2]
+    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1)  # [T, H, D / 2, 2]
+    return turned.flatten(-2).to(x.dtype)  # [T, H, D]
 
 
 def qk_rotary(

@@ -79,7 +79,7 @@ class SparseResBlockS2C3d(nn.Module):
         h = self.conv1(x.replace(self.norm1(x.feats, backends, silu=True)), backends)
         h = gather_children(subdivision, h)
         h = self.conv2(h.replace(self.norm2(h.feats, backends, silu=True)), backends)
-        skip = gather_children(subdivision, x).feats.unflatten(1, (self.out_channels, -1)).mean(-1)
+        skip = gather_children(subdivision, x).feats.unflatten(1, (self.out_channels, -1)).mean(-1)  # [T', C_out]
         return h.replace(h.feats + skip)
 
 
@@ -280,7 +280,7 @@ class SparseEncoder(nn.Module):
         for blocks in _levels(self.blocks):
             for block in blocks:
                 h = block(h, backends)
-        mean, log_variance = self.to_latent(final_norm(h.feats.to(x.feats.dtype))).chunk(2, 1)
+        mean, log_variance = self.to_latent(final_norm(h.feats.to(x.feats.dtype))).chunk(2, 1)  # each [T', C]
         if self.straight is not None:
             mean = mean + self.straight(_cell_means(x, h.voxels, self.levels))
         return h.replace(mean), log_variance
@@ -288,8 +288,8 @@ class SparseEncoder(nn.Module):
 
 def _cell_means(x: SparseTensor, cells: Voxels, levels: int) -> torch.Tensor:
     """[T', C]: the mean of the features of the voxels in each cell of a grid 2^levels times coarser."""
-    coords = torch.cat([x.voxels.coords[:, :1], x.voxels.xyz >> levels], 1)
-    row = cells.find(coords)
+    coords = torch.cat([x.voxels.coords[:, :1], x.voxels.xyz >> levels], 1)  # [T, 4]
+    row = cells.find(coords)  # [T]
     total = x.feats.new_zeros(len(cells), x.feats.shape[1]).index_add(0, row, x.feats)
     return total / torch.bincount(row, minlength=len(cells))[:, None]
 
@@ -316,5 +316,5 @@ class FlexiDualGridVaeEncoder(SparseEncoder):
             offsets: [T, 3] dual vertices in voxel units from the voxel's corner.
             crossed: [T, 3] bool, whether the surface crosses the voxel's edge along x, y, z.
         """
-        feats = torch.cat([offsets - 0.5, crossed.to(offsets.dtype) - 0.5], 1)
+        feats = torch.cat([offsets - 0.5, crossed.to(offsets.dtype) - 0.5], 1)  # [T, 6]
         return self.encode(SparseTensor(voxels, feats), backends)

@@ -37,7 +37,8 @@ class UpsampleBlock3d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x).unflatten(1, (-1, 2, 2, 2))  # [B, C, 2, 2, 2, r, r, r], channel = (c, dx, dy, dz)
-        return x.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)  # [B, C, r, 2, r, 2, r, 2]
+        return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)  # [B, C, 2 r, 2 r, 2 r]
 
 
 class SparseStructureDecoder(nn.Module):

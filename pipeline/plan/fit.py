@@ -94,7 +94,10 @@ def _condition(tokens: int) -> int:
 
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
-    [(kind, tokens, voxels)] = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
+    counts = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
+    if not counts:  # one that does not say its type: measured when activations had shrunk, before networks alone were
+        return []
+    [(kind, tokens, voxels)] = counts
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
     wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, tokens=count, voxels=fine)
     each = peaks.estimate(found, wanted, RUNGS[1], _IMAGE_SIZE, _ALONE, fused=True)

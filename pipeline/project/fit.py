@@ -31,8 +31,8 @@ _BEGINNINGS = 3  # directions of the coarse search that the local one starts fro
 _COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
 _FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
-# Directions so many degrees apart whose likeness differs by less than this leave open where the picture was taken from.
-_ALIKE, _ELSEWHERE = 0.02, 45.0
+_ALIKE = 0.02  # difference of likeness below which two directions are equally good
+_ELSEWHERE = 45.0  # degrees between two such from which on it is open where the picture was taken from
 _STEPS, _FINE_STEPS = 40, 120  # drawings of a local search
 _SAMPLES, _ROUNDS = 800, 2  # pixels whose colours are compared, and rounds of reweighting
 _FLAT = 1e-3  # of a variance of colours, below which their correlation says little

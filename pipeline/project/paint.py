@@ -12,6 +12,7 @@ from ..views import PictureCamera
 from .painted import Painted
 from .picture import Picture, sampled, smooth_step, trust_side
 from .shading import Shading
+from .spill import kept
 
 _GRAZING, _SQUARE = 0.05, 0.2  # cosines to the normal below which a view counts nothing, and above which fully
 _SHARP = 3.0  # power of the cosine by which one view counts more than another
@@ -66,6 +67,7 @@ def look(
     seen = painted.seen(camera, trust_side(picture), colours=False)
     trust = picture.trust(seen, feather)[None].to(device)
     colours = picture.unbled(camera, seen, feather).to(device)
+    unspilt = kept(painted, picture, camera)[None]
     own, first = painted.sheets[sheet], painted.first_face[sheet]
     vertices, faces = own.vertices.to(device).float(), own.faces.to(device)
     found = []
@@ -79,7 +81,7 @@ def look(
         cosine = (normal * towards).sum(1)
         inside = (size > 0) & (place > 0).all(1) & (place < 1).all(1) & (cosine.abs() > _GRAZING)
         rows = inside.nonzero()[:, 0]
-        believed = sampled(trust, place[rows], "bilinear")[:, 0]
+        believed = (sampled(trust, place[rows], "bilinear") * sampled(unspilt, place[rows], "bilinear"))[:, 0]
         rows, believed = rows[believed > 0], believed[believed > 0]
         rows, believed = (each[_seen(painted, points[rows], towards[rows], face[rows])] for each in (rows, believed))
         smooth = painted.normals_at(face[rows], texels.weights[part][rows])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import BackendError, EmptyResultError
+from ..mesh import Mesh
 from ..mesh.query.surface import Surface
 from ..mesh.repair.repair import vertex_normals
 from ..views import PictureCamera
@@ -20,16 +21,14 @@ _CREASE = 0.77  # cosine of the angle between a smooth normal and its face's, be
 _POINTS = 4096  # vertices that stand for the object's outline when it is framed
 
 
-@dataclass(frozen=True)
-class Sheet:
+@dataclass(frozen=True, eq=False)
+class Sheet(Mesh):
     """Faces that share one set of maps.
 
-    vertices: [V, 3] world. faces: [F, 3]. uvs: [V, 2] in 0-1, v downwards. maps: [S, S, 6] uint8, row 0 at v = 0: base
-    colour RGB (sRGB), metallic, roughness, alpha.
+    uvs: [V, 2] in 0-1, v downwards. maps: [S, S, 6] uint8, row 0 at v = 0: base colour RGB (sRGB), metallic, roughness,
+    alpha.
     """
 
-    vertices: torch.Tensor
-    faces: torch.Tensor
     uvs: torch.Tensor
     maps: np.ndarray
 

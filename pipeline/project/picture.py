@@ -18,7 +18,7 @@ from .painted import Seen
 
 _MASK_SIDE = 1024  # pixels; distances to outlines need no more
 _SLIT = 0.014  # picture sides that a slit in the surface is wide at most
-_FAR = 1e9  # depth of nothing
+FAR = 1e9  # depth of nothing
 _STEEP = 6.0  # pixels of depth from one pixel to the next; a surface seen at more than 80 degrees to its normal
 _STEP = 0.03  # picture sides of depth, from which one part hides another; generated surfaces are rough by less
 
@@ -101,7 +101,7 @@ class Picture:
         """[s, s] float32: 0 at the picture's and the object's outline, 1 from `feather` picture sides on. seen: what
         the picture's camera sees in s x s pixels."""
         side = len(seen.mask)
-        inside = (_without_slits(seen.depth.cpu().numpy()) < _FAR) & (self.small(side)[1] > 0.5)
+        inside = (without_slits(seen.depth.cpu().numpy()) < FAR) & (self.small(side)[1] > 0.5)
         distance = np.asarray(distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1] - 0.5
         return smooth_step(torch.from_numpy(distance / side).float() / feather)
 
@@ -109,22 +109,27 @@ class Picture:
         """[3, S, S] filled colours in which a part that stands in front of another one has not bled onto it: what lies
         behind an outline takes its colours from `width` picture sides beside it. seen: as for trust."""
         colour, side = self.filled(), len(seen.mask)
-        depth = _without_slits(seen.depth.cpu().numpy())
-        edges = _edges(depth, max(_STEEP / side, _STEP) / camera.scale)
+        depth = without_slits(seen.depth.cpu().numpy())
+        edges = depth_edges(depth, step_of(camera, side))
         if not edges.any():
             return colour
         distance, place = np.empty(depth.shape), np.empty((2, *depth.shape), np.int32)
         distance_transform_edt(~edges, distances=distance, return_indices=True, indices=place)
         near = distance <= max(1.0, width * side)
         behind = depth > depth[place[0], place[1]] - _STEP / 2 / camera.scale
-        distance_transform_edt(near | (depth >= _FAR), return_distances=False, return_indices=True, indices=place)
+        distance_transform_edt(near | (depth >= FAR), return_distances=False, return_indices=True, indices=place)
         # the nearest place that is not near an outline may be in front of it
         beside = depth[place[0], place[1]] > depth - _STEP / 2 / camera.scale
         own = np.arange(self.side) * side // self.side  # the pixel of `seen` that one of the picture lies in
-        taken = (near & behind & beside & (depth < _FAR))[own][:, own]
+        taken = (near & behind & beside & (depth < FAR))[own][:, own]
         rows, columns = ((each[own][:, own][taken] * 2 + 1) * self.side // (2 * side) for each in (place[0], place[1]))
         colour[:, torch.from_numpy(taken)] = colour[:, rows, columns]
         return colour
+
+
+def step_of(camera: PictureCamera, side: int) -> float:
+    """World units of depth between pixels of side x side, from which one part hides another."""
+    return max(_STEEP / side, _STEP) / camera.scale
 
 
 def trust_side(picture: Picture) -> int:
@@ -132,17 +137,17 @@ def trust_side(picture: Picture) -> int:
     return min(picture.side, _MASK_SIDE)
 
 
-def _without_slits(depth: np.ndarray) -> np.ndarray:
+def without_slits(depth: np.ndarray) -> np.ndarray:
     """Depth [s, s] without what is far in narrow places only: pinholes and slits of a generated surface, which no
     picture shows. A line of sight through them still tells what it meets."""
     wide = max(3, 2 * round(_SLIT * len(depth) / 2) + 1)
-    return np.asarray(grey_opening(np.where(np.isfinite(depth), depth, _FAR), (wide, wide)))
+    return np.asarray(grey_opening(np.where(np.isfinite(depth), depth, FAR), (wide, wide)))
 
 
-def _edges(depth: np.ndarray, least: float) -> np.ndarray:
+def depth_edges(depth: np.ndarray, least: float) -> np.ndarray:
     """[s, s] bool: pixels behind a jump of depth, on which the picture may show the part in front. least: jump, world
     units."""
-    known = depth < _FAR
+    known = depth < FAR
     depth = np.where(known, depth, 0)
     edge = np.zeros_like(known)
     for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batch import Job, Outcome, Recipe, Sampled
+    from pipeline.batch import Job, Outcome, Recipe, Sampled, Sharing
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,18 @@ class _Actor:
     Args:
         ledger: handle of a Ledger.
         most: tries of a step, after which an object is given up.
+        device: a name, as for runtime.choose_device.
     """
 
     kind = ""
 
-    def __init__(self, ledger: Any, most: int, folder: str) -> None:
+    def __init__(self, ledger: Any, most: int, folder: str, device: str) -> None:
         from pipeline.errors import OutputError
 
         from .cluster import quiet
 
         quiet()
-        self._ledger, self._most, self._folder = ledger, most, Path(folder)
+        self._ledger, self._most, self._folder, self.device = ledger, most, Path(folder), device
         if not self._folder.is_dir():
             raise OutputError(
                 f"{folder} does not exist on {platform.node()}. A batch on several machines needs an output folder, "
@@ -73,6 +75,7 @@ class _Actor:
         row = self._given_up(row, tries) if tries > self._most else self.work(row)
         worker = f"{platform.node()} {os.getpid()}"
         span = {"kind": self.kind, "name": row.job.name, "worker": worker, "start": start, "end": time.time()}
+        span["device"] = self.device
         return replace(row, tries=max(row.tries, min(tries, self._most)), spans=(*row.spans, span))
 
     def work(self, row: Row) -> Row:
@@ -100,11 +103,11 @@ class Sampler(_Actor):
     kind = "sample"
 
     def __init__(
-        self, ledger: Any, most: int, folder: str, recipe: Recipe, device: str, memory_limit: int | None
+        self, ledger: Any, most: int, folder: str, device: str, recipe: Recipe, memory_limit: int | None
     ) -> None:
         from pipeline.batch import Maker
 
-        super().__init__(ledger, most, folder)
+        super().__init__(ledger, most, folder, device)
         self._maker = Maker(recipe, device, memory_limit=memory_limit)
 
     def work(self, row: Row) -> Row:
@@ -113,29 +116,45 @@ class Sampler(_Actor):
         made = guarded(self._sample, row.job)
         if not isinstance(made, Outcome):
             return replace(row, sampled=made)
-        if made.stop:  # the device answers nothing any more: a new process may
-            os._exit(1)
-        return replace(row, outcome=made)
+        return replace(row, outcome=_unless_lost(made))
 
     def _sample(self, job: Job) -> Any:
         return self._maker.sample(job).packed()
 
 
 class Finisher(_Actor):
-    """From the raw mesh to the files, on the CPU."""
+    """From the raw mesh to the files, on the CPU or on a part of a GPU."""
 
     kind = "finish"
 
-    def __init__(self, ledger: Any, most: int, folder: str, recipe: Recipe) -> None:
-        super().__init__(ledger, most, folder)
+    def __init__(self, ledger: Any, most: int, folder: str, device: str, recipe: Recipe) -> None:
+        super().__init__(ledger, most, folder, device)
         self._recipe = recipe
 
     def work(self, row: Row) -> Row:
-        return replace(row, sampled=None, outcome=self._finish(row.sampled))
+        return replace(row, sampled=None, outcome=_unless_lost(self._finish(row.sampled)))
 
     def _finish(self, sampled: Any) -> Outcome:
-        import torch
-
         from pipeline.batch import finish, guarded
+        from pipeline.runtime import choose_device
 
-        return guarded(finish, self._recipe, sampled, self._folder, torch.device("cpu"), lambda step: None)
+        device = choose_device(self.device)
+        return guarded(finish, self._recipe, sampled, self._folder, device, lambda step: None)
+
+
+def _unless_lost(outcome: Outcome) -> Outcome:
+    """The outcome; where the device answers nothing any more, this process ends: a new one may have answers."""
+    from pipeline.batch import device_lost
+
+    if device_lost(outcome):
+        os._exit(1)
+    return outcome
+
+
+def room(recipe: Recipe, shared: Sequence[tuple[int, int]], memory_limit: int | None) -> list[Sharing]:
+    """What the memory plan says of a GPU of the cluster that so many samplers and finishers share; runs there."""
+    from pipeline.batch import opened_models, sharing
+    from pipeline.runtime import choose_device
+
+    models, device = opened_models(recipe), choose_device("cuda")
+    return [sharing(recipe, models, device, *counts, memory_limit) for counts in shared]

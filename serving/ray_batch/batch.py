@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.batch import Job, Manifest, Recipe, Record, ended, find_pictures, plan_jobs, settings_of
-from pipeline.cli.batch import add_jobs, exit_code, print_begin, print_end, recipe_of, tell
+from pipeline.batch import Job, Recipe, Record, ended, find_pictures, settings_of
+from pipeline.batch.sharing import AUTO, CPU, GPU
+from pipeline.cli.batch import add_finish_on, add_jobs, exit_code, print_begin, print_end, recipe_of, recorded
 from pipeline.cli.options import add_memory_limit
 from pipeline.errors import BackendError
 
 from . import timeline
-from .actors import Finisher, Ledger, Row, Sampler
-from .cluster import Shares, connected, shares
+from .actors import Finisher, Ledger, Row, Sampler, room
+from .cluster import connected, machines
+from .division import FINISHING, Shares, shares
 
+_PATIENCE = 300  # seconds until all actors are there; each imports torch
 HELP = "make an object of each of many pictures on all GPUs of a machine or a cluster"
 
 
@@ -32,8 +36,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--samplers", type=int, metavar="N", help="processes with the models; default: as many as fit the GPUs, or 1"
     )
     group.add_argument(
-        "--finishers", type=int, metavar="N", help="processes for the rest at most; default: as many as the CPUs allow"
+        "--finishers",
+        type=int,
+        metavar="N",
+        help="processes for the rest at most; default: two for each GPU that they "
+        "work on, else as many as the CPUs allow",
     )
+    add_finish_on(group)
     group.add_argument(
         "--tries",
         type=int,
@@ -48,9 +57,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = recipe_of(options)
     settings = settings_of(recipe)
     spans: list[dict[str, Any]] = []
-    with Manifest(options.output) as manifest:
-        jobs = plan_jobs(found, options.output, recipe, options.seed, options.variations, manifest.pictures())
-        record = Record(manifest, jobs, settings, recipe.suffix, tell)
+    with recorded(options, found, recipe, settings) as record:
         print_begin(record)
         try:
             if record.todo:
@@ -72,14 +79,15 @@ def _work(options: argparse.Namespace, recipe: Recipe, record: Record, spans: li
     Raises:
         OutputError: the disk is full. BackendError: the cluster failed as a whole.
     """
-    with connected(options.address) as ray:
-        divided = shares(ray.cluster_resources(), options)
-        gpus = f"{divided.gpu_share:g} GPUs each" if divided.gpu_share else "on the CPU"
-        print(f"{divided.samplers} samplers, {gpus}; up to {divided.finishers} finishers.", flush=True)
-        record.begin(samplers=divided.samplers, gpu_share=divided.gpu_share, finishers=divided.finishers)
+    with connected(options.address, options.gpus) as ray:
+        divided, limit = _divided(ray, options, recipe)
+        print(divided, flush=True)
+        on = "gpu" if divided.finisher_gpus else "cpu"
+        facts = {"samplers": divided.samplers, "gpu_share": divided.gpu_share, "finishers": divided.finishers}
+        record.begin(**facts, finish_on=on)
         with ended(record):
             try:
-                for row in _rows(ray, options, recipe, record.todo, divided):
+                for row in _rows(ray, options, recipe, record.todo, divided, limit):
                     spans += row.spans
                     assert row.outcome is not None  # of whichever step ended it
                     record.take(row.job, row.outcome, tries=row.tries)
@@ -88,26 +96,53 @@ def _work(options: argparse.Namespace, recipe: Recipe, record: Record, spans: li
                 raise BackendError(f"The batch failed on Ray: {last} Run the same command again to go on.") from error
 
 
-def _rows(ray: Any, options: argparse.Namespace, recipe: Recipe, todo: list[Job], divided: Shares) -> Iterator[Row]:
+def _divided(ray: Any, options: argparse.Namespace, recipe: Recipe) -> tuple[Shares, int | None]:
+    """Who gets what of the cluster, and the memory limit of each sampler.
+
+    Raises:
+        SettingsError: what is asked for is not there.
+    """
+    nodes = machines(ray)
+    if options.finish_on != AUTO:
+        return shares(nodes, options, FINISHING[options.finish_on]), options.memory_limit
+    divided = shares(nodes, options, FINISHING[CPU])
+    if not divided.gpu_share:
+        return divided, options.memory_limit
+    most = FINISHING[GPU]
+    tried = [shares(nodes, options, replace(most, each_gpu=count)) for count in range(most.each_gpu, 0, -1)]
+    asked = ray.remote(num_gpus=min(each.finisher_gpus for each in tried), num_cpus=0)(room)
+    found = ray.get(asked.remote(recipe, [each.of_one_gpu for each in tried], options.memory_limit))
+    fitting = [(beside, each) for beside, each in zip(tried, found) if each.fits]
+    print(f"Finishing on the {'GPU' if fitting else 'CPU'}: {(fitting[0][1] if fitting else found[-1])}.", flush=True)
+    return (fitting[0][0], fitting[0][1].sampler_bytes) if fitting else (divided, options.memory_limit)
+
+
+def _rows(
+    ray: Any, options: argparse.Namespace, recipe: Recipe, todo: list[Job], divided: Shares, limit: int | None
+) -> Iterator[Row]:
     """The rows of the jobs as they end, in any order. A block of Ray Data is one row: what a process that dies takes
-    with it is one try of one object."""
+    with it is one try of one object. limit: bytes of a GPU for each sampler."""
     from ray.data import ActorPoolStrategy
 
     ledger = ray.remote(num_cpus=0)(Ledger).remote()
     common = (ledger, options.tries, str(Path(options.output).absolute()))
-    device = "cuda" if divided.gpu_share else "cpu"
+    on = FINISHING[GPU if divided.finisher_gpus else CPU]
     rows = ray.data.from_items([{"row": Row(job)} for job in todo], override_num_blocks=len(todo))
     sampled = rows.map(
         Sampler,
-        fn_constructor_args=(*common, recipe, device, options.memory_limit),
+        fn_constructor_args=(*common, "cuda" if divided.gpu_share else "cpu", recipe, limit),
         compute=ActorPoolStrategy(size=divided.samplers),
         num_gpus=divided.gpu_share or None,
         num_cpus=divided.sampler_cpus,
     )
+    least = 1
+    if divided.finisher_gpus:  # all at once and behind the samplers, so that they fill what these leave of each GPU
+        least, ray.data.DataContext.get_current().wait_for_min_actors_s = divided.finishers, _PATIENCE
     finished = sampled.map(
         Finisher,
-        fn_constructor_args=(*common, recipe),
-        compute=ActorPoolStrategy(min_size=1, max_size=divided.finishers),
+        fn_constructor_args=(*common, on.device, recipe),
+        compute=ActorPoolStrategy(min_size=least, max_size=divided.finishers),
+        num_gpus=divided.finisher_gpus or None,
         num_cpus=divided.finisher_cpus,
     )
     for batch in finished.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):

@@ -18,7 +18,9 @@ _MARKS = {"sample": "#", "finish": "="}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("timeline", type=Path, metavar="FILE", help=f"{TIMELINE} in the output folder of a batch")
+    parser.add_argument(
+        "timeline", type=Path, metavar="FILE_OR_FOLDER", help=f"output folder of a batch, or {TIMELINE} in it"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,32 +32,35 @@ def write(path: Path, spans: Sequence[dict[str, Any]]) -> None:
     """Write spans as trace events, which chrome://tracing and ui.perfetto.dev show.
 
     Args:
-        spans: kind, name (of the object), worker ("host pid"), start and end in seconds.
+        spans: kind, name (of the object), worker ("host pid"), device, start and end in seconds.
     """
     events = []
     for span in spans:
         host, _, process = span["worker"].rpartition(" ")
         times = {"ts": round(span["start"] * 1e6), "dur": round((span["end"] - span["start"]) * 1e6)}
-        place = {"pid": host, "tid": int(process)}
+        place = {"pid": host, "tid": int(process), "args": {"device": span.get("device", "")}}
         events.append({"name": span["name"], "cat": span["kind"], "ph": "X", **times, **place})
     with writing(path) as temporary:
         temporary.write_text(json.dumps({"traceEvents": events}) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Spans, as they were given to write. Raises StateError: it is no such file."""
+    """Spans, as they were given to write. path: the file, or its folder. Raises StateError: it is no such file."""
+    if path.is_dir():
+        path = path / TIMELINE
     try:
         return [
             {
                 "kind": each["cat"],
                 "name": each["name"],
                 "worker": f"{each['pid']} {each['tid']}",
+                "device": each.get("args", {}).get("device", ""),  # none in files of 0.1
                 "start": each["ts"] / 1e6,
                 "end": (each["ts"] + each["dur"]) / 1e6,
             }
             for each in json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f"{path} is no timeline of a batch: {error!r}. Name the file that `batch` wrote.") from error
 
 
@@ -89,5 +94,7 @@ def drawn(spans: Sequence[dict[str, Any]]) -> str:
                 bar[first : last + 1] = mark * (last + 1 - first)
             lines.append(f"{kind} {worker:<24} |{''.join(bar)}| {len(own)} objects")
         if of_kind:
-            totals.append(f"{kind}: {len(of_kind)} objects, {idle(of_kind):.0%} of the time idle")
+            devices = ", ".join(dict.fromkeys(filter(None, (span.get("device") for span in of_kind))))
+            where = f" on {devices}" if devices else ""
+            totals.append(f"{kind}{where}: {len(of_kind)} objects, {idle(of_kind):.0%} of the time idle")
     return "\n".join([*lines, f"{'':<33}0 s{'':<{_COLUMNS - 10}}{_COLUMNS / scale:.0f} s", *totals])

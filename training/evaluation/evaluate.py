@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline import stages
 from pipeline.errors import EmptyResultError
 from pipeline.image import prepare
+from pipeline.mesh import Mesh
 from pipeline.mesh.grid.dual_grid import dual_grid_to_mesh
 from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.topology.half_edges import components
@@ -87,12 +88,10 @@ class Row:
     shown: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
 
-@dataclass(frozen=True)
-class Solid:
-    """A surface with its material per vertex."""
+@dataclass(frozen=True, eq=False)
+class Solid(Mesh):
+    """A surface with its material per vertex, pbr [V, 6]."""
 
-    vertices: torch.Tensor
-    faces: torch.Tensor
     pbr: torch.Tensor
 
     def picture(self, camera: Camera, mode: str = "base_color") -> np.ndarray:

@@ -23,7 +23,9 @@ from pipeline.warp import cores
 from ..train import TrainingError
 from .examples import Example
 
-_FRAMES, _FIRST, _ELEVATION = 4, 20.0, 18.0  # stills of a turntable; degrees
+_FRAMES = 4  # stills of a turntable
+_FIRST = 20.0  # degrees, azimuth of the first
+_ELEVATION = 18.0  # degrees
 _TILE, _GAP, _BESIDE = 224, 8, 104  # pixels: of a picture's side, round it, of the column with the times
 _PAPER, _INK = (246, 246, 244), (60, 60, 64)  # sRGB
 _QUALITY = 88  # of a JPEG: the README loads it at once

@@ -44,7 +44,7 @@ class Draw:
     # Materials [n, 6]: base colour sRGB, metallic, roughness, alpha
 
     def paint(self) -> torch.Tensor:
-        """Any colour; a fifth of them metallic."""
+        """Any colour; about one in eight of them metallic."""
         strong = self._hue(0, 1, (0.65, 1.0), (0.55, 1.0))
         soft = self._hue(0, 1, (0.25, 0.6), (0.6, 0.95))
         dark = self._hue(0, 1, (0.5, 1.0), (0.2, 0.5))

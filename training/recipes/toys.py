@@ -1,4 +1,4 @@
-"""Recipes of toys and vehicles. See recipes.py."""
+"""Recipes of toys and vehicles. See __init__.py."""
 
 from __future__ import annotations
 

@@ -42,22 +42,26 @@ LADDER = (2, 3, 4, 5, 7)
 CHUNK_FACES = 8192
 
 
-def simplify(vertices, faces, target):
+def simplify(vertices, faces, target_faces):
     import fast_simplification
 
-    target = int(target)
+    target_faces = int(target_faces)
     vertices = vertices.astype(np.float64)
     low, size = vertices.min(0), np.ptp(vertices, axis=0).max()
     points = (vertices - low) / (size or 1)
     for keep_border in (True, False):  # open borders are given up only when nothing else is left to collapse
         for aggressiveness in LADDER:
             before = len(faces)
-            if before <= target:
+            if before <= target_faces:
                 break
             points, faces = fast_simplification.simplify(
-                points, faces.astype(np.int32), target_count=target, agg=aggressiveness, preserve_border=keep_border
+                points,
+                faces.astype(np.int32),
+                target_count=target_faces,
+                agg=aggressiveness,
+                preserve_border=keep_border,
             )[:2]
-            if keep_border and before - len(faces) < 0.1 * (before - target):
+            if keep_border and before - len(faces) < 0.1 * (before - target_faces):
                 break
     return {"vertices": (points * size + low).astype(np.float32), "faces": faces.astype(np.int32)}
 

@@ -13,9 +13,12 @@ from ..simplify.flaps import without_flaps
 
 # The package's own schedule: edges go whose cost is below a threshold, which grows where a round has little to take.
 # The costs are squared distances plus a part of squared edge lengths, so they are for a mesh of one unit.
-_THRESHOLD, _GROWTH, _LITTLE = 1e-8, 10.0, 0.01
+_THRESHOLD = 1e-8  # of the first round
+_GROWTH = 10.0  # of the threshold from a round to the next
+_LITTLE = 0.01  # share of the faces; where a round takes fewer, the threshold grows
 _LARGEST = 1.0  # a threshold beyond which a mesh of one unit has nothing left that may go
-_LENGTH, _SKINNY = 1e-2, 1e-3  # weights of an edge's squared length and of thin triangles
+_LENGTH = 1e-2  # weight of an edge's squared length
+_SKINNY = 1e-3  # weight of thin triangles
 
 
 def row(reference: Callable) -> Backend:
@@ -26,24 +29,24 @@ def row(reference: Callable) -> Backend:
 def _load() -> Callable:
     from cumesh import CuMesh  # type: ignore[import-not-found]
 
-    def simplify(mesh: Mesh, target: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:
-        """Edge collapse by quadrics to about `target` faces, as simplify.collapse.collapse, on the mesh's device.
+    def simplify(mesh: Mesh, target_faces: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:
+        """Edge collapse by quadrics to about target_faces faces, as simplify.collapse.collapse, on the mesh's device.
 
         max_error: the package has no such bound; see by_halves.
         """
         check_max_error(max_error)
-        if target < 1:
-            raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
-        if target >= len(mesh.faces):
+        if target_faces < 1:
+            raise SettingsError(f"The target is {target_faces:,} faces; at least 1 is needed.")
+        if target_faces >= len(mesh.faces):
             return mesh
         if max_error is None:
-            return _to_count(CuMesh(), mesh, target, tick)
-        return by_halves(mesh, target, max_error, lambda some, count: _to_count(CuMesh(), some, count, tick))
+            return _to_count(CuMesh(), mesh, target_faces, tick)
+        return by_halves(mesh, target_faces, max_error, lambda some, count: _to_count(CuMesh(), some, count, tick))
 
     return simplify
 
 
-def _to_count(work, mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
+def _to_count(work, mesh: Mesh, target_faces: int, tick: Callable[[], None]) -> Mesh:
     """work: an empty CuMesh."""
     low, high = mesh.vertices.float().aminmax(dim=0)
     scale = float((high - low).amax()) or 1.0
@@ -51,7 +54,7 @@ def _to_count(work, mesh: Mesh, target: int, tick: Callable[[], None]) -> Mesh:
         work.init(((mesh.vertices.float() - low) / scale).contiguous(), mesh.faces.int().contiguous())
         threshold, count = _THRESHOLD, len(mesh.faces)
         # its own loop (CuMesh.simplify) does not end where nothing more can go, and cannot be stopped
-        while count > target and threshold <= _LARGEST:
+        while count > target_faces and threshold <= _LARGEST:
             tick()
             _, left = work.cu_mesh.simplify_step(_LENGTH, _SKINNY, threshold, False)
             if count - left < _LITTLE * count:

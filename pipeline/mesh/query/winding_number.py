@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ..topology.columns import chunks
 from .surface import along_a_curve
 
 _ACCURACY = 2.0  # radii from which a group of faces counts as a dipole: off by less than 0.01 (Barill et al. 2018)
 _BRANCHES = 8  # of a node of the tree
 _FAR = 1e15  # where padding lies
 _PAIRS = 1 << 22  # of points and faces that the reference looks at together
+_Nodes = tuple[torch.Tensor, ...]  # lowest and highest corners [N, 3], centres [N, 3], moments [N, 3], areas [N]
 
 
 def winding_numbers(vertices: torch.Tensor, faces: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -49,23 +51,20 @@ class WindingField:
     def __init__(self, vertices: torch.Tensor, faces: torch.Tensor) -> None:
         vertices = vertices.float()
         order = along_a_curve(vertices[faces[:, 0].long()])
-        self._corners = vertices[faces[order].long()]  # [F, 3, 3]
-        a, b, c = self._corners.unbind(1)
-        moment = torch.linalg.cross(b - a, c - a) / 2
-        area = moment.norm(dim=1)
+        self._corners = vertices.new_empty(len(faces), 3, 3)
+        lowest: list[_Nodes] = []
+        for chunk in chunks(faces) if len(faces) else (slice(0),):  # whole branches
+            self._corners[chunk] = vertices[faces[order[chunk]].long()]
+            lowest.append(_above(_leaves(self._corners[chunk])))
+        nodes: _Nodes = tuple(torch.cat(each) for each in zip(*lowest))
         levels, firsts = [], [0]
-        low, high = self._corners.amin(1), self._corners.amax(1)
-        centre = (a + b + c) / 3
-        while len(area) > 1 or not levels:
-            low, high = _groups(low, _FAR).amin(1), _groups(high, -_FAR).amax(1)
-            weight = _groups(area, 0.0)
-            total = weight.sum(1)
-            middle = (_groups(centre, 0.0) * weight[..., None]).sum(1) / total.clamp_min(1e-30)[:, None]
-            centre = torch.where(total[:, None] > 0, middle, (low + high) / 2)
-            moment, area = _groups(moment, 0.0).sum(1), total
-            radius = torch.maximum(high - centre, centre - low).norm(dim=1)
-            levels.append((centre, moment, radius))
+        while True:
+            low, high, centre, moment, area = nodes
+            levels.append((centre, moment, torch.maximum(high - centre, centre - low).norm(dim=1)))
             firsts.append(firsts[-1] + _padded(len(area)))
+            if len(area) <= 1:
+                break
+            nodes = _above(nodes)
         columns = zip(*levels)
         self._centres, self._moments, self._radii = (
             torch.cat([_groups(each, fill).flatten(0, 1) for each in column])
@@ -92,6 +91,24 @@ class WindingField:
 def winding_numbers_by_tree(vertices: torch.Tensor, faces: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """As winding_numbers, within 0.02, by Warp's kernels."""
     return WindingField(vertices, faces).at(points)
+
+
+def _leaves(corners: torch.Tensor) -> _Nodes:
+    """Of faces [F, 3, 3]."""
+    a, b, c = corners.unbind(1)
+    moment = torch.linalg.cross(b - a, c - a) / 2
+    return corners.amin(1), corners.amax(1), (a + b + c) / 3, moment, moment.norm(dim=1)
+
+
+def _above(nodes: _Nodes) -> _Nodes:
+    """The nodes of which those given are the branches, _BRANCHES after another."""
+    low, high, centre, moment, area = nodes
+    low, high = _groups(low, _FAR).amin(1), _groups(high, -_FAR).amax(1)
+    weight = _groups(area, 0.0)
+    total = weight.sum(1)
+    middle = (_groups(centre, 0.0) * weight[..., None]).sum(1) / total.clamp_min(1e-30)[:, None]
+    centre = torch.where(total[:, None] > 0, middle, (low + high) / 2)
+    return low, high, centre, _groups(moment, 0.0).sum(1), total
 
 
 def _padded(count: int) -> int:

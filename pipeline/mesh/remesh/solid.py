@@ -11,8 +11,8 @@ from ...errors import EmptyResultError, SettingsError
 from ...warp.launch import launch_parallel
 from ..mesh import Mesh
 from ..query.surface import Surface
-from ..topology.half_edges import by_kernels
 from ..topology.measures import face_measures
+from ..topology.sorting import by_kernels
 from . import contour_kernels
 from .contour import Edges, contour, find_cells, find_edges
 from .hollow import Carved, carve, cross_base, cross_carved, cut_base

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from ...errors import SettingsError
 from ..mesh import Mesh
-from ..topology.half_edges import HalfEdges, by_corners, by_kernels
+from ..topology.half_edges import HalfEdges
 from ..topology.manifold import match
 from ..topology.outward import outward
+from ..topology.sorting import by_corners, by_kernels
 from ..topology.split import split_non_manifold
 from .repair import close_holes, degenerate, drop_unused, large_components, weld
 from .winding import sides_seen

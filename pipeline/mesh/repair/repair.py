@@ -11,9 +11,10 @@ from dataclasses import replace
 import torch
 
 from ..topology.columns import chunks, corners, cross, difference, dot
-from ..topology.half_edges import by_kernels, components, next_half_edge
+from ..topology.half_edges import components, next_half_edge
 from ..topology.manifold import Topology
 from ..topology.measures import face_measures
+from ..topology.sorting import by_kernels
 from ..topology.steady import steady_sum
 
 _FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
@@ -49,7 +50,7 @@ def weld(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def degenerate(vertices: torch.Tensor, faces: torch.Tensor, kernels: bool | None = None) -> torch.Tensor:
-    """[F] bool: faces of no area. kernels: see half_edges.by_kernels."""
+    """[F] bool: faces of no area. kernels: see sorting.by_kernels."""
     if by_kernels(faces, kernels):
         from ...warp import launch
         from ..topology.topology_kernels import mark_flat

@@ -54,15 +54,15 @@ def within(mesh: Mesh, max_error: float, reduce: Callable[[float], Mesh], first:
     return best
 
 
-def by_halves(mesh: Mesh, target: int, max_error: float, to_count: Callable[[Mesh, int], Mesh]) -> Mesh:
+def by_halves(mesh: Mesh, target_faces: int, max_error: float, to_count: Callable[[Mesh, int], Mesh]) -> Mesh:
     """For what simplifies to a number of faces and knows no distance: the number is halved towards the target as long
     as the surfaces stay within max_error of each other (both ways, see `deviation`), the last step halved once more.
 
     to_count: simplifies a mesh to about so many faces.
     """
     best, count = mesh, len(mesh.faces)
-    while count > target:
-        count = max(target, count // 2)
+    while count > target_faces:
+        count = max(target_faces, count // 2)
         result = to_count(best, count)
         if deviation(mesh, result) > max_error:
             between = to_count(best, (count + len(best.faces)) // 2)

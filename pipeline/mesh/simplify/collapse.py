@@ -87,12 +87,12 @@ _WEIGHTS = (
 
 def collapse(
     mesh: Mesh,
-    target: int,
+    target_faces: int,
     tick: Callable[[], None],
     max_error: float | None = None,
     config: CollapseConfig = CollapseConfig(),
 ) -> Mesh:
-    """Quadric edge collapse to `target` faces, or to as few as an error bound allows.
+    """Quadric edge collapse to target_faces faces, or to as few as an error bound allows.
 
     Garland & Heckbert 1997 (quadrics weighted by area, planes that stand on boundary edges) in rounds: all edges are
     priced, the cheap ones that are cheapest among all edges round their two ends' neighbours are collapsed together
@@ -110,25 +110,25 @@ def collapse(
             collapse stops where the quadrics pass it; what then is measured decides.
 
     Returns:
-        the mesh, float32 and int32, without unused vertices, on the input's device. It has `target` faces or one less
-        (a few less where non-manifold edges or components go), but more where nothing more can be collapsed: the last
-        component stays, a closed one with at least four faces. A target of at least the mesh's faces
+        the mesh, float32 and int32, without unused vertices, on the input's device. It has target_faces faces or one
+        less (a few less where non-manifold edges or components go), but more where nothing more can be collapsed: the
+        last component stays, a closed one with at least four faces. A target of at least the mesh's faces
         returns the mesh itself.
 
     Raises:
         SettingsError: a target below 1, or a max_error that is not above 0.
     """
-    if target < 1:
-        raise SettingsError(f"The target is {target:,} faces; at least 1 is needed.")
+    if target_faces < 1:
+        raise SettingsError(f"The target is {target_faces:,} faces; at least 1 is needed.")
     check_max_error(max_error)
-    if target >= len(mesh.faces):
+    if target_faces >= len(mesh.faces):
         return mesh
 
     sources: list[Source] = []  # made by the first
 
     def reduce(bound: float) -> Mesh:
         reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
-        reduced.reduce(target, tick)
+        reduced.reduce(target_faces, tick)
         source = sources[0] if sources else reduced.source(mesh)
         sources[:] = [source]
         reduced.finish(source, tick)
@@ -169,17 +169,17 @@ class _Reduction:
         self._pack()
         return self._points / self._scale, self._faces.reshape(-1, 3).clone()
 
-    def reduce(self, target: int, tick: Callable[[], None]) -> None:
-        while self._count > target:
+    def reduce(self, target_faces: int, tick: Callable[[], None]) -> None:
+        while self._count > target_faces:
             tick()
             if self._count < self._packed // 2:
                 self._pack()
             stars = self._find_stars()
-            costs = self._find_costs(stars, wanted=(self._count - target) / 2)
+            costs = self._find_costs(stars, wanted=(self._count - target_faces) / 2)
             removed, changed = self._choose(stars, costs)
             total, changes = torch.stack([each.sum(dtype=torch.int64) for each in (removed, changed)]).tolist()
-            if total > self._count - target or total >= self._count:
-                total = _keep_cheapest(removed, costs, self._count - target, self._count - 1)
+            if total > self._count - target_faces or total >= self._count:
+                total = _keep_cheapest(removed, costs, self._count - target_faces, self._count - 1)
                 if total == 0:  # the last component would go
                     break
             if total == 0 and not self._limit.isfinite():
@@ -189,12 +189,13 @@ class _Reduction:
             if total == 0:  # all that is cheap must stay: look at everything
                 self._limit.fill_(math.inf)
                 continue
+            del costs
             faces = self._faces
             if changes:
                 self._change_topology(stars, removed, changed)
             arrays = faces, removed, changed, stars.feature, self._points, self._quadrics, self._heir
             self._launch(self._kernels.merge_ends, len(removed), self._weights, *arrays)
-            del stars, costs, removed, changed
+            del stars, removed, changed, faces, arrays
             self._rename(None if changes else self._count - total)
 
     def source(self, mesh: Mesh) -> Source:
@@ -263,13 +264,13 @@ class _Reduction:
     def _change_topology(self, stars: Stars, removed: torch.Tensor, changed: torch.Tensor) -> None:
         """Cut the surface where that is chosen; faces are renamed, vertices are added."""
         cut = (changed == self._link_kernels.CUT) & (removed > 0)
-        rank = cut.cumsum(0, dtype=torch.int32)
-        first, copies = len(self._points), int(rank[-1])
+        first, copies = len(self._points), int(cut.count_nonzero())
         self._points = torch.cat([self._points, self._points.new_zeros(copies, 3)])
         assert self._quadrics is not None
         self._quadrics = torch.cat([self._quadrics, self._quadrics.new_zeros(copies, 10)])
         own = torch.arange(first, first + copies, dtype=torch.int32, device=self._device)
         self._heir = torch.cat([self._heir, own])
+        rank = cut.cumsum(0, dtype=torch.int32)
         renamed = self._faces.clone()
         mesh = self._faces, stars.offsets, stars.corners, stars.edges, stars.feature
         arrays = self._points, self._quadrics, self._heir, renamed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..topology.half_edges import by_corners
+from ..topology.sorting import by_corners
 
 
 def without_flaps(faces: torch.Tensor, kernels: bool | None) -> torch.Tensor:

@@ -16,9 +16,9 @@ _WORTH = 0.6  # of its faces at most may be left in the parts
 
 
 def reduce_in_parts(
-    vertices: np.ndarray, faces: np.ndarray, target: int, tick: Callable[[], None]
+    vertices: np.ndarray, faces: np.ndarray, target_faces: int, tick: Callable[[], None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh with fewer faces, but more than `target`; as it is where it is small or the target large.
+    """The mesh with fewer faces, but more than target_faces; as it is where it is small or these are many.
 
     The cuts between parts are open borders, which fast-simplification keeps to the bit, so the parts fit together again
     vertex by vertex, and the pass that follows collapses edges across the cuts like others.
@@ -33,7 +33,7 @@ def reduce_in_parts(
     low, size = vertices.min(0).astype(np.float64), float(np.ptp(vertices, axis=0).max()) or 1.0
     pieces = [_piece(vertices, faces[part], cut) for part in parts]
     targets = [
-        max(int(_SPARE * target * len(part) / len(faces)), _BESIDE_CUTS * int(piece[2].sum()))
+        max(int(_SPARE * target_faces * len(part) / len(faces)), _BESIDE_CUTS * int(piece[2].sum()))
         for part, piece in zip(parts, pieces)
     ]
     if sum(targets) > _WORTH * len(faces):

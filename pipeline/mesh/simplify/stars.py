@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..topology.half_edges import grouped
+from ..topology.sorting import grouped
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 Columns = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # x, y, z, each [N]
 
-_CACHED, _LARGE = 1 << 15, 1 << 21  # faces worked on at once: what a CPU caches (and one thread does), what fills a GPU
+_CACHED, _LARGE = 1 << 15, 1 << 20  # faces worked on at once: what a CPU caches (and one thread does), what fills a GPU
 
 
 def chunks(faces: torch.Tensor) -> Iterator[slice]:

@@ -2,101 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from ...warp import cores, unavailable_reason
+from .sorting import by_kernels, even_ranges, grouped, in_ranges, on_cpu, ordered, slices
 
 _PEELS = 8  # large parts that are searched one by one on a CPU before the rest is labelled together
 _LARGE = 16  # a part is large if it has at least one face in so many
-_COUNTERS = 4  # cores that count keys, each with a counter for every key
+_Links = Callable[[], Iterable[tuple[torch.Tensor, ...]]]  # both ends of edges, in parts, as often as asked for
 _NON_MANIFOLD = -2  # for the time being, twin of the half-edges on edges of more than two faces
-
-
-def by_kernels(tensor: torch.Tensor, wanted: bool | None = None) -> bool:
-    """Whether a large step is taken by the kernels of topology_kernels.py: as wanted, else on a CPU, where chains of
-    torch's operations spend most of their time on temporary tensors and on waking threads. CUDA's sorts and gathers are
-    fast as they are."""
-    return tensor.device.type == "cpu" and not unavailable_reason() if wanted is None else wanted
-
-
-def grouped(key: torch.Tensor, count: int, kernels: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N] int32, the stable order of keys [N] int32 in 0 .. count - 1, and [count + 1] int32, where each begins in it.
-
-    On a CPU a counting sort, each core counting and placing a range of the keys (without Warp the transposition of a
-    sparse matrix with one entry a row), 5-10 times faster than a comparison sort; on CUDA torch's radix sort.
-    """
-    if by_kernels(key, kernels):
-        return _counted(key, count)
-    if key.device.type != "cpu":
-        key, order = key.sort(stable=True)
-        numbers = torch.arange(count + 1, dtype=key.dtype, device=key.device)
-        return order.int(), torch.searchsorted(key, numbers, out_int32=True)  # unlike counting, without a wait
-    first = torch.zeros(count + 1, dtype=torch.int32)
-    first[1:] = torch.bincount(key, minlength=count).cumsum(0)
-    rows = np.arange(len(key) + 1, dtype=np.int32)
-    matrix = csr_matrix((np.zeros(len(key), np.int8), key.numpy(), rows), shape=(len(key), count))
-    return torch.from_numpy(matrix.tocsc().indices.astype(np.int32, copy=False)), first
-
-
-def _counted(key: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`grouped` on a CPU with Warp."""
-    from ...warp import launch
-    from . import topology_kernels as kernels
-
-    bounds = _ranges(len(key), most=_COUNTERS)
-    counts = torch.zeros(len(bounds) - 1, count, dtype=torch.int32)
-    launch.launch_parallel(kernels.count_keys, len(counts), bounds, key, counts, chunk=1)
-    ends = torch.zeros(count * len(counts) + 1, dtype=torch.int32)  # by key, then by range
-    torch.cumsum(counts.T.reshape(-1), 0, dtype=torch.int32, out=ends[1:])
-    # a copy even for one range, where the transposed is contiguous as it is: placing counts it up, `ends` must stay
-    places = ends[:-1].reshape(count, len(counts)).T.clone(memory_format=torch.contiguous_format)
-    order = torch.empty_like(key)
-    launch.launch_parallel(kernels.place_keys, len(counts), bounds, key, places, order, chunk=1)
-    return order, ends[:: len(counts)].contiguous()
-
-
-def _ranges(count: int, most: int) -> torch.Tensor:
-    """[R + 1] int32 bounds of about equal ranges of rows, one for each core but no more than `most`."""
-    parts = max(min(cores(), most), 1)
-    return torch.tensor([count * i // parts for i in range(parts + 1)], dtype=torch.int32)
-
-
-def by_corners(faces: torch.Tensor, kernels: bool | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Faces [F, 3] in the order of their corners: their lowest ones, then the next, then the highest, then as given.
-
-    Neighbours in space, whose vertices mostly have neighbouring numbers, are then neighbours in memory, too: all that
-    follows is several times faster than on faces in random order.
-
-    Returns:
-        order [F] int32; [F] bool in this order: has the same three vertices as the face before.
-    """
-    count = int(faces.max()) + 1 if len(faces) else 0
-    if not by_kernels(faces, kernels):
-        low, middle, high = faces.sort(1).values.int().unbind(1)
-        order = grouped(high, count, False)[0]
-        for key in (middle, low):
-            order = order.index_select(0, grouped(key.index_select(0, order), count, False)[0])
-        again = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
-        for key in (low, middle, high):
-            key = key.index_select(0, order)
-            again[1:] |= key[1:] != key[:-1]
-        again[1:] = ~again[1:]
-        return order, again
-    from ...warp import launch
-    from .topology_kernels import lowest_corners, sort_faces
-
-    faces = faces.to(torch.int32).contiguous().reshape(-1)
-    low = torch.empty(len(faces) // 3, dtype=torch.int32, device=faces.device)
-    again = torch.zeros(len(low), dtype=torch.uint8, device=faces.device)
-    launch.launch_parallel(lowest_corners, len(low), faces, low)
-    order, first = grouped(low, count, True)
-    launch.launch_parallel(sort_faces, count, faces, first, order, again)
-    return order, again.bool()
 
 
 @dataclass(frozen=True)
@@ -159,22 +79,29 @@ class HalfEdges:
 
 def _paired_by_sorting(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     """[3 F] int32 twins, -1 on edges of one face and -2 on those of more than two; how many edges there are."""
-    start, end = faces.reshape(-1), faces.roll(-1, 1).reshape(-1)
-    low, high = torch.minimum(start, end), torch.maximum(start, end)
+    low = torch.minimum(faces, faces.roll(-1, 1)).reshape(-1)
     count = int(faces.max()) + 1 if len(faces) else 0
-    order = grouped(high, count, False)[0]
-    order = order.index_select(0, grouped(low.index_select(0, order), count, False)[0])
-    low, high = low.index_select(0, order), high.index_select(0, order)
+    twin = torch.full_like(low, _NON_MANIFOLD)
+    return twin, sum(_pair(faces.reshape(-1), low, rows, count, twin) for rows in in_ranges(low, count))
+
+
+def _pair(corners: torch.Tensor, low: torch.Tensor, rows: torch.Tensor, count: int, twin: torch.Tensor) -> int:
+    """Write the twins of the half-edges `rows` [N] int32, which are all of some lower ends, and return how many edges
+    these are. corners, low, twin: [3 F] int32, where half-edges start, their lower ends, and the result."""
+    low = low.index_select(0, rows)
+    high = torch.maximum(corners.index_select(0, rows), corners.index_select(0, next_half_edge(rows)))
+    order = ordered(high, count)
+    order = order.index_select(0, ordered(low.index_select(0, order), count))
+    low, high, rows = (each.index_select(0, order) for each in (low, high, rows))
     new = torch.ones_like(low, dtype=torch.bool)
     new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     first = new.nonzero().squeeze(1)
-    uses = torch.diff(first, append=first.new_tensor([len(order)]))
-    twin = torch.full_like(order, _NON_MANIFOLD)
-    twin[order[first[uses == 1]].long()] = -1
+    uses = torch.diff(first, append=first.new_tensor([len(rows)]))
+    twin[rows[first[uses == 1]].long()] = -1
     first = first[uses == 2]
-    a, b = order.index_select(0, first), order.index_select(0, first + 1)
+    a, b = rows.index_select(0, first), rows.index_select(0, first + 1)
     twin[a.long()], twin[b.long()] = b, a
-    return twin, len(uses)
+    return len(uses)
 
 
 def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -231,14 +158,10 @@ class Sheets:
         across = edges.twin if twin is None else twin
         if edges.kernels:
             return cls(*_united(faces, across))
-        start = faces.reshape(-1)
-        joined = (across >= 0).nonzero().squeeze(1).int()
-        joined = joined[across.index_select(0, joined) > joined]
-        other = across.index_select(0, joined)
-        differ = start.index_select(0, joined) == start.index_select(0, other)
-        if across.device.type != "cpu" or len(faces) == 0:
-            return cls(*two_colour(joined // 3, other // 3, differ, len(faces)))
-        return cls(*_peel(across.numpy(), joined.numpy()[differ.numpy()], len(faces)))
+        if not on_cpu(across) or len(faces) == 0:
+            return cls(*_hooked_sheets(faces.reshape(-1), across))
+        differ = np.concatenate([one[differ].numpy() for one, _, differ in _links(faces.reshape(-1), across)])
+        return cls(*_peel(across.numpy(), differ, len(faces)))
 
 
 def _united(faces: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -247,7 +170,7 @@ def _united(faces: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torc
     from . import topology_kernels as kernels
 
     faces = faces.to(torch.int32).contiguous().reshape(-1)
-    bounds = _ranges(len(faces) // 3, most=len(faces) // 3)
+    bounds = even_ranges(len(faces) // 3, most=len(faces) // 3)
     parent = 2 * torch.arange(len(faces) // 3, dtype=torch.int32)
     odd = torch.zeros(len(parent), dtype=torch.uint8)
     launch.launch_parallel(kernels.unite_faces, len(bounds) - 1, bounds, faces, twin, parent, odd, chunk=1)
@@ -262,6 +185,38 @@ def _united(faces: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torc
     return label, flip, possible
 
 
+def _links(start: torch.Tensor, twin: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """In parts, both half-edges [N] int32 of the edges of two faces, the lower ones ascending, and [N] bool whether
+    they run the same way. start, twin: [3 F] int32."""
+    for rows in slices(len(twin)):
+        one = torch.arange(rows.start, rows.stop, dtype=torch.int32, device=twin.device)
+        one = one[twin[rows] > one]
+        other = twin.index_select(0, one)
+        yield one, other, start.index_select(0, one) == start.index_select(0, other)
+
+
+def _hooked_sheets(start: torch.Tensor, twin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sheets.of by hooking: (label, flip, orientable). No list of links is made: there are 1.5 a face, and twice as
+    many in the double cover."""
+    count = len(twin) // 3
+    double = any(bool(differ.any()) for _, _, differ in _links(start, twin))
+
+    def links() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for one, other, differ in _links(start, twin):
+            one, other = one // 3, other // 3
+            yield from _lifted(one, other, differ, count) if double else [(one, other)]
+
+    return _colours(_hooked(links, 2 * count if double else count, twin.device), count)
+
+
+def _lifted(
+    a: torch.Tensor, b: torch.Tensor, differ: torch.Tensor, count: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Links of the double cover, in which a node of the other colour is `count` higher."""
+    across = differ.to(a.dtype) * count
+    return [(a, b + across), (a + count, b + count - across)]
+
+
 def two_colour(
     a: torch.Tensor, b: torch.Tensor, differ: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -273,11 +228,16 @@ def two_colour(
         component; [components] bool whether such colours exist (all False otherwise).
     """
     if not bool(differ.any()):
-        root = _roots(a, b, count)
+        return _colours(_roots(a, b, count), count)
+    one, other = (torch.cat(each) for each in zip(*_lifted(a, b, differ, count)))
+    return _colours(_roots(one, other, 2 * count), count)
+
+
+def _colours(root: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As two_colour, by the roots of `count` nodes where no link is of two colours, else of the double cover."""
+    if len(root) == count:
         label, total = _dense(root)
         return label, torch.zeros_like(label, dtype=torch.bool), label.new_ones(total, dtype=torch.bool)
-    across = differ.to(a.dtype) * count
-    root = _roots(torch.cat([a, a + count]), torch.cat([b + across, b + count - across]), 2 * count)
     plain, turned = root[:count], root[count:]
     label, total = _dense(torch.minimum(plain, turned))
     possible = label.new_ones(total, dtype=torch.bool)
@@ -291,40 +251,57 @@ def components(a: torch.Tensor, b: torch.Tensor, count: int) -> tuple[torch.Tens
 
 
 def _roots(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
-    """[count] int64: one node that all nodes of a component agree on, the lowest or in the order of the lowest."""
-    if a.device.type != "cpu":
+    """[count] int32: one node that all nodes of a component agree on, the lowest or in the order of the lowest."""
+    if not on_cpu(a):
         return hook(a, b, count)
     graph = coo_matrix((np.ones(len(a), np.int8), (a.numpy(), b.numpy())), shape=(count, count))
-    return torch.from_numpy(connected_components(graph, directed=False)[1].astype(np.int64))
+    return torch.from_numpy(connected_components(graph, directed=False)[1])
 
 
 def hook(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
-    """[count] int64 lowest node of each node's component in the graph with edges a-b.
+    """[count] int32 lowest node of each node's component in the graph with edges a-b, [N] int32 or int64."""
+    return _hooked(partial(_in_slices, a.int(), b.int()), count, a.device)
+
+
+def _in_slices(*columns: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    return (tuple(each[rows] for each in columns) for rows in slices(len(columns[0])))
+
+
+def _hooked(links: _Links, count: int, device: torch.device) -> torch.Tensor:
+    """`hook` for edges that come in parts, int32, and are not kept.
 
     Hooking and pointer jumping (Shiloach and Vishkin 1982): the higher root of each edge points to the lowest root
     it meets, all nodes are led to their roots, edges within a tree are dropped; about log(count) rounds.
     """
-    parent = torch.arange(count, dtype=torch.int32, device=a.device)
-    a, b = a.int(), b.int()
-    while len(a):
-        parent.scatter_reduce_(0, torch.maximum(a, b).long(), torch.minimum(a, b), "amin")
+    parent = torch.arange(count, dtype=torch.int32, device=device)
+    while True:
+        for a, b in links():
+            parent.scatter_reduce_(0, torch.maximum(a, b).long(), torch.minimum(a, b), "amin")
         while True:
             above = parent.index_select(0, parent)
             if torch.equal(above, parent):
                 break
             parent = above
-        a, b = parent.index_select(0, a), parent.index_select(0, b)
-        apart = a != b
-        a, b = a[apart], b[apart]
-    return parent.long()
+        left = [_apart(parent, a, b) for a, b in links()]
+        if not any(len(a) for a, _ in left):
+            return parent
+        links = partial(_in_slices, *(torch.cat(each) for each in zip(*left)))
+        del left
+
+
+def _apart(parent: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The roots at the ends of edges that do not lie within a tree."""
+    a, b = parent.index_select(0, a), parent.index_select(0, b)
+    apart = (a != b).nonzero().squeeze(1)
+    return a.index_select(0, apart), b.index_select(0, apart)
 
 
 def _dense(root: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Roots renumbered from 0 without gaps, and how many there are."""
     used = torch.zeros(int(root.max()) + 1 if len(root) else 0, dtype=torch.bool, device=root.device)
     used.index_fill_(0, root.long(), True)
-    number = used.cumsum(0) - 1
-    return number.index_select(0, root), int(used.count_nonzero())
+    number = used.cumsum(0, dtype=torch.int32) - 1
+    return number.index_select(0, root).long(), int(used.count_nonzero())
 
 
 def _peel(twin: np.ndarray, differ: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from .columns import chunks
 from .half_edges import HalfEdges, Sheets, border, components, previous_half_edge, two_colour
 from .measures import face_measures
 from .steady import steady_angle
@@ -49,11 +50,14 @@ class Topology:
         rows = face.nonzero().squeeze(1)
         corner = torch.arange(3, dtype=torch.int32, device=face.device)
         place = (3 * (face.cumsum(0, dtype=torch.int32) - 1)[:, None] + corner).reshape(-1)  # [3 F] new half-edges
-        twin = self.twin.reshape(-1, 3).index_select(0, rows).reshape(-1)
+        twin = torch.empty(len(rows), 3, dtype=torch.int32, device=face.device)
+        for chunk in chunks(rows):
+            here = self.twin.reshape(-1, 3).index_select(0, rows[chunk])
+            twin[chunk] = torch.where(here < 0, here, place[here.clamp_min(0)])
         return replace(
             self,
             faces=self.faces.index_select(0, rows),
-            twin=torch.where(twin < 0, twin, place.index_select(0, twin.clamp_min(0))),
+            twin=twin.reshape(-1),
             component=(keep.cumsum(0) - 1).index_select(0, self.component.index_select(0, rows)),
             non_orientable=self.non_orientable[keep],
             area=self.area[keep],
@@ -67,13 +71,15 @@ class Topology:
         if len(face) == 0:
             return self
         faces, twin = self.faces.clone(), self.twin.clone()
-        faces[face] = faces[face].flip(1)
-        half = (3 * face[:, None] + torch.arange(3, device=face.device)).reshape(-1)
-        other = twin[half].long()
-        other = torch.where(other < 0, other, _turned(other.clamp_min(0), flip))
-        half = _turned(half, flip)
-        twin[half] = other.int()
-        twin[other[other >= 0]] = half[other >= 0].int()
+        for chunk in chunks(face):
+            some = face[chunk]
+            faces[some] = self.faces[some].flip(1)
+            half = (3 * some[:, None] + torch.arange(3, device=face.device)).reshape(-1)
+            other = self.twin[half].long()
+            other = torch.where(other < 0, other, _turned(other.clamp_min(0), flip))
+            half = _turned(half, flip)
+            twin[half] = other.int()
+            twin[other[other >= 0]] = half[other >= 0].int()
         return replace(self, faces=faces, twin=twin, non_manifold=_turned(self.non_manifold, flip))
 
 

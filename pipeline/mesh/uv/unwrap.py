@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Thread
 
 import torch
 
@@ -51,8 +52,8 @@ def unwrap(
 
     Any triangles will do: open, closed, non-manifold, disconnected, without area. No face is mirrored: in the picture
     it looks as it does from the side from which it is counter-clockwise. No texel's centre is covered by two faces. The
-    same input gives the same result on one device, with any number of threads. On a CPU torch runs on one thread
-    meanwhile, the kernels on all cores.
+    same input gives the same result on one device, with any number of threads. On a CPU torch uses one thread for it,
+    the kernels all cores.
 
     Args:
         vertices: [V, 3] finite. faces: [F, 3] int. On a CPU or CUDA; packing runs on the CPU in either case.
@@ -78,11 +79,19 @@ def unwrap(
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Torch on one thread, if on a CPU: these thousands of short operations gain nothing from a second one but wait for
-    it, for ten times as long where cores are shared, and sums would depend on the number of threads."""
+    """Torch on one thread for what the calling thread does, if on a CPU: these thousands of short operations gain
+    nothing from a second one but wait for it (6 to 11 times as long on two shared cores, 47 k faces), and sums would
+    depend on the number of threads.
+
+    Torch keeps that number for each thread, and one for threads that have not used it yet, which another thread gives
+    back at once: nothing else of this process is slower meanwhile, nor stays so.
+    """
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
+        giving_back = Thread(target=torch.set_num_threads, args=(before,))
+        giving_back.start()
+        giving_back.join()
     try:
         yield
     finally:

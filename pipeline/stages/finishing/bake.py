@@ -20,8 +20,8 @@ from .quantise import to_bytes, to_uint8
 from .source_mesh import source_mesh
 from .unwrap import check_uvs, kept_facts, kept_uvs, unwrap_levels
 
-# Pixels along a side, and rays each. Occlusion is smooth, and at full size would take minutes on a CPU.
-_OCCLUSION_SIDE, _OCCLUSION_RAYS = 1024, 32
+_OCCLUSION_SIDE = 1024  # pixels at most: occlusion is smooth, and at full size would take minutes on a CPU
+_OCCLUSION_RAYS = 32  # of each pixel
 
 
 def bake_texture(

@@ -89,6 +89,7 @@ def process_mesh(
         shell, found = make_shells(runtime, cleaned, made, resolution, mesh.resolution, tick, wall, cavities, inner)
         facts |= {"shells": why | found} if why or found else {}
         del cleaned
+        shell = shell.without_topology()  # simplifying needs none, and is where most memory is taken
         runtime.step("process mesh", 2, 4)
         # fast-simplification would open what solid closed
         closed = {"cuda": "warp", "cpu": "warp-cpu"}[device.type] if made == "solid" else None

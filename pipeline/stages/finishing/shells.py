@@ -14,8 +14,10 @@ from .simplify import Look
 
 _LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
 # The raw mesh of a grid that "auto" makes solid is simplified until it would look different: what is finer comes from
-# the grid, not from the object. In voxels; the share leaves out tips and flakes, which are what moves farthest.
-_DISTANCE, _SHARE, _LEAST_FACES = 0.25, 0.999, 20_000
+# the grid, not from the object.
+_DISTANCE = 0.25  # voxels that it may move
+_SHARE = 0.999  # of either surface that stays within it; the rest are tips and flakes, which move farthest
+_LEAST_FACES = 20_000  # below which it is not simplified
 
 
 def same_look(grid: int) -> Look:

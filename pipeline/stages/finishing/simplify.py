@@ -40,57 +40,59 @@ class Look:
 def simplify_levels(
     runtime: Runtime,
     mesh: Mesh,
-    goals: Sequence[int],
+    target_faces: Sequence[int],
     row: str | None,
     max_error: float = 0.0,
     look: Look | None = None,
 ) -> tuple[dict[int, Mesh], list[str]]:
-    """Levels of detail, each made of the one before: {goal: mesh}, and what to warn of.
+    """Levels of detail, each made of the one before: {target faces: mesh}, and what to warn of.
 
-    goals: maximum numbers of faces, descending. Those after the first that would equal the level before are
+    target_faces: maximum numbers of faces, descending. Those after the first that would equal the level before are
     left out. mesh, row: as for simplify_mesh. max_error: world units; the first level has as few faces as lie within
-    it, however many its goal allows; 0: no bound. look: the first level has as few faces as look the same, at most its
-    goal.
+    it, however many its target allows; 0: no bound. look: the first level has as few faces as look the same, at most
+    its target.
     """
-    first, *lods = goals
+    first, *lods = target_faces
     level, warnings = simplify_mesh(runtime, mesh, first, row)
     if max_error:
         level = _within(runtime, mesh, level, row, max_error)
     if look:
         level = _alike(runtime, mesh, level, row, look)
     levels = {first: level}
-    for goal in lods:
+    for target in lods:
         before = len(level.faces)
-        if goal >= before:
-            warnings.append(f"No level of {goal:,} faces: the one before it has no more.")
+        if target >= before:
+            warnings.append(f"No level of {target:,} faces: the one before it has no more.")
             continue
-        coarser, said = simplify_mesh(runtime, level, goal, row)
-        if len(coarser.faces) > max(goal, _NEW_LEVEL * before):
-            warnings.append(f"No level of {goal:,} faces: {len(coarser.faces):,} were reached from {before:,} before.")
+        coarser, said = simplify_mesh(runtime, level, target, row)
+        if len(coarser.faces) > max(target, _NEW_LEVEL * before):
+            warnings.append(
+                f"No level of {target:,} faces: {len(coarser.faces):,} were reached from {before:,} before."
+            )
             continue
-        levels[goal] = level = coarser
+        levels[target] = level = coarser
         warnings += said
     return levels, warnings
 
 
-def simplify_mesh(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> tuple[Mesh, list[str]]:
-    """At most target faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
+def simplify_mesh(runtime: Runtime, mesh: Mesh, target_faces: int, row: str | None) -> tuple[Mesh, list[str]]:
+    """At most target_faces faces, clean, on the mesh's device, or the least that can be reached; and what to warn of.
 
     mesh: clean; returned as it is where it has no more faces than that.
     row: of the backend table, if not the first that works.
     """
-    if len(mesh.faces) <= target:
+    if len(mesh.faces) <= target_faces:
         return mesh, []
-    whole, result = mesh.report, _simplified(runtime, mesh, target, row)
+    whole, result = mesh.report, _simplified(runtime, mesh, target_faces, row)
     reached = len(result.faces)
     kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
     advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
-    if reached > target:
-        return result, [f"{target:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
-    if target < _ROOMY * whole.least_faces:
+    if reached > target_faces:
+        return result, [f"{target_faces:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
+    if target_faces < _ROOMY * whole.least_faces:
         return result, [
-            f"{target:,} faces are few: {kept} need about {whole.least_faces:,} of them, so that some of these are "
-            f"gone and the shape suffers. {advice}"
+            f"{target_faces:,} faces are few: {kept} need about {whole.least_faces:,} of them, so that some of these "
+            f"are gone and the shape suffers. {advice}"
         ]
     return result, []
 
@@ -118,21 +120,21 @@ def _alike(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, look: Loo
     return mesh
 
 
-def _simplified(runtime: Runtime, mesh: Mesh, target: int, row: str | None) -> Mesh:
-    """At most target faces, or as few as a row of the backend table can do; clean."""
+def _simplified(runtime: Runtime, mesh: Mesh, target_faces: int, row: str | None) -> Mesh:
+    """At most target_faces faces, or as few as a row of the backend table can do; clean."""
 
     def tick() -> None:  # repeats the current progress, so that a callback can cancel
         runtime.step("process mesh", 2, 4)
 
     device = mesh.vertices.device
-    goal = target - target // 2000  # a few faces over it would cost a second round
-    while len(mesh.faces) > target and goal > 0:
+    asked = target_faces - target_faces // 2000  # a few faces over it would cost a second round
+    while len(mesh.faces) > target_faces and asked > 0:
         simplify = runtime.backends.pick(SIMPLIFY, device, row)
         before = len(mesh.faces)
-        mesh = simplify(mesh, goal, tick).to(device)
+        mesh = simplify(mesh, asked, tick).to(device)
         tick()
         mesh = runtime.backends.pick(CLEAN, device)(mesh, AFTER_SIMPLIFYING)
         if len(mesh.faces) >= before:  # as far as it goes
             break
-        goal -= 2 * max(len(mesh.faces) - target, 1)  # parting what touches takes some faces more
+        asked -= 2 * max(len(mesh.faces) - target_faces, 1)  # parting what touches takes some faces more
     return mesh

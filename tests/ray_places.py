@@ -1,0 +1,54 @@
+"""Where samplers and finishers come to lie on two GPUs that Ray is told of: python tests/ray_places.py FOLDER."""
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ray
+
+from pipeline.batch import Job, Outcome, Recipe
+from serving.ray_batch import batch
+from serving.ray_batch.actors import Finisher, Sampler
+from serving.ray_batch.cluster import connected, machines
+from serving.ray_batch.division import FINISHING, shares
+
+
+def stand_in(kind, last):
+    """An actor of a kind that notes its GPU in place of its work."""
+
+    class StandIn(kind):
+        def __init__(self, *arguments):
+            super(kind, self).__init__(*arguments[:4])
+
+        def work(self, row):
+            time.sleep(0.2)
+            own = (self.kind, ray.get_gpu_ids()[0], ray.get_runtime_context().get_actor_id())
+            seen = (*(row.sampled or ()), own)
+            return batch.Row(row.job, seen, Outcome(report={"seen": seen}) if last else None)
+
+    return StandIn
+
+
+def main(folder):
+    ray.init = partial(ray.init, num_cpus=4, num_gpus=2)
+    batch.Sampler, batch.Finisher = stand_in(Sampler, False), stand_in(Finisher, True)
+    options = Namespace(gpus=None, gpu_share=1.0, samplers=None, finishers=None, tries=1, output=Path(folder))
+    with connected(None) as joined:
+        divided = shares(machines(joined), options, FINISHING["gpu"])
+        todo = [Job(str(number), "", "", 1, "") for number in range(8)]
+        rows = list(batch._rows(joined, options, Recipe(), todo, divided, None))
+        places = defaultdict(lambda: defaultdict(set))
+        for kind, gpu, actor in (each for row in rows for each in row.outcome.report["seen"]):
+            places[kind][str(gpu)].add(actor)
+    found = {kind: {gpu: len(actors) for gpu, actors in gpus.items()} for kind, gpus in places.items()}
+    print(json.dumps({**found, "objects": len(rows)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
