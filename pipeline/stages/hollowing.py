@@ -61,8 +61,8 @@ class Hollowing:
         check_flat_base(self.flat_base)
         if self.size is None and (self.wall.metres or (self.drain is not None and self.drain.metres)):
             raise SettingsError(
-                "A hollow's wall and drain in mm need the true size of the object, for example 80mm; or give them in "
-                "sides of the cube of 1 that the object is made in, such as 0.02."
+                "A hollow's wall and drain in mm need the true size of the object too (size, for example 80mm); or "
+                "give them in sides of the cube of 1 that the object is made in, such as 0.02."
             )
 
     @classmethod

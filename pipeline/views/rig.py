@@ -91,7 +91,8 @@ def named_views(names: Sequence[str], pictures: int) -> tuple[View, ...]:
         SettingsError: not one view for each picture, or two pictures of the same view.
     """
     if len(names) != pictures:
-        raise SettingsError(f"{pictures} pictures need as many views; {len(names)} are named: {' '.join(names)}.")
+        named = " ".join(names) or "none"
+        raise SettingsError(f"{pictures} pictures need as many views; named: {len(names)}, {named}.")
     views = tuple(map(parse_view, names))
     if len(set(views)) < len(views):
         raise SettingsError(f"Two pictures have the same view: {', '.join(view.name for view in views)}.")
