@@ -1,7 +1,8 @@
 """A process that finishes one object while this one samples the next.
 
 A process, not a thread: threads would share one interpreter lock and, on a GPU, memory that a recorded CUDA graph must
-have for itself while it is captured. It works on the CPU, whose cores a GPU that samples leaves free.
+have for itself while it is captured. It works on the CPU, whose cores a GPU that samples leaves free, or on that GPU
+where memory suffices for both (sharing.py).
 
 Both ends of the pipe are this program's own and nothing of it is kept, so pickle is safe here. It is called by itself
 because a Connection would send torch's tensors through shared memory, of which containers have little.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -13,6 +14,8 @@ from pipeline.render import Camera
 from .. import objects, pictures, truth
 from ..networks import Design
 from .evaluate import Solid
+
+_Row = TypeVar("_Row")
 
 COUNT, SEED = 128, 1  # those of `evaluate` without options: its rows have the same numbers
 
@@ -46,3 +49,15 @@ def examples(design: Design, numbers: Sequence[int], finer: int = 2) -> list[Exa
         shown, (picture,) = pictures.rendered(one, fine, random, design.image_size)
         found.append(Example(number, one.names[0], Solid(*grids.mesh(0)), picture, shown.cameras.camera(0), grids))
     return found
+
+
+def each_measured(
+    design: Design, numbers: Iterable[int], measure: Callable[[Example], _Row], report: Callable[[_Row], None]
+) -> list[_Row]:
+    """What is measured of each example; one is made, measured and reported before the next."""
+    rows = []
+    for number in numbers:
+        [example] = examples(design, [number])
+        rows.append(measure(example))
+        report(rows[-1])
+    return rows

@@ -23,7 +23,7 @@ from pipeline.weights import Models
 
 from ..networks import Design
 from .evaluate import Goal, Solid, colour_error, on_grey
-from .examples import Example, examples
+from .examples import Example, each_measured
 
 _SIDE = 512  # pixels of the pictures that are projected and compared
 _FACES, _TEXTURE = 50_000, 2048  # of the made objects
@@ -85,12 +85,7 @@ def measure(
     runtime: Runtime, models: Models, design: Design, numbers: Sequence[int], report: Callable[[Row], None]
 ) -> list[Row]:
     """Held-out objects by number, as `evaluate` counts them."""
-    rows = []
-    for number in numbers:
-        [example] = examples(design, [number])
-        rows.append(_row(runtime, example, _made(runtime, models, example)))
-        report(rows[-1])
-    return rows
+    return each_measured(design, numbers, lambda one: _row(runtime, one, _made(runtime, models, one)), report)
 
 
 def _made(runtime: Runtime, models: Models, example: Example) -> stages.TexturedMesh:

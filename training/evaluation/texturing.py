@@ -27,7 +27,7 @@ from pipeline.weights import Models
 
 from ..networks import Design
 from .evaluate import Goal, Solid, chamfer, colour_error, on_grey
-from .examples import Example, examples
+from .examples import Example, each_measured
 
 STRENGTHS = (0.0, 0.3, 0.6, 1.0)  # refine's: nothing changes, two of what one would ask for, sampled anew
 _SIDE = 256  # pixels of the pictures that are compared
@@ -93,12 +93,7 @@ def measure(
     runtime: Runtime, models: Models, design: Design, numbers: Iterable[int], report: Callable[[Row], None]
 ) -> list[Row]:
     """Held-out objects by number, as `evaluate` counts them."""
-    rows = []
-    for number in numbers:
-        [example] = examples(design, [number])
-        rows.append(_row(runtime, models, example))
-        report(rows[-1])
-    return rows
+    return each_measured(design, numbers, lambda one: _row(runtime, models, one), report)
 
 
 def _row(runtime: Runtime, models: Models, example: Example) -> Row:

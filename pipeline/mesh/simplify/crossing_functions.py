@@ -12,6 +12,8 @@ from .quadric_kernels import doubles
 
 configure(__name__)
 
+UNLIMITED = wp.constant(wp.int32(0x7FFFFFFF))  # every crossing is counted
+
 
 @wp.func
 def overlap(low: wp.vec3, high: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
@@ -127,25 +129,6 @@ def crossings_at(
 
 
 @wp.func
-def crosses_any(s: wp.int32, tree: wp.uint64, points: wp.array[wp.vec3], faces: wp.array[wp.int32]):
-    """Whether a face goes through another one."""
-    one = wp.vec3i(faces[3 * s], faces[3 * s + 1], faces[3 * s + 2])
-    a = points[one[0]]
-    b = points[one[1]]
-    c = points[one[2]]
-    query = wp.mesh_query_aabb(tree, wp.min(wp.min(a, b), c), wp.max(wp.max(a, b), c))
-    g = wp.int32(0)
-    found = bool(False)
-    while wp.mesh_query_aabb_next(query, g):
-        if g != s:
-            other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
-            found = meet(one, a, b, c, other, points[other[0]], points[other[1]], points[other[2]])
-        if found:
-            break
-    return found
-
-
-@wp.func
 def crossings_of(
     one: wp.vec3i,
     s: wp.int32,
@@ -153,8 +136,9 @@ def crossings_of(
     tree: wp.uint64,
     points: wp.array[wp.vec3],
     faces: wp.array[wp.int32],
+    limit: wp.int32,
 ):
-    """How many faces a face goes through, other than s and t."""
+    """How many faces a face goes through, other than s and t; counts end above the limit."""
     a = points[one[0]]
     b = points[one[1]]
     c = points[one[2]]
@@ -166,4 +150,6 @@ def crossings_of(
             other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
             if meet(one, a, b, c, other, points[other[0]], points[other[1]], points[other[2]]):
                 total += 1
+        if total > limit:
+            break
     return total

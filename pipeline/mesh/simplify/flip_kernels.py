@@ -9,7 +9,7 @@ Vocabulary as in link_kernels.py and relax_kernels.py. The edge a-b of the faces
 import warp as wp
 
 from ...warp.launch import configure
-from .crossing_functions import crossings_of
+from .crossing_functions import UNLIMITED, crossings_of
 from .link_kernels import OWNER, next_half_edge, previous_half_edge
 from .quadric_kernels import Weights, quadric, shape
 from .relax_kernels import BETTER, CROSSING
@@ -87,10 +87,10 @@ def find_flips(
                     t = twin // 3
                     old = int(0)
                     if kinds >= CROSSING:
-                        old = crossings_of(wp.vec3i(a, b, u), s, t, tree, points, faces)
-                        old += crossings_of(wp.vec3i(b, a, w), s, t, tree, points, faces)
-                    new = crossings_of(wp.vec3i(a, w, u), s, t, tree, points, faces)
-                    new += crossings_of(wp.vec3i(b, u, w), s, t, tree, points, faces)
+                        old = crossings_of(wp.vec3i(a, b, u), s, t, tree, points, faces, UNLIMITED)
+                        old += crossings_of(wp.vec3i(b, a, w), s, t, tree, points, faces, UNLIMITED)
+                    new = crossings_of(wp.vec3i(a, w, u), s, t, tree, points, faces, old)
+                    new += crossings_of(wp.vec3i(b, u, w), s, t, tree, points, faces, old)
                     if new < old or (new == old and pays):
                         # coarse, so that most are drawn by lot
                         gain = wp.int64(64 * wp.min(old - new, 1000) + wp.int32(32.0 * (1.0 + after - before)))

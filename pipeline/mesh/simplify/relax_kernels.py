@@ -9,7 +9,7 @@ Vocabulary as in link_kernels.py. A bad face is a sliver or goes through another
 import warp as wp
 
 from ...warp.launch import configure
-from .crossing_functions import crosses_any, crossings_at, meet
+from .crossing_functions import crossings_at, crossings_of, meet
 from .link_kernels import USES, next_half_edge, previous_half_edge
 from .quadric_kernels import Weights, doubles, floats, linear, matrix, quadric, shape, value
 
@@ -42,7 +42,7 @@ def find_bad(
     found = int(0)
     if shape(a, b, c, wp.length(wp.cross(b - a, c - a))) < weights.good_shape:
         found += SLIVER
-    if crosses_any(s, tree, points, faces):
+    if crossings_of(wp.vec3i(faces[3 * s], faces[3 * s + 1], faces[3 * s + 2]), s, s, tree, points, faces, 0) > 0:
         found += CROSSING
     bad[s] = wp.uint8(found)
 
