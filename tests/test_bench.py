@@ -284,6 +284,10 @@ def test_bench(run, tmp_path, monkeypatch):
     assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
     assert [row["stage"] for row in numbers["run"]][-1] == "export"
     assert "| latent flow, one forward | 1,200 tokens |" in out and "from start to end" in out
+    monkeypatch.setattr(bench, "_whole_run", lambda *given: "nothing")
+    code, out, err = run("bench", "--device", "cpu", "--run-only", "--report", tmp_path / "run.json")
+    assert code == 0 and "image encoder" not in out and "from start to end" in out, err
+    assert json.loads((tmp_path / "run.json").read_text())["networks"] == []
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
     assert all(line["machine"] and line["when"] and line["torch"] for line in lines)

@@ -4,8 +4,8 @@ A line is one measured thing, with where and when: `when` (a date, or date and t
 are known `cores` (of the CPU beside a GPU), `python`, `version` and `commit`. `kind` says what it is:
 
 network  sizes, implementation (ours, reference), speed, network, size, first_seconds, seconds, peak_bytes, difference
-stage    sizes, speed (where it is not exact), keep_models (where they stay: a second run), run (counts in words), stage,
-         seconds, loading_seconds, peak_bytes
+stage    sizes, speed (where it is not exact), keep_models (where they stay: a second run), run (counts in words),
+         stage, seconds, loading_seconds, peak_bytes
 mesh     mesh (its faces, in words), work, seconds, peak_bytes, notes
 memory   work, tokens, voxels, room_bytes (what it might take), peak_bytes; for plan.fit, in no table
 """

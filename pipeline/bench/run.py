@@ -44,8 +44,9 @@ def run(
     speed: str = EXACT.name,
     keep_models: bool = False,
     faces: int | None = None,
+    run_only: bool = False,
 ) -> int:
-    """Print both tables.
+    """Print the tables of single networks and of a whole run.
 
     Args:
         memory_limit: GB that the process may use on a CUDA device.
@@ -55,6 +56,7 @@ def run(
         speed: of the samplers of the whole run; the networks alone do the same at any.
         keep_models: networks stay on the device, and the whole run is the second of two.
         faces: maximum number of faces of the whole run's result; None: the size's own.
+        run_only: leave the single networks out.
     """
     limit = round(memory_limit * 1e9) if memory_limit else None
     if limit:
@@ -74,12 +76,7 @@ def run(
     runtime = Runtime(
         device, stages.default_backends(), choose_dtype(device), memory_limit=limit, speed=speed_named(speed)
     )
-    head = "| network | size | first call | later calls | peak memory |"
-    print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
-    print("|---" * (8 if theirs else 5) + "|")
-    models, networks = RandomModels(size.models), []
-    for case in cases(size, device):
-        networks += _compared(runtime, models, case, size.models[case.role], theirs)
+    networks = [] if run_only else _networks(runtime, size, theirs)
     second = ", models in memory, second run" if keep_models else ""
     print(f"\n{_TYPE} from start to end, speed {speed}{second}:\n")
     runtime.keep_models, models = keep_models, RandomModels(size.models)
@@ -100,6 +97,18 @@ def run(
         lines += [{**facts, "kind": "stage", **own, "run": what, **one} for one in whole]
         measurements.append(history, lines)
     return 0
+
+
+def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[dict]:
+    """Measure every network at every size, a row of the table each; with theirs Microsoft's beside it. Returns the
+    lines of a history."""
+    head = "| network | size | first call | later calls | peak memory |"
+    print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
+    print("|---" * (8 if theirs else 5) + "|")
+    models, lines = RandomModels(size.models), []
+    for case in cases(size, runtime.device):
+        lines += _compared(runtime, models, case, size.models[case.role], theirs)
+    return lines
 
 
 def stage_table(records: Sequence[StageRecord]) -> str:

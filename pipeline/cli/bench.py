@@ -24,7 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the networks stay on the device and show the second of two runs, as for one picture after another",
     )
-    parser.add_argument("--faces", type=int, metavar="N", help="of the whole run's result; default: 100000, small 20000")
+    parser.add_argument("--run-only", action="store_true", help="leave the single networks out")
+    parser.add_argument("--faces", type=int, metavar="N", help="of the whole run; default: 100000, small 20000")
     add_report(parser)
     add_history(parser)
     parser.add_argument(
@@ -47,4 +48,5 @@ def run(options: argparse.Namespace) -> int:
         options.speed,
         options.keep_models,
         options.faces,
+        options.run_only,
     )
