@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections import defaultdict
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,7 +36,7 @@ def waits(rows):
     for span in (span for row in rows for span in row.spans if span["kind"] == "sample"):
         by[span["worker"]].append((span["start"], span["end"]))
     each = [sorted(spans) for spans in by.values()]
-    return statistics.median(after[0] - before[1] for spans in each for before, after in zip(spans, spans[1:]))
+    return statistics.median(after[0] - before[1] for spans in each for before, after in pairwise(spans))
 
 
 def stand_in(kind, last):
