@@ -220,6 +220,8 @@ def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], to
 def _whole_run(runtime: Runtime, models: RandomModels, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
     pipeline_type = PIPELINE_TYPES[_TYPE]
+    # as every run begins: kernels of the post-processing are compiled, or loaded, beside the sampler
+    stages.check_finish(stages.ExportSettings(), backends=runtime.backends, device=runtime.device)
     image = Image.linear_gradient("L").convert("RGB")
     condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)
