@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     lines = history.read(options.history)
     if options.memory_model:
-        lines += history.read(history.LIMITED)
+        lines = history.newest(lines) + history.read(history.LIMITED)
         print(fit.markdown(lines, fit.networks(build)))
         return 0
     print(history.markdown(lines))
