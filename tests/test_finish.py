@@ -261,8 +261,8 @@ def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
 
 
 def test_bench_mesh(run, tmp_path, monkeypatch):
-    """The command: each line measured once, on half the faces, with an eighth of the texture's side, and few samples for
-    distances."""
+    """The command: each line measured once, on half the faces, with an eighth of the texture's side, and few samples
+    for distances."""
     bake, measure = bench_mesh._bake, bench_mesh._measure
     monkeypatch.setattr(
         bench_mesh, "_bake", lambda used, mesh, voxels, size, raw: bake(used, mesh, voxels, size // 8, raw)
