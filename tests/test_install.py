@@ -1,5 +1,6 @@
 """install.py: what it finds and says, on machines and packages made up here, and what it tells pip. No network."""
 
+import ast
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from installation import comfyui, commands
 from installation import report as reports
 from installation.machine import Machine, matching_triton
-from installation.packages import OPTIONS, REFERENCE
+from installation.packages import OPTIONS, REFERENCE, required_name
 from installation.probe import Found, probe
 from pipeline.stages import default_backends
 
@@ -32,19 +33,31 @@ print("Collecting something")
 if "PIP_FAILS" in os.environ:
     sys.exit("WARNING: slow\\nERROR: No matching distribution found for it\\n[notice] a new release of pip\\n")
 """
-NAMES = ("rembg", "sageattention", "triton", "xformers", "flash_attn")
+COMFYUI = (
+    "aiohttp",
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "comfyui_version",
+    "folder_paths",
+    "server",
+)
+COMFYUI += ("comfy_kitchen",)
+NAMES = tuple(option.name for option in OPTIONS)
 
 
 @pytest.fixture
 def packages(tmp_path):
     """Makes packages that shadow the real ones: packages(name=source); returns their folder.
 
-    torch is one of them unless it is made otherwise: importing the real one takes seconds.
+    Some are among them unless they are made otherwise: importing the real ones takes seconds.
     """
     folder = tmp_path / "some packages"
 
     def make(**sources):
-        for name, source in {"torch": "raise ImportError('made up')", **sources}.items():
+        slow = {"torch": "raise ImportError('made up')", "trimesh": "", "pynanoinstantmeshes": ""}
+        for name, source in {**slow, **sources}.items():
             (folder / name).mkdir(parents=True)
             (folder / name / "__init__.py").write_text(source)
         return folder
@@ -121,9 +134,55 @@ def test_packages_that_misbehave_are_broken_for_their_reason(report, packages):
 
 
 def test_package_that_hangs_is_broken(packages, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(packages(sleeper="import time\ntime.sleep(60)")))
+    folder = packages(sleeper="import time\ntime.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(folder)
     found = probe("sleeper", timeout=0.5)
     assert found.state == "broken" and "0.5 seconds" in found.reason
+
+
+def test_what_is_absent_costs_no_process(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *given, **more: pytest.fail("a process"))
+    assert probe("not_installed_anywhere").state == "absent"
+
+
+def third_party(root):
+    """The modules that the pack imports anywhere and which are neither Python's, torch nor ComfyUI's."""
+    found = set()
+    for path in [*(root / "pipeline").rglob("*.py"), *(root / "nodes").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.partition(".")[0])
+    return found - {*sys.stdlib_module_names, "torch", *COMFYUI}
+
+
+def test_every_package_that_the_pack_can_use_is_listed(root):
+    """Required or in the table, whose requirements are those of the requirements files."""
+    listed = {option.imported for option in OPTIONS + REFERENCE}
+    required = {name.replace("-", "_") for name in map(required_name, lines_of(root / "requirements.txt"))}
+    assert third_party(root) <= listed | required | {"PIL", "warp", "pooch"}  # Pillow's, warp-lang's, rembg's own
+    assert listed >= {"trimesh", "pynanoinstantmeshes", "pxr", "av", "OpenEXR", "pillow_heif"}
+    none = Machine((3, 12, 0), "Linux", "x86_64", Found("usable"))
+    wanted = {package for option in OPTIONS for package in option.packages(none)}
+    for name in ("meshes", "quads", "usdz"):
+        assert set(lines_of(root / f"requirements-{name}.txt")) <= wanted
+
+
+def lines_of(path):
+    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def test_a_module_of_another_name_is_found_and_its_version_told(report, packages):
+    folder = packages(pxr="")
+    (folder / "usd_core-24.11.dist-info").mkdir()
+    (folder / "usd_core-24.11.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: usd-core\nVersion: 24.11"
+    )
+    rows = {row["name"]: row for row in json.loads(report("--json", path=folder).stdout)["optional"]}
+    assert (rows["usd-core"]["state"], rows["usd-core"]["version"]) == ("usable", "24.11")
 
 
 def test_bare_python(report, tmp_path):
@@ -314,7 +373,9 @@ def test_install_as_json(report, packages, tmp_path):
     folder = packages(pip="")
     (folder / "pip" / "__main__.py").write_text(PIP)
     ended = report("--install", "all", "--json", path=folder, PIP_LOG=str(tmp_path / "log"))
-    assert [row["name"] for row in json.loads(ended.stdout)["installed"]] == list(NAMES[:-1])
+    assert [row["name"] for row in json.loads(ended.stdout)["installed"]] == [
+        name for name in NAMES if name != "flash_attn"
+    ]
     assert "Collecting something" in ended.stderr
 
 
