@@ -1,6 +1,5 @@
 """install.py: what it finds and says, on machines and packages made up here, and what it tells pip. No network."""
 
-import ast
 import json
 import os
 import re
@@ -17,9 +16,8 @@ import pytest
 from installation import comfyui, commands
 from installation import report as reports
 from installation.machine import Machine, matching_triton
-from installation.packages import OPTIONS, REFERENCE, required_name
+from installation.packages import OPTIONS
 from installation.probe import Found, probe
-from pipeline.stages import default_backends
 
 # A pip that writes down what it was asked and fails if it is told to.
 PIP = """
@@ -33,17 +31,6 @@ print("Collecting something")
 if "PIP_FAILS" in os.environ:
     sys.exit("WARNING: slow\\nERROR: No matching distribution found for it\\n[notice] a new release of pip\\n")
 """
-COMFYUI = (
-    "aiohttp",
-    "comfy",
-    "comfy_api",
-    "comfy_execution",
-    "comfy_extras",
-    "comfyui_version",
-    "folder_paths",
-    "server",
-)
-COMFYUI += ("comfy_kitchen",)
 NAMES = tuple(option.name for option in OPTIONS)
 
 
@@ -144,35 +131,6 @@ def test_package_that_hangs_is_broken(packages, monkeypatch):
 def test_what_is_absent_costs_no_process(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *given, **more: pytest.fail("a process"))
     assert probe("not_installed_anywhere").state == "absent"
-
-
-def third_party(root):
-    """The modules that the pack imports anywhere and which are neither Python's, torch nor ComfyUI's."""
-    found = set()
-    for path in [*(root / "pipeline").rglob("*.py"), *(root / "nodes").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {name.name.partition(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                found.add(node.module.partition(".")[0])
-    return found - {*sys.stdlib_module_names, "torch", *COMFYUI}
-
-
-def test_every_package_that_the_pack_can_use_is_listed(root):
-    """Required or in the table, whose requirements are those of the requirements files."""
-    listed = {option.imported for option in OPTIONS + REFERENCE}
-    required = {name.replace("-", "_") for name in map(required_name, lines_of(root / "requirements.txt"))}
-    assert third_party(root) <= listed | required | {"PIL", "warp", "pooch"}  # Pillow's, warp-lang's, rembg's own
-    assert listed >= {"trimesh", "pynanoinstantmeshes", "pxr", "av", "OpenEXR", "pillow_heif"}
-    none = Machine((3, 12, 0), "Linux", "x86_64", Found("usable"))
-    wanted = {package for option in OPTIONS for package in option.packages(none)}
-    for name in ("meshes", "quads", "usdz"):
-        assert set(lines_of(root / f"requirements-{name}.txt")) <= wanted
-
-
-def lines_of(path):
-    lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
 
 
 def test_a_module_of_another_name_is_found_and_its_version_told(report, packages):
@@ -389,13 +347,3 @@ def test_pip_error():
     assert commands.pip_error(text) == "Cannot install a and b"
     assert commands.pip_error("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
     assert commands.pip_error("") == "it printed nothing"
-
-
-def test_the_options_that_it_names_work():
-    """Two rows of the table after one --backend are refused."""
-    for option in REFERENCE:
-        _, *choices = option.use.split("--backend ")
-        assert choices
-        for choice in choices:
-            operation, name = choice.strip().split("=")
-            default_backends({operation: name})  # refuses what the table lacks
