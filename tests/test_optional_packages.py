@@ -14,11 +14,11 @@ COMFYUI = (
     "comfy_api",
     "comfy_execution",
     "comfy_extras",
+    "comfy_kitchen",
     "comfyui_version",
     "folder_paths",
     "server",
 )
-COMFYUI += ("comfy_kitchen",)
 
 
 def third_party(root):
