@@ -134,7 +134,7 @@ def test_the_largest_plan_that_fits(released, gpu):
     assert choose(released, 6, tokens=49_000).rung.name == "cpu-finish"
     assert choose(released, 80, usual, 19_648).rung.name == "one-at-a-time"  # one run has no use for what it keeps
     assert choose(released, 80, usual, name="streamed").rung.name == "streamed"
-    with pytest.raises(SettingsError, match="Unknown memory plan 'large'; choose auto or one of whole, one-at-a-time"):
+    with pytest.raises(SettingsError, match="Unknown memory plan 'large'; choose one of auto, whole, one-at-a-time"):
         choose(released, 80, usual, name="large")
 
 

@@ -215,7 +215,19 @@ def test_finish_gives_the_bytes_of_the_one_go_run(run, rocket, rocket_state, tmp
     assert again.read_bytes() == whole.read_bytes()
     assert "faces" in out and str(again) in out
     report = tmp_path / "x.json"
-    other = ("--faces", 500, "--geometry-only", "--output", again, "--device", "cpu", "--report", report)
+    other = (
+        "--faces",
+        500,
+        "--shells",
+        "surface",
+        "--geometry-only",
+        "--output",
+        again,
+        "--device",
+        "cpu",
+        "--report",
+        report,
+    )
     code, _, err = run("finish", state, *other)
     assert code == 0, err
     facts = json.loads(report.read_text())

@@ -12,7 +12,7 @@ import torch
 
 from .. import triton_launch
 from ..budget import device_bytes, held_bytes
-from ..errors import OutOfMemoryError, SettingsError
+from ..errors import OutOfMemoryError, SettingsError, unknown
 from ..runtime import Runtime
 from ..spec import PipelineType
 from ..weights import Models
@@ -133,7 +133,7 @@ def named(name: str) -> Rung:
     for rung in RUNGS:
         if rung.name == name:
             return rung
-    raise SettingsError(f"Unknown memory plan {name!r}; choose {AUTO} or one of {', '.join(r.name for r in RUNGS)}.")
+    raise SettingsError(unknown("memory plan", name, (AUTO, *(rung.name for rung in RUNGS))))
 
 
 def choose(
