@@ -183,6 +183,7 @@ def test_hostile_tensors_are_refused(rewritten, tensors, said):
         ),
         ({"values": {"condition": {"scales": [1], "masks": 10**9}}}, "the number of masks"),
         ({"values": [1]}, "does not say what it holds"),
+        ({"backends": 99}, "'backends' is 99; expected a row for each operation"),
     ],
 )
 def test_hostile_settings_are_refused(rewritten, settings, said):
