@@ -14,6 +14,8 @@ from pipeline.bench import history
 from pipeline.bench.networks import RandomModels
 from pipeline.errors import OutOfMemoryError, SettingsError
 from pipeline.image import prepare, read_picture
+from pipeline.make import PlannedRun
+from pipeline.make.from_state import finish_sampled
 from pipeline.models import build, working_bytes
 from pipeline.models.build import MODELS
 from pipeline.plan import fit
@@ -125,6 +127,32 @@ def test_a_hundred_structures_fit_into_8_gb(released, monkeypatch, fused):
     order = [rung.name for rung in plan.RUNGS]
     assert names[0] == "one-at-a-time" and order.index(names[-1]) > order.index("one-at-a-time")
     assert [order.index(name) for name in names] == sorted(order.index(name) for name in names)
+
+
+def test_where_a_mesh_is_finished_is_decided_when_its_size_is_known(released, gpu):
+    """At 8 GB the most that there might be is finished on the CPU, and nearly all that there is on the device."""
+    most = choose(released, 8)
+    assert most.rung.name == "cpu-finish"
+    for faces, name in ((2_000_000, "tiled"), (60_000_000, "cpu-finish")):
+        demand = plan.Demand(FINE, raw_faces=faces, source=plan.STATE)
+        followed = most.finished_by(plan.choose(None, demand, "cuda", free=7 * GB))
+        assert (followed.rung.name, followed.rung.finish_on_cpu) == (name, name == "cpu-finish")
+    smallest = next(each for each in most.below if each.rung.name == "streamed")
+    on_device = smallest.finished_by(choose(released, 80))
+    assert on_device.rung.stream and not on_device.as_dict()["finish_on_cpu"]
+
+
+def test_a_run_follows_that_decision(released, gpu):
+    runtime = Runtime("cpu", stages.default_backends())
+    ball = trimesh.creation.icosphere(3, 0.4)
+    raw = stages.Mesh(torch.tensor(ball.vertices).float(), torch.tensor(ball.faces).int())
+    export = stages.ExportSettings(faces=100, shells="surface")
+    said = []
+    run = PlannedRun(runtime=runtime, chosen=said.append)
+    result, facts, followed = finish_sampled(run, choose(released, 8), runtime, raw, None, export)
+    assert followed.rung.name == "tiled" and len(said) == 1 and said[0].demand.raw_faces == len(raw.faces)
+    expected, counts = stages.finish_mesh(runtime, raw, None, export)
+    assert torch.equal(result.vertices, expected.vertices) and facts == counts
 
 
 def test_the_largest_plan_that_fits(released, gpu):
