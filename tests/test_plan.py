@@ -61,7 +61,7 @@ def choose(models, free, kind=FINE, tokens=None, **options):
 
 @pytest.fixture(scope="module")
 def measured():
-    return history.read(history.HISTORY) + history.read(history.LIMITED)
+    return history.for_fit()
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,20 @@ def test_estimates_are_what_was_measured_or_a_little_more(measured, networks):
     kinds = ("flow", "decoder", "encoder", "stage decode", "stage process", "no limit", "8 GB")
     assert len(found) >= 30 and all(any(kind in each.work for each in found) for kind in kinds)
     assert not [each for each in found if not 0.96 <= each.ratio <= 1.2]
+
+
+def test_what_older_code_took_is_not_compared(networks, tmp_path):
+    """A run behind all others takes their place; one that does not say its type cannot be estimated."""
+    own = [line for line in history.read(history.HISTORY) if line["kind"] == "stage" and ": " in line["run"]]
+    later = [{**line, "when": "2030-01-01", "peak_bytes": 10**9} for line in own]
+    nameless = [{**line, "when": "2031-01-01", "run": line["run"].partition(": ")[2]} for line in own]
+    history.append(tmp_path / "history.jsonl", [*own, *later, *nameless])
+    stages_of = [
+        each for each in fit.compared(history.for_fit(tmp_path / "history.jsonl"), networks) if "stage" in each.work
+    ]
+    assert len(stages_of) >= 8 and {each.measured for each in stages_of} == {10**9}
+    kept = fit.compared([{**own[0], "stage": "shape", "keep_models": True}], networks)[0]
+    assert kept.estimated > fit.compared([{**own[0], "stage": "shape"}], networks)[0].estimated + 9 * GB
 
 
 def test_factors_are_those_that_fit_the_measurements(measured, networks):

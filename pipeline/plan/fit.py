@@ -95,12 +95,13 @@ def _condition(tokens: int) -> int:
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
     counts = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
-    if not counts:  # one that does not say its type: measured when activations had shrunk, before networks alone were
+    if not counts:  # one that does not say its type
         return []
     [(kind, tokens, voxels)] = counts
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
     wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, tokens=count, voxels=fine)
-    each = peaks.estimate(found, wanted, RUNGS[1], _IMAGE_SIZE, _ALONE, fused=True)
+    rung = RUNGS[0 if line.get("keep_models") else 1]
+    each = peaks.estimate(found, wanted, rung, _IMAGE_SIZE, _ALONE, fused=True)
     found_peaks = [one.peak_bytes for one in each if one.stage == peaks.estimated_as(line["stage"])]
     if not found_peaks:
         return []
