@@ -97,7 +97,7 @@ def _condition(tokens: int) -> int:
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
     counts = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
-    if not counts:  # one that does not say its type: measured when activations had shrunk, before networks alone were
+    if not counts:  # one that does not say its type
         return []
     [(kind, tokens, voxels)] = counts
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
