@@ -14,7 +14,7 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
-from .joining import joined, why_not
+from .joining import OWN, joined, why_not
 from .settings import ServiceSettings, plain
 from .worker import Worker
 
@@ -65,7 +65,7 @@ class Engine:
 
     def _start_ray(self) -> None:
         settings = self._settings
-        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECTS}
+        own: dict[str, Any] = {**OWN, "object_store_memory": _OBJECTS}
         own["num_cpus"] = settings.workers + 2  # a worker counts for one, though it may compute on all
         ray.init(logging_level=logging.ERROR, **(joined(settings.address) if settings.address else own))
 

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster that runs already: what it is sent, and why it may refuse."""
+"""Ray for a command: a cluster of its own, or one that runs already, what that is sent, and why it may refuse."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
+# Arguments of ray.init for a cluster that ends with the command. Without "local" Ray takes one that it finds on this
+# machine, and fails where one that has died left its address behind.
+OWN: dict[str, Any] = {"address": "local", "include_dashboard": False}
 _TOKEN = "InvalidAuthToken", "AuthenticationError", "Unauthenticated"
 
 

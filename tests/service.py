@@ -14,7 +14,8 @@ def started(data, *options):
     """A real service that takes jobs, on the small checkpoint."""
     from serving.measure.process import ServiceProcess
 
-    return ServiceProcess(data, "--device", "cpu", "--threads", "1", *options).ready()
+    elsewhere = {"RAY_ADDRESS": "127.0.0.1:1"}  # a cluster that has died: nobody asked to join it
+    return ServiceProcess(data, "--device", "cpu", "--threads", "1", *options, environment=elsewhere).ready()
 
 
 def until(service, job_id: str, stage: str) -> dict:

@@ -10,9 +10,11 @@ and exits with 1 if a picture is not made, or was made on one node alone.
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +58,9 @@ def main() -> int:
     os.environ.update(TOKEN, RAY_USAGE_STATS_ENABLED="0")
     good, corrupt = make_pictures(options.folder / "in", options.pictures)
     output, port, begun = options.folder / "out", free_port(), time.monotonic()
-    head = started(HEAD, "--head", f"--port={port}", "--include-dashboard=false")
+    # in a folder of its own, which any other Ray of this machine does not look into; paths of sockets are short
+    place = tempfile.mkdtemp(dir="/tmp", prefix="ray")
+    head = started(HEAD, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={place}")
     second = started(SECOND, f"--address={HEAD}:{port}")
     command = ["-m", "serving", "batch", options.folder / "in", "--output", output, *QUICK, "--samplers", 2]
     command += ["--address", f"{HEAD}:{port}"]
@@ -86,6 +90,7 @@ def main() -> int:
         for each in (batch, head, *(() if dead else (second,))):
             if each.poll() is None:
                 killed(each)
+        shutil.rmtree(place, ignore_errors=True)
     print("\n".join(wrong) or f"No picture is lost. {options.pictures} pictures in {time.monotonic() - begun:.0f} s.")
     return int(bool(wrong))
 

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.errors import BackendError
 
-from ..joining import joined, why_not
+from ..joining import OWN, joined, why_not
 
 
 def imported() -> Any:
@@ -45,7 +45,7 @@ def connected(address: str | None, gpus: float | None = None) -> Iterator[Any]:
         BackendError: there is no Ray, or no cluster at the address.
     """
     ray = imported()
-    own: dict[str, Any] = {"include_dashboard": False}
+    own = dict(OWN)
     if gpus is not None and gpus < torch.cuda.device_count():
         own["num_gpus"] = math.ceil(gpus)
     try:
