@@ -58,7 +58,7 @@ class CollapseConfig:
     # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
     least_part: float = 0.02
     # Costs up to so many times the last round's limit are examined in full.
-    examined: float = 8.0
+    examined: float = 2.0
     # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
     # distance is about twice that.
     first_bound: float = 0.5
