@@ -7,7 +7,7 @@ import torch
 from ...warp.launch import launch_parallel
 from ..mesh import Mesh
 from ..repair.repair import compact
-from ..topology.half_edges import HalfEdges
+from ..topology.half_edges import HalfEdges, Sheets, kept_twins
 from . import flood_kernels
 from .interior import outside
 from .lattice import Lattice
@@ -54,7 +54,21 @@ def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     }
     if removed == 0:
         return mesh, report
-    return Mesh.known(*compact(mesh.vertices, mesh.faces[keep]), kernels=mesh.kernels), report
+    return _kept(mesh, keep, stays), report
+
+
+def _kept(mesh: Mesh, keep: torch.Tensor, stays: torch.Tensor) -> Mesh:
+    """Faces [F] bool of a mesh that are whole patches, [patches] bool: where all edges are manifold they keep their
+    neighbours, and what is known of these."""
+    vertices, faces = compact(mesh.vertices, mesh.faces[keep])
+    edges, sheets = mesh.edges, mesh.sheets
+    if len(edges.non_manifold):
+        return Mesh.known(vertices, faces, kernels=mesh.kernels)
+    rows, _, twin = kept_twins(edges.twin, keep)
+    label = (stays.cumsum(0) - 1).index_select(0, sheets.label.index_select(0, rows))
+    sheets = Sheets(label, sheets.flip.index_select(0, rows), sheets.orientable[stays])
+    edges = HalfEdges.manifold(faces, twin, edges.kernels)
+    return Mesh.known(vertices, faces, kernels=mesh.kernels, edges=edges, sheets=sheets)
 
 
 def _attached(edges: HalfEdges, patch: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
