@@ -48,6 +48,7 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
         (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
         (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
+        (("--shape-steps", "5000"), "--shape-...: A sampler takes at most 1,000 steps, got 5,000"),
         (("--texture-guidance", "nan"), "--texture-...: A sampler's numbers must be finite"),
         (("--backend", "unwrap"), "takes OP=NAME"),
         (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles"),

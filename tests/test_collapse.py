@@ -11,7 +11,7 @@ from meshes import collapse
 from pipeline.bench import shapes
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh import Mesh
-from pipeline.mesh.query.printability import crossing_faces
+from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.simplify.collapse import CollapseConfig
 from pipeline.mesh.simplify.collapse import collapse as reduced
@@ -20,7 +20,7 @@ from pipeline.mesh.simplify.relax import RelaxConfig
 pytest.importorskip("warp")
 
 pytestmark = pytest.mark.usefixtures("device")
-reduced, Surface, crossing_faces = (on_device(each) for each in (reduced, Surface, crossing_faces))
+reduced, Surface, crossing = (on_device(each) for each in (reduced, Surface, crossing_by_kernels))
 
 
 def quiet():
@@ -258,8 +258,8 @@ def test_walls_that_lie_close_are_kept_from_going_through_each_other():
     vertices, faces = sphere(16)
     walls = Mesh(torch.cat([vertices, 0.99 * vertices]), torch.cat([faces, faces.flip(1) + len(vertices)]))
     left, before = (reduced(walls, 800, quiet, config=CollapseConfig(relax=RelaxConfig(rounds=n))) for n in (12, 0))
-    assert crossing_faces(before) > 100
-    assert crossing_faces(left) < crossing_faces(before) / 5
+    few, many = (int(crossing(each.vertices, each.faces).count_nonzero()) for each in (left, before))
+    assert many > 100 and few < many / 5
     assert left.report.watertight and left.report.components == 2
 
 

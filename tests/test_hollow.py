@@ -11,10 +11,10 @@ from pipeline import stages
 from pipeline.bench.shapes import surface_net
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
-from pipeline.mesh.query.printability import printability
 from pipeline.mesh.remesh.hollow_settings import Hollow
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.runtime import Runtime
+from pipeline.stages import inspect_mesh
 
 pytestmark = needs_warp
 CELLS, WALL, DRAIN = 48, 0.06, 0.08
@@ -51,7 +51,7 @@ def test_the_wall_is_as_thick_as_asked_everywhere(name, wall):
     away = distance_from(whole, made.vertices)
     inner = away > wall / 2
     assert inner.any() and (away[inner] - wall).abs().max() <= cell
-    assert printability(made, True).wall_thin > wall - cell
+    assert inspect_mesh(made).prints.wall_thin > wall - cell
 
 
 def test_a_ball_weighs_what_its_wall_does():
@@ -95,7 +95,7 @@ def test_a_flat_base_is_cut_before_so_that_the_floor_has_a_wall():
     assert facts["cavities"] == facts["drains"] == 1 and made.report.euler == 2
     floor = (made.vertices[:, 2] > base + 0.03 - cell) & (made.vertices[:, 2] < base + 0.03 + cell)
     inner = distance_from(whole, made.vertices) > 0.03 - cell
-    assert (floor & inner).any() and printability(made, True).wall_thin > 0.03 - cell
+    assert (floor & inner).any() and inspect_mesh(made).prints.wall_thin > 0.03 - cell
 
 
 def test_places_without_room_for_the_drain_stay_solid():
@@ -119,7 +119,7 @@ def test_true_lengths_reach_the_mesh_and_the_report():
     assert made.facts["shells"]["chosen"] == "solid" and told["drains"] == 1
     assert made.facts["mesh"]["watertight"] and made.facts["mesh"]["euler"] == 2
     height = float(made.vertices[:, 2].max() - made.vertices[:, 2].min())
-    walls = printability(made, True)
+    walls = inspect_mesh(made).prints
     assert walls.wall_thin * 80 / height > 4 - 80 / height * made.facts["shells"]["cell"]
     assert told["cm3"] == pytest.approx(made.report.volume * (8 / height) ** 3, rel=0.01)
     assert told["grams"] == pytest.approx(1.24 * told["cm3"]) and told["cm3"] < told["cm3_before"] / 2

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import math
 import os
 import signal
@@ -13,13 +14,13 @@ import pytest
 import torch
 
 from pipeline.models import build
-from pipeline.spec import SHAPE_FLOW_512
+from pipeline.spec import SHAPE_FLOW_512, SamplerSettings
 from training import __main__ as training_main
 from training import losses, networks, objects, operations, tasks, truth
 from training.__main__ import main
 from training.encoders import ENCODER_PLANS
 from training.evaluation import evaluate
-from training.export import export
+from training.export import export, pipeline_json
 from training.train import Limits, TrainingError, is_finished, load_weights, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -312,6 +313,15 @@ def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path, monkeypatch):
         own = models.get(role, torch.device("cpu")).state_dict()
         for key, value in own.items():
             assert torch.equal(value, load_weights(tmp_path, run)[f"encoder.{key}"].float())
+
+
+def test_the_bundled_checkpoint_says_what_training_would_write():
+    """Samplers, models and types; what is measured of the latents is the run's own."""
+    bundled = json.loads((Path(__file__).parent.parent / "checkpoints/small/pipeline.json").read_text(encoding="utf-8"))
+    measured = {key: value for key, value in bundled["args"].items() if key.endswith("_normalization")}
+    assert len(measured) == 2 and bundled == pipeline_json(networks.SMALL, measured)
+    guided = SamplerSettings.from_json(bundled["args"]["tex_slat_sampler"])
+    assert guided.guidance_scale > 1 and guided.guidance_interval == (0, 1)  # colours are off by a quarter more without
 
 
 def test_small_checkpoint_fits():

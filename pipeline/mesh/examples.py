@@ -114,6 +114,21 @@ def points_round_an_open_ball(device: torch.device) -> tuple:
     return mesh.vertices, mesh.faces[:400], torch.cartesian_prod(axis, axis, axis)
 
 
+def balls_that_cross(device: torch.device) -> tuple:
+    """Two balls, of which a ring of faces each goes through the other."""
+    one, offset = ball(device, 6), torch.tensor([0.9, 0.23, 0.11], device=device)
+    both = together(one, Mesh(one.vertices + offset, one.faces))
+    return both.vertices, both.faces
+
+
+def walls_of_a_hollow_ball(device: torch.device) -> tuple:
+    """A ball with an empty one inside it, nearer to one side; all faces are asked."""
+    outer = ball(device, 6)
+    inner = Mesh(0.6 * outer.vertices + outer.vertices.new_tensor([0.2, 0.0, 0.1]), outer.faces.flip(1))
+    mesh = together(outer, inner)
+    return mesh, torch.arange(len(mesh.faces), device=device)
+
+
 def check_clean(function: Callable, device: torch.device) -> str:
     """Two cubes that touch in an edge, every third face turned, one repeated, one without area, corners unwelded."""
     one = cube(device)

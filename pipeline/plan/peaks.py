@@ -49,7 +49,7 @@ def estimated_as(stage: str) -> str:
     """The name under which a stage is estimated: that of passes behind the first says their resolution."""
     if stage.startswith("shape "):
         return FINE_SHAPE
-    return {"unwrap": "bake", "color vertices": "bake"}.get(stage, stage)
+    return {"unwrap": "bake", "read UVs": "bake", "color vertices": "bake"}.get(stage, stage)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Areas and volumes of groups of faces, and the point from which volumes are measured."""
+"""Normals of faces, areas and volumes of groups of them, and the point from which volumes are measured."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ def middle(vertices: torch.Tensor) -> torch.Tensor:
     if len(vertices) == 0:
         return torch.zeros(3, dtype=torch.float64, device=vertices.device)
     return (vertices.amin(0).double() + vertices.amax(0).double()) / 2
+
+
+def unit_normals(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normals [F, 3], 0 without area, and areas [F] of faces, float64."""
+    a, b, c = vertices.double()[faces.long()].unbind(1)
+    normals = torch.linalg.cross(b - a, c - a)
+    length = normals.norm(dim=1)
+    return normals / length.clamp_min(1e-300)[:, None], length / 2
 
 
 def face_measures(

@@ -148,12 +148,16 @@ def _groups(runtime: Runtime, scene: Scene, frame: Frame, parts: list[int], uvs:
     device = geometry_device(runtime.device)
     kept = [] if uvs == "new" else [number for number in parts if uvs == "keep" or has_uvs(scene.parts[number])]
     made = [number for number in parts if number not in set(kept)]
-    with runtime.stage("unwrap", 1, "Ask for fewer faces."):
-        groups = groups_of(scene, kept, runtime.backends.pick(RASTER, "cpu"))
-        if made:
+    groups = []
+    if kept:
+        with runtime.stage("read UVs", 1, "Take --uvs new, or a mesh of fewer faces."):
+            groups += groups_of(scene, kept, runtime.backends.pick(RASTER, "cpu"))
+            runtime.step("read UVs", 1, 1)
+    if made:
+        with runtime.stage("unwrap", 1, "Ask for fewer faces."):
             pick, tick = runtime.backends.pick(UNWRAP, device), partial(runtime.step, "unwrap", 0, 1)
             groups.append(unwrapped_group(scene, frame, made, partial(_unwrapped, pick, device, size, tick)))
-        runtime.step("unwrap", 1, 1)
+            runtime.step("unwrap", 1, 1)
     return groups
 
 
