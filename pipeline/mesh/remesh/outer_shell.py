@@ -10,7 +10,7 @@ from ..repair.repair import compact
 from ..topology.half_edges import HalfEdges, Sheets, kept_twins
 from . import flood_kernels
 from .interior import outside
-from .lattice import Lattice
+from .lattice import Lattice, box_of
 from .lattice_functions import OUTSIDE
 
 _BLOCK = 4  # cells along a side of the blocks in which views of a patch are counted
@@ -37,8 +37,11 @@ def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     Raises:
         As outside().
     """
-    lattice = outside(mesh, resolution)
     patch, count = mesh.sheets.label, len(mesh.sheets.orientable)
+    if count == 1:  # the only one borders on the outside
+        box_of(mesh, resolution)
+        return mesh, {"patches": 1, "patches_removed": 0, "faces_removed": 0, "resolution": resolution}
+    lattice = outside(mesh, resolution)
     owner = patch.index_select(0, lattice.face)
     crossings = torch.bincount(owner, minlength=count)
     stays = _seen_patches(lattice, owner, crossings)
