@@ -208,7 +208,8 @@ def _sum(values: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
 
 def unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Each pair of neighbours once, with the length of all its edges."""
-    key, order = _both(*pairs.unbind(1), count).sort()
+    a, b = pairs.unbind(1)
+    key, order = _both(a, b, count).sort()
     starts = _starts(key)
     key = key[starts]
     return torch.stack([key // count, key % count], 1), _sum(lengths[order], starts.cumsum(0) - 1, len(key))
