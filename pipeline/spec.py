@@ -175,7 +175,7 @@ _SAMPLER = record(
         "params": record(
             {},
             {
-                "steps": whole(1, 1000),
+                "steps": whole(1, MAX_STEPS),
                 "guidance_strength": number(0, 1000),
                 "guidance_rescale": number(0, 1),
                 "guidance_interval": items(number(0, 1), 2, 2),
