@@ -96,6 +96,16 @@ def test_texture_transforms_are_followed(tmp_path, moved, seen):
     assert np.allclose(colors(read_scene(textured(move).save(tmp_path / "x.glb")))[:, :3], seen, atol=0.01)
 
 
+@pytest.mark.parametrize("wrap, seen", [(10497, [1, 0, 0]), (33071, [1, 1, 1]), (33648, [0, 1, 0])])
+def test_textures_go_on_beyond_their_border_as_the_file_says(tmp_path, wrap, seen):
+    def sampler(builder):
+        builder.json["samplers"] = [{"wrapS": wrap, "wrapT": 33071 if wrap == 33071 else 10497}]
+        builder.json["textures"][0]["sampler"] = 0
+
+    scene = read_scene(textured(sampler, (1.25, 1.25)).save(tmp_path / "x.glb"))
+    assert np.allclose(colors(scene)[:, :3], seen, atol=0.01)
+
+
 def test_transforms_that_are_none(tmp_path):
     def move(builder):
         texture = builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
