@@ -56,12 +56,12 @@ def test_autoencoders_learn(some, backends):
     structure = tasks.StructureVAE(TINY, "cpu", backends)
     grids = truth.dual_grids(some, TINY.resolution)
     occupied = truth.occupancy(grids.voxels, TINY.resolution, TINY.structure)
-    assert learned(structure, occupied, 40, 5e-3)["bce"] < 0.5
+    assert learned(structure, occupied, 25, 5e-3)["bce"] < 0.5
     shape = tasks.ShapeVAE(TINY, "cpu", backends)
-    fell = learned(shape, shape.group(some, None), 25, 5e-3)
+    fell = learned(shape, shape.group(some, None), 16, 5e-3)
     assert fell["subdivision"] < 0.6 and fell["crossed"] < 0.95 and fell["offsets"] < 0.8
     texture = tasks.TextureVAE(TINY, "cpu", backends)
-    assert learned(texture, texture.group(some, None), 25, 5e-3)["l1"] < 0.5
+    assert learned(texture, texture.group(some, None), 16, 5e-3)["l1"] < 0.5
 
 
 @pytest.fixture(scope="module")

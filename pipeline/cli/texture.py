@@ -38,6 +38,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    tell_checkpoint,
 )
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
@@ -164,6 +165,7 @@ def run(options: argparse.Namespace) -> int:
     settings.check(checkpoint, wants_drawing(options))
     images, models = posed_pictures(options), Models(checkpoint, build)
     shots = photos(options) if projected else []
+    tell_checkpoint(options, checkpoint)
     models.fetch(settings.roles)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):

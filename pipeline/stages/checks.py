@@ -13,7 +13,7 @@ from functools import partial
 import torch
 
 from ..backends import Backends
-from ..errors import BackendError, SettingsError
+from ..errors import BackendError, SettingsError, unknown
 from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, QUADS, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
 from ..models.kernels_ahead import compile_ahead
 from ..models.operations import OPERATIONS as NETWORK_OPERATIONS
@@ -142,13 +142,13 @@ def check_shells(shells: str, wall: float = 0.0, cavities: str = "fill", hollow:
     """Raises SettingsError for an unknown name or what is impossible or of no use, BackendError for "solid" without
     Warp."""
     if shells not in SHELLS:
-        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
+        raise SettingsError(unknown("shells", shells, SHELLS))
     if shells == "solid" and (reason := unavailable_reason()):
         raise BackendError(f"A solid mesh needs Warp: {reason}")
     if not 0 <= wall < math.inf:
         raise SettingsError(f"The wall is {wall:g} thick; choose a thickness of 0 or more.")
     if cavities not in CAVITIES:
-        raise SettingsError(f"Unknown cavities {cavities!r}; choose one of {', '.join(CAVITIES)}.")
+        raise SettingsError(unknown("cavities", cavities, CAVITIES))
     asked = {"A wall": wall, "A hollow": hollow, "Keeping cavities": cavities == "keep"}
     if unused := [name for name, value in asked.items() if value and shells in ("surface", "outer")]:
         raise SettingsError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...errors import SettingsError
+from ...errors import SettingsError, did_you_mean
 from ...image import on_black, read_picture
 from ...mesh.bake.bake import Texels
 from ...mesh.io import Frame, Part, Scene
@@ -84,7 +84,8 @@ class Keep:
         """
         names = {part.name for part in scene.parts}
         if unknown := set(self.nodes) - names:
-            raise SettingsError(f"No mesh node is called {_listed(unknown)}; there are {_listed(names)}.")
+            near = did_you_mean(min(unknown), names) or "."
+            raise SettingsError(f"No mesh node is called {_listed(unknown)}; there are {_listed(names)}{near}")
         parts = [number for number, part in enumerate(scene.parts) if part.name not in self.nodes]
         if not parts:
             raise SettingsError("Every mesh node is to be kept, so there is nothing to texture.")

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ... import sparse
-from ...errors import EmptyResultError, SettingsError
+from ...errors import EmptyResultError, SettingsError, unknown
 from ...export.scene_textures import BakedGroup
 from ...mesh import NEAREST, RASTER, UNWRAP
 from ...mesh.bake.bake import Texels, bake_voxels, sample_voxels
@@ -145,7 +145,7 @@ def bake_scene(
 
 def _groups(runtime: Runtime, scene: Scene, frame: Frame, parts: list[int], uvs: str, size: int) -> list[Group]:
     if uvs not in UVS:
-        raise SettingsError(f"Unknown uvs {uvs!r}; choose one of {', '.join(UVS)}.")
+        raise SettingsError(unknown("uvs", uvs, UVS))
     device = geometry_device(runtime.device)
     kept = [] if uvs == "new" else [number for number in parts if uvs == "keep" or has_uvs(scene.parts[number])]
     made = [number for number in parts if number not in set(kept)]
