@@ -128,6 +128,22 @@ def test_a_picture_that_fits_from_two_sides_is_told(runtime):
     assert not any("looks nearly the same" in each for each in found.facts.get("warnings", ()))
 
 
+def test_what_is_finer_than_a_pixel_is_compared_by_its_mean():
+    """A pixel of the picture is the mean of what it covers; stripes must not be met by chance."""
+    stripes = (np.indices((SIDE, SIDE))[1] // 2 % 2 == 0) & (np.indices((SIDE, SIDE))[0] < SIDE // 2)
+    one = decorated(sheet(), stripes)
+    fit = measured(Painted([one], torch.device("cpu")), Picture.of(drawn(one, CAMERA, 512)), CAMERA)
+    assert fit.correlation > 0.95
+
+
+def test_round_things_leave_their_azimuth_open():
+    maps = np.full((64, 64, 6), 255, np.uint8)
+    maps[:24, :, :3], maps[24:, :, :3] = (200, 60, 50), (60, 90, 200)
+    ball = sphere(maps)
+    fit = fit_camera(Painted([ball], torch.device("cpu")), Picture.of(drawn(ball, CAMERA, 128)))
+    assert abs(fit.camera.elevation - CAMERA.elevation) < 3 and fit.rival is not None
+
+
 def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():
     one, camera = sheet(), PictureCamera(25, 20, 35, 1.1, shift=(0.3, 0.05))
     painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, camera, 128))

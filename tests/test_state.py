@@ -183,6 +183,12 @@ def test_hostile_tensors_are_refused(rewritten, tensors, said):
         ),
         ({"values": {"condition": {"scales": [1], "masks": 10**9}}}, "the number of masks"),
         ({"values": [1]}, "does not say what it holds"),
+        ({"backends": 99}, "'backends' is 99; expected a row for each operation"),
+        # what no file that is made of the state could hold
+        ({"seed": float("nan")}, "'seed' cannot be read"),
+        ({"note": [float("inf")]}, "'note' cannot be read"),
+        ({"note": "\ud800"}, "'note' cannot be read"),
+        ({"backends": ["a"]}, "'backends' is"),
     ],
 )
 def test_hostile_settings_are_refused(rewritten, settings, said):

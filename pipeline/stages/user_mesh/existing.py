@@ -17,6 +17,7 @@ from ...warp import unavailable_reason
 VERTEX_COLORS = "COLOR_0"
 _LARGEST = 1 << 28  # pixels of a texture
 _BLOCK = 1 << 20  # places that are looked at together
+_READABLE = "Export it with PNG or JPEG textures."
 _DEFAULT = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 1.0, "roughnessFactor": 1.0}
 
 
@@ -102,9 +103,11 @@ class Materials:
 
     def _sample(self, info: dict, part: Part, place: Place) -> torch.Tensor:
         """[n, 4] float32 of a texture, bilinear, repeated."""
-        uvs = attribute(self._scene, part, f"TEXCOORD_{info.get('texCoord', 0)}")
+        moved = info.get("extensions", {}).get("KHR_texture_transform", {})
+        uvs = attribute(self._scene, part, f"TEXCOORD_{moved.get('texCoord', info.get('texCoord', 0))}")
         if uvs is None:
             return torch.ones(len(place.rows), 4, device=place.rows.device)
+        uvs = _transformed(uvs, moved, self._scene.document.name) if moved else uvs
         image, key = self.image(info.get("index")), (info.get("index"), place.rows.device)
         if key not in self._tensors:
             self._tensors[key] = torch.tensor(image, device=place.rows.device)
@@ -117,16 +120,18 @@ class Materials:
         texture = textures[document.index(number, textures, "a texture")]
         webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
         source = texture.get("source", webp.get("source"))
+        if source is None and "KHR_texture_basisu" in texture.get("extensions", {}):
+            raise MeshError(f"The textures of {document.name} are KTX2, which is not read. {_READABLE}")
         if source not in self._images:
             try:
                 image = Image.open(io.BytesIO(document.image(source)))
                 if image.width * image.height > _LARGEST:
                     raise MeshError(f"Image {source} of {document.name} has {image.width} x {image.height} pixels.")
                 self._images[source] = np.asarray(image.convert("RGBA"), np.float32) / 255
-            except (OSError, UnidentifiedImageError, ValueError) as error:
-                raise MeshError(
-                    f"Image {source} of {document.name} cannot be read ({error}). Export it with PNG or JPEG textures."
-                ) from error
+            except UnidentifiedImageError as error:
+                raise MeshError(f"Image {source} of {document.name} is no picture that is read. {_READABLE}") from error
+            except (OSError, ValueError) as error:
+                raise MeshError(f"Image {source} of {document.name} cannot be read ({error}). {_READABLE}") from error
         return self._images[source]
 
 
@@ -145,6 +150,17 @@ def attribute(scene: Scene, part: Part, name: str) -> np.ndarray | None:
     document = scene.document
     attributes = document.list("meshes")[part.mesh]["primitives"][part.primitive]["attributes"]
     return document.accessor(attributes[name]).astype(np.float64) if name in attributes else None
+
+
+def _transformed(uvs: np.ndarray, moved: dict, name: str) -> np.ndarray:
+    """UVs [V, 2] as KHR_texture_transform moves them: scaled, turned, then moved; v downwards."""
+    try:
+        (x, y), (wide, high) = moved.get("offset", (0, 0)), moved.get("scale", (1, 1))
+        turn, numbers = float(moved.get("rotation", 0)), np.array([x, y, wide, high], np.float64)
+    except (TypeError, ValueError) as error:
+        raise MeshError(f"A KHR_texture_transform of {name} has no valid numbers. Export it again.") from error
+    cos, sin = np.cos(turn), np.sin(turn)
+    return uvs * numbers[2:] @ np.array([[cos, -sin], [sin, cos]]) + numbers[:2]
 
 
 def bilinear(image: torch.Tensor, uvs: torch.Tensor) -> torch.Tensor:

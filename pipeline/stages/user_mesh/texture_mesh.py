@@ -84,6 +84,7 @@ def texture_scene(
         CheckpointError: the checkpoint lacks an encoder.
     """
     check_texture_size(size)
+    scene.document.require_images()  # they go into the new file
     parts = keep.changed_parts(scene)
     groups = _groups(runtime, scene, scene.frame(), parts, uvs, size)  # what is wrong with UVs is said first
     frame = scene.frame()
