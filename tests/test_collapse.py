@@ -19,6 +19,9 @@ from pipeline.mesh.simplify.relax import RelaxConfig
 
 pytest.importorskip("warp")
 
+from pipeline.mesh.simplify import relax_kernels
+from pipeline.warp import launch
+
 pytestmark = pytest.mark.usefixtures("device")
 reduced, Surface, crossing = (on_device(each) for each in (reduced, Surface, crossing_by_kernels))
 
@@ -396,3 +399,26 @@ def test_tick_may_stop_it():
 
     with pytest.raises(KeyboardInterrupt):
         collapse(*sphere(), 100, stop)
+
+
+def test_vertices_that_cannot_be_moved_are_asked_again_where_a_face_has_changed(monkeypatch):
+    """And nowhere else: with many crossing faces most can not, and asking is what relaxing costs."""
+    kept, kernels = launch.launch_parallel, relax_kernels  # keys of no move are the largest number
+    asked, settled_once = 0, 0
+
+    def watched(kernel, count, *arguments, **rows):
+        nonlocal asked, settled_once
+        if kernel is kernels.propose:
+            faces, changed, settled, keys = arguments[6].reshape(-1, 3), *(arguments[k] for k in (12, 13, 16))
+            waits = settled.cpu() > 0
+            waits[faces[changed > 0].long().reshape(-1).cpu()] = False
+        kept(kernel, count, *arguments, **rows)
+        if kernel is kernels.propose:
+            assert (keys.cpu()[waits] == torch.iinfo(torch.int64).max).all()
+            asked, settled_once = asked + 1, settled_once + int(waits.sum())
+
+    vertices, faces = sphere(16)
+    walls = Mesh(torch.cat([vertices, 0.99 * vertices]), torch.cat([faces, faces.flip(1) + len(vertices)]))
+    monkeypatch.setattr(launch, "launch_parallel", watched)
+    reduced(walls, 800, quiet)
+    assert asked > 2 and settled_once > asked

@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     settings = settings_of(TextureSettings, options, pipeline_type=chosen, keep=keep, projection=projected)
-    settings.check(checkpoint, wants_drawing(options))
+    settings.check(checkpoint, wants_drawing(options), backends, device)
     images, models = posed_pictures(options), Models(checkpoint, build)
     shots = photos(options) if projected else []
     tell_checkpoint(options, checkpoint)
