@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import BackendError, MeshError
+from ...mesh import Mesh
+from ...mesh.bake.bake import SourceMesh
 from ...mesh.io import Frame, Part, Scene
 from ...mesh.query.surface import Surface
 from ...warp import unavailable_reason
@@ -23,18 +26,25 @@ _DEFAULT = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 1.0, "rou
 
 
 class Places:
-    """The surface of a scene in the unit cube, and where on it points are nearest.
+    """The surface of a scene in the unit cube, and where on it points are nearest. source: makes a mesh ready for
+    nearest points, as rows for CLOSEST do.
 
     Raises:
         BackendError: without Warp, which looks for nearest points.
     """
 
-    def __init__(self, scene: Scene, frame: Frame, device: torch.device) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        frame: Frame,
+        device: torch.device,
+        source: Callable[[Mesh], Surface] = SourceMesh,
+    ) -> None:
         if reason := unavailable_reason():
             raise BackendError(f"Reading the textures of a mesh needs Warp: {reason}")
         self._scene = scene
         vertices, faces = scene.joined(frame)
-        self._surface = Surface(torch.from_numpy(vertices).to(device), torch.from_numpy(faces).to(device))
+        self._surface = source(Mesh.known(torch.from_numpy(vertices).to(device), torch.from_numpy(faces).to(device)))
         counts = [len(part.faces) for part in scene.parts]
         self._corners = [torch.from_numpy(part.faces).to(device) for part in scene.parts]
         self._owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
