@@ -38,6 +38,7 @@ from parallel import (  # noqa: E402, F401
 )
 from safetensors import safe_open  # noqa: E402
 from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
+from training_fixtures import trained_on, training_backends  # noqa: E402, F401
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 SCRIPT = """

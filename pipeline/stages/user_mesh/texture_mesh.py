@@ -173,7 +173,7 @@ def _start(
     device = geometry_device(runtime.device)
     fine = encoded.subdivisions[-1].children
     with runtime.stage("read textures", 1, "Ask for a lower type."):
-        materials, places = Materials(scene, not keep.vertex_colors), places_of(scene, frame, encoded, device)
+        materials, places = Materials(scene, not keep.vertex_colors), places_of(scene, frame, encoded, runtime)
         old = torch.empty(len(fine), 6, device=device)
         for place in places:
             old[place.rows] = materials.at(place)
