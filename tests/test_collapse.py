@@ -11,7 +11,6 @@ from meshes import collapse
 from pipeline.bench import shapes
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh import Mesh
-from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.simplify.collapse import CollapseConfig
 from pipeline.mesh.simplify.collapse import collapse as reduced
@@ -19,11 +18,8 @@ from pipeline.mesh.simplify.relax import RelaxConfig
 
 pytest.importorskip("warp")
 
-from pipeline.mesh.simplify import relax_kernels
-from pipeline.warp import launch
-
 pytestmark = pytest.mark.usefixtures("device")
-reduced, Surface, crossing = (on_device(each) for each in (reduced, Surface, crossing_by_kernels))
+reduced, Surface = on_device(reduced), on_device(Surface)
 
 
 def quiet():
@@ -256,16 +252,6 @@ def test_slivers_are_relaxed_where_the_surface_stays():
     assert few.report.area == pytest.approx(many.report.area, rel=1e-5)
 
 
-def test_walls_that_lie_close_are_kept_from_going_through_each_other():
-    """Two spheres, one a hundredth smaller: 4 % of a face's side between them."""
-    vertices, faces = sphere(16)
-    walls = Mesh(torch.cat([vertices, 0.99 * vertices]), torch.cat([faces, faces.flip(1) + len(vertices)]))
-    left, before = (reduced(walls, 800, quiet, config=CollapseConfig(relax=RelaxConfig(rounds=n))) for n in (12, 0))
-    few, many = (int(crossing(each.vertices, each.faces).count_nonzero()) for each in (left, before))
-    assert many > 100 and few < many / 5
-    assert left.report.watertight and left.report.components == 2
-
-
 def test_faces_lie_on_the_surface_on_the_average():
     """Of a sphere, whose inside they would else be in: a tenth less of the distance, and none of the volume lost."""
     source = Mesh(*sphere())
@@ -399,26 +385,3 @@ def test_tick_may_stop_it():
 
     with pytest.raises(KeyboardInterrupt):
         collapse(*sphere(), 100, stop)
-
-
-def test_vertices_that_cannot_be_moved_are_asked_again_where_a_face_has_changed(monkeypatch):
-    """And nowhere else: with many crossing faces most can not, and asking is what relaxing costs."""
-    kept, kernels = launch.launch_parallel, relax_kernels  # keys of no move are the largest number
-    asked, settled_once = 0, 0
-
-    def watched(kernel, count, *arguments, **rows):
-        nonlocal asked, settled_once
-        if kernel is kernels.propose:
-            faces, changed, settled, keys = arguments[6].reshape(-1, 3), *(arguments[k] for k in (12, 13, 16))
-            waits = settled.cpu() > 0
-            waits[faces[changed > 0].long().reshape(-1).cpu()] = False
-        kept(kernel, count, *arguments, **rows)
-        if kernel is kernels.propose:
-            assert (keys.cpu()[waits] == torch.iinfo(torch.int64).max).all()
-            asked, settled_once = asked + 1, settled_once + int(waits.sum())
-
-    vertices, faces = sphere(16)
-    walls = Mesh(torch.cat([vertices, 0.99 * vertices]), torch.cat([faces, faces.flip(1) + len(vertices)]))
-    monkeypatch.setattr(launch, "launch_parallel", watched)
-    reduced(walls, 800, quiet)
-    assert asked > 2 and settled_once > asked

@@ -76,7 +76,21 @@ def test_what_an_obj_names_and_lacks_is_told(tmp_path, there, named):
         (tmp_path / "skin.mtl").write_text("newmtl skin\nmap_Kd -s 1 1 1 sub\\skin.png\n")
     (tmp_path / "x.obj").write_text("mtllib skin.mtl\n" + QUAD + FACES)
     (note,) = read_scene(tmp_path / "x.obj").notes
-    assert f"names {named}, which is not there" in note
+    assert named in note and "not in its folder" in note
+
+
+@pytest.mark.parametrize("named", ["C:\\work\\skin.png", "-s 2 2 1 skin.png", "/home/me/skin.png", "../secret.png"])
+def test_textures_of_an_obj_are_those_of_its_folder(tmp_path, named):
+    """Exporters write paths of their own machine; what lies elsewhere goes into no result."""
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    for place in (tmp_path / "secret.png", folder / "skin.png"):
+        Image.new("RGB", (8, 8), (255, 0, 0)).save(place)
+    (folder / "skin.mtl").write_text(f"newmtl skin\nmap_Kd {named}\n")
+    (folder / "x.obj").write_text("mtllib skin.mtl\n" + QUAD + FACES)
+    scene = read_scene(folder / "x.obj")
+    assert np.allclose(colors(scene)[:, :3], [1, 1, 1] if "secret" in named else [1, 0, 0], atol=0.01)
+    assert bool(scene.notes) == ("secret" in named)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +108,16 @@ def test_texture_transforms_are_followed(tmp_path, moved, seen):
         texture["extensions"] = {"KHR_texture_transform": moved}
 
     assert np.allclose(colors(read_scene(textured(move).save(tmp_path / "x.glb")))[:, :3], seen, atol=0.01)
+
+
+@pytest.mark.parametrize("wrap, seen", [(10497, [1, 0, 0]), (33071, [1, 1, 1]), (33648, [0, 1, 0])])
+def test_textures_go_on_beyond_their_border_as_the_file_says(tmp_path, wrap, seen):
+    def sampler(builder):
+        builder.json["samplers"] = [{"wrapS": wrap, "wrapT": 33071 if wrap == 33071 else 10497}]
+        builder.json["textures"][0]["sampler"] = 0
+
+    scene = read_scene(textured(sampler, (1.25, 1.25)).save(tmp_path / "x.glb"))
+    assert np.allclose(colors(scene)[:, :3], seen, atol=0.01)
 
 
 def test_transforms_that_are_none(tmp_path):

@@ -247,6 +247,25 @@ def test_no_seam_shows_where_a_brighter_picture_ends(runtime, colours):
     assert abs(int(middle) - (160 if colours == "picture" else 120)) <= 3
 
 
+def test_a_texture_that_keeps_its_tone_takes_what_no_light_makes(runtime):
+    """A blue window on a white ball that the picture shows darker: the window comes, larger than what counts as detail,
+    the darkness does not."""
+    white = np.full((128, 256, 6), 255, np.uint8)
+    white[:, :, :3] = 230
+    window = white.copy()
+    window[56:72, 184:200, :3] = (60, 130, 220)  # in front
+    darker = window.copy()
+    darker[:, :, :3] = darker[:, :, :3] * 0.75
+    white, darker = (np.repeat(each, 2, 0) for each in (white, darker))
+    ball, camera = sphere(white), PictureCamera(0, 0, 20, 0.8)
+    photo = Photo(drawn(replace(ball, maps=darker), camera), camera=camera)
+    found = stages.project_texture(runtime, textured(ball), [photo], Projection(colours="texture"))
+    seen = np.asarray(drawn(replace(ball, maps=found.maps), camera, 128)).astype(int)
+    red, green, blue = seen[64, 64, :3]
+    assert blue - red > 90 and green - red > 35
+    assert np.abs(seen[84, 60:68, :3] - 230).max() < 15
+
+
 def sphere(maps, rings=24):
     """A ball with uvs by longitude and latitude."""
     u, v = np.meshgrid(np.linspace(0, 1, 2 * rings + 1), np.linspace(0, 1, rings + 1))

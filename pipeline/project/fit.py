@@ -31,7 +31,6 @@ _BEGINNINGS = 3  # directions of the coarse search that the local one starts fro
 _COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
 _FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
-_EQUAL = 0.002  # of the likeness, below which a close look tells nothing
 _ALIKE = 0.02  # difference of likeness below which two directions are equally good
 _ELSEWHERE = 45.0  # degrees between two such from which on it is open where the picture was taken from
 _STEPS, _FINE_STEPS, _LAST_STEPS = 40, 120, 60  # drawings of a local search
@@ -84,7 +83,7 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
     refined = sorted((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: -fit.score)
     round_ = [] if near else _all_round(fine, refined[0].camera)
     last = [fit for fit in [*refined, *round_[:1]] if fit.score > refined[0].score - _CLOSE]
-    best = _frontmost([_settled(finest, fit.camera, near) for fit in last])
+    best = max((_settled(finest, fit.camera, near) for fit in last), key=lambda fit: fit.score)
     reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
     alike = [fit for fit in turned[1:] if fit.likeness > turned[0].likeness - _ALIKE]
     alike += [fit for fit in round_ if fit.likeness > refined[0].likeness - _ALIKE]
@@ -192,12 +191,6 @@ def _turned(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
 
     start = np.array([camera.azimuth, camera.elevation, camera.fov])
     return _searched(matcher, of, start, np.array([8.0, 8.0, -8.0]), _STEPS)
-
-
-def _frontmost(found: Sequence[Fit]) -> Fit:
-    """The likeliest, or of those that are as likely the one nearest to the front."""
-    likeliest = max(fit.likeness for fit in found)
-    return max((fit for fit in found if fit.likeness > likeliest - _EQUAL), key=lambda fit: fit.score)
 
 
 def _all_round(matcher: _Matcher, camera: PictureCamera) -> list[Fit]:

@@ -36,7 +36,7 @@ def converted(path: Path, kind: str, z_up: bool) -> tuple[Gltf, list[str]]:
     if kind == ".stl":
         _check_stl(path)
     try:
-        loaded = trimesh.load_scene(path, process=False)
+        loaded = trimesh.load_scene(path, process=False, resolver=_resolver(path))
     except (ValueError, IndexError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
         raise MeshError(f"{path.name} cannot be read as {kind[1:].upper()}: {error}. Export it again.") from error
     document = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": path.stem}]}
@@ -55,6 +55,29 @@ def converted(path: Path, kind: str, z_up: bool) -> tuple[Gltf, list[str]]:
         made.list("nodes").append(node)
         root.setdefault("children", []).append(len(document["nodes"]) - 1)
     return made, _missing(path) if kind == ".obj" else []
+
+
+def _resolver(path: Path):
+    """What trimesh reads materials and textures through: files of the mesh's own folder alone."""
+    from trimesh.resolvers import FilePathResolver
+
+    class Beside(FilePathResolver):
+        def get(self, name: str) -> bytes:
+            if (found := _beside(path.parent, name)) is None:
+                raise FileNotFoundError(name)
+            return found.read_bytes()
+
+    return Beside(str(path))
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """A file that another one names, perhaps as it lay on another machine; None if it is not in this folder."""
+    inner, name = folder.resolve(), name.strip().replace("\\", "/")
+    for candidate in (name, name.rpartition("/")[2], name.rpartition(" ")[2]):  # MTL has options before the name
+        found = (inner / candidate).resolve()
+        if inner in found.parents and found.is_file():
+            return found
+    return None
 
 
 def _check_stl(path: Path) -> None:
@@ -124,14 +147,14 @@ def _missing(path: Path) -> list[str]:
     """Which files of materials and textures an OBJ names that are not there; trimesh goes on without a word."""
     absent: list[str] = []
     for library in dict.fromkeys(re.findall(_LIBRARY, path.read_bytes(), re.MULTILINE)):
-        found = path.parent / library.decode("utf-8", "replace")
-        if not found.is_file():
-            absent.append(found.name)
+        named = library.decode("utf-8", "replace")
+        if (found := _beside(path.parent, named)) is None:
+            absent.append(named)
             continue
         textures = re.findall(_TEXTURE, found.read_bytes(), re.MULTILINE | re.IGNORECASE)
-        places = [path.parent / texture.decode("utf-8", "replace").replace("\\", "/") for texture in textures]
-        absent += [place.name for place in places if not place.is_file()]
+        names = [texture.decode("utf-8", "replace") for texture in textures]
+        absent += [each for each in names if _beside(path.parent, each) is None]
     if not absent:
         return []
     listed = ", ".join(dict.fromkeys(absent))[:200]
-    return [f"{path.name} names {listed}, which is not there: the mesh is read without its old colours."]
+    return [f"{path.name} names {listed}, which is not in its folder: the mesh is read without its old colours."]

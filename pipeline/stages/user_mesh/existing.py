@@ -20,6 +20,7 @@ from ...warp import unavailable_reason
 VERTEX_COLORS = "COLOR_0"
 _LARGEST = 1 << 28  # pixels of a texture
 _BLOCK = 1 << 20  # places that are looked at together
+_CLAMP, _MIRROR, _REPEAT = 33071, 33648, 10497  # glTF's numbers of a sampler's wrap, which are OpenGL's
 _READABLE = "Export it with PNG or JPEG textures."
 _DEFAULT = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 1.0, "roughnessFactor": 1.0}
 
@@ -112,7 +113,7 @@ class Materials:
         return torch.cat([_srgb(color[:, :3]), metal[:, None], rough[:, None], color[:, 3:]], 1).clamp(0, 1)
 
     def _sample(self, info: dict, part: Part, place: Place) -> torch.Tensor:
-        """[n, 4] float32 of a texture, bilinear, repeated."""
+        """[n, 4] float32 of a texture, bilinear."""
         moved = info.get("extensions", {}).get("KHR_texture_transform", {})
         uvs = attribute(self._scene, part, f"TEXCOORD_{moved.get('texCoord', info.get('texCoord', 0))}")
         if uvs is None:
@@ -121,7 +122,17 @@ class Materials:
         image, key = self.image(info.get("index")), (info.get("index"), place.rows.device)
         if key not in self._tensors:
             self._tensors[key] = torch.tensor(image, device=place.rows.device)
-        return bilinear(self._tensors[key], place.mixed(uvs))
+        return bilinear(self._tensors[key], place.mixed(uvs), self._wrap(info.get("index")))
+
+    def _wrap(self, number: object) -> tuple[int, int]:
+        """What a texture of the document is beyond 0-1, in u and in v."""
+        document = self._scene.document
+        textures, samplers = document.list("textures"), document.list("samplers")
+        sampler = textures[document.index(number, textures, "a texture")].get("sampler")
+        if sampler is None:
+            return _REPEAT, _REPEAT
+        found = samplers[document.index(sampler, samplers, "a texture's sampler")]
+        return found.get("wrapS", _REPEAT), found.get("wrapT", _REPEAT)
 
     def image(self, number: object) -> np.ndarray:
         """[H, W, 4] float32 in 0-1 of a texture of the document."""
@@ -173,8 +184,9 @@ def _transformed(uvs: np.ndarray, moved: dict, name: str) -> np.ndarray:
     return uvs * numbers[2:] @ np.array([[cos, -sin], [sin, cos]]) + numbers[:2]
 
 
-def bilinear(image: torch.Tensor, uvs: torch.Tensor) -> torch.Tensor:
-    """[n, C] of an image [H, W, C] at UVs [n, 2] float64, v downwards, repeated beyond 0-1."""
+def bilinear(image: torch.Tensor, uvs: torch.Tensor, wrap: tuple[int, int] = (_REPEAT, _REPEAT)) -> torch.Tensor:
+    """[n, C] of an image [H, W, C] at UVs [n, 2] float64, v downwards. wrap: what is beyond 0-1 in u and in v, glTF's
+    numbers."""
     height, width = image.shape[:2]
     x, y = uvs[:, 0] * width - 0.5, uvs[:, 1] * height - 0.5
     left, top = x.floor(), y.floor()
@@ -182,11 +194,21 @@ def bilinear(image: torch.Tensor, uvs: torch.Tensor) -> torch.Tensor:
     left, top = left.long(), top.long()
 
     def texel(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-        return image[row % height, column % width]
+        return image[_within(row, height, wrap[1]), _within(column, width, wrap[0])]
 
     one = texel(top, left) * (1 - right) + texel(top, left + 1) * right
     two = texel(top + 1, left) * (1 - right) + texel(top + 1, left + 1) * right
     return one * (1 - down) + two * down
+
+
+def _within(texel: torch.Tensor, count: int, wrap: int) -> torch.Tensor:
+    """The texels 0 .. count - 1 that stand for any number of one."""
+    if wrap == _CLAMP:
+        return texel.clamp(0, count - 1)
+    if wrap == _MIRROR:
+        there = texel % (2 * count)
+        return torch.minimum(there, 2 * count - 1 - there)
+    return texel % count
 
 
 def _linear(values: torch.Tensor) -> torch.Tensor:
