@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from .errors import CheckpointError, SettingsError
+from .errors import CheckpointError, SettingsError, unknown
 from .schema import Check, items, number, one_of, record, text, whole
 
 STRUCTURE_FLOW = "sparse_structure_flow_model"
@@ -145,7 +145,7 @@ class PipelineType:
     def named(name: str) -> PipelineType:
         """The row of PIPELINE_TYPES. Raises SettingsError, which lists the names."""
         if name not in PIPELINE_TYPES:
-            raise SettingsError(f"Unknown type {name!r}; choose one of {', '.join(PIPELINE_TYPES)}.")
+            raise SettingsError(unknown("type", name, PIPELINE_TYPES))
         return PIPELINE_TYPES[name]
 
 

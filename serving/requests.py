@@ -147,7 +147,7 @@ class Receiver:
 
     def _read_json(self, body: bytes, command: str, folder: Path) -> Sent:
         try:
-            given = json.loads(body, parse_constant=_no_number)
+            given = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise problems.malformed(f"The body is no JSON: {error}.") from error
         if not isinstance(given, dict):
@@ -162,11 +162,11 @@ class Receiver:
         job = given.pop("job", "")
         if not isinstance(job, str):
             raise problems.malformed("job: takes the id of a job.")
-        try:
-            json.dumps([job, given], ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
+        try:  # Python reads what our answer could not hold: NaN, infinity, half of a surrogate pair
+            json.dumps([job, given], ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:
             raise problems.malformed(
-                f"The JSON holds text that is no Unicode: {error}. Send whole characters."
+                f"The body is no JSON: {error}. Send finite numbers and whole characters."
             ) from error
         sent.job, sent.parameters = job, given
         return sent
@@ -271,11 +271,6 @@ def _copy(upload: UploadFile, target: Path) -> None:
     upload.file.seek(0)
     with target.open("wb") as file:
         shutil.copyfileobj(upload.file, file)
-
-
-def _no_number(name: str) -> None:
-    """What json does with the NaN and infinity that JSON does not have, and whoever reads our answer neither."""
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _decoded(name: str, value: Any) -> bytes:

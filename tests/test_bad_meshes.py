@@ -1,5 +1,7 @@
 """Meshes, voxels and settings that nobody should give to the post-processing: a clear error or a stated result."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import trimesh
 pytest.importorskip("warp")
 from pipeline import stages
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
+from pipeline.export import WRITERS
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 
@@ -84,6 +87,44 @@ def test_one_triangle(shells):
         assert facts["faces"] == 1 and facts["boundary_edges"] == 3
         assert any("not watertight" in text or "open" in text for text in done.facts["warnings"])
     assert (np.abs(textured.maps.astype(int) - round(0.6 * 255)) <= 1).all()
+
+
+def frame():
+    """Of a picture, flat and open: four quads round a hole."""
+    outer = np.array([[-0.4, -0.3, 0], [0.4, -0.3, 0], [0.4, 0.3, 0], [-0.4, 0.3, 0]])
+    after = np.array([1, 2, 3, 0])
+    faces = [[[i, j, 4 + j], [i, 4 + j, 4 + i]] for i, j in enumerate(after)]
+    return mesh(np.concatenate([outer, 0.7 * outer]), faces)
+
+
+THIN = {
+    "a picture frame": frame,
+    "a needle": lambda: mesh(*_box(1e-6, 1e-6, 0.9)),
+    "a voxel": lambda: mesh(*_box(1 / 64, 1 / 64, 1 / 64)),
+    "two triangles at a vertex": lambda: mesh(
+        [[0, 0, 0], [0.3, 0.1, 0], [0.3, -0.1, 0], [-0.3, 0.1, 0.1], [-0.3, -0.1, 0.1]], [[0, 1, 2], [0, 3, 4]]
+    ),
+    "three triangles at an edge": lambda: mesh(
+        [[0, 0, -0.3], [0, 0, 0.3], [0.3, 0, 0], [-0.3, 0.1, 0], [0, -0.3, 0]], [[0, 1, 2], [0, 1, 3], [0, 1, 4]]
+    ),
+}
+
+
+def _box(*sides):
+    box = trimesh.creation.box(sides)
+    return box.vertices, box.faces
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_what_is_hardly_a_body_becomes_one_and_reaches_every_writer(name, tmp_path):
+    used, raw = runtime(), THIN[name]()
+    done = stages.process_mesh(used, raw, 2000, shells="solid", resolution=RESOLUTION)
+    assert done.facts["mesh"]["watertight"] and done.report.volume > 0
+    for suffix in WRITERS:
+        if suffix != ".usdz" or find_spec("pxr"):
+            assert stages.export_mesh(used, done, tmp_path / f"x{suffix}", stages.ExportSettings(), {})
+    with pytest.raises(SettingsError, match="wall of a hollow is"):
+        stages.process_mesh(used, raw, 2000, shells="solid", hollow=stages.Hollowing.parse("0.6"))
 
 
 def test_ten_thousand_fragments():

@@ -11,7 +11,6 @@ from meshes import collapse
 from pipeline.bench import shapes
 from pipeline.errors import MeshError, SettingsError
 from pipeline.mesh import Mesh
-from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.query.surface import Surface
 from pipeline.mesh.simplify.collapse import CollapseConfig
 from pipeline.mesh.simplify.collapse import collapse as reduced
@@ -20,7 +19,7 @@ from pipeline.mesh.simplify.relax import RelaxConfig
 pytest.importorskip("warp")
 
 pytestmark = pytest.mark.usefixtures("device")
-reduced, Surface, crossing = (on_device(each) for each in (reduced, Surface, crossing_by_kernels))
+reduced, Surface = on_device(reduced), on_device(Surface)
 
 
 def quiet():
@@ -251,16 +250,6 @@ def test_slivers_are_relaxed_where_the_surface_stays():
     assert few.report.euler == 1 and few.report.inconsistent_edges == few.report.non_manifold_edges == 0
     assert (normals(few.vertices, few.faces)[:, 2] > 0).all() and few.vertices[:, 2].abs().max() < 1e-6
     assert few.report.area == pytest.approx(many.report.area, rel=1e-5)
-
-
-def test_walls_that_lie_close_are_kept_from_going_through_each_other():
-    """Two spheres, one a hundredth smaller: 4 % of a face's side between them."""
-    vertices, faces = sphere(16)
-    walls = Mesh(torch.cat([vertices, 0.99 * vertices]), torch.cat([faces, faces.flip(1) + len(vertices)]))
-    left, before = (reduced(walls, 800, quiet, config=CollapseConfig(relax=RelaxConfig(rounds=n))) for n in (12, 0))
-    few, many = (int(crossing(each.vertices, each.faces).count_nonzero()) for each in (left, before))
-    assert many > 100 and few < many / 5
-    assert left.report.watertight and left.report.components == 2
 
 
 def test_faces_lie_on_the_surface_on_the_average():

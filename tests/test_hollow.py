@@ -11,10 +11,12 @@ from pipeline import stages
 from pipeline.bench.shapes import surface_net
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
+from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.remesh.hollow_settings import Hollow
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.runtime import Runtime
 from pipeline.stages import inspect_mesh
+from pipeline.stages.finishing import process
 
 pytestmark = needs_warp
 CELLS, WALL, DRAIN = 48, 0.06, 0.08
@@ -120,6 +122,7 @@ def test_true_lengths_reach_the_mesh_and_the_report():
     assert made.facts["mesh"]["watertight"] and made.facts["mesh"]["euler"] == 2
     height = float(made.vertices[:, 2].max() - made.vertices[:, 2].min())
     walls = inspect_mesh(made).prints
+    assert told["crossing_faces"] == walls.crossing_faces == 0
     assert walls.wall_thin * 80 / height > 4 - 80 / height * made.facts["shells"]["cell"]
     assert told["cm3"] == pytest.approx(made.report.volume * (8 / height) ** 3, rel=0.01)
     assert told["grams"] == pytest.approx(1.24 * told["cm3"]) and told["cm3"] < told["cm3_before"] / 2
@@ -130,6 +133,30 @@ def test_true_lengths_reach_the_mesh_and_the_report():
 def test_a_wall_without_room_behind_it_is_warned_of():
     made = processed(damaged("rod", "none", CELLS)[0], shells="solid", hollow=stages.Hollowing.parse("0.06"))
     assert any("Nothing was hollowed out" in each for each in made.facts["warnings"])
+
+
+def test_walls_that_go_through_each_other_are_drawn_apart_or_warned_of(monkeypatch):
+    """A hollow ball, with vertices of the cavity beyond the outside."""
+    from pipeline.mesh.remesh.untangle import untangled
+
+    outer = shape("ball", 24)
+    middle = outer.vertices.mean(0)
+    inner = middle + 0.85 * (outer.vertices - middle)
+    poking = torch.arange(0, len(inner), 97)
+    pushed = inner.clone()
+    pushed[poking] = middle + 1.2 * (inner[poking] - middle)
+    faces = torch.cat([outer.faces, outer.faces.flip(1) + len(inner)])
+    tangled = Mesh(torch.cat([outer.vertices, pushed]), faces)
+    assert crossing_by_kernels(tangled.vertices, tangled.faces).sum() > 20
+    made, left = untangled(tangled, crossing_by_kernels)
+    assert left == crossing_by_kernels(made.vertices, made.faces).sum() == 0 and torch.equal(made.faces, faces)
+    moved = (made.vertices != tangled.vertices).any(1)
+    assert moved[len(inner) + poking].all() and moved.float().mean() < 0.5
+    assert made.vertices[:, 2].min() == tangled.vertices[:, 2].min()
+
+    monkeypatch.setattr(process, "untangled", lambda mesh, row: (mesh, 3))
+    made = processed(damaged("rod", "none", CELLS)[0], shells="solid", hollow=stages.Hollowing.parse("0.06"))
+    assert any("3 faces of the hollow object go through others" in each for each in made.facts["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import stages
+from pipeline.backends import Backends
+from pipeline.make import TextureSettings
+from pipeline.mesh import MESH_TO_DUAL_GRID, NEAREST, RASTER, UNWRAP
+from pipeline.spec import PIPELINE_TYPES
+from pipeline.weights import SMALL_CHECKPOINT, open_checkpoint
+
 pytest.importorskip("warp", reason="Warp is not installed")
 
 ROOT = Path(__file__).parents[1]
@@ -63,3 +70,20 @@ def test_no_kernels_are_compiled_behind_the_samplers():
     found = json.loads(done.stdout.splitlines()[-1])
     assert "trellis2_flip_kernels" in found["loaded"] and "trellis2_unwrap_kernels" in found["loaded"]
     assert found["late"] == {}
+
+
+class Prepared(Backends):
+    """A table that tells what is to be tried and tries nothing."""
+
+    def prepare(self, ops, device="cpu", workers=1):
+        self.asked = list(ops)
+
+
+@pytest.mark.parametrize(("uvs", "unwraps"), [("keep", False), ("new", True), ("fill", True)])
+def test_texturing_a_mesh_prepares_what_it_runs(uvs, unwraps):
+    """Encoding first, then baking, which had its kernels compiled behind the sampler."""
+    backends = Prepared(stages.table().operations.values())
+    settings = TextureSettings(pipeline_type=PIPELINE_TYPES["512"], uvs=uvs)
+    settings.check(open_checkpoint(SMALL_CHECKPOINT), backends=backends, device="cpu")
+    assert backends.asked[0] == MESH_TO_DUAL_GRID and {RASTER, NEAREST} < set(backends.asked)
+    assert (UNWRAP in backends.asked) == unwraps

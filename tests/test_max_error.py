@@ -79,6 +79,25 @@ def test_a_point_is_as_far_from_a_triangle_as_its_nearest_point():
 
 
 @needs_warp
+@pytest.mark.parametrize("bound", [0.002, 0.01, 0.05])
+def test_a_bound_costs_two_ways_down_at_most(ball, bound, monkeypatch):
+    """By the edges that are priced: to within the bound, and straight to as many faces."""
+    priced: list[int] = []
+    launch = pytest.importorskip("pipeline.warp.launch")
+    kept = launch.launch_parallel
+
+    def counted(kernel, count, *arguments, **rows):
+        priced.append(count if kernel.key == "find_costs" else 0)
+        kept(kernel, count, *arguments, **rows)
+
+    monkeypatch.setattr(launch, "launch_parallel", counted)
+    found = collapse(ball, 4, quiet, bound)
+    within, priced[:] = sum(priced), []
+    collapse(ball, len(found.faces), quiet)
+    assert 0 < within <= 2 * sum(priced) and bounded.deviation(ball, found) > 0.6 * bound
+
+
+@needs_warp
 def test_a_bound_keeps_small_parts(ball):
     """A speck far from the rest would be as far from the result as that, if it went."""
     speck = Mesh(ball.vertices * 1e-3 + 3.0, ball.faces)

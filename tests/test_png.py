@@ -80,11 +80,21 @@ def test_the_same_bytes_on_any_number_of_cores(monkeypatch):
     assert len(found) == 1
 
 
-def test_no_larger_than_pillow_makes_it():
-    """Level 4, with which textures were written before."""
-    picture, buffer = texture(), io.BytesIO()
+def gradient(side=512):
+    """Charts of even slopes, in which much comes again."""
+    y, x = np.mgrid[:side, :side]
+    chart = (x // 64) * 3 + (y // 64) * 5
+    slopes = np.random.default_rng(2).uniform(-0.4, 0.4, (2, 3, int(chart.max()) + 1))
+    across, down = (each[:, chart].transpose(1, 2, 0) for each in slopes)
+    return (128 + across * (x % 64)[..., None] + down * (y % 64)[..., None]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("made", "share"), [(texture, 0.98), (gradient, 1.02)])
+def test_hardly_ever_larger_than_pillow_makes_it(made, share):
+    """Level 4, with which textures were written before. Either way alone is 2 % or 21 % larger on one of the two."""
+    picture, buffer = made(), io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=4)
-    assert len(png.encode_pngs({"a": picture})["a"]) < buffer.tell()
+    assert len(png.encode_pngs({"a": picture})["a"]) < share * buffer.tell()
 
 
 def test_used_vertices_keep_their_order():

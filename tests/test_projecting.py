@@ -12,7 +12,7 @@ from scenes import furniture
 from pipeline import stages
 from pipeline.errors import ImageError, SettingsError
 from pipeline.export.scene_textures import BakedGroup
-from pipeline.mesh import Mesh
+from pipeline.mesh import CLOSEST, Mesh
 from pipeline.mesh.bake.bake import Texels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import read_scene
@@ -167,6 +167,7 @@ def test_the_pictures_pixels_arrive_and_the_rest_keeps_its_texture(runtime):
     found = stages.project_texture(runtime, textured(plain), [photo], Projection(colours="texture"))
     result = replace(plain, maps=found.maps)
     assert psnr(plain, wanted, CAMERA) < 15
+    assert runtime.backends.used[CLOSEST] == "warp"  # what the pictures' rays were cast by is recorded
     side = len(found.maps) // 3
     unseen = found.maps[:side, 2 * side :, :3].astype(int) - COLOURS[2]  # the back
     assert np.abs(unseen).max() <= 1

@@ -122,10 +122,11 @@ def limited(tmp_path_factory):
         (b'{"picture": 3}', "takes base64 text"),
         (b'{"picture": []}', "A picture is missing"),
         (b"[" * 100_000, "no JSON"),
-        (b'{"structure_guidance": NaN}', "NaN is no number of JSON"),
-        (b'{"\\ud800": 1}', "text that is no Unicode"),
+        (b'{"structure_guidance": NaN}', "finite numbers"),
+        (b'{"structure_guidance": [1e999]}', "finite numbers"),
+        (b'{"\\ud800": 1}', "whole characters"),
         (b'{"picture": "\\ud800"}', "no base64"),
-        (b'{"job": "\\udfff"}', "text that is no Unicode"),
+        (b'{"job": "\\udfff"}', "whole characters"),
     ],
 )
 def test_bad_json(limited, body, words):

@@ -122,6 +122,14 @@ def test_why_a_cluster_refused(serving):
     assert joining.why_not(ConnectionError("nobody there")) == "nobody there"
 
 
+def test_why_a_batch_failed(serving):
+    """Ray's advice on its settings stands behind the cause."""
+    cluster = serving("cluster")
+    cause = "ray.exceptions.ActorDiedError: The actor died."
+    assert cluster.reason(RuntimeError(f"ray::Map(Finisher)()\n  File x\n{cause}\nTo change it, do so.")) == cause
+    assert cluster.reason(RuntimeError("gone")) == "gone" and cluster.reason(RuntimeError()) == "RuntimeError"
+
+
 @needs_ray
 def test_a_batch_joins_a_cluster(root, tmp_path, picture, checkpoint):
     """Of this machine, by its address, which wants its token: without it that is said, with it the object is made."""

@@ -27,16 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = networks.TINY
 
 
-@pytest.fixture
-def backends():
-    return operations.table()
-
-
-@pytest.fixture
-def some() -> objects.Objects:
-    return objects.sample(3, torch.Generator().manual_seed(0))
-
-
 def learned(task, batch, steps: int, rate: float) -> dict[str, float]:
     """Each term at the end of a short training on one batch, over its value at the beginning."""
     random = torch.Generator().manual_seed(0)
@@ -51,17 +41,17 @@ def learned(task, batch, steps: int, rate: float) -> dict[str, float]:
     return {key: float(terms[key].detach()) / max(1e-9, float(first[key].detach())) for key in terms}
 
 
-def test_autoencoders_learn(some, backends):
+def test_autoencoders_learn(trained_on, training_backends):
     torch.manual_seed(0)
-    structure = tasks.StructureVAE(TINY, "cpu", backends)
-    grids = truth.dual_grids(some, TINY.resolution)
+    structure = tasks.StructureVAE(TINY, "cpu", training_backends)
+    grids = truth.dual_grids(trained_on, TINY.resolution)
     occupied = truth.occupancy(grids.voxels, TINY.resolution, TINY.structure)
-    assert learned(structure, occupied, 40, 5e-3)["bce"] < 0.5
-    shape = tasks.ShapeVAE(TINY, "cpu", backends)
-    fell = learned(shape, shape.group(some, None), 25, 5e-3)
+    assert learned(structure, occupied, 25, 5e-3)["bce"] < 0.5
+    shape = tasks.ShapeVAE(TINY, "cpu", training_backends)
+    fell = learned(shape, shape.group(trained_on, None), 16, 5e-3)
     assert fell["subdivision"] < 0.6 and fell["crossed"] < 0.95 and fell["offsets"] < 0.8
-    texture = tasks.TextureVAE(TINY, "cpu", backends)
-    assert learned(texture, texture.group(some, None), 25, 5e-3)["l1"] < 0.5
+    texture = tasks.TextureVAE(TINY, "cpu", training_backends)
+    assert learned(texture, texture.group(trained_on, None), 16, 5e-3)["l1"] < 0.5
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +69,14 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
-def test_encoder_and_flows_learn(runs, backends):
+def test_encoder_and_flows_learn(runs, training_backends):
     torch.manual_seed(0)
-    encoder = tasks.Encoder(TINY, "cpu", backends)
+    encoder = tasks.Encoder(TINY, "cpu", training_backends)
     random = torch.Generator().manual_seed(1)
     fell = learned(encoder, encoder.group(objects.sample(2, random), random), 25, 3e-3)
     assert fell["position"] < 0.8 and fell["colour"] < 0.9 and fell["occupancy"] < 0.7
     for name in (tasks.STRUCTURE, tasks.SHAPE, tasks.TEXTURE):
-        flow = tasks.TASKS[name](TINY, "cpu", backends)
+        flow = tasks.TASKS[name](TINY, "cpu", training_backends)
         flow.load(partial(load_weights, runs))
         random = torch.Generator().manual_seed(2)
         batch = flow.select(flow.draw(2, random), torch.tensor([1, 0]))
@@ -94,7 +84,7 @@ def test_encoder_and_flows_learn(runs, backends):
         assert learned(flow, batch, 40, 5e-3)["loss"] < 0.8, name
 
 
-def test_flow_learns_the_velocity_of_the_sampler(backends):
+def test_flow_learns_the_velocity_of_the_sampler(training_backends):
     """A network that says exactly (1 - sigma) noise - x_0 has no loss, and Euler steps along it end at x_0."""
     from pipeline.sampling import euler
     from pipeline.spec import SamplerSettings
@@ -108,14 +98,14 @@ def test_flow_learns_the_velocity_of_the_sampler(backends):
         def context(self, tokens):
             seen["left out"] = (tokens == 0).all(2).all(1)
 
-        def forward(self, x_t, t, context, backends):
+        def forward(self, x_t, t, context, training_backends):
             t = (t / 1000).reshape(-1, 1, 1, 1, 1)
             noise = (x_t - (1 - t) * x_0) / (1e-5 + (1 - 1e-5) * t)
             seen["t"] = t
             return (1 - 1e-5) * noise - x_0
 
     tokens = torch.ones(2, 3, 5)
-    terms = losses.flow(Oracle(), x_0, tokens, torch.Generator().manual_seed(0), backends)
+    terms = losses.flow(Oracle(), x_0, tokens, torch.Generator().manual_seed(0), training_backends)
     assert terms["loss"] < 1e-4 and ((seen["t"] > 0) & (seen["t"] < 1)).all()
     oracle, shares = Oracle(), []
 
@@ -125,7 +115,7 @@ def test_flow_learns_the_velocity_of_the_sampler(backends):
     *_, end = euler(velocity, torch.randn_like(x_0), SamplerSettings(steps=3))
     torch.testing.assert_close(end.x, x_0, rtol=0, atol=1e-3)
     for seed in range(200):
-        losses.flow(oracle, x_0, tokens, torch.Generator().manual_seed(seed), backends)
+        losses.flow(oracle, x_0, tokens, torch.Generator().manual_seed(seed), training_backends)
         shares.append(seen["left out"].float().mean().item())
     assert 0.05 < sum(shares) / len(shares) < 0.15
 

@@ -128,6 +128,13 @@ def newest(lines: Sequence[dict]) -> list[dict]:
     return [line for subject, group in groups.items() for line in group if line["when"] == last[subject]]
 
 
+def for_fit(path: Path = HISTORY) -> list[dict]:
+    """What plan.fit compares its estimates with: of every subject the newest run whose stages say their type, as no
+    estimate has to know what older code took; and the runs under a limit."""
+    said = [line for line in read(path) if line["kind"] != "stage" or ": " in line["run"]]
+    return newest(said) + read(LIMITED)
+
+
 def tables(lines: Sequence[dict]) -> dict[str, str]:
     """Kind -> its tables in Markdown, one for each machine, with headings of level 3."""
     made = {}

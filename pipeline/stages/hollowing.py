@@ -124,12 +124,18 @@ class Hollowing:
             facts |= {"cm3_before": before, "cm3": after, "density_g_cm3": PLA}
             facts |= {"grams_before": before * PLA, "grams": after * PLA}
         room = "a drain" if self.drain else "a cavity"
+        said = []
+        if found["crossing_faces"]:
+            said = [
+                f"{found['crossing_faces']:,} faces of the hollow object go through others, which slicers may fill: "
+                "ask for more faces or a thicker wall."
+            ]
         if not found["cavities"]:
-            return facts, [f"Nothing was hollowed out: behind such a wall there is no room for {room}."]
+            return facts, [f"Nothing was hollowed out: behind such a wall there is no room for {room}.", *said]
         if found["left_solid"] and self.drain:
             places = "1 place" if found["left_solid"] == 1 else f"{found['left_solid']:,} places"
-            return facts, [f"Behind the wall {places} stayed solid: there is no room for {room}."]
-        return facts, []
+            return facts, [f"Behind the wall {places} stayed solid: there is no room for {room}.", *said]
+        return facts, said
 
 
 def _least(longest: float) -> float:

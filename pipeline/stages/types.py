@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from ..errors import SettingsError
+from ..errors import SettingsError, unknown
 from ..export import AlphaMode, TrueSize, check_flat_base
 from ..export.images import MAX_WEBP
 from ..mesh import Mesh as TriangleMesh
@@ -346,7 +346,7 @@ def check_texture_size(size: int) -> None:
 def check_seams(seams: str) -> None:
     """Raises SettingsError for an unknown name."""
     if seams not in SEAMS:
-        raise SettingsError(f"Unknown seams {seams!r}; choose one of {', '.join(SEAMS)}.")
+        raise SettingsError(unknown("seams", seams, SEAMS))
 
 
 def check_quads(quads: int, lods: Sequence[int] = (), max_error: Length | None = None) -> None:

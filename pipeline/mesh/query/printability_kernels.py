@@ -1,4 +1,4 @@
-"""Warp kernel of crossing.py: which faces go through others."""
+"""Warp kernel of crossing.py, for printability: which faces go through others."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import warp as wp
@@ -9,19 +9,33 @@ configure(__name__)
 
 
 @wp.func
-def crosses(start: wp.vec3d, end: wp.vec3d, a: wp.vec3d, b: wp.vec3d, c: wp.vec3d) -> wp.bool:
-    """Whether a segment goes through the inside of a triangle, in fp64; one that lies in its plane does not."""
-    n = wp.cross(b - a, c - a)
-    above = wp.dot(start - a, n)
-    below = wp.dot(end - a, n)
-    if above * below >= wp.float64(0.0):
+def pierces(
+    start: wp.vec3d,
+    end: wp.vec3d,
+    above: wp.float64,
+    below: wp.float64,
+    a: wp.vec3d,
+    b: wp.vec3d,
+    c: wp.vec3d,
+    n: wp.vec3d,
+) -> wp.bool:
+    """Whether a segment goes through the inside of a triangle with the normal n, above whose plane its ends are so
+    high; one that lies in the plane does not."""
+    zero = wp.float64(0.0)
+    if above * below >= zero:
         return False
     at = start + (end - start) * (above / (above - below))
     first = wp.dot(wp.cross(b - a, at - a), n)
     second = wp.dot(wp.cross(c - b, at - b), n)
     third = wp.dot(wp.cross(a - c, at - c), n)
-    zero = wp.float64(0.0)
     return first > zero and second > zero and third > zero
+
+
+@wp.func
+def crosses(start: wp.vec3d, end: wp.vec3d, a: wp.vec3d, b: wp.vec3d, c: wp.vec3d) -> wp.bool:
+    """Whether a segment goes through the inside of a triangle, in fp64; one that lies in its plane does not."""
+    n = wp.cross(b - a, c - a)
+    return pierces(start, end, wp.dot(start - a, n), wp.dot(end - a, n), a, b, c, n)
 
 
 @wp.func

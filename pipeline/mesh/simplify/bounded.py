@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -13,11 +14,20 @@ from ...errors import SettingsError
 from ...warp import unavailable_reason
 from ..mesh import Mesh
 
+if TYPE_CHECKING:
+    from ..query.surface import Surface
+
 _POINTS = 2_000_000  # of a surface from which distances are measured at most, evenly taken
 _NEAREST = 12  # faces by their centres among which the nearest point is sought without Warp
-_TRIES = 4  # bounds that are tried; the result lies within max_error whatever they find
-_AIM = 0.85  # of max_error that a new bound is to reach: distances do not shrink in proportion
+_LEGS = 4  # of the way down, each with a bound of its own; the result lies within max_error whatever they find
+# Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
+# distance is about twice that.
+_FIRST_BOUND = 0.5
+_AIM = 0.85  # of max_error that a looser bound is to reach: distances do not shrink in proportion
 _SLACK = 0.7  # of max_error below which a looser bound is tried
+_TIGHTER = 0.7  # times the bound that goes too far, if none is known that does not
+_STEP = 0.7  # of its faces that a mesh keeps from one copy on the way down to the next
+_CHUNK = 1 << 17  # points that are asked together
 
 
 def check_max_error(max_error: float | None) -> None:
@@ -26,32 +36,121 @@ def check_max_error(max_error: float | None) -> None:
         raise SettingsError(f"max_error is {max_error}; expected a distance above 0, in the mesh's units.")
 
 
-def within(mesh: Mesh, max_error: float, reduce: Callable[[float], Mesh], first: float) -> Mesh:
-    """The result of `reduce` with the fewest faces that lies within max_error of the mesh, both ways (see `deviation`);
-    the mesh itself if none does.
+class Descent(Protocol):
+    """A mesh on its way to fewer faces."""
+
+    @property
+    def count(self) -> int:
+        """Its faces."""
+        ...
+
+    def bound(self, distance: float) -> None:
+        """Go on with another bound of its own measure of error, in the mesh's units."""
+        ...
+
+    def reduce(self, target_faces: int) -> None:
+        """Go on to so many faces, or as far as the bound allows."""
+        ...
+
+    def copy(self) -> Descent:
+        """The same, on a way of its own from here on."""
+        ...
+
+    def finished(self) -> Mesh:
+        """What would be the result here. It goes on as if that had not been asked."""
+        ...
+
+
+def within(mesh: Mesh, max_error: float, way: Descent, target_faces: int) -> Mesh:
+    """The result with the fewest faces, at least target_faces, that lies within max_error of the mesh, both ways (see
+    `deviation`); the mesh itself if none does.
+
+    The way down is gone once, to where the bound of its own measure ends it. What then lies within max_error goes on
+    with a looser bound; else the last place that does is sought among copies kept on the way, and from there it goes on
+    with a tighter one. If there is none it begins anew, once.
 
     Args:
         max_error: in the mesh's units.
-        reduce: simplifies the mesh to within a bound that its own measure of error keeps, in the mesh's units.
-        first: the bound to begin with.
+        way: begins at the mesh.
     """
-    best, kept, broken, bound = mesh, 0.0, math.inf, first
-    for _ in range(_TRIES):
-        result = reduce(bound)
-        found = deviation(mesh, result)
-        if found > max_error:
-            broken = bound
-        elif len(result.faces) < len(best.faces):
-            best, kept = result, bound
-            if found >= _SLACK * max_error:
+    near = _Near(mesh, max_error)
+    best = mesh
+    kept, broken, bound = 0.0, math.inf, _FIRST_BOUND * max_error
+    for leg in range(_LEGS):
+        steps = _steps(way, bound, target_faces)
+        if not steps:
+            break
+        good, result, found = _last_within(steps, near)
+        if len(result.faces) < len(best.faces):
+            best = result
+        if good >= 0:
+            way = steps[good]
+        elif best is mesh and leg > 0:
+            break
+        if good == len(steps) - 1:
+            kept = bound
+            if found >= _SLACK * max_error or way.count <= target_faces:
                 break
         else:
-            break
-        if kept > 0 and broken < math.inf:
-            bound = math.sqrt(kept * broken)
-        else:
-            bound *= _AIM * max_error / min(max(found, 0.2 * max_error), 10 * max_error)
+            broken = bound
+        looser = bound * _AIM * max_error / max(found, 0.2 * max_error)
+        bound = math.sqrt(kept * broken) if kept > 0 and broken < math.inf else looser if kept else _TIGHTER * bound
     return best
+
+
+def _steps(way: Descent, bound: float, target_faces: int) -> list[Descent]:
+    """Copies on the way down within a bound, the last of them where it ends."""
+    steps, way = [], way.copy()
+    way.bound(bound)
+    while way.count > target_faces:
+        before = way.count
+        way.reduce(max(target_faces, int(_STEP * before)))
+        if way.count == before:
+            break
+        steps.append(way.copy())
+    return steps
+
+
+def _last_within(steps: list[Descent], near: _Near) -> tuple[int, Mesh, float]:
+    """The last step that lies near, by halving, what would be the result there, and how far that lies away; -1, the
+    mesh itself and 0 if none does."""
+    low, high, best, found = -1, len(steps), near.mesh, 0.0
+    place = high - 1
+    while high - low > 1:
+        result = steps[place].finished()
+        distance = near.farthest(result)
+        if distance < math.inf:
+            low, best, found = place, result, distance
+        else:
+            high = place
+        place = (low + high) // 2
+    return low, best, found
+
+
+class _Near:
+    """How far other meshes lie from one, up to a limit. Needs Warp."""
+
+    def __init__(self, mesh: Mesh, limit: float) -> None:
+        from ..query.surface import Surface
+
+        self.mesh, self._limit = mesh, limit
+        self._points, self._surface, self._of = _points(mesh), Surface(mesh.vertices, mesh.faces), Surface
+
+    def farthest(self, other: Mesh) -> float:
+        """As `deviation`, but inf beyond the limit, which is known with the first such point."""
+        if len(other.faces) == 0:
+            return math.inf
+        surface = self._of(other.vertices, other.faces)
+        return max(self._from(_points(other), self._surface), self._from(self._points, surface))
+
+    def _from(self, points: torch.Tensor, surface: Surface) -> float:
+        largest = 0.0
+        for some in points.split(_CHUNK):
+            hits = surface.closest(some, self._limit)
+            if float(hits.face.amin()) < 0:
+                return math.inf
+            largest = max(largest, float(hits.distance.max()))
+        return largest
 
 
 def by_halves(mesh: Mesh, target_faces: int, max_error: float, to_count: Callable[[Mesh, int], Mesh]) -> Mesh:

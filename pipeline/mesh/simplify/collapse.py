@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -58,10 +59,7 @@ class CollapseConfig:
     # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
     least_part: float = 0.02
     # Costs up to so many times the last round's limit are examined in full.
-    examined: float = 8.0
-    # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
-    # distance is about twice that.
-    first_bound: float = 0.5
+    examined: float = 2.0
     # Rounds in which vertices are moved at the end, so that faces lie on the surface on the average.
     fit_rounds: int = 2
     # How slivers and faces that go through others are relaxed at the end.
@@ -107,7 +105,7 @@ def collapse(
         mesh: of any scale; need not be manifold.
         tick: called once a round; may raise to stop.
         max_error: in the mesh's units: how far the surfaces may lie apart, both ways (see bounded.deviation). The
-            collapse stops where the quadrics pass it; what then is measured decides.
+            collapse stops where the quadrics pass it; what then is measured decides how it goes on.
 
     Returns:
         the mesh, float32 and int32, without unused vertices, on the input's device. It has target_faces faces or one
@@ -124,68 +122,86 @@ def collapse(
     if target_faces >= len(mesh.faces):
         return mesh
 
-    sources: list[Source] = []  # made by the first
-
-    def reduce(bound: float) -> Mesh:
-        reduced = _Reduction(mesh.vertices, mesh.faces, config, bound)
-        reduced.reduce(target_faces, tick)
-        source = sources[0] if sources else reduced.source(mesh)
-        sources[:] = [source]
-        reduced.finish(source, tick)
-        return Mesh.known(*reduced.result(), kernels=mesh.kernels)
-
-    return reduce(math.inf) if max_error is None else within(mesh, max_error, reduce, config.first_bound * max_error)
+    reduction = _Reduction(mesh, config, tick)
+    if max_error is not None:
+        return within(mesh, max_error, reduction, target_faces)
+    reduction.reduce(target_faces)
+    return reduction.finish()
 
 
 class _Reduction:
     """A mesh under reduction. Positions are scaled by a power of two to about the unit box and else kept as they are;
     kernels look at differences only."""
 
-    def __init__(self, vertices: torch.Tensor, faces: torch.Tensor, config: CollapseConfig, bound: float) -> None:
+    def __init__(self, mesh: Mesh, config: CollapseConfig, tick: Callable[[], None]) -> None:
         from ...warp.launch import launch_parallel
         from . import collapse_kernels, link_kernels, quadric_kernels
 
         self._kernels, self._launch, self._config = collapse_kernels, launch_parallel, config
         self._link_kernels, self._quadric_kernels = link_kernels, quadric_kernels
-        self._weights = quadric_kernels.Weights()
-        for name in _WEIGHTS:
-            setattr(self._weights, name, getattr(config, name))
+        self._mesh, self._tick, self._sources = mesh, tick, []
+        vertices, faces = mesh.vertices, mesh.faces
         self._device = vertices.device
         size = (vertices.amax(0) - vertices.amin(0)).amax().item()
         self._scale = 2.0 ** min(max(-round(math.log2(size)), -120), 120) if 0 < size < math.inf else 1.0
-        self._weights.largest_mean_square = min((bound * self._scale) ** 2, 1e300)
-        self._weights.largest_change = bound * self._scale
+        self._bound = math.inf
         self._points = vertices.float() * self._scale  # [V, 3]
         self._faces = faces.to(torch.int32, copy=True).reshape(-1)  # [3 F]
         self._limit = torch.full((1,), math.inf, device=self._device)  # of the costs of the last round
         self._heir = torch.arange(len(self._points), dtype=torch.int32, device=self._device)
-        self._keeps_shape = True  # until nothing else can be collapsed
+        self._weigh(keeps_shape=True)  # until nothing else can be collapsed
         self._quadrics = None  # [V, 10]
         self._rename(None)
         self._pack()
         self._quadrics = self._first_quadrics()
 
-    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
-        self._pack()
-        return self._points / self._scale, self._faces.reshape(-1, 3).clone()
+    def _weigh(self, keeps_shape: bool) -> None:
+        self._keeps_shape, self._weights = keeps_shape, self._quadric_kernels.Weights()
+        for name in _WEIGHTS:
+            setattr(self._weights, name, getattr(self._config, name))
+        self._weights.largest_mean_square = min(self._bound**2, 1e300)
+        self._weights.largest_change = self._bound
+        if not keeps_shape:
+            self._weights.max_normal_change_cos = -1.0
 
-    def reduce(self, target_faces: int, tick: Callable[[], None]) -> None:
-        while self._count > target_faces:
+    def copy(self) -> _Reduction:
+        """Where it is now, for other ways from here on."""
+        self._pack()
+        other = copy(self)
+        assert self._quadrics is not None
+        other._points, other._quadrics = self._points.clone(), self._quadrics.clone()
+        other._faces, other._heir, other._limit = self._faces.clone(), self._heir.clone(), self._limit.clone()
+        return other
+
+    def bound(self, distance: float) -> None:
+        """Stop where the planes of a vertex lie so far from it, in the mesh's units, by their mean square."""
+        self._bound = distance * self._scale
+        self._limit = torch.full_like(self._limit, math.inf)
+        self._weigh(keeps_shape=True)
+
+    def finished(self) -> Mesh:
+        """What finish would make of it now."""
+        return self.copy().finish()
+
+    def reduce(self, target_faces: int) -> None:
+        """Down to so many faces, or as few as can be."""
+        tick = self._tick
+        while self.count > target_faces:
             tick()
-            if self._count < self._packed // 2:
+            if self.count < self._packed // 2:
                 self._pack()
             stars = self._find_stars()
-            costs = self._find_costs(stars, wanted=(self._count - target_faces) / 2)
+            costs = self._find_costs(stars, wanted=(self.count - target_faces) / 2)
             removed, changed = self._choose(stars, costs)
             total, changes = torch.stack([each.sum(dtype=torch.int64) for each in (removed, changed)]).tolist()
-            if total > self._count - target_faces or total >= self._count:
-                total = _keep_cheapest(removed, costs, self._count - target_faces, self._count - 1)
+            if total > self.count - target_faces or total >= self.count:
+                total = _keep_cheapest(removed, costs, self.count - target_faces, self.count - 1)
                 if total == 0:  # the last component would go
                     break
             if total == 0 and not self._limit.isfinite():
-                if not self._keeps_shape:
+                if not self._keeps_shape or self._bound < math.inf:  # faces that turn over keep within no bound
                     break
-                self._keeps_shape, self._weights.max_normal_change_cos = False, -1.0
+                self._weigh(keeps_shape=False)
             if total == 0:  # all that is cheap must stay: look at everything
                 self._limit.fill_(math.inf)
                 continue
@@ -196,21 +212,22 @@ class _Reduction:
             arrays = faces, removed, changed, stars.feature, self._points, self._quadrics, self._heir
             self._launch(self._kernels.merge_ends, len(removed), self._weights, *arrays)
             del stars, removed, changed, faces, arrays
-            self._rename(None if changes else self._count - total)
+            self._rename(None if changes else self.count - total)
 
-    def source(self, mesh: Mesh) -> Source:
-        """The mesh, for finish, of this or other reductions of it."""
-        return Source(mesh.vertices.float() * self._scale, mesh.faces)
-
-    def finish(self, source: Source, tick: Callable[[], None]) -> None:
-        """Nearer to the source, with fewer slivers and faces that go through others."""
+    def finish(self) -> Mesh:
+        """Nearer to the mesh that it was, with fewer slivers and faces that go through others."""
         self._pack()
         assert self._quadrics is not None
-        fit(self._points, self._quadrics, self._faces, self._weights, source, self._config.fit_rounds)
-        Relaxation(self._points, self._quadrics, self._faces, self._weights, self._config.relax).run(tick)
+        if not self._sources:  # which all copies share
+            self._sources.append(Source(self._mesh.vertices.float() * self._scale, self._mesh.faces))
+        given = self._points, self._quadrics, self._faces, self._weights
+        fit(*given, self._sources[0], self._config.fit_rounds)
+        Relaxation(*given, self._config.relax).run(self._tick)
+        self._pack()
+        return Mesh.known(self._points / self._scale, self._faces.reshape(-1, 3).clone(), kernels=self._mesh.kernels)
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
         return len(self._faces) // 3
 
     def _find_stars(self) -> Stars:
@@ -218,10 +235,10 @@ class _Reduction:
 
     def _first_quadrics(self) -> torch.Tensor:
         quadrics = torch.zeros(len(self._points), 10, device=self._device)
-        if self._count == 0:
+        if self.count == 0:
             return quadrics
         stars = self._find_stars()
-        some = self._faces.reshape(-1, 3)[:: 1 + self._count // _SAMPLES].long()
+        some = self._faces.reshape(-1, 3)[:: 1 + self.count // _SAMPLES].long()
         a, b, c = self._points[some].unbind(1)
         doubled = steady_sum(torch.linalg.cross(b - a, c - a).norm(dim=1)) / len(some)
         least = (doubled * (0.5 * self._config.least_area)).float().reshape(1)
@@ -279,7 +296,7 @@ class _Reduction:
 
     def _rename(self, left: int | None) -> None:
         """Give faces their vertices' heirs and drop those that repeat a vertex; `left` is how many stay, if known."""
-        count = self._count
+        count = self.count
         alive = torch.empty(count, dtype=torch.uint8, device=self._device)
         self._launch(self._kernels.rename, count, self._heir, self._faces, alive)
         place = alive.cumsum(0, dtype=torch.int32)
@@ -299,7 +316,7 @@ class _Reduction:
         if self._quadrics is not None:
             self._quadrics = self._quadrics[rows]
         self._heir = torch.arange(len(rows), dtype=torch.int32, device=self._device)
-        self._packed = self._count
+        self._packed = self.count
 
 
 def _keep_cheapest(removed: torch.Tensor, costs: torch.Tensor, wanted: int, most: int) -> int:

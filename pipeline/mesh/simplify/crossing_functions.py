@@ -6,7 +6,7 @@
 import warp as wp
 
 from ...warp.launch import configure
-from ..query.printability_kernels import crosses, through
+from ..query.printability_kernels import pierces
 from .link_kernels import next_half_edge, previous_half_edge
 from .quadric_kernels import doubles
 
@@ -41,13 +41,41 @@ def shared(one: wp.vec3i, v: wp.int32):
 
 
 @wp.func
+def straddles(heights: wp.vec3d):
+    """Whether a triangle whose corners have such heights above a plane has some on either side of it."""
+    return wp.min(heights) < wp.float64(0.0) and wp.max(heights) > wp.float64(0.0)
+
+
+@wp.func
+def heights_above(a: wp.vec3d, n: wp.vec3d, d: wp.vec3d, e: wp.vec3d, f: wp.vec3d):
+    """Of points above the plane through a with the normal n, in lengths of that."""
+    return wp.vec3d(wp.dot(d - a, n), wp.dot(e - a, n), wp.dot(f - a, n))
+
+
+@wp.func
 def meet(one: wp.vec3i, a: wp.vec3, b: wp.vec3, c: wp.vec3, other: wp.vec3i, d: wp.vec3, e: wp.vec3, f: wp.vec3):
-    """Whether two faces go through each other; vertices that they share do not count, nor faces that share two."""
+    """Whether two faces go through each other; vertices that they share do not count, nor faces that share two.
+
+    Of most one lies beside the plane of the other, which is soon known."""
+    pa = doubles(a)
+    pb = doubles(b)
+    pc = doubles(c)
+    pd = doubles(d)
+    pe = doubles(e)
+    pf = doubles(f)
+    its_normal = wp.cross(pe - pd, pf - pd)
+    mine_there = heights_above(pd, its_normal, pa, pb, pc)
+    if not straddles(mine_there):
+        return False
     if not overlap(wp.min(wp.min(a, b), c), wp.max(wp.max(a, b), c), d, e, f):
         return False
+    my_normal = wp.cross(pb - pa, pc - pa)
+    its_here = heights_above(pa, my_normal, pd, pe, pf)
+    if not straddles(its_here):
+        return False
     count = int(0)
-    mine = int(0)
-    its = int(0)
+    mine = int(-1)
+    its = int(-1)
     for k in range(3):
         at = shared(other, one[k])
         if at >= 0:
@@ -56,31 +84,21 @@ def meet(one: wp.vec3i, a: wp.vec3, b: wp.vec3, c: wp.vec3, other: wp.vec3i, d: 
             its = at
     if count > 1:
         return False
-    pa = doubles(a)
-    pb = doubles(b)
-    pc = doubles(c)
-    pd = doubles(d)
-    pe = doubles(e)
-    pf = doubles(f)
-    if count == 0:
-        return through(pa, pb, pc, pd, pe, pf) or through(pd, pe, pf, pa, pb, pc)
-    start = pb
-    end = pc
-    if mine == 1:
-        start = pc
-        end = pa
-    if mine == 2:
-        start = pa
-        end = pb
-    first = pe
-    last = pf
-    if its == 1:
-        first = pf
-        last = pd
-    if its == 2:
-        first = pd
-        last = pe
-    return crosses(start, end, pd, pe, pf) or crosses(first, last, pa, pb, pc)
+    # an edge that ends in a shared vertex goes through nothing there
+    found = bool(False)
+    if mine != 0 and mine != 1:
+        found = pierces(pa, pb, mine_there[0], mine_there[1], pd, pe, pf, its_normal)
+    if not found and mine != 1 and mine != 2:
+        found = pierces(pb, pc, mine_there[1], mine_there[2], pd, pe, pf, its_normal)
+    if not found and mine != 2 and mine != 0:
+        found = pierces(pc, pa, mine_there[2], mine_there[0], pd, pe, pf, its_normal)
+    if not found and its != 0 and its != 1:
+        found = pierces(pd, pe, its_here[0], its_here[1], pa, pb, pc, my_normal)
+    if not found and its != 1 and its != 2:
+        found = pierces(pe, pf, its_here[1], its_here[2], pa, pb, pc, my_normal)
+    if not found and its != 2 and its != 0:
+        found = pierces(pf, pd, its_here[2], its_here[0], pa, pb, pc, my_normal)
+    return found
 
 
 @wp.func
@@ -103,26 +121,37 @@ def crossings_at(
     limit: wp.int32,
 ):
     """How many faces the faces of a vertex would go through if it were at another place; counts end above the limit."""
-    low = at
-    high = at
-    for i in range(offsets[v], offsets[v + 1]):
-        ahead = points[faces[next_half_edge(star[i])]]
-        behind = points[faces[previous_half_edge(star[i])]]
-        low = wp.min(low, wp.min(ahead, behind))
-        high = wp.max(high, wp.max(ahead, behind))
     total = int(0)
-    query = wp.mesh_query_aabb(tree, low, high)
+    for i in range(offsets[v], offsets[v + 1]):  # one by one: the box of all meets far more faces
+        u = faces[next_half_edge(star[i])]
+        w = faces[previous_half_edge(star[i])]
+        if total <= limit:
+            total += crossings_if(wp.vec3i(v, u, w), at, points[u], points[w], tree, points, faces, limit - total)
+    return total
+
+
+@wp.func
+def crossings_if(
+    one: wp.vec3i,
+    at: wp.vec3,
+    ahead: wp.vec3,
+    behind: wp.vec3,
+    tree: wp.uint64,
+    points: wp.array[wp.vec3],
+    faces: wp.array[wp.int32],
+    limit: wp.int32,
+):
+    """How many faces a face goes through if its first vertex is at another place; counts end above the limit."""
+    query = wp.mesh_query_aabb(tree, wp.min(wp.min(at, ahead), behind), wp.max(wp.max(at, ahead), behind))
     g = wp.int32(0)
+    total = int(0)
     while wp.mesh_query_aabb_next(query, g):
         other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
-        d = place_of(other[0], v, at, points)
-        e = place_of(other[1], v, at, points)
-        f = place_of(other[2], v, at, points)
-        for i in range(offsets[v], offsets[v + 1]):
-            u = faces[next_half_edge(star[i])]
-            w = faces[previous_half_edge(star[i])]
-            if meet(wp.vec3i(v, u, w), at, points[u], points[w], other, d, e, f):
-                total += 1
+        d = place_of(other[0], one[0], at, points)
+        e = place_of(other[1], one[0], at, points)
+        f = place_of(other[2], one[0], at, points)
+        if meet(one, at, ahead, behind, other, d, e, f):
+            total += 1
         if total > limit:
             break
     return total

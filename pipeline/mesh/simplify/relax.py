@@ -54,25 +54,24 @@ class Relaxation:
         tree = self._launch.face_tree(self._points, self._faces.reshape(-1, 3))
         bad = torch.zeros(self._count, dtype=torch.uint8, device=self._device)
         touched = torch.ones_like(bad)
+        settled = torch.zeros(len(self._points), dtype=torch.uint8, device=self._device)
         allowed = self._allowed()
         stars = find_stars(self._faces, len(self._points))
         work = max(self._count // 4, _WORK)
         for _ in range(self._config.rounds):
             tick()
-            asked = (touched + bad > 0).nonzero()[:, 0].int()
             mesh = self._points, self._faces
-            self._launch.launch_parallel(self._moves.find_bad, len(asked), self._weights, tree.id, asked, *mesh, bad)
-            found = int(bad.count_nonzero())
-            if found == 0:
+            self._launch.launch_parallel(self._moves.find_bad, self._count, self._weights, tree.id, touched, *mesh, bad)
+            found, changed = torch.stack([bad.count_nonzero(), touched.count_nonzero()]).tolist()
+            if found == 0 or work < 0 or changed <= _LITTLE * found:
                 break
-            touched.zero_()
-            if self._flip(tree.id, stars, bad, touched):
+            work -= min(found, changed)
+            before, touched = touched, torch.zeros_like(touched)
+            self._flip(tree.id, stars, bad, touched)
+            # a GPU would wait longer for the answer than for new stars
+            if self._device.type != "cpu" or bool(touched.any()):
                 stars = find_stars(self._faces, len(self._points))
-                bad |= touched  # whether they are bad is not known yet
-            self._move(tree.id, stars, bad, allowed, touched)
-            work -= found
-            if work < 0 or int(touched.count_nonzero()) <= _LITTLE * found:
-                break
+            self._move(tree.id, stars, bad | touched, before | touched, allowed, settled, touched)
             self._launch.refit(tree)
 
     def _allowed(self) -> torch.Tensor:
@@ -82,8 +81,8 @@ class Relaxation:
         shares = torch.tensor([self._config.sliver_error, self._config.crossing_error], dtype=torch.float64)
         return shares.to(self._device) * (steady_sum(error.sqrt()) / len(error)) ** 2
 
-    def _flip(self, tree: int, stars: Stars, bad: torch.Tensor, touched: torch.Tensor) -> bool:
-        """Flip edges of bad faces where that leaves the surface where it is; whether any was."""
+    def _flip(self, tree: int, stars: Stars, bad: torch.Tensor, touched: torch.Tensor) -> None:
+        """Flip edges of bad faces where that leaves the surface where it is."""
         corners, launch, kernels = len(self._faces), self._launch, self._flips
         twins = torch.empty(corners, dtype=torch.int32, device=self._device)
         keys = torch.empty(corners, dtype=torch.int64, device=self._device)
@@ -92,10 +91,18 @@ class Relaxation:
         claims = torch.full((len(self._points),), torch.iinfo(torch.int64).max, device=self._device)
         launch.launch_atomic(kernels.claim, corners, self._faces, twins, keys, claims)
         launch.launch_parallel(kernels.flip, corners, self._faces, twins, keys, claims, touched)
-        return bool(touched.any())
 
-    def _move(self, tree: int, stars: Stars, bad: torch.Tensor, allowed: torch.Tensor, touched: torch.Tensor) -> None:
-        """Move vertices of bad faces."""
+    def _move(
+        self,
+        tree: int,
+        stars: Stars,
+        bad: torch.Tensor,
+        changed: torch.Tensor,
+        allowed: torch.Tensor,
+        settled: torch.Tensor,
+        touched: torch.Tensor,
+    ) -> None:
+        """Move vertices of bad faces, but those that are settled, unless one of their faces has changed."""
         count, launch, kernels = len(self._points), self._launch.launch_parallel, self._moves
         around = self._faces, stars.offsets, stars.corners
         keys = torch.empty(count, dtype=torch.int64, device=self._device)
@@ -103,10 +110,8 @@ class Relaxation:
         counts = torch.zeros(count, dtype=torch.int32, device=self._device)
         picked = torch.zeros(count, dtype=torch.uint8, device=self._device)
         given = self._weights, tree, self._config.pull, allowed, self._points, self._quadrics, *around
-        launch(kernels.propose, count, *given, stars.edges, stars.feature, bad, goals, counts, keys)
+        launch(kernels.propose, count, *given, stars.edges, stars.feature, bad, changed, settled, goals, counts, keys)
         launch(kernels.pick, count, keys, goals, *around, picked, moved)
-        if not bool(picked.any()):
-            return
         launch(kernels.take_back, count, tree, moved, *around, counts, picked)
         launch(kernels.move_vertices, count, picked, goals, self._points, self._quadrics)
         launch(kernels.mark_moved, self._count, picked, self._faces, touched)

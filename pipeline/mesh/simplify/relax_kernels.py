@@ -29,13 +29,15 @@ def find_bad(
     start: wp.int32,
     weights: Weights,
     tree: wp.uint64,
-    asked: wp.array[wp.int32],
+    changed: wp.array[wp.uint8],
     points: wp.array[wp.vec3],
     faces: wp.array[wp.int32],
     bad: wp.array[wp.uint8],
 ):
-    """What is bad about each of the faces that are asked for."""
-    s = asked[start + wp.tid()]
+    """What is bad about each of the faces that have changed or that were bad."""
+    s = start + wp.tid()
+    if changed[s] == wp.uint8(0) and bad[s] == wp.uint8(0):
+        return
     a = points[faces[3 * s]]
     b = points[faces[3 * s + 1]]
     c = points[faces[3 * s + 2]]
@@ -134,33 +136,34 @@ def pushes(
     faces: wp.array[wp.int32],
     offsets: wp.array[wp.int32],
     star: wp.array[wp.int32],
+    limit: wp.int32,
 ):
-    """The shortest and the longest push of a vertex out of the faces that its faces go through."""
+    """How many faces the faces of a vertex go through, and the shortest and the longest push out of these; counts end
+    above the limit."""
     p = points[v]
-    low = p
-    high = p
-    for i in range(offsets[v], offsets[v + 1]):
-        ahead = points[faces[next_half_edge(star[i])]]
-        behind = points[faces[previous_half_edge(star[i])]]
-        low = wp.min(low, wp.min(ahead, behind))
-        high = wp.max(high, wp.max(ahead, behind))
     shortest = wp.vec3()
     longest = wp.vec3()
     least = float(wp.inf)
     most = float(0.0)
-    query = wp.mesh_query_aabb(tree, low, high)
-    g = wp.int32(0)
-    while wp.mesh_query_aabb_next(query, g):
-        other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
-        if other[0] != v and other[1] != v and other[2] != v:
+    total = int(0)
+    for i in range(offsets[v], offsets[v + 1]):
+        u = faces[next_half_edge(star[i])]
+        w = faces[previous_half_edge(star[i])]
+        ahead = points[u]
+        behind = points[w]
+        query = wp.mesh_query_aabb(tree, wp.min(wp.min(p, ahead), behind), wp.max(wp.max(p, ahead), behind))
+        g = wp.int32(0)
+        while wp.mesh_query_aabb_next(query, g):
+            if total > limit:
+                break
+            other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
             d = points[other[0]]
             e = points[other[1]]
             f = points[other[2]]
-            for i in range(offsets[v], offsets[v + 1]):
-                u = faces[next_half_edge(star[i])]
-                w = faces[previous_half_edge(star[i])]
-                if meet(wp.vec3i(v, u, w), p, points[u], points[w], other, d, e, f):
-                    move = push(p, points[u], points[w], d, e, f)
+            if meet(wp.vec3i(v, u, w), p, ahead, behind, other, d, e, f):
+                total += 1
+                if other[0] != v and other[1] != v and other[2] != v:
+                    move = push(p, ahead, behind, d, e, f)
                     size = wp.length_sq(move)
                     if size > 0.0 and size < least:
                         least = size
@@ -168,7 +171,7 @@ def pushes(
                     if size > most:
                         most = size
                         longest = move
-    return shortest, longest
+    return total, shortest, longest
 
 
 @wp.kernel
@@ -186,12 +189,15 @@ def propose(
     edges: wp.array[wp.uint8],
     feature: wp.array[wp.uint8],
     bad: wp.array[wp.uint8],
+    changed: wp.array[wp.uint8],
+    settled: wp.array[wp.uint8],
     goals: wp.array[wp.vec3],
     counts: wp.array[wp.int32],
     keys: wp.array[wp.int64],
 ):
     """Where a vertex of bad faces would rather be, how many faces its faces would go through there, and the key of its
-    move, the least for the greatest gain; NO_MOVE where it has nothing to gain.
+    move, the least for the greatest gain; NO_MOVE where it has nothing to gain. It is settled then, and not asked again
+    before one of its faces has changed.
 
     Tried are places towards the middle of its neighbours, along what its planes leave free, and pushes. A place has to
     be within the mean square error that it has, a fifth more, and what is allowed: [0] against slivers, [1] crossing.
@@ -199,15 +205,20 @@ def propose(
     v = start + wp.tid()
     keys[v] = NO_MOVE
     kinds = int(0)
+    waits = settled[v] != wp.uint8(0)
     for i in range(offsets[v], offsets[v + 1]):
         kinds = kinds | int(bad[star[i] // 3])
-    if kinds == 0:
+        waits = waits and changed[star[i] // 3] == wp.uint8(0)
+    if kinds == 0 or waits:
         return
+    settled[v] = wp.uint8(1)
     p = points[v]
     q = quadrics[v]
     before = int(0)
+    shortest = wp.vec3()
+    longest = wp.vec3()
     if kinds >= CROSSING:
-        before = crossings_at(v, p, tree, points, faces, offsets, star, HOPELESS)
+        before, shortest, longest = pushes(v, tree, points, faces, offsets, star, HOPELESS)
         if before > HOPELESS:
             return
     most = wp.float64(1.2) * square_error(q, wp.vec3())
@@ -221,10 +232,6 @@ def propose(
     best = float(worst)
     goal = p
     x = eased(q, middle_of(v, feature[v] != wp.uint8(0), points, faces, offsets, star, edges) - p, pull)
-    shortest = wp.vec3()
-    longest = wp.vec3()
-    if before > 0:
-        shortest, longest = pushes(v, tree, points, faces, offsets, star)
     for k in range(5):
         move = x
         if k == 1:
@@ -244,6 +251,7 @@ def propose(
                     best = now
                     goal = p + move
     if best > worst or least < before:
+        settled[v] = wp.uint8(0)
         goals[v] = goal
         counts[v] = least
         gain = wp.int64(64 * wp.min(before - least, 1000) + wp.int32(32.0 * wp.clamp(best - worst, 0.0, 1.0)))

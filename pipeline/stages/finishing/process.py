@@ -9,7 +9,8 @@ import torch
 
 from ... import mesh as geometry
 from ...errors import EmptyResultError
-from ...mesh import CLEAN, QUADS, SOLID
+from ...mesh import CLEAN, CROSSING, QUADS, SOLID
+from ...mesh.remesh.untangle import untangled
 from ...mesh.repair.clean import Cleaned, CleanSettings
 from ...runtime import Runtime
 from ..checks import check_shells, geometry_device
@@ -98,10 +99,15 @@ def process_mesh(
         else:
             levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
         facts |= {"max_error": bound} if bound else {}
+        crossing = 0
+        if hollow:  # two walls close to each other
+            row = runtime.backends.pick(CROSSING, device)
+            drawn = {goal: untangled(level, row) for goal, level in levels.items()}
+            levels, crossing = {goal: level for goal, (level, _) in drawn.items()}, max(n for _, n in drawn.values())
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"], *mesh.origin.notes.splitlines()]
         if hollow:
-            facts["shells"]["hollow"], more = hollow.facts(found["hollow"], first)
+            facts["shells"]["hollow"], more = hollow.facts(found["hollow"] | {"crossing_faces": crossing}, first)
             warnings += more
         if first.facts["mesh"]["boundary_edges"] and made != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
