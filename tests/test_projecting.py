@@ -17,7 +17,7 @@ from pipeline.mesh.bake.bake import Texels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import read_scene
 from pipeline.mesh.io.atlas import groups_of
-from pipeline.project import Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
+from pipeline.project import Fit, Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
 from pipeline.project.cells import Cells
 from pipeline.project.paint import look
 from pipeline.project.picture import keeping_means, sampled
@@ -142,6 +142,15 @@ def test_round_things_leave_their_azimuth_open():
     ball = sphere(maps)
     fit = fit_camera(Painted([ball], torch.device("cpu")), Picture.of(drawn(ball, CAMERA, 128)))
     assert abs(fit.camera.elevation - CAMERA.elevation) < 3 and fit.rival is not None
+
+
+def test_of_sides_that_look_alike_the_front_is_taken():
+    """What an object was made from was taken for its front; a clearly better side still wins."""
+    front, side = (
+        Fit(PictureCamera(azimuth), 0.9, 0.1, correlation) for azimuth, correlation in ((10, 0.63), (268, 0.77))
+    )
+    assert front.likeness < side.likeness and front.score > side.score
+    assert replace(side, iou=0.93).score > front.score
 
 
 def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():

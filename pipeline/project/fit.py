@@ -30,6 +30,7 @@ _NAMED = 20.0  # degrees by which a picture's direction may miss its name
 _BEGINNINGS = 3  # directions of the coarse search that the local one starts from
 _COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
 _FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
+_ASIDE = 0.03  # of the score, for all that is more than 50 to 70 degrees away from it
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
 _ALIKE = 0.02  # difference of likeness below which two directions are equally good
 _ELSEWHERE = 45.0  # degrees between two such from which on it is open where the picture was taken from
@@ -65,8 +66,10 @@ class Fit:
 
     @property
     def score(self) -> float:
-        """The likeness; of directions that look alike the one nearest to the front is the best."""
-        return self.likeness - _FRONT * abs((self.camera.azimuth + 180) % 360 - 180)
+        """The likeness; of directions that look alike the one nearest to the front is the best, above all one in
+        front: the networks take what they make an object from for that."""
+        away = abs((self.camera.azimuth + 180) % 360 - 180)
+        return self.likeness - _FRONT * away - _ASIDE * min(max((away - 50) / 20, 0), 1)
 
 
 def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> Fit:
