@@ -41,7 +41,7 @@ def install(row: Row, option: Option, log) -> Row:
         return Row(row.name, row.state, reason=f"pip could not be started: {error}", use=row.use)
     if ended.returncode != 0:
         return Row(row.name, row.state, reason=f"pip failed: {pip_error(ended.stderr)}", use=row.use)
-    found = probe(option.name, option.code)
+    found = probe(option.imported, option.code, option.name)
     return Row(row.name, found.state, found.version, found.reason, row.use)
 
 

@@ -1,10 +1,11 @@
 """Writes a checkpoint with the released networks' sizes and random weights, for measurements that need no real object.
 
-    python benchmarks/random_checkpoint.py FOLDER [--device cuda] [--small]
+    python benchmarks/random_checkpoint.py FOLDER [--device cuda] [--type 512] [--small]
 
 FOLDER then works as `--checkpoint FOLDER --image-encoder FOLDER/image_encoder`; it takes 16 GB. Objects are noise:
 about one in fifty of the structure's voxels is occupied, as in a typical object, which makes some thousand latent
-voxels, and every voxel of the shape has four children. --small: a few megabytes, to try it.
+voxels, and every voxel of the shape has four children. --type: the networks of one pipeline type alone, which take
+11 GB for 512. --small: a few megabytes, to try it.
 """
 
 import argparse
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.bench.networks import RandomModels, full_size, small_size
 from pipeline.runtime import choose_device
-from pipeline.spec import IMAGE_ENCODER, RELEASED_FILES, STRUCTURE_DECODER
+from pipeline.spec import IMAGE_ENCODER, PIPELINE_TYPES, RELEASED_FILES, STRUCTURE_DECODER
 
 _OCCUPIED = 0.02  # share of the structure's voxels
 
@@ -29,12 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="auto", help="where the weights are made")
+    parser.add_argument("--type", choices=sorted(PIPELINE_TYPES), help="networks of this pipeline type; default: all")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     device = choose_device(options.device)
     configs = (small_size() if options.small else full_size()).models
     models = RandomModels(configs)
+    wanted = PIPELINE_TYPES[options.type].roles(True) if options.type else configs
     for role, config in configs.items():
+        if role not in wanted:
+            continue
         model = models.get(role, device)
         if role == STRUCTURE_DECODER:
             sparse(model, config["args"]["latent_channels"], device)

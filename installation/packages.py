@@ -21,12 +21,18 @@ class Need:
 class Option:
     """An optional package that this version really uses."""
 
-    name: str  # of the module, and on our command line
+    name: str  # on our command line, and of the module unless that is said
     use: str = ""
     code: str = ""  # the probe's; without it a plain import
     needs: tuple[Need, ...] = ()  # for running it
     wheels: tuple[Need, ...] = ()  # for installing it
     packages: Callable[[Machine], tuple[str, ...]] = lambda machine: ()  # what pip has to bring
+    module: str = ""
+
+    @property
+    def imported(self) -> str:
+        """The name of its module."""
+        return self.module or self.name
 
 
 def rembg_packages(machine: Machine) -> tuple[str, ...]:
@@ -44,6 +50,12 @@ def missing(machine: Machine, *packages: str) -> tuple[str, ...]:
     return tuple(package for package in packages if required_name(package) not in machine.installed)
 
 
+def plain(name: str, use: str, requirement: str = "", module: str = "", wheels: tuple[Need, ...] = ()) -> Option:
+    """One of which a wheel is all that it needs."""
+    wanted = requirement or name
+    return Option(name, use, wheels=wheels, packages=lambda machine: missing(machine, wanted), module=module)
+
+
 def required_name(requirement: str) -> str:
     """The package that a line of requirements asks for."""
     return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
@@ -58,6 +70,10 @@ _LAUNCHER = Need(
 )
 _TRITON_KNOWN = Need(lambda machine: bool(machine.triton), "no Triton on PyPI is known to match this torch")
 _X86 = Need(lambda machine: machine.is_x86, "no wheel on PyPI for this platform")
+_DESKTOP = Need(
+    lambda machine: machine.is_x86 or (machine.system == "Darwin" and machine.processor.lower() == "arm64"),
+    "no wheel on PyPI for this platform",
+)
 _CUDA_12 = Need(lambda machine: machine.cuda.startswith("12."), "its wheels on PyPI are made for CUDA 12 only")
 SOURCE_ONLY = Need(lambda machine: False, "no wheel on PyPI, only its source, which would have to be compiled")
 
@@ -69,6 +85,12 @@ OPTIONS = (
         "import onnxruntime, rembg",  # without onnxruntime rembg ends the process
         packages=rembg_packages,
     ),
+    plain("pillow_heif", "reads HEIF pictures, as phones take them", "pillow-heif"),
+    plain("trimesh", "reads meshes as OBJ, PLY and STL; GLB and glTF need no package", "trimesh>=4"),
+    plain("pynanoinstantmeshes", "makes quads: --quads", "pynanoinstantmeshes>=0.0.3", wheels=(_DESKTOP,)),
+    plain("usd-core", "writes and reads USDZ", "usd-core>=24.11", module="pxr", wheels=(_DESKTOP,)),
+    plain("av", "writes turntables as MP4"),
+    plain("OpenEXR", "reads environments as EXR; HDR needs no package"),
     Option(
         "sageattention",
         f"{_ATTENTION}, when ComfyUI is started with --use-sage-attention",
@@ -79,7 +101,7 @@ OPTIONS = (
     ),
     Option(
         "triton",
-        "runs sageattention's kernels",
+        "runs the pack's own kernels on NVIDIA GPUs, and sageattention's",
         "import triton, triton.language",
         needs=(_GPU, _LAUNCHER),
         wheels=(_NVIDIA, _TRITON_KNOWN),

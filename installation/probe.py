@@ -6,22 +6,24 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 TIMEOUT = 60  # seconds for one import
 USABLE, ABSENT, BROKEN = "usable", "absent", "broken"
 _MARK = "trellis2-probe:"
-# argv: module, code. The code may fill `facts`; raising SystemExit("text") calls the package broken for that reason.
+# argv: module, code, package. The code may fill `facts`; SystemExit("text") calls the package broken for that reason.
 _PROBE = f"""
 import importlib.metadata, importlib.util, json, sys
 sys.path[:] = [entry for entry in sys.path if entry]  # not the current folder
-module, code = sys.argv[1:]
+module, code, package = sys.argv[1:]
 facts, version = {{}}, ""
 state = "absent" if importlib.util.find_spec(module) is None else "usable"
 if state == "usable":
     exec(code)
     try:
-        version = importlib.metadata.version(module)
+        version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         version = str(getattr(sys.modules[module], "__version__", ""))
 print("\\n{_MARK}" + json.dumps({{"state": state, "version": version, "facts": facts}}))
@@ -38,9 +40,13 @@ class Found:
     facts: Mapping = field(default_factory=dict)
 
 
-def probe(module: str, code: str = "", timeout: float = TIMEOUT) -> Found:
-    """Import a package in another process, so that a crash, an exit or a hang stays there."""
-    command = [sys.executable, "-c", _PROBE, module, code or f"import {module}"]
+def probe(module: str, code: str = "", package: str = "", timeout: float = TIMEOUT) -> Found:
+    """Import a module in another process, so that a crash, an exit or a hang stays there. package: whose version is
+    told; default: of the module's name."""
+    with suppress(ValueError):  # something without a specification lies under this name: a process of its own tells
+        if find_spec(module) is None:
+            return Found(ABSENT)
+    command = [sys.executable, "-c", _PROBE, module, code or f"import {module}", package or module]
     quiet = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
         ended = subprocess.run(command, timeout=timeout, **quiet)

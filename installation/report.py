@@ -42,7 +42,7 @@ def make_report() -> Report:
     with ThreadPoolExecutor(len(options) + 2) as pool:
         torch = pool.submit(probe, "torch", TORCH)
         driver = pool.submit(nvidia_driver)
-        found = list(pool.map(lambda option: probe(option.name, option.code), options))
+        found = list(pool.map(lambda option: probe(option.imported, option.code, option.name), options))
     machine = look_at_machine(torch.result(), driver.result())
     rows = tuple(optional_row(option, seen, machine) for option, seen in zip(options, found))
     required = required_rows(machine)

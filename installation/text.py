@@ -21,7 +21,7 @@ def as_lines(report: Report) -> list[str]:
         lines += ["  This command brings them:", f"    {shown(report.fix)}"]
     lines += ["", "Optional packages (the pack works without them)"]
     for row in report.optional:
-        lines.append(f"  {row.name:<14} {row.state:<7} {row.version}{aside(row.reason)}".rstrip())
+        lines.append(f"  {row.name:<20} {row.state:<7} {row.version}{aside(row.reason)}".rstrip())
         lines.append(f"    {row.use}")
         if row.command:
             lines.append(f"    {shown(row.command)}")

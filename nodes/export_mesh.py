@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..pipeline import stages
-from ..pipeline.errors import SettingsError
+from ..pipeline.errors import SettingsError, unknown
 from ..pipeline.export import WRITERS, AlphaMode, TrueSize, writer
 from .host import output
 from .host.run import explained
@@ -93,7 +93,7 @@ class ExportMesh(io.ComfyNode):
 def _check(format: str | None, size: str | None) -> None:
     if format is not None:
         if f".{format}" not in WRITERS:
-            raise SettingsError(f"Unknown format {format!r}; choose one of {', '.join(WRITERS)}.")
+            raise SettingsError(unknown("format", format, WRITERS))
         writer(Path(f"x.{format}"))
     if size is not None and size.strip():
         TrueSize.parse(size)

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.export import TrueSize
-from .host.run import explained
+from .host.run import default_backends, explained
 from .sockets import CATEGORY, Mesh, TexturedMesh, aliases, node_schema
 
 
@@ -54,5 +54,6 @@ class MeshReport(io.ComfyNode):
     def execute(
         cls, mesh: stages.Mesh | stages.TexturedMesh, size: str = "", density: float = stages.PLA
     ) -> io.NodeOutput:
-        found = stages.inspect_mesh(mesh, TrueSize.parse(size) if size.strip() else None, density)
+        true_size = TrueSize.parse(size) if size.strip() else None
+        found = stages.inspect_mesh(mesh, true_size, density, default_backends())
         return io.NodeOutput(found.text(), ui={"text": [found.text()]})

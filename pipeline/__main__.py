@@ -1,4 +1,4 @@
-"""The command line: python -m pipeline generate | batch | inspect | bench | bench-mesh | bench-tables."""
+"""The command line: python -m pipeline COMMAND. The commands are those of cli/main.py."""
 
 from __future__ import annotations
 

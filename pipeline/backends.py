@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import torch
 
-from .errors import BackendError, PipelineError
+from .errors import BackendError, PipelineError, did_you_mean, unknown
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Backends:
         self._verdicts: dict[tuple[str, str, str], str] = {}  # (op, row, device type) -> what _verdict says
         for op, name in self.choices.items():
             if op not in self.operations:
-                raise BackendError(f"There is no operation {op!r}; the table has {', '.join(self.operations)}.")
+                raise BackendError(unknown("operation", op, self.operations))
             self._row(op, name)
 
     def available(self, op: str) -> dict[str, str]:
@@ -238,7 +238,9 @@ class Backends:
         for row in self.operations[op].rows:
             if row.name == name:
                 return row
-        raise BackendError(f"{op!r} has no backend {name!r}; it has {', '.join(self.available(op))}.")
+        names = list(self.available(op))
+        near = did_you_mean(name, names) or "."
+        raise BackendError(f"{op!r} has no backend {name!r}; it has {', '.join(names)}{near}")
 
     def _problem(self, op: str, row: Backend, device: torch.device) -> str:
         if reason := _unavailable(row, device):

@@ -4,17 +4,16 @@ itself, bars."""
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
-from .errors import OutputError, PipelineError
+from .errors import OutputError, PipelineError, did_you_mean
 from .runtime import Step
 
 
@@ -34,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             known = [name for action in self._actions for name in action.option_strings]
-            meant = "".join(_meant(each.partition("=")[0], known) for each in unknown if each.startswith("--"))
+            meant = "".join(did_you_mean(each.partition("=")[0], known) for each in unknown if each.startswith("--"))
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found, unknown
 
@@ -42,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            error.message += _meant(str(value), [str(each) for each in action.choices or ()])
+            error.message += did_you_mean(str(value), [str(each) for each in action.choices or ()])
             raise
 
 
@@ -60,12 +59,6 @@ def real_number(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    """The end of an error that names the nearest known word, if one is near."""
-    near = difflib.get_close_matches(word, known, 1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """The errors a user can meet. Every message says what was found, what was expected and what to try."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class PipelineError(Exception):
     """Base of every error that the pipeline raises on purpose; its text is meant for a user."""
@@ -51,3 +54,15 @@ class StateError(PipelineError):
 
 class OutputError(PipelineError):
     """A result cannot be written where it was asked for."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """The message for a name that is none of those known; the nearest of them is named, if one is near."""
+    known = list(known)
+    return f"Unknown {what} {name!r}; choose one of {', '.join(known)}{did_you_mean(str(name), known) or '.'}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message that names the nearest known word; "" if none is near."""
+    near = difflib.get_close_matches(word, list(known), 1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""

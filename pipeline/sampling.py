@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .errors import SettingsError
+from .errors import SettingsError, unknown
 from .spec import SamplerSettings
 
 Velocity = Callable[[torch.Tensor, float], torch.Tensor]  # (x_t, t in 0-1) -> d x_t / d t, same shape
@@ -186,7 +186,7 @@ SOLVERS_IN_WORDS = " ".join(f"{name}: {row.description}." for name, row in SOLVE
 def solver(name: str) -> Integrator:
     """The solver of that name, or a SettingsError that lists the names."""
     if name not in SOLVERS:
-        raise SettingsError(f"Unknown solver {name!r}; choose one of {', '.join(SOLVERS)}.")
+        raise SettingsError(unknown("solver", name, SOLVERS))
     return SOLVERS[name].run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from .errors import CheckpointError, SettingsError
+from .errors import CheckpointError, SettingsError, unknown
 from .schema import Check, items, number, one_of, record, text, whole
 
 STRUCTURE_FLOW = "sparse_structure_flow_model"
@@ -23,6 +23,7 @@ IMAGE_ENCODER = "image_encoder"
 
 # Tokens above which a cascade lowers its resolution (the reference's max_num_tokens).
 MAX_TOKENS = 49152
+MAX_STEPS = 1000  # of a sampler: what more of them would change is below the precision of its network
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class SamplerSettings:
             raise SettingsError(f"A sampler's numbers must be finite, got {self}.")
         if self.steps < 1:
             raise SettingsError(f"A sampler needs at least 1 step, got {self.steps}.")
+        if self.steps > MAX_STEPS:
+            raise SettingsError(f"A sampler takes at most {MAX_STEPS:,} steps, got {self.steps:,}; 12 are usual.")
         if self.time_shift <= 0:
             raise SettingsError(f"The time shift (rescale_t) must be above 0, got {self.time_shift}.")
         if not 0 <= self.guidance_rescale <= 1:
@@ -142,7 +145,7 @@ class PipelineType:
     def named(name: str) -> PipelineType:
         """The row of PIPELINE_TYPES. Raises SettingsError, which lists the names."""
         if name not in PIPELINE_TYPES:
-            raise SettingsError(f"Unknown type {name!r}; choose one of {', '.join(PIPELINE_TYPES)}.")
+            raise SettingsError(unknown("type", name, PIPELINE_TYPES))
         return PIPELINE_TYPES[name]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .errors import SettingsError
+from .errors import SettingsError, unknown
 from .sampling import Velocity
 from .spec import SamplerSettings
 
@@ -60,7 +60,7 @@ SPEEDS = {
 def speed_named(name: str) -> Speed:
     """The speed of that name, or a SettingsError that lists the names."""
     if name not in SPEEDS:
-        raise SettingsError(f"Unknown speed {name!r}; choose one of {', '.join(SPEEDS)}.")
+        raise SettingsError(unknown("speed", name, SPEEDS))
     return SPEEDS[name]
 
 

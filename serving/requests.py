@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from pipeline import stages
@@ -106,9 +107,17 @@ class Receiver:
             raise problems.disk_full(lowest, least)
 
     async def _read(self, request: Request, command: str, folder: Path) -> Sent:
+        if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+            raise problems.malformed(
+                f"The body has the Content-Encoding {coding[:40]!r}; send it as it is, without one."
+            )
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
-            return await self._read_form(request, command, folder)
+            try:
+                return await self._read_form(request, command, folder)
+            except HTTPException as error:  # of Starlette's parser, in its words
+                detail = f"The form cannot be read: {error.detail.rstrip('.')}. Send one as curl -F picture=@PATH does."
+                raise problems.malformed(detail) from error
         if kind == "application/json":
             body = await request.body()
             return await asyncio.to_thread(self._read_json, body, command, folder)
@@ -153,6 +162,12 @@ class Receiver:
         job = given.pop("job", "")
         if not isinstance(job, str):
             raise problems.malformed("job: takes the id of a job.")
+        try:  # Python reads what our answer could not hold: NaN, infinity, half of a surrogate pair
+            json.dumps([job, given], ensure_ascii=False, allow_nan=False).encode()
+        except ValueError as error:
+            raise problems.malformed(
+                f"The body is no JSON: {error}. Send finite numbers and whole characters."
+            ) from error
         sent.job, sent.parameters = job, given
         return sent
 
@@ -178,6 +193,10 @@ class Receiver:
         drawn_outputs(options, Path(MODEL))
         if sent.command == "generate":
             self._check_generate(sent, options, export)
+        elif sent.pictures or sent.masks:
+            raise problems.malformed("/extract_glb takes a state, or a finished job; pictures go to /generate.")
+        elif sent.job and sent.states:
+            raise problems.malformed("A job and a state came; send one of them.")
         elif sent.job:
             self._state_of(sent.job)
         elif not sent.states:

@@ -25,12 +25,14 @@ from PIL import Image, ImageEnhance
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [ROOT / "assets" / "rocket.png", *sorted((ROOT / "assets" / "pictures").glob("*.png"))]
-# few steps and no texture: what is tested is not what the objects look like
-QUICK = ["--geometry-only", "--shells", "surface", "--faces", "2000", "--structure-steps", "2", "--shape-steps", "2"]
+# few steps and small textures: what is tested is not what the objects look like
+QUICK = ["--shells", "surface", "--faces", "2000", "--texture-size", "128"]
+QUICK += ["--structure-steps", "2", "--shape-steps", "2", "--texture-steps", "2"]
 
 
 def make_pictures(folder: Path, count: int) -> tuple[set[str], set[str]]:
-    """Different pictures, every twentieth cut off after a third of it; the names of good and of corrupt ones."""
+    """Pictures of different colours, every twentieth cut off after a third of it; the names of good and of corrupt
+    ones."""
     folder.mkdir(parents=True, exist_ok=True)
     good, corrupt = set(), set()
     for number in range(count):
@@ -38,6 +40,9 @@ def make_pictures(folder: Path, count: int) -> tuple[set[str], set[str]]:
         with Image.open(SOURCES[number % len(SOURCES)]) as image:
             picture = image.convert("RGBA").resize((256, 256))
         alpha = picture.getchannel("A")
+        hue, saturation, value = picture.convert("RGB").convert("HSV").split()
+        hue = hue.point(lambda angle, turn=256 * number // count: (angle + turn) % 256)
+        picture = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
         picture = ImageEnhance.Brightness(picture).enhance(0.6 + 0.8 * number / count)
         picture.putalpha(alpha)
         picture.save(path)
@@ -122,7 +127,11 @@ def verdict(output: Path, good: set[str], corrupt: set[str]) -> list[str]:
         "left behind": {path.name for path in output.iterdir() if path.name.startswith(".")},
     }
     tries = Counter(line.get("tries", 1) for line in lines if line["status"] != "waiting")
-    print(f"{len(done)} done, {len(failed)} failed of {len(last)}; tries of one object: {dict(tries)}")
+    lost, twice = (good | corrupt) - done - failed, problems["made twice"]
+    print(
+        f"{len(done)} done, {len(failed)} failed, {len(lost)} lost, {len(twice)} made twice of {len(good | corrupt)}; "
+        f"objects by their tries: {dict(tries)}"
+    )
     return [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]
 
 

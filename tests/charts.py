@@ -39,17 +39,22 @@ def signed(uvs, faces):
 
 
 def times_covered(uvs, faces, size):
-    """[size, size] how many faces hold each texel's centre strictly inside: brute force, face by face."""
-    count = np.zeros((size, size), int)
-    for corners in uvs.double().numpy()[faces.numpy()] * size - 0.5:
-        low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
-        x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
-        side = [
-            (b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0]) for a, b in zip(corners, np.roll(corners, -1, 0))
+    """[size, size] how many faces hold each texel's centre strictly inside: brute force, every texel of every face's
+    bounding box."""
+    corners = uvs.double().numpy()[faces.numpy()] * size - 0.5  # [F, 3, 2]
+    low, high = np.floor(corners.min(1)).astype(int), np.ceil(corners.max(1)).astype(int) + 1
+    width, counts = high[:, 0] - low[:, 0], (high - low).prod(1)
+    face = np.arange(len(corners)).repeat(counts)
+    within = np.arange(len(face)) - (counts.cumsum() - counts)[face]
+    x, y = low[face, 0] + within % width[face], low[face, 1] + within // width[face]
+    side = np.stack(
+        [
+            (b[:, 0] - a[:, 0])[face] * (y - a[face, 1]) - (b[:, 1] - a[:, 1])[face] * (x - a[face, 0])
+            for a, b in ((corners[:, i], corners[:, (i + 1) % 3]) for i in range(3))
         ]
-        inside = np.all(np.stack(side) > 1e-9, 0) | np.all(np.stack(side) < -1e-9, 0)
-        np.add.at(count, (y[inside], x[inside]), 1)
-    return count
+    )
+    inside = np.all(side > 1e-9, 0) | np.all(side < -1e-9, 0)
+    return np.bincount(y[inside] * size + x[inside], minlength=size * size).reshape(size, size)
 
 
 def chart_of_texels(uvs, faces, size):

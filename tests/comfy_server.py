@@ -71,10 +71,13 @@ def api():
 class Server:
     """A ComfyUI on a free port, with the pack and another one that has rooms of the same names.
 
-    Without api_nodes no node of it asks another machine, but pages that it serves may not read blob: URLs.
+    Without api_nodes no node of it asks another machine, but pages that it serves may not read blob: URLs. cpu: whether
+    it leaves a GPU alone.
     """
 
-    def __init__(self, base: Path, *flags: str, environment: dict | None = None, api_nodes: bool = False) -> None:
+    def __init__(
+        self, base: Path, *flags: str, environment: dict | None = None, api_nodes: bool = False, cpu: bool = True
+    ) -> None:
         packs = base / "custom_nodes"
         if not packs.exists():
             packs.mkdir(parents=True)
@@ -87,7 +90,13 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.base, self.log = base, base / f"log-{port}.txt"
-        command = [sys.executable, str(Path(COMFYUI) / "main.py"), "--cpu", "--listen", "127.0.0.1"]
+        command = [
+            sys.executable,
+            str(Path(COMFYUI) / "main.py"),
+            "--listen",
+            "127.0.0.1",
+            *(("--cpu",) if cpu else ()),
+        ]
         command += ["--port", str(port), "--disable-auto-launch", "--base-directory", str(base), "--log-stdout", *flags]
         command += [] if api_nodes else ["--disable-api-nodes"]
         with open(self.log, "w") as log:

@@ -30,9 +30,15 @@ from comfyui_fixtures import server, server_with_hub  # noqa: E402, F401
 from devices import DEVICES, running_on  # noqa: E402
 from host_fixtures import host, made, ran  # noqa: E402, F401
 from once import filled_once  # noqa: E402
-from parallel import pytest_cmdline_main, pytest_collection_modifyitems, pytest_configure  # noqa: E402, F401
+from parallel import (  # noqa: E402, F401
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_xdist_make_scheduler,
+)
 from safetensors import safe_open  # noqa: E402
 from seeds import global_generators, pytest_addoption, pytest_runtest_makereport, rng, seed  # noqa: E402, F401
+from training_fixtures import trained_on, training_backends  # noqa: E402, F401
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 SCRIPT = """

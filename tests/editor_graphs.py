@@ -55,6 +55,7 @@ WINDOW, LEFT, TOP = (1400, 870), 80, 105
 WIDTH, WIDE = 270, 400  # of a node; of one with a viewer
 GAP, MARGIN, TITLE, HEAD = 40, 15, 30, 45  # between columns, inside a group, a node's title, a group's title
 PICTURE = 240  # the height that a picture takes in its node
+TEXT = 60  # and some lines of text: less runs under the badge at the node's foot
 # What a node is higher than its sockets and widgets: pictures that it shows, texts.
 MORE = {
     "LoadImage": PICTURE,
@@ -66,7 +67,11 @@ MORE = {
     "T2DecodeTexture": PICTURE,
     "T2ImageToGLB": PICTURE + 130,
     "T2ProcessMesh": 140,
-    "T2ProjectTexture": 60,
+    "T2ProjectTexture": TEXT,
+    "T2EncodeImage": TEXT,
+    "T2SampleShape": TEXT,
+    "T2SaveState": TEXT,
+    "T2Views": TEXT,
     "T2ExportGLB": 140,
     "T2TextureMesh": 140,
 }

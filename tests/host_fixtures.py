@@ -21,7 +21,14 @@ def ran(host):
     from pipeline.warp import unavailable_reason
 
     warp = not unavailable_reason()
-    small = {"n13_faces": 4000, "n13_lods": "2000", "n14_texture_size": 256, "n14_normal_map": warp, "n20_size": 64}
+    small = {
+        "n13_faces": 4000,
+        "n13_lods": "2000",
+        "n13_shell_resolution": 128,
+        "n14_texture_size": 256,
+        "n14_normal_map": warp,
+        "n20_size": 64,
+    }
     loaded = graph("all_stages", n9_sampler=["8", 0], n10_sampler=["8", 0], n14_occlusion=warp, n20_frames=2, **small)
     loaded["8"] = {"class_type": "T2SamplerSettings", "inputs": {"steps": 2, "guidance": 1.0}}
     if not warp:

@@ -13,21 +13,26 @@ import pytest
 MOST = 8  # the longest file takes about an eighth of the whole
 # Files that take longest, in that order: begun first, or one process would end with them while the others are done.
 LONGEST = (
+    "test_node_meshes",
+    "test_projecting",
     "test_first_minute",
     "test_cli_runs",
     "test_stages",
-    "test_cores",
-    "test_batch",
-    "test_node_runs",
+    "test_service_making",
     "test_finish",
-    "test_training",
+    "test_cli_interruption",
     "test_minimal",
+    "test_cores",
+    "test_training",
+    "test_unwrap",
     "test_weights",
+    "test_hollow",
+    "test_batch",
     "test_quantised",
-    "test_bench",
-    "test_charts",
     "test_state",
 )
+# Files that go to one process: each process that has one of them makes what they share, which takes some seconds.
+TOGETHER = ("test_node_meshes", "test_node_memory", "test_node_runs")
 MEMORY = 3 << 30  # bytes for a process: torch, the largest mesh of a test, a command line beside it
 
 
@@ -68,6 +73,25 @@ def pytest_cmdline_main(config):
         config.option.numprocesses = workers(cores(), free_memory())
         config.option.dist = "loadfile" if config.option.numprocesses else "no"
         config.option.loadscopereorder = False  # which would begin with the files of most tests
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where files go to processes as wholes: some of them together."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shared_scope(super()._split_scope(nodeid))
+
+    return Files(config, log)
+
+
+def shared_scope(file: str) -> str:
+    """The name under which a file, a path below the root, goes to a process."""
+    return "+".join(TOGETHER) if Path(file).stem in TOGETHER else file
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,11 +1,14 @@
-"""Where samplers and finishers come to lie on two GPUs that Ray is told of: python tests/ray_places.py FOLDER."""
+"""Where samplers and finishers come to lie on two GPUs that Ray is told of, and how long a sampler waits between two
+objects which take long to hand on: python tests/ray_places.py FOLDER."""
 
 import json
+import statistics
 import sys
 import time
 from argparse import Namespace
 from collections import defaultdict
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,6 +22,23 @@ from serving.ray_batch.cluster import connected, machines
 from serving.ray_batch.division import FINISHING, shares
 
 
+class Large(tuple):
+    """What takes as long to be handed on as a mesh of millions of faces."""
+
+    def __reduce__(self):
+        time.sleep(0.2)
+        return tuple, (tuple(self),)
+
+
+def waits(rows):
+    """Seconds between two objects of a sampler, the median."""
+    by = defaultdict(list)
+    for span in (span for row in rows for span in row.spans if span["kind"] == "sample"):
+        by[span["worker"]].append((span["start"], span["end"]))
+    each = [sorted(spans) for spans in by.values()]
+    return statistics.median(after[0] - before[1] for spans in each for before, after in pairwise(spans))
+
+
 def stand_in(kind, last):
     """An actor of a kind that notes its GPU in place of its work."""
 
@@ -27,10 +47,10 @@ def stand_in(kind, last):
             super(kind, self).__init__(*arguments[:4])
 
         def work(self, row):
-            time.sleep(0.2)
+            time.sleep(1 if last else 0.5)  # all finishers are needed
             own = (self.kind, ray.get_gpu_ids()[0], ray.get_runtime_context().get_actor_id())
-            seen = (*(row.sampled or ()), own)
-            return batch.Row(row.job, seen, Outcome(report={"seen": seen}) if last else None)
+            seen = Large((*(row.sampled or ()), own))
+            return batch.Row(row.job, seen, Outcome(report={"seen": tuple(seen)}) if last else None, spans=row.spans)
 
     return StandIn
 
@@ -47,7 +67,7 @@ def main(folder):
         for kind, gpu, actor in (each for row in rows for each in row.outcome.report["seen"]):
             places[kind][str(gpu)].add(actor)
     found = {kind: {gpu: len(actors) for gpu, actors in gpus.items()} for kind, gpus in places.items()}
-    print(json.dumps({**found, "objects": len(rows)}))
+    print(json.dumps({**found, "objects": len(rows), "waits": waits(rows)}))
 
 
 if __name__ == "__main__":

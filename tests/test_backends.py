@@ -99,7 +99,7 @@ def test_choices():
         table(*rows, choices={"double": "gpu"}).pick("double")
     with pytest.raises(BackendError, match="has no backend 'faster'; it has fast, gpu, torch"):
         table(*rows, choices={"double": "faster"})
-    with pytest.raises(BackendError, match="no operation 'triple'"):
+    with pytest.raises(BackendError, match="Unknown operation 'triple'"):
         table(*rows, choices={"triple": "torch"})
 
 

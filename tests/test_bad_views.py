@@ -112,11 +112,35 @@ def test_another_object(cuts, name, other):
     assert any("differ" in remark for remark in unposed([mine[0], wrong[0]]).remarks)
 
 
-@pytest.mark.parametrize("gain", [(0.15, 0.15, 0.15), (4, 4, 4), (1, 0.35, 0.05)], ids=["dim", "bright", "warm"])
-def test_another_light(cuts, gain):
-    rings = cuts["rings"]
-    remarks = posed([rings[0], lit(rings[1], gain), rings[2]], SIDES[:3]).remarks
-    assert any(remark.startswith("left and front, back differ in brightness or tint") for remark in remarks)
+@pytest.mark.parametrize("name", ["rings", "car", "chair"])
+@pytest.mark.parametrize(
+    "gain",
+    [(0.15, 0.15, 0.15), (0.5, 0.5, 0.5), (4, 4, 4), (1, 0.35, 0.05), (1, 0.6, 0.3)],
+    ids=["dim", "half", "bright", "warm", "lamp"],
+)
+def test_another_light(cuts, name, gain):
+    mine = cuts[name]
+    remarks = posed([mine[0], lit(mine[1], gain), mine[2]], SIDES[:3]).remarks
+    [remark] = remarks  # a strong tint may be another paint, too
+    assert remark.startswith("left and front, back differ in ") and "different lights" in remark
+    assert "brightness or tint" in remark or gain == (1, 0.35, 0.05)
+
+
+def test_a_side_that_shows_few_of_the_colours_is_no_other_object():
+    """A hammer from its end: metal alone, and shaded; then in a paint that the other sides do not have."""
+
+    def disc(*bands):
+        rows, columns = np.indices((96, 96)) - 47.5
+        values = np.zeros((96, 96, 4), np.uint8)
+        values[..., 3] = 255 * (np.hypot(rows, columns) < 40)
+        for number, band in enumerate(bands):
+            values[number * 96 // len(bands) :, :, :3] = band
+        return Image.fromarray(values)
+
+    metal, wood = (170, 175, 180), (150, 90, 40)
+    side = disc(wood, wood, wood, metal)
+    assert posed([side, disc((130, 134, 138))], SIDES[:2]).remarks == ()
+    assert any("differ" in remark for remark in posed([side, disc((40, 160, 60))], SIDES[:2]).remarks)
 
 
 def test_a_mask_of_another_view(renders, caplog):

@@ -248,6 +248,8 @@ def test_bench_settings(run, tmp_path):
     for option in ("--report", "--history"):
         code, _, err = run("bench", "--device", "cpu", option, tmp_path / "absent" / "x.json")
         assert code == 1 and "does not exist" in err
+    code, _, err = run("bench", "--device", "cpu", "--faces", 0)
+    assert code == 1 and "at least" in err
     code, _, err = run("bench", "--device", "cpu", "--reference", tmp_path)
     assert code == 1 and "clone of github.com/microsoft/TRELLIS.2" in err
 
@@ -263,8 +265,13 @@ def test_bench(run, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "small_size", lambda: replace(small, surfaces=surfaces, faces=2000, texture_size=64))
     report = tmp_path / "bench.json"
     history = tmp_path / "history.jsonl"
-    code, out, err = run("bench", "--device", "cpu", "--report", report, "--history", history)
+    runs, once = [], bench._whole_run
+    monkeypatch.setattr(bench, "_whole_run", lambda *given: runs.append(given) or once(*given))
+    options = ("--keep-models", "--faces", 1500, "--report", report, "--history", history)
+    code, out, err = run("bench", "--device", "cpu", *options)
     assert code == 0, err
+    assert len(runs) == 2 and runs[0][1] is runs[1][1] and "models in memory, second run" in out
+    assert "faces to 1,500," in out
     numbers = json.loads(report.read_text())
     assert {row["network"] for row in numbers["networks"]} == {
         "image encoder",
@@ -277,6 +284,10 @@ def test_bench(run, tmp_path, monkeypatch):
     assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in numbers["networks"])
     assert [row["stage"] for row in numbers["run"]][-1] == "export"
     assert "| latent flow, one forward | 1,200 tokens |" in out and "from start to end" in out
+    monkeypatch.setattr(bench, "_whole_run", lambda *given: "nothing")
+    code, out, err = run("bench", "--device", "cpu", "--run-only", "--report", tmp_path / "run.json")
+    assert code == 0 and "image encoder" not in out and "from start to end" in out, err
+    assert json.loads((tmp_path / "run.json").read_text())["networks"] == []
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     assert len(lines) == len(numbers["networks"]) + len(numbers["run"])
     assert all(line["machine"] and line["when"] and line["torch"] for line in lines)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from pipeline.cli.main import main as program
@@ -48,17 +49,32 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
         (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
         (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
+        (("--shape-steps", "5000"), "--shape-...: A sampler takes at most 1,000 steps, got 5,000"),
         (("--texture-guidance", "nan"), "--texture-...: A sampler's numbers must be finite"),
         (("--backend", "unwrap"), "takes OP=NAME"),
-        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles"),
+        (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles."),
+        (("--backend", "unwrap=xatals"), "it has warp, xatlas, triangles; did you mean xatlas?"),
+        (("--backend", "simplfy=warp"), "Unknown operation 'simplfy'; choose one of "),
+        (("--backend", "simplfy=warp"), "; did you mean simplify?"),
+        (("--type", "1024_cascad"), "; did you mean 1024_cascade?"),
     ],
 )
 def test_wrong_settings_are_named_before_any_work(run, picture, tmp_path, monkeypatch, root, options, message):
     monkeypatch.chdir(root)
     glb = tmp_path / "x.glb"
-    code, _, err = run("generate", picture, *(("--output", glb) if "--output" not in options else ()), *options)
+    code, out, err = run("generate", picture, *(("--output", glb) if "--output" not in options else ()), *options)
     assert code == 1 and err.startswith("error: ") and message in err
+    assert out == ""  # which checkpoint is used is said when one is
     assert "Traceback" not in err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["generate", "texture", "refine"])
+def test_a_picture_that_cannot_be_read_is_said_before_the_checkpoint(run, tmp_path, command):
+    mesh = [tmp_path / "box.glb"] if command != "generate" else []
+    for path in mesh:
+        trimesh.creation.box((0.5, 0.5, 0.5)).export(path)
+    code, out, err = run(command, *mesh, tmp_path / "absent.png", "--output", tmp_path / "x.glb")
+    assert code == 1 and "error: There is no picture" in err and "Using the bundled" not in out
 
 
 def test_sampler_settings_reach_their_stage(monkeypatch, checkpoint):

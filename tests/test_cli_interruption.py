@@ -37,9 +37,10 @@ no_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 
 @no_signals
-def test_interruption(root, picture, tmp_path):
+def test_interruption(root, picture, checkpoint, tmp_path):
     """Ctrl-C in mid-run: exit code 130, one line, nothing half-written."""
-    command = ["-m", "pipeline", "generate", picture, "--output", tmp_path / "x.glb"]
+    command = ["-m", "pipeline", "generate", picture, "--checkpoint", checkpoint, "--type", "1024"]
+    command += ["--output", tmp_path / "x.glb"]
     process = begun([*command, "--save-state", tmp_path / "x.safetensors", "--texture-size", "8192"], root)
     deadline = time.monotonic() + 120
     while not (tmp_path / "x.safetensors").exists() and time.monotonic() < deadline:  # sampled: now it exports

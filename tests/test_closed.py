@@ -165,12 +165,12 @@ def test_settings_without_effect_are_named():
 def test_snapping_sends_no_face_through_another():
     """The damaged bowl.s solid has 10 faces that cross, all by being moved onto the raw mesh."""
     from pipeline.mesh.operations import solid as snapped
-    from pipeline.mesh.query.printability import crossing, crossing_faces
+    from pipeline.mesh.query.crossing import crossing_by_kernels as crossing
 
     raw, _ = damaged("bowl", "both", 40)
     cleaned = clean(raw.vertices, raw.faces)
     made, facts = snapped(Mesh(cleaned.vertices, cleaned.faces), 40)
-    assert made.report.watertight and crossing_faces(made) == 0
+    assert made.report.watertight and not crossing(made.vertices, made.faces).any()
     loose = project(
         *solid(cleaned.vertices, cleaned.faces, 40)[:2], cleaned.vertices, cleaned.faces, 0.5 * facts["cell"]
     )

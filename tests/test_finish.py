@@ -247,7 +247,7 @@ def test_unknown_shells(nested):
 
 def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
     glb = tmp_path / "rocket.glb"
-    options = ("--vertex-colors", "--lods", 500, "--output", glb)
+    options = ("--vertex-colors", "--faces", 3000, "--lods", 500, "--output", glb)
     code, out, err = run("finish", rocket_state, *options)
     assert code == 0, err
     document, _ = contents(glb)
@@ -261,13 +261,15 @@ def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
 
 
 def test_bench_mesh(run, tmp_path, monkeypatch):
-    """The command: each line measured once, with an eighth of the texture's side, and few samples for distances."""
+    """The command: each line measured once, on half the faces, with an eighth of the texture's side, and few samples
+    for distances."""
     bake, measure = bench_mesh._bake, bench_mesh._measure
     monkeypatch.setattr(
         bench_mesh, "_bake", lambda used, mesh, voxels, size, raw: bake(used, mesh, voxels, size // 8, raw)
     )
     monkeypatch.setattr(bench_mesh, "_measure", lambda used, work, call, calls=1: measure(used, work, call, 1))
     monkeypatch.setattr(bench_mesh, "_SAMPLES", 2000)
+    monkeypatch.setitem(bench_mesh.SIDES, "100 k", 64)
     report = tmp_path / "mesh.json"
     options = ("--yardsticks", "--report", report, "--history", tmp_path / "history.jsonl")
     code, out, err = run("bench-mesh", "--device", "cpu", "--mesh", "100 k", *options)

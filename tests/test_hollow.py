@@ -11,10 +11,11 @@ from pipeline import stages
 from pipeline.bench.shapes import surface_net
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
-from pipeline.mesh.query.printability import crossing_faces, printability
+from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.remesh.hollow_settings import Hollow
 from pipeline.mesh.repair.clean import CleanSettings, clean
 from pipeline.runtime import Runtime
+from pipeline.stages import inspect_mesh
 from pipeline.stages.finishing import process
 
 pytestmark = needs_warp
@@ -52,7 +53,7 @@ def test_the_wall_is_as_thick_as_asked_everywhere(name, wall):
     away = distance_from(whole, made.vertices)
     inner = away > wall / 2
     assert inner.any() and (away[inner] - wall).abs().max() <= cell
-    assert printability(made, True).wall_thin > wall - cell
+    assert inspect_mesh(made).prints.wall_thin > wall - cell
 
 
 def test_a_ball_weighs_what_its_wall_does():
@@ -96,7 +97,7 @@ def test_a_flat_base_is_cut_before_so_that_the_floor_has_a_wall():
     assert facts["cavities"] == facts["drains"] == 1 and made.report.euler == 2
     floor = (made.vertices[:, 2] > base + 0.03 - cell) & (made.vertices[:, 2] < base + 0.03 + cell)
     inner = distance_from(whole, made.vertices) > 0.03 - cell
-    assert (floor & inner).any() and printability(made, True).wall_thin > 0.03 - cell
+    assert (floor & inner).any() and inspect_mesh(made).prints.wall_thin > 0.03 - cell
 
 
 def test_places_without_room_for_the_drain_stay_solid():
@@ -120,7 +121,7 @@ def test_true_lengths_reach_the_mesh_and_the_report():
     assert made.facts["shells"]["chosen"] == "solid" and told["drains"] == 1
     assert made.facts["mesh"]["watertight"] and made.facts["mesh"]["euler"] == 2
     height = float(made.vertices[:, 2].max() - made.vertices[:, 2].min())
-    walls = printability(made, True)
+    walls = inspect_mesh(made).prints
     assert told["crossing_faces"] == walls.crossing_faces == 0
     assert walls.wall_thin * 80 / height > 4 - 80 / height * made.facts["shells"]["cell"]
     assert told["cm3"] == pytest.approx(made.report.volume * (8 / height) ** 3, rel=0.01)
@@ -146,14 +147,14 @@ def test_walls_that_go_through_each_other_are_drawn_apart_or_warned_of(monkeypat
     pushed[poking] = middle + 1.2 * (inner[poking] - middle)
     faces = torch.cat([outer.faces, outer.faces.flip(1) + len(inner)])
     tangled = Mesh(torch.cat([outer.vertices, pushed]), faces)
-    assert crossing_faces(tangled) > 20
-    made, left = untangled(tangled)
-    assert left == crossing_faces(made) == 0 and torch.equal(made.faces, faces)
+    assert crossing_by_kernels(tangled.vertices, tangled.faces).sum() > 20
+    made, left = untangled(tangled, crossing_by_kernels)
+    assert left == crossing_by_kernels(made.vertices, made.faces).sum() == 0 and torch.equal(made.faces, faces)
     moved = (made.vertices != tangled.vertices).any(1)
     assert moved[len(inner) + poking].all() and moved.float().mean() < 0.5
     assert made.vertices[:, 2].min() == tangled.vertices[:, 2].min()
 
-    monkeypatch.setattr(process, "untangled", lambda mesh: (mesh, 3))
+    monkeypatch.setattr(process, "untangled", lambda mesh, row: (mesh, 3))
     made = processed(damaged("rod", "none", CELLS)[0], shells="solid", hollow=stages.Hollowing.parse("0.06"))
     assert any("3 faces of the hollow object go through others" in each for each in made.facts["warnings"])
 

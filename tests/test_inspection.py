@@ -10,13 +10,20 @@ import torch
 import trimesh
 from meshes import needs_warp
 
-from pipeline.errors import EmptyResultError, MeshError, SettingsError
+from pipeline.backends import PLAIN
+from pipeline.errors import BackendError, EmptyResultError, MeshError, SettingsError
 from pipeline.export import WRITERS, Geometry, Material, Scene, TrueSize, write
 from pipeline.export.read import read_mesh
 from pipeline.export.state import save_state
-from pipeline.mesh import Mesh
-from pipeline.mesh.query.printability import crossing_faces, printability
-from pipeline.stages.inspection import inspect_file, inspect_mesh
+from pipeline.mesh import CROSSING, WALL_THICKNESS, Mesh
+from pipeline.stages import default_backends, inspect_file, inspect_mesh
+from pipeline.warp import unavailable_reason
+
+
+@pytest.fixture(params=[PLAIN, pytest.param("warp", marks=needs_warp)])
+def backends(request):
+    """The table with one row chosen for both measurements."""
+    return default_backends(dict.fromkeys((CROSSING, WALL_THICKNESS), request.param))
 
 
 def mesh_of(shape):
@@ -31,10 +38,13 @@ def moved(shape, *offset):
     return shape.copy().apply_translation(offset)
 
 
-@needs_warp
-def test_crossing_faces_are_counted():
+def test_crossing_faces_are_counted(backends):
     """Of two balls that cross: as many faces as trimesh's sections of each by the other, and none of balls apart, of
     one inside the other, or of one alone."""
+
+    def crossing_faces(mesh):
+        return inspect_mesh(mesh, backends=backends).prints.crossing_faces
+
     ball = trimesh.creation.icosphere(2, 0.5)
     apart, inside = moved(ball, 2, 0, 0), trimesh.creation.icosphere(2, 0.3)
     assert crossing_faces(mesh_of(ball)) == 0
@@ -72,38 +82,73 @@ def brute_force(vertices, faces):
     return len(crossed)
 
 
-@needs_warp
-def test_crossing_faces_are_those_of_all_pairs():
+def test_crossing_faces_are_those_of_all_pairs(backends):
     random = np.random.default_rng(3)
     vertices = random.random((60, 3)).astype(np.float32).astype(np.float64)
     faces = np.stack([random.permutation(60)[:3] for _ in range(60)])
     wanted = brute_force(vertices, faces)
-    assert 10 < wanted < 60 and crossing_faces(Mesh(torch.from_numpy(vertices), torch.from_numpy(faces))) == wanted
+    found = inspect_mesh(Mesh(torch.from_numpy(vertices), torch.from_numpy(faces)), backends=backends)
+    assert 10 < wanted < 60 and found.prints.crossing_faces == wanted
 
 
-@needs_warp
 @pytest.mark.parametrize("thickness", [0.02, 0.1, 0.5])
-def test_the_thinnest_wall(thickness):
+def test_the_thinnest_wall(backends, thickness):
     plate = trimesh.creation.box((1, 1, thickness)).subdivide().subdivide()
-    found = printability(mesh_of(plate), True)
+    found = inspect_mesh(mesh_of(plate), backends=backends).prints
     assert found.wall_min == pytest.approx(thickness, rel=1e-4)
     assert found.wall_thin == pytest.approx(thickness, rel=1e-4)
 
 
-@needs_warp
-def test_a_hollow_ball_has_the_wall_between_its_shells():
+def test_a_hollow_ball_has_the_wall_between_its_shells(backends):
     inner = trimesh.creation.icosphere(4, 0.4)
     inner.invert()
-    found = printability(mesh_of(trimesh.util.concatenate([trimesh.creation.icosphere(4, 0.5), inner])), True)
+    hollow = mesh_of(trimesh.util.concatenate([trimesh.creation.icosphere(4, 0.5), inner]))
+    found = inspect_mesh(hollow, backends=backends).prints
     assert found.wall_min == pytest.approx(0.1, rel=0.05)
     assert inspect_mesh(mesh_of(inner)).warnings()  # inside out: its volume is negative
 
 
-@needs_warp
-def test_an_open_sheet_has_no_wall():
+def test_an_open_sheet_has_no_wall(backends):
     sheet = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
-    found = printability(mesh_of(sheet), True)
+    found = inspect_mesh(mesh_of(sheet), backends=backends).prints
     assert found.wall_min is None and found.wall_thin is None
+
+
+@needs_warp
+@pytest.mark.parametrize("stretch", [(1, 1, 1), (1, 30, 0.02)])
+def test_rows_measure_alike(rng, stretch):
+    """Faces of all sizes in boxes of any shape, and walls between them."""
+    size = torch.tensor([0.01, 0.1, 0.5], dtype=torch.float64)[torch.randint(3, (400, 1, 1), generator=rng)]
+    places, spread = torch.rand(400, 1, 3, generator=rng), torch.randn(400, 3, 3, generator=rng)
+    vertices = (places + size * spread).reshape(-1, 3) * torch.tensor(stretch)
+    mesh = Mesh(vertices, torch.arange(1200).reshape(400, 3))
+    rows = default_backends()
+    plain, warp = ([rows.pick(op, name=name) for op in (CROSSING, WALL_THICKNESS)] for name in (PLAIN, "warp"))
+    assert torch.equal(plain[0](mesh.vertices, mesh.faces), warp[0](mesh.vertices, mesh.faces))
+    asked = torch.arange(0, 400, 3)
+    one, other = plain[1](mesh, asked), warp[1](mesh, asked)
+    assert torch.equal(one.isfinite(), other.isfinite()) and 30 < one.isfinite().sum() < 120
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_what_measured_is_recorded(run, tmp_path):
+    write(tmp_path / "x.stl", Scene((geometry(trimesh.creation.icosphere(1, 0.5)),)))
+    chosen = ("--backend", f"{CROSSING}={PLAIN}")
+    code, out, err = run("inspect", tmp_path / "x.stl", "--json", *chosen)
+    assert code == 0, err
+    preferred = PLAIN if unavailable_reason() else "warp"
+    assert json.loads(out)["backends"] == {CROSSING: PLAIN, WALL_THICKNESS: preferred}
+    code, _, err = run("inspect", tmp_path / "x.stl", "--backend", "wall_thickness=cumesh")
+    assert code == 1 and "'wall_thickness' has no backend 'cumesh'; it has warp, torch" in err
+
+
+def test_without_warp_all_is_measured_but_by_a_row_that_needs_it(no_warp):
+    ball = mesh_of(trimesh.creation.icosphere(2, 0.5))
+    found = inspect_mesh(ball)
+    assert found.backends == {CROSSING: PLAIN, WALL_THICKNESS: PLAIN}
+    assert found.prints.crossing_faces == 0 and found.prints.wall_min == pytest.approx(1, abs=0.05)
+    with pytest.raises(BackendError, match="warp is not installed"):
+        inspect_mesh(ball, backends=default_backends({CROSSING: "warp"}))
 
 
 def test_overhangs():
@@ -113,14 +158,14 @@ def test_overhangs():
         moved(trimesh.creation.box((1, 1, 0.2)), 0, 0, 1.1),
     )
     both = mesh_of(trimesh.util.concatenate([stem, cap]))
-    assert printability(both, False).overhang_area == pytest.approx(1.0)
+    assert inspect_mesh(both).prints.overhang_area == pytest.approx(1.0)
     for degrees, area in ((44, 0.0), (46, 1.0)):
         turn = math.radians(degrees)
         slope = [[0, 0, 0], [math.sin(turn), 0, math.cos(turn)], [0, 2, 0]]  # looks down, leaning from the vertical
         mesh = Mesh(torch.tensor(slope, dtype=torch.float64), torch.tensor([[0, 1, 2], [0, 1, 2]]))
         normal = np.cross(np.subtract(slope[1], slope[0]), np.subtract(slope[2], slope[0]))
         faces = mesh.faces if normal[2] < 0 else mesh.faces.flip(1)
-        assert printability(Mesh(mesh.vertices, faces), False).overhang_area == pytest.approx(2 * area)
+        assert inspect_mesh(Mesh(mesh.vertices, faces)).prints.overhang_area == pytest.approx(2 * area)
 
 
 @pytest.mark.parametrize("suffix", [each for each in WRITERS if not WRITERS[each].unavailable_reason()])
@@ -217,7 +262,6 @@ def test_an_image_that_does_not_decode_is_said(tmp_path):
     assert any("x_base_color does not decode" in warning for warning in inspect_file(path).warnings())
 
 
-@needs_warp
 def test_walls_thinner_than_a_nozzle_are_said():
     plate = mesh_of(trimesh.creation.box((1, 1, 0.003)).subdivide())
     said = "thinner than a nozzle"

@@ -16,9 +16,8 @@ import pytest
 from installation import comfyui, commands
 from installation import report as reports
 from installation.machine import Machine, matching_triton
-from installation.packages import OPTIONS, REFERENCE
+from installation.packages import OPTIONS
 from installation.probe import Found, probe
-from pipeline.stages import default_backends
 
 # A pip that writes down what it was asked and fails if it is told to.
 PIP = """
@@ -32,19 +31,20 @@ print("Collecting something")
 if "PIP_FAILS" in os.environ:
     sys.exit("WARNING: slow\\nERROR: No matching distribution found for it\\n[notice] a new release of pip\\n")
 """
-NAMES = ("rembg", "sageattention", "triton", "xformers", "flash_attn")
+NAMES = tuple(option.name for option in OPTIONS)
 
 
 @pytest.fixture
 def packages(tmp_path):
     """Makes packages that shadow the real ones: packages(name=source); returns their folder.
 
-    torch is one of them unless it is made otherwise: importing the real one takes seconds.
+    Some are among them unless they are made otherwise: importing the real ones takes seconds.
     """
     folder = tmp_path / "some packages"
 
     def make(**sources):
-        for name, source in {"torch": "raise ImportError('made up')", **sources}.items():
+        slow = {"torch": "raise ImportError('made up')", "trimesh": "", "pynanoinstantmeshes": ""}
+        for name, source in {**slow, **sources}.items():
             (folder / name).mkdir(parents=True)
             (folder / name / "__init__.py").write_text(source)
         return folder
@@ -121,9 +121,26 @@ def test_packages_that_misbehave_are_broken_for_their_reason(report, packages):
 
 
 def test_package_that_hangs_is_broken(packages, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(packages(sleeper="import time\ntime.sleep(60)")))
+    folder = packages(sleeper="import time\ntime.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(folder)
     found = probe("sleeper", timeout=0.5)
     assert found.state == "broken" and "0.5 seconds" in found.reason
+
+
+def test_what_is_absent_costs_no_process(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *given, **more: pytest.fail("a process"))
+    assert probe("not_installed_anywhere").state == "absent"
+
+
+def test_a_module_of_another_name_is_found_and_its_version_told(report, packages):
+    folder = packages(pxr="")
+    (folder / "usd_core-24.11.dist-info").mkdir()
+    (folder / "usd_core-24.11.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: usd-core\nVersion: 24.11"
+    )
+    rows = {row["name"]: row for row in json.loads(report("--json", path=folder).stdout)["optional"]}
+    assert (rows["usd-core"]["state"], rows["usd-core"]["version"]) == ("usable", "24.11")
 
 
 def test_bare_python(report, tmp_path):
@@ -314,7 +331,9 @@ def test_install_as_json(report, packages, tmp_path):
     folder = packages(pip="")
     (folder / "pip" / "__main__.py").write_text(PIP)
     ended = report("--install", "all", "--json", path=folder, PIP_LOG=str(tmp_path / "log"))
-    assert [row["name"] for row in json.loads(ended.stdout)["installed"]] == list(NAMES[:-1])
+    assert [row["name"] for row in json.loads(ended.stdout)["installed"]] == [
+        name for name in NAMES if name != "flash_attn"
+    ]
     assert "Collecting something" in ended.stderr
 
 
@@ -328,13 +347,3 @@ def test_pip_error():
     assert commands.pip_error(text) == "Cannot install a and b"
     assert commands.pip_error("/usr/bin/python: No module named pip") == "/usr/bin/python: No module named pip"
     assert commands.pip_error("") == "it printed nothing"
-
-
-def test_the_options_that_it_names_work():
-    """Two rows of the table after one --backend are refused."""
-    for option in REFERENCE:
-        _, *choices = option.use.split("--backend ")
-        assert choices
-        for choice in choices:
-            operation, name = choice.strip().split("=")
-            default_backends({operation: name})  # refuses what the table lacks

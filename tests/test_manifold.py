@@ -21,8 +21,10 @@ from manifolds import (
 from meshes import clean, measure, needs_warp, tensors
 
 from pipeline.bench.shapes import surface_net
+from pipeline.mesh.examples import ball
 from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets
+from pipeline.mesh.topology.measures import _in_chunks, _lanes
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -191,3 +193,15 @@ def test_an_open_sheet_faces_away_from_the_middle():
         done = clean(vertices, torch.cat([ball[1], given + len(ball[0])]))
         a, b, c = done.vertices[done.faces[-1].long()]
         assert torch.linalg.cross(b - a, c - a)[2] > 0
+
+
+@pytest.mark.parametrize("groups", [1, 5])
+def test_sums_spread_over_lanes_are_the_same_sums(groups):
+    """A GPU, on which additions to one place wait for each other, adds up each group's faces in several places."""
+    mesh = ball(torch.device("cpu"), 20)
+    group = torch.arange(len(mesh.faces)) % groups
+    given = mesh.vertices, mesh.faces, group, groups
+    for whole, spread in zip(_in_chunks(*given, 1), _in_chunks(*given, 7)):
+        assert whole.shape == spread.shape == (groups,)
+        torch.testing.assert_close(whole, spread, rtol=1e-13, atol=1e-15)
+    assert _lanes(1) == 256 and _lanes(1 << 30) == 1 and _lanes(0) == 256

@@ -69,7 +69,7 @@ def test_each_mesh_of_a_run_is_checked_and_its_edges_are_found_once(monkeypatch)
         monkeypatch.setattr(kind, "of", counted(name, kind.of))
     done = run()
     assert done.facts["shells"]["faces_removed"] == len(inner.faces) and len(done.faces) <= 3000
-    assert counts == {"check": 1, "edges": 3, "sheets": 5}  # sheets also of what is cleaned, and of the result
+    assert counts == {"check": 1, "edges": 2, "sheets": 2}  # of what is cleaned, twice; what is left of it is known
     assert {"clean": "warp", "outer_shell": "warp", "simplify": "hybrid"}.items() <= runtime.backends.used.items()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from editor_graphs import TITLE, editor_graph, types_of
+from editor_graphs import MORE, TEXT, TITLE, editor_graph, types_of
 from host_stub import WIDGETS, declared, pack, stubbed_nodes
 from meshes import needs_warp
 
@@ -218,6 +218,13 @@ def test_editor_graphs_are_readable(path):
     scale, offset = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
     assert scale >= 0.6  # below it the editor draws no texts
     assert (width + offset[0]) * scale <= 1500 and (height + offset[1]) * scale <= 990  # what its bars leave
+
+
+def test_nodes_of_graphs_that_show_text_have_room_for_it():
+    """Without it the text runs under the badge at the node's foot."""
+    used = {node["type"] for path in EDITOR for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
+    texts = {node.define_schema().node_id for node in stubbed_nodes() if '"text": [' in inspect.getsource(node)}
+    assert len(texts & used) >= 5 and all(MORE.get(kind, 0) >= TEXT for kind in texts & used)
 
 
 def overlap(one, two):

@@ -55,6 +55,7 @@ def test_one_process_where_somebody_looks_at_single_tests(monkeypatch, options):
 
 def test_the_longest_files_begin_first():
     names = ("test_a", "test_state", "test_b", "test_cli_runs", "test_state")
+    assert parallel.LONGEST.index("test_cli_runs") < parallel.LONGEST.index("test_state")
     items = [SimpleNamespace(path=Path(f"{name}.py"), number=number) for number, name in enumerate(names)]
     parallel.pytest_collection_modifyitems(SimpleNamespace(), items)
     assert [item.number for item in items] == [0, 1, 2, 3, 4]  # a run in one process keeps the usual order
@@ -63,7 +64,20 @@ def test_the_longest_files_begin_first():
 
 
 def test_the_longest_files_are_there(root):
-    assert all((root / "tests" / f"{name}.py").exists() for name in parallel.LONGEST)
+    assert all((root / "tests" / f"{name}.py").exists() for name in (*parallel.LONGEST, *parallel.TOGETHER))
+
+
+def test_files_that_share_a_run_go_to_one_process():
+    scheduler = pytest.importorskip("xdist.scheduler")
+    config = SimpleNamespace(option=SimpleNamespace(dist="loadfile"), getvalue=lambda name: ["popen"])
+    files = parallel.pytest_xdist_make_scheduler(config, None)
+    assert isinstance(files, scheduler.LoadFileScheduling)
+    one, other, alone = (
+        files._split_scope(f"tests/{name}.py::test_it") for name in ("test_node_runs", "test_node_memory", "test_mesh")
+    )
+    assert one == other != alone == "tests/test_mesh.py"
+    config.option.dist = "load"
+    assert parallel.pytest_xdist_make_scheduler(config, None) is None
 
 
 def test_what_is_asked_for_stays(monkeypatch):

@@ -12,7 +12,7 @@ from scenes import furniture
 from pipeline import stages
 from pipeline.errors import ImageError, SettingsError
 from pipeline.export.scene_textures import BakedGroup
-from pipeline.mesh import Mesh
+from pipeline.mesh import CLOSEST, Mesh
 from pipeline.mesh.bake.bake import Texels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import read_scene
@@ -20,6 +20,7 @@ from pipeline.mesh.io.atlas import groups_of
 from pipeline.project import Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
 from pipeline.project.cells import Cells
 from pipeline.project.paint import look
+from pipeline.project.picture import keeping_means, sampled
 from pipeline.project.shading import estimated, harmonics, to_linear, to_srgb
 from pipeline.runtime import Runtime
 from pipeline.views import PictureCamera, View
@@ -127,6 +128,22 @@ def test_a_picture_that_fits_from_two_sides_is_told(runtime):
     assert not any("looks nearly the same" in each for each in found.facts.get("warnings", ()))
 
 
+def test_what_is_finer_than_a_pixel_is_compared_by_its_mean():
+    """A pixel of the picture is the mean of what it covers; stripes must not be met by chance."""
+    stripes = (np.indices((SIDE, SIDE))[1] // 2 % 2 == 0) & (np.indices((SIDE, SIDE))[0] < SIDE // 2)
+    one = decorated(sheet(), stripes)
+    fit = measured(Painted([one], torch.device("cpu")), Picture.of(drawn(one, CAMERA, 512)), CAMERA)
+    assert fit.correlation > 0.95
+
+
+def test_round_things_leave_their_azimuth_open():
+    maps = np.full((64, 64, 6), 255, np.uint8)
+    maps[:24, :, :3], maps[24:, :, :3] = (200, 60, 50), (60, 90, 200)
+    ball = sphere(maps)
+    fit = fit_camera(Painted([ball], torch.device("cpu")), Picture.of(drawn(ball, CAMERA, 128)))
+    assert abs(fit.camera.elevation - CAMERA.elevation) < 3 and fit.rival is not None
+
+
 def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():
     one, camera = sheet(), PictureCamera(25, 20, 35, 1.1, shift=(0.3, 0.05))
     painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, camera, 128))
@@ -141,6 +158,7 @@ def test_the_pictures_pixels_arrive_and_the_rest_keeps_its_texture(runtime):
     found = stages.project_texture(runtime, textured(plain), [photo], Projection(colours="texture"))
     result = replace(plain, maps=found.maps)
     assert psnr(plain, wanted, CAMERA) < 15
+    assert runtime.backends.used[CLOSEST] == "warp"  # what the pictures' rays were cast by is recorded
     side = len(found.maps) // 3
     unseen = found.maps[:side, 2 * side :, :3].astype(int) - COLOURS[2]  # the back
     assert np.abs(unseen).max() <= 1
@@ -151,6 +169,21 @@ def test_the_pictures_pixels_arrive_and_the_rest_keeps_its_texture(runtime):
     result = replace(plain, maps=found.maps)
     assert psnr(result, wanted, CAMERA) > 28
     assert (found.maps[:, :, 3:] == 128)[:, :, :2].all()  # metallic and roughness
+
+
+def test_samples_average_to_the_pictures_pixels():
+    """Over each pixel's area; of the picture itself, without correction, the mean falls short at every edge."""
+    rows, columns = np.indices((32, 32)) // 8
+    picture = torch.from_numpy((rows + columns) % 2 == 0).float().mul(0.8).add(0.1).expand(3, 32, 32).contiguous()
+    noise = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fine = (torch.arange(32 * 8) + 0.5) / (32 * 8)
+    place = torch.cartesian_prod(fine, fine).flip(1)
+    for values, most in ((picture, 0.02), (noise, 0.1)):
+        errors = []
+        for colours in (values, keeping_means(values)):
+            means = sampled(colours, place, "bicubic").T.reshape(3, 32, 8, 32, 8).mean((2, 4))
+            errors.append(float((means - values)[:, 2:-2, 2:-2].abs().max()))
+        assert errors[1] < most < errors[0] / 2
 
 
 def test_what_stands_in_front_is_not_painted_through():
@@ -212,6 +245,25 @@ def test_no_seam_shows_where_a_brighter_picture_ends(runtime, colours):
     assert np.abs(np.diff(row)).max() <= 6
     middle = np.asarray(drawn(side, camera, 128))[64, 64, 0]
     assert abs(int(middle) - (160 if colours == "picture" else 120)) <= 3
+
+
+def test_a_texture_that_keeps_its_tone_takes_what_no_light_makes(runtime):
+    """A blue window on a white ball that the picture shows darker: the window comes, larger than what counts as detail,
+    the darkness does not."""
+    white = np.full((128, 256, 6), 255, np.uint8)
+    white[:, :, :3] = 230
+    window = white.copy()
+    window[56:72, 184:200, :3] = (60, 130, 220)  # in front
+    darker = window.copy()
+    darker[:, :, :3] = darker[:, :, :3] * 0.75
+    white, darker = (np.repeat(each, 2, 0) for each in (white, darker))
+    ball, camera = sphere(white), PictureCamera(0, 0, 20, 0.8)
+    photo = Photo(drawn(replace(ball, maps=darker), camera), camera=camera)
+    found = stages.project_texture(runtime, textured(ball), [photo], Projection(colours="texture"))
+    seen = np.asarray(drawn(replace(ball, maps=found.maps), camera, 128)).astype(int)
+    red, green, blue = seen[64, 64, :3]
+    assert blue - red > 90 and green - red > 35
+    assert np.abs(seen[84, 60:68, :3] - 230).max() < 15
 
 
 def sphere(maps, rings=24):

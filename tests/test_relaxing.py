@@ -6,16 +6,20 @@ from devices import on_device
 from meshes import needs_warp
 
 from pipeline.mesh import Mesh, examples
-from pipeline.mesh.query.printability import crossing_faces
+from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.simplify.collapse import CollapseConfig, collapse
 from pipeline.mesh.simplify.relax import RelaxConfig
 
 pytestmark = [needs_warp, pytest.mark.usefixtures("device")]
-collapse, crossing_faces = on_device(collapse), on_device(crossing_faces)
+collapse, crossing = on_device(collapse), on_device(crossing_by_kernels)
 
 
 def quiet():
     pass
+
+
+def crossing_faces(mesh: Mesh) -> int:
+    return int(crossing(mesh.vertices, mesh.faces).count_nonzero())
 
 
 @pytest.fixture(scope="module")

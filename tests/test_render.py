@@ -203,12 +203,17 @@ NAN = torch.full((4, 3), float("nan"))
         ({"vertices": torch.tensor([[-3e38], [3e38], [0], [0]]).expand(4, 3)}, "shaded", SettingsError, "too large"),
         ({}, "pbr", SettingsError, "needs maps or vertex colours"),
         ({}, "base_color", SettingsError, "needs maps or vertex colours"),
-        ({}, "matcap", SettingsError, "no mode 'matcap'"),
+        ({}, "matcap", SettingsError, "Unknown mode 'matcap'"),
         ({"maps": flat_maps((1, 1, 1)), "uvs": None}, "pbr", SettingsError, "Maps need uvs"),
         ({"maps": flat_maps((1, 1, 1)), "colours": torch.ones(4, 3)}, "pbr", SettingsError, "not both"),
         ({"maps": np.ones((4, 4, 3), np.float32)}, "pbr", SettingsError, r"\[S, S, 6\]"),
         ({"maps": flat_maps((1, 1, math.nan))}, "pbr", NotFiniteError, "maps hold NaN"),
-        ({"maps": flat_maps((1, 1, 1)), "alpha_mode": "ADD"}, "pbr", SettingsError, "no alpha mode"),
+        (
+            {"maps": flat_maps((1, 1, 1)), "alpha_mode": "ADD"},
+            "pbr",
+            SettingsError,
+            "Unknown alpha mode 'ADD'; choose one of",
+        ),
     ],
 )
 def test_bad_input_is_named(changes, mode, error, words):

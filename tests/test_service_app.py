@@ -51,6 +51,7 @@ def test_json_says_the_same_as_a_form(bench):
         assert bench.ended(answer.json()["id"])["status"] == "done"
 
 
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 BAD = [
     # form fields, files (None: one good picture), status, kind, words
     ({"faces": "2"}, None, 422, "settings", "at least 4 faces, got 2"),
@@ -66,6 +67,8 @@ BAD = [
     ({"size": "80 parsecs"}, None, 422, "settings", "size: "),
     ({"max_error": "nan"}, None, 422, "settings", "max_error: "),
     ({"structure_steps": "0"}, None, 422, "settings", "structure"),
+    ({"shape_steps": "1" + "0" * 12}, None, 422, "settings", "at most 1,000 steps"),
+    ({"faces": "9000", "lods": " ".join(map(str, range(8000, 5, -1)))}, None, 422, "settings", "16 levels of detail"),
     ({"texture_interval": "0.5"}, None, 422, "settings", "takes 2 values, got 1"),
     ({"geometry_only": "perhaps"}, None, 422, "settings", "takes true or false"),
     ({"views": "front left"}, None, 422, "settings", "need as many views"),
@@ -119,6 +122,11 @@ def limited(tmp_path_factory):
         (b'{"picture": 3}', "takes base64 text"),
         (b'{"picture": []}', "A picture is missing"),
         (b"[" * 100_000, "no JSON"),
+        (b'{"structure_guidance": NaN}', "finite numbers"),
+        (b'{"structure_guidance": [1e999]}', "finite numbers"),
+        (b'{"\\ud800": 1}', "whole characters"),
+        (b'{"picture": "\\ud800"}', "no base64"),
+        (b'{"job": "\\udfff"}', "whole characters"),
     ],
 )
 def test_bad_json(limited, body, words):
@@ -127,9 +135,29 @@ def test_bad_json(limited, body, words):
 
 
 @pytest.mark.parametrize(
+    ("content", "headers", "words"),
+    [
+        (b"abc", {}, "Missing boundary"),
+        (b"abc", FORM, "The form cannot be read: Invalid"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="seed"\r\n\r\n' + b"1" * 2_000_000,
+            FORM,
+            "The form cannot be read",
+        ),
+        (b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"}, "send it as it is"),
+    ],
+)
+def test_bodies_that_no_parser_can_read(limited, content, headers, words):
+    answer = limited.http.post("/generate", content=content, headers={"Content-Type": "multipart/form-data", **headers})
+    assert words in problem(answer, 400, "malformed")
+
+
+@pytest.mark.parametrize(
     ("sent", "status", "kind", "words"),
     [
         ({}, 400, "malformed", "A state is missing"),
+        ({"job": "0" * 32, "state": "AAAA"}, 400, "malformed", "send one of them"),
+        ({"job": "0" * 32, "picture": base64.b64encode(png()).decode()}, 400, "malformed", "pictures go to /generate"),
         ({"job": "0" * 32}, 404, "unknown-job", "There is no job"),
         ({"job": "../../etc"}, 404, "unknown-job", "There is no job"),
         ({"job": 5}, 400, "malformed", "the id of a job"),

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import ClassVar
 
 import pytest
 from meshes import needs_warp
@@ -42,13 +43,57 @@ def words(given):
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
+VIDEO = {"turntable": True, "turntable_seconds": 0.5, "turntable_fps": 4, "turntable_size": 64}
+FINISHED = {"faces": 300, "texture_size": 128, "shells": "surface"}
+
+
+class Watched(argparse.Namespace):
+    """Options that remember what was asked of them."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name):
+        Watched.seen.add(name)
+        return super().__getattribute__(name)
+
+
 @pytest.fixture(scope="module")
-def made(maker, rocket, results):
+def watched(maker):
+    """watched(job): what the maker says of it, and the names of the options that it looked at."""
+    import serving.making
+
+    def make(given):
+        Watched.seen.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serving.making, "options_of", lambda *named: Watched(**vars(options_of(*named))))
+            return maker.make(given, lambda step: None), set(Watched.seen)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def video():
+    return {} if video_unavailable() else VIDEO
+
+
+@pytest.fixture(scope="module")
+def first(watched, rocket, video):
+    return watched(job("first", rocket, seed=5, **video))
+
+
+@pytest.fixture(scope="module")
+def made(first, maker, rocket):
     """A job, after another one, which must leave no trace in it."""
-    maker.make(job("first", rocket, seed=5, geometry_only=True), lambda step: None)
     steps = []
     told = maker.make(job("second", rocket, seed=3, structure_guidance=2.0), steps.append)
     return told, steps
+
+
+@pytest.fixture(scope="module")
+def finished(made, watched, video):
+    """Another GLB of that job's state."""
+    inputs = {"state": ["second", "state.safetensors"]}
+    return watched({"id": "third", "command": "finish", "parameters": {**FINISHED, **video}, "inputs": inputs})
 
 
 def test_the_files_are_those_of_the_command_line(made, results, run, root, tmp_path):
@@ -70,48 +115,21 @@ def test_the_files_are_those_of_the_command_line(made, results, run, root, tmp_p
     assert [record["stage"] for record in told["stages"]] == list(dict.fromkeys(step.stage for step in steps))
 
 
-def test_another_glb_of_a_state_is_what_finish_makes(made, maker, results, run, tmp_path):
-    other = {"faces": 300, "texture_size": 128, "shells": "surface"}
-    told = maker.make(
-        {"id": "third", "command": "finish", "parameters": other, "inputs": {"state": ["second", "state.safetensors"]}},
-        lambda step: None,
-    )
+def test_another_glb_of_a_state_is_what_finish_makes(finished, results, run, tmp_path):
     state, glb = results / "second" / "state.safetensors", tmp_path / "model.glb"
-    code, _, err = run("finish", state, *words({**other, "output": glb, "picture": tmp_path / "preview.png"}))
+    code, _, err = run(
+        "finish", state, *words({**FINISHED, "output": glb, "picture": tmp_path / "preview.png", "device": "cpu"})
+    )
     assert code == 0, err
     for path in (glb, tmp_path / "preview.png"):
         assert (results / "third" / path.name).read_bytes() == path.read_bytes()
-    assert set(told["files"]) == {"model.glb", "preview.png"}
+    assert set(finished[0]["files"]) - {"preview.mp4"} == {"model.glb", "preview.png"}
 
 
-SEEN: set[str] = set()
-VIDEO = {"turntable": True, "turntable_seconds": 0.5, "turntable_fps": 4, "turntable_size": 64}
-
-
-class Watched(argparse.Namespace):
-    """Options that remember what was asked of them."""
-
-    def __getattribute__(self, name):
-        SEEN.add(name)
-        return super().__getattribute__(name)
-
-
-def test_every_parameter_has_an_effect(maker, rocket, made, monkeypatch):
+def test_every_parameter_has_an_effect(first, finished, video):
     """An option of the command line that the worker does not look at would be a parameter in vain."""
-    import serving.making
-
-    def watched(command, given):
-        return Watched(**vars(options_of(command, given)))
-
-    monkeypatch.setattr(serving.making, "options_of", watched)
-    for command, inputs in (("generate", rocket), ("finish", {"state": ["second", "state.safetensors"]})):
-        SEEN.clear()
-        given = CHEAP if command == "generate" else {"faces": 300, "texture_size": 64, "shells": "surface"}
-        video = {} if video_unavailable() else VIDEO
-        told = maker.make(
-            {"id": "watched", "command": command, "parameters": {**given, **video}, "inputs": inputs}, lambda step: None
-        )
-        assert not set(parameters(command)) - SEEN - ({} if video else VIDEO).keys()
+    for command, (told, seen) in (("generate", first), ("finish", finished)):
+        assert not set(parameters(command)) - seen - ({} if video else VIDEO).keys()
         assert ("preview.mp4" in told["files"]) == bool(video)
 
 
@@ -134,7 +152,7 @@ def test_nothing_is_stored_of_a_job_that_fails_or_is_stopped(maker, rocket, resu
     assert (logged["kind"], logged["job"], logged["error"]["type"]) == ("job", "bad", "ImageError")
 
     def stop(step):
-        if step.stage == "bake":
+        if step.stage == "process mesh":  # the state is written by now
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ from meshes import outer_shell, outside
 from scipy import ndimage
 
 from pipeline.bench.shapes import surface_net
+from pipeline.errors import EmptyResultError, SettingsError
 
 pytest.importorskip("warp", reason="warp-lang is not installed")
 
@@ -108,6 +109,18 @@ def test_outer_shell_of_a_clean_body_is_itself():
     same, kept, report = outer_shell(vertices, faces, 48)
     assert torch.equal(kept, faces) and torch.equal(same, vertices)
     assert report == {"patches": 1, "patches_removed": 0, "faces_removed": 0, "resolution": 48}
+
+
+def test_one_patch_needs_no_lattice(monkeypatch):
+    """It borders on the outside, however it is crumpled; a lattice of 512 cells a side takes a CPU a second."""
+    monkeypatch.setattr("pipeline.mesh.remesh.outer_shell.outside", None)
+    random = torch.Generator().manual_seed(0)
+    vertices, faces = sphere()
+    crumpled = vertices * torch.rand(len(vertices), 1, generator=random)
+    assert torch.equal(outer_shell(crumpled, faces, 512)[1], faces)
+    for resolution, error in ((4, SettingsError), (64, EmptyResultError)):
+        with pytest.raises(error):
+            outer_shell(vertices if resolution == 4 else vertices * 0, faces, resolution)
 
 
 @pytest.mark.parametrize("gap", [0.15, 2.5 * CELL, CELL, 0.4 * CELL, 0.05 * CELL])

@@ -139,12 +139,13 @@ def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog)
 
 
 def test_views_of_the_same_picture_are_the_picture(models, images):
-    one = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False)
-    two = stages.generate(runtime(), models, images * 2, PIPELINE_TYPES["512"], 42, texture=False)
+    quick = {"texture": False, "samplers": QUICK}
+    one = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, **quick)
+    two = stages.generate(runtime(), models, images * 2, PIPELINE_TYPES["512"], 42, **quick)
     assert torch.equal(one.structure.coords, two.structure.coords)
     torch.testing.assert_close(one.shape.sparse.feats, two.shape.sparse.feats, atol=1e-4, rtol=0)
     other = [images[0], images[0].rotate(90)]
-    turned = stages.generate(runtime(), models, other, PIPELINE_TYPES["512"], 42, texture=False)
+    turned = stages.generate(runtime(), models, other, PIPELINE_TYPES["512"], 42, **quick)
     assert not torch.equal(one.structure.coords, turned.structure.coords)
 
 

@@ -183,6 +183,12 @@ def test_hostile_tensors_are_refused(rewritten, tensors, said):
         ),
         ({"values": {"condition": {"scales": [1], "masks": 10**9}}}, "the number of masks"),
         ({"values": [1]}, "does not say what it holds"),
+        ({"backends": 99}, "'backends' is 99; expected a row for each operation"),
+        # what no file that is made of the state could hold
+        ({"seed": float("nan")}, "'seed' cannot be read"),
+        ({"note": [float("inf")]}, "'note' cannot be read"),
+        ({"note": "\ud800"}, "'note' cannot be read"),
+        ({"backends": ["a"]}, "'backends' is"),
     ],
 )
 def test_hostile_settings_are_refused(rewritten, settings, said):
@@ -215,7 +221,19 @@ def test_finish_gives_the_bytes_of_the_one_go_run(run, rocket, rocket_state, tmp
     assert again.read_bytes() == whole.read_bytes()
     assert "faces" in out and str(again) in out
     report = tmp_path / "x.json"
-    other = ("--faces", 500, "--geometry-only", "--output", again, "--device", "cpu", "--report", report)
+    other = (
+        "--faces",
+        500,
+        "--shells",
+        "surface",
+        "--geometry-only",
+        "--output",
+        again,
+        "--device",
+        "cpu",
+        "--report",
+        report,
+    )
     code, _, err = run("finish", state, *other)
     assert code == 0, err
     facts = json.loads(report.read_text())

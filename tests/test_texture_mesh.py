@@ -118,6 +118,8 @@ def test_kept_nodes_stay_and_strength_0_keeps_all(runtime, models, picture, tmp_
     condition = stages.encode_images(runtime, models, [prepare(read_picture(picture))], (1,))
     given = {"size": 64, "uvs": "fill", "seed": 5}
     made = stages.texture_scene(runtime, models, condition, scene, TYPE, keep=stages.Keep(("seat", "bare")), **given)
+    ran = [record.stage for record in runtime.records]
+    assert "read UVs" in ran and "unwrap" not in ran  # all that gets textures has UVs, which are kept
     document = textured_document(scene, made.groups).json
     source = scene.document.json
     for name in ("seat", "bare"):

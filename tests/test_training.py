@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import math
 import os
 import signal
@@ -13,27 +14,17 @@ import pytest
 import torch
 
 from pipeline.models import build
-from pipeline.spec import SHAPE_FLOW_512
+from pipeline.spec import SHAPE_FLOW_512, SamplerSettings
 from training import __main__ as training_main
 from training import losses, networks, objects, operations, tasks, truth
 from training.__main__ import main
 from training.encoders import ENCODER_PLANS
 from training.evaluation import evaluate
-from training.export import export
+from training.export import export, pipeline_json
 from training.train import Limits, TrainingError, is_finished, load_weights, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = networks.TINY
-
-
-@pytest.fixture
-def backends():
-    return operations.table()
-
-
-@pytest.fixture
-def some() -> objects.Objects:
-    return objects.sample(3, torch.Generator().manual_seed(0))
 
 
 def learned(task, batch, steps: int, rate: float) -> dict[str, float]:
@@ -50,17 +41,17 @@ def learned(task, batch, steps: int, rate: float) -> dict[str, float]:
     return {key: float(terms[key].detach()) / max(1e-9, float(first[key].detach())) for key in terms}
 
 
-def test_autoencoders_learn(some, backends):
+def test_autoencoders_learn(trained_on, training_backends):
     torch.manual_seed(0)
-    structure = tasks.StructureVAE(TINY, "cpu", backends)
-    grids = truth.dual_grids(some, TINY.resolution)
+    structure = tasks.StructureVAE(TINY, "cpu", training_backends)
+    grids = truth.dual_grids(trained_on, TINY.resolution)
     occupied = truth.occupancy(grids.voxels, TINY.resolution, TINY.structure)
-    assert learned(structure, occupied, 40, 5e-3)["bce"] < 0.5
-    shape = tasks.ShapeVAE(TINY, "cpu", backends)
-    fell = learned(shape, shape.group(some, None), 25, 5e-3)
+    assert learned(structure, occupied, 25, 5e-3)["bce"] < 0.5
+    shape = tasks.ShapeVAE(TINY, "cpu", training_backends)
+    fell = learned(shape, shape.group(trained_on, None), 16, 5e-3)
     assert fell["subdivision"] < 0.6 and fell["crossed"] < 0.95 and fell["offsets"] < 0.8
-    texture = tasks.TextureVAE(TINY, "cpu", backends)
-    assert learned(texture, texture.group(some, None), 25, 5e-3)["l1"] < 0.5
+    texture = tasks.TextureVAE(TINY, "cpu", training_backends)
+    assert learned(texture, texture.group(trained_on, None), 16, 5e-3)["l1"] < 0.5
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +69,14 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
-def test_encoder_and_flows_learn(runs, backends):
+def test_encoder_and_flows_learn(runs, training_backends):
     torch.manual_seed(0)
-    encoder = tasks.Encoder(TINY, "cpu", backends)
+    encoder = tasks.Encoder(TINY, "cpu", training_backends)
     random = torch.Generator().manual_seed(1)
     fell = learned(encoder, encoder.group(objects.sample(2, random), random), 25, 3e-3)
     assert fell["position"] < 0.8 and fell["colour"] < 0.9 and fell["occupancy"] < 0.7
     for name in (tasks.STRUCTURE, tasks.SHAPE, tasks.TEXTURE):
-        flow = tasks.TASKS[name](TINY, "cpu", backends)
+        flow = tasks.TASKS[name](TINY, "cpu", training_backends)
         flow.load(partial(load_weights, runs))
         random = torch.Generator().manual_seed(2)
         batch = flow.select(flow.draw(2, random), torch.tensor([1, 0]))
@@ -93,7 +84,7 @@ def test_encoder_and_flows_learn(runs, backends):
         assert learned(flow, batch, 40, 5e-3)["loss"] < 0.8, name
 
 
-def test_flow_learns_the_velocity_of_the_sampler(backends):
+def test_flow_learns_the_velocity_of_the_sampler(training_backends):
     """A network that says exactly (1 - sigma) noise - x_0 has no loss, and Euler steps along it end at x_0."""
     from pipeline.sampling import euler
     from pipeline.spec import SamplerSettings
@@ -107,14 +98,14 @@ def test_flow_learns_the_velocity_of_the_sampler(backends):
         def context(self, tokens):
             seen["left out"] = (tokens == 0).all(2).all(1)
 
-        def forward(self, x_t, t, context, backends):
+        def forward(self, x_t, t, context, training_backends):
             t = (t / 1000).reshape(-1, 1, 1, 1, 1)
             noise = (x_t - (1 - t) * x_0) / (1e-5 + (1 - 1e-5) * t)
             seen["t"] = t
             return (1 - 1e-5) * noise - x_0
 
     tokens = torch.ones(2, 3, 5)
-    terms = losses.flow(Oracle(), x_0, tokens, torch.Generator().manual_seed(0), backends)
+    terms = losses.flow(Oracle(), x_0, tokens, torch.Generator().manual_seed(0), training_backends)
     assert terms["loss"] < 1e-4 and ((seen["t"] > 0) & (seen["t"] < 1)).all()
     oracle, shares = Oracle(), []
 
@@ -124,7 +115,7 @@ def test_flow_learns_the_velocity_of_the_sampler(backends):
     *_, end = euler(velocity, torch.randn_like(x_0), SamplerSettings(steps=3))
     torch.testing.assert_close(end.x, x_0, rtol=0, atol=1e-3)
     for seed in range(200):
-        losses.flow(oracle, x_0, tokens, torch.Generator().manual_seed(seed), backends)
+        losses.flow(oracle, x_0, tokens, torch.Generator().manual_seed(seed), training_backends)
         shares.append(seen["left out"].float().mean().item())
     assert 0.05 < sum(shares) / len(shares) < 0.15
 
@@ -312,6 +303,15 @@ def test_encoders_for_a_checkpoint_that_is_trained(runs, tmp_path, monkeypatch):
         own = models.get(role, torch.device("cpu")).state_dict()
         for key, value in own.items():
             assert torch.equal(value, load_weights(tmp_path, run)[f"encoder.{key}"].float())
+
+
+def test_the_bundled_checkpoint_says_what_training_would_write():
+    """Samplers, models and types; what is measured of the latents is the run's own."""
+    bundled = json.loads((Path(__file__).parent.parent / "checkpoints/small/pipeline.json").read_text(encoding="utf-8"))
+    measured = {key: value for key, value in bundled["args"].items() if key.endswith("_normalization")}
+    assert len(measured) == 2 and bundled == pipeline_json(networks.SMALL, measured)
+    guided = SamplerSettings.from_json(bundled["args"]["tex_slat_sampler"])
+    assert guided.guidance_scale > 1 and guided.guidance_interval == (0, 1)  # colours are off by a quarter more without
 
 
 def test_small_checkpoint_fits():

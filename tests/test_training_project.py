@@ -10,6 +10,7 @@ from pipeline.project import Painted
 from pipeline.views import PictureCamera
 from training.evaluation import project
 from training.evaluation.evaluate import Solid
+from training.evaluation.symmetry import told_angle
 
 
 def test_the_true_object_keeps_its_colours():
@@ -34,7 +35,7 @@ def test_pictures_are_compared_where_both_show_something():
 def test_the_table_tells_what_was_reached():
     good = dict.fromkeys(("before", "lit", "lit_picture", "lit_removed"), 0.1)
     good |= {"unlit": 0.02, "ratio": 0.2, "lit_ratio": 1.0, "checker": 30.0, "text": 29.0}
-    good |= {"angle": 1.0, "angle_made": 5.0, "iou_made": 0.9}
+    good |= {"angle": 1.0, "angle_told": 1.0, "angle_made": 5.0, "iou_made": 0.9}
     rows = [project.Row(k, "car", project.Measures(**good), ()) for k in range(9)]
     rows.append(project.Row(9, "mug", project.Measures(**{**good, "angle": 90.0}), ()))
     table = "\n".join(project.summary(rows))
@@ -43,5 +44,32 @@ def test_the_table_tells_what_was_reached():
         and "| lit_ratio | 1 | <= 1 | pass |" in table
         and "| 90% | >= 90% | pass |" in table
     )
+    assert table.count("cameras within 3 degrees") == 2 and "shows the same | 100% |" in table
     poor = [project.Row(0, "car", project.Measures(**{**good, "checker": 20.0, "angle": 4.0}), ())]
     assert "\n".join(project.summary(poor)).count("MISS") == 2
+
+
+def test_a_direction_that_shows_the_same_is_not_wrong():
+    """A square tower has four sides that look alike, with a coloured side it has one; of a round one only the height
+    can be told."""
+    camera = PictureCamera(20, 10, 30, 0.6)
+
+    def tower(corners, colours):
+        turn = torch.arange(corners) * (2 * math.pi / corners)
+        flat = 0.3 * torch.stack([turn.cos(), turn.sin()], 1)
+        low, high = (torch.cat([flat, torch.full((corners, 1), z)], 1) for z in (-0.4, 0.4))
+        n = torch.arange(corners)
+        m = (n + 1) % corners
+        faces = torch.cat([torch.stack([n, m, m + corners], 1), torch.stack([n, m + corners, n + corners], 1)])
+        pbr = torch.full((2 * corners, 6), 0.5)
+        pbr[: len(colours), :3] = torch.tensor(colours)
+        solid = Solid(torch.cat([low, high]), faces.int(), pbr)
+        return Painted([project.true_sheet(solid)], torch.device("cpu"))
+
+    def told(painted, azimuth, elevation=11.0):
+        return told_angle(painted, camera, PictureCamera(azimuth, elevation, 30, 0.6))
+
+    square, marked, round_ = tower(4, [[0.5] * 3]), tower(4, [[1.0, 0, 0]]), tower(360, [[0.5] * 3])
+    assert told(square, 111) < 2 and told(square, 65) > 40
+    assert told(marked, 21) < 2 and told(marked, 111) > 80
+    assert told(round_, 77) == pytest.approx(1)

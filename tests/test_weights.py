@@ -321,7 +321,7 @@ def test_the_hub(hub, picture, tmp_path):
     state = tmp_path / "state.safetensors"
 
     def command(repository):
-        quick = ("--structure-steps", 1, "--type", 512, "--save-state", state)
+        quick = ("--structure-steps", 1, "--shape-steps", 1, "--texture-steps", 1, "--type", 512, "--save-state", state)
         return ("generate", picture, "--checkpoint", repository, *quick)
 
     with Commands(environment) as online:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -241,11 +241,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     runtime = Runtime(device, stages.default_backends(), torch.float32, keep_models=True)
     start = time.perf_counter()
 
-    def report(row: evaluate.Row) -> None:
-        values = "  ".join(f"{key} {value:.3f}" for key, value in vars(row.measures).items())
-        print(f"{row.number:4} {row.name:12} {values}", flush=True)
-
-    rows = evaluate.evaluate(runtime, models, design, options.count, options.seed, report)
+    rows = evaluate.evaluate(runtime, models, design, options.count, options.seed, _print_row)
     print(f"\n{len(rows)} held-out objects, {(time.perf_counter() - start) / len(rows):.1f} s each")
     _print_verdicts(rows, evaluate.GOALS)
     coded = []
@@ -256,8 +252,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         _print_verdicts(coded, evaluate.AUTOENCODER_GOALS)
     if options.report:
         options.report.mkdir(parents=True, exist_ok=True)
-        _write_csv(options.report / "objects.csv", rows)
-        _write_csv(options.report / "autoencoders.csv", coded)
+        _write_csv(options.report / "objects.csv", evaluate.table(rows))
+        _write_csv(options.report / "autoencoders.csv", evaluate.table(coded))
         evaluate.contact_sheet(rows).save(options.report / "objects.png")
     return 0
 
@@ -307,19 +303,12 @@ def _project(options: argparse.Namespace) -> int:
     models = evaluate.open_models(str(options.checkpoint))
     runtime = Runtime(choose_device(options.device), stages.default_backends(), torch.float32, keep_models=True)
 
-    def report(row: project.Row) -> None:
-        values = "  ".join(f"{key} {value:.3f}" for key, value in vars(row.measures).items())
-        print(f"{row.number:4} {row.name:12} {values}", flush=True)
-
-    rows = project.measure(runtime, models, DESIGNS[options.design], range(options.count), report)
+    rows = project.measure(runtime, models, DESIGNS[options.design], range(options.count), _print_row)
     print("\n".join(["", *project.summary(rows)]))
     if options.report:
         options.report.mkdir(parents=True, exist_ok=True)
         lines = [{"number": row.number, "name": row.name, **vars(row.measures)} for row in rows]
-        with (options.report / "projected.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, lines[0])
-            writer.writeheader()
-            writer.writerows(lines)
+        _write_csv(options.report / "projected.csv", lines)
         project.contact_sheet(rows).save(options.report / "projected.png")
     return 0
 
@@ -329,8 +318,7 @@ def _texturing(options: argparse.Namespace) -> int:
     runtime = Runtime(choose_device(options.device), stages.default_backends(), torch.float32, keep_models=True)
 
     def report(row: texturing.Row) -> None:
-        values = "  ".join(f"{key} {value:.4g}" for key, value in vars(row.measures).items())
-        print(f"{row.number:4} {row.name:12} {values}", flush=True)
+        _print_row(row)
         if options.results:
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(row.line() + "\n")
@@ -364,8 +352,13 @@ def _print_verdicts(rows: list[evaluate.Row], goals: tuple[evaluate.Goal, ...]) 
         print(f"| {goal.measure}, {kind} | {sign} {goal.bound} | {reached:.4f} | {verdict} |")
 
 
-def _write_csv(path: Path, rows: list[evaluate.Row]) -> None:
-    lines = evaluate.table(rows)
+def _print_row(row: evaluate.Row | project.Row | texturing.Row) -> None:
+    """What was measured of a held-out object, as soon as it is known."""
+    values = "  ".join(f"{key} {value:.4g}" for key, value in vars(row.measures).items())
+    print(f"{row.number:4} {row.name:12} {values}", flush=True)
+
+
+def _write_csv(path: Path, lines: Sequence[Mapping]) -> None:
     if lines:
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, lines[0])

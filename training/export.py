@@ -44,7 +44,7 @@ def export(design: Design, weights: Weights, folder: Path) -> int:
         "shape_slat_normalization": _normalisation(made[SHAPE_VAE]),
         "tex_slat_normalization": _normalisation(made[TEXTURE_VAE]),
     }
-    _write_json(folder / "pipeline.json", _pipeline(design, normalisations))
+    _write_json(folder / "pipeline.json", pipeline_json(design, normalisations))
     _write_json(folder / "texturing_pipeline.json", _texturing())
     models = Models(open_checkpoint(folder), build)
     for role in (*design.models, *RELEASED_ENCODERS):
@@ -87,7 +87,8 @@ def _normalisation(made: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:
     return {name: [round(v, 6) for v in made[f"statistics.{name}"].tolist()] for name in ("mean", "std")}
 
 
-def _pipeline(design: Design, normalisations: Mapping) -> dict:
+def pipeline_json(design: Design, normalisations: Mapping) -> dict:
+    """What a checkpoint of this design has as pipeline.json. normalisations: its `*_slat_normalization` entries."""
     shipped = {role: f"ckpts/{role}" for role in design.models if role != IMAGE_ENCODER}
     samplers = {
         key: {"name": _GUIDED, "args": {"sigma_min": 1e-5}, "params": params} for key, params in design.samplers.items()

@@ -4,7 +4,8 @@ A line is one measured thing, with where and when: `when` (a date, or date and t
 are known `cores` (of the CPU beside a GPU), `python`, `version` and `commit`. `kind` says what it is:
 
 network  sizes, implementation (ours, reference), speed, network, size, first_seconds, seconds, peak_bytes, difference
-stage    sizes, speed (where it is not exact), run (counts in words), stage, seconds, loading_seconds, peak_bytes
+stage    sizes, speed (where it is not exact), keep_models (where they stay: a second run), run (counts in words),
+         stage, seconds, loading_seconds, peak_bytes
 mesh     mesh (its faces, in words), work, seconds, peak_bytes, notes
 memory   work, tokens, voxels, room_bytes (what it might take), peak_bytes; for plan.fit, in no table
 """
@@ -30,7 +31,7 @@ _TITLES = {"network": "Networks", "stage": "A whole run", "mesh": "Post-processi
 # Lines of one table have these values in common.
 _TABLE = {
     "network": ("machine", "sizes", "memory_limit_gb"),
-    "stage": ("machine", "sizes", "memory_limit_gb", "speed"),
+    "stage": ("machine", "sizes", "memory_limit_gb", "speed", "keep_models"),
     "mesh": ("machine",),
 }
 # Of lines that have these in common too, only those of the newest run are shown.
@@ -111,6 +112,7 @@ def heading(lines: Sequence[dict]) -> str:
         f"{cores} CPU cores" if cores else "",
         f"limited to {limit:g} GB" if limit else "",
         f"speed {speed}" if speed and lines[0].get("kind") == "stage" else "",
+        "models in memory, second run" if lines[0].get("keep_models") else "",
         *(f"torch {each}" for each in torches),
     ]
     parts.append(dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}")
@@ -124,6 +126,13 @@ def newest(lines: Sequence[dict]) -> list[dict]:
         groups.setdefault(_values(line, _SUBJECT[line["kind"]]), []).append(line)
     last = {subject: max(line["when"] for line in group) for subject, group in groups.items()}
     return [line for subject, group in groups.items() for line in group if line["when"] == last[subject]]
+
+
+def for_fit(path: Path = HISTORY) -> list[dict]:
+    """What plan.fit compares its estimates with: of every subject the newest run whose stages say their type, as no
+    estimate has to know what older code took; and the runs under a limit."""
+    said = [line for line in read(path) if line["kind"] != "stage" or ": " in line["run"]]
+    return newest(said) + read(LIMITED)
 
 
 def tables(lines: Sequence[dict]) -> dict[str, str]:

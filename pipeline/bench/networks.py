@@ -169,6 +169,11 @@ class Inputs:
     subdivisions: tuple[Subdivision, ...] = ()
 
     @property
+    def positions(self) -> int:
+        """Tokens of a flow's pass."""
+        return self.x[0, 0].numel() if self.voxels is None else len(self.x)
+
+    @property
     def time(self) -> torch.Tensor:
         """[1] the time at which flows are called, in thousandths."""
         return torch.tensor([500.0], device=self.x.device)
@@ -215,7 +220,7 @@ def call(model: Any, inputs: Inputs, runtime: Runtime) -> Callable[[], torch.Ten
     """The call to time; it returns the network's output: dense, or features [T', C]."""
     x, voxels, backends = inputs.x, inputs.voxels, runtime.backends
     if inputs.tokens is not None:
-        context, t = model.context(inputs.tokens), inputs.time
+        context, t = model.context(inputs.tokens, inputs.positions), inputs.time
         if voxels is None:
             return lambda: model(x, t, context, backends)
         return lambda: model(SparseTensor(voxels, x), t, context, None, backends)

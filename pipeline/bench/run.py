@@ -25,6 +25,7 @@ from ..export.files import check_writable, writing
 from ..runtime import Runtime, StageRecord, choose_dtype, synchronise
 from ..spec import PIPELINE_TYPES
 from ..speed import EXACT, speed_named
+from ..stages.types import check_levels
 from . import history as measurements
 from .networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
 from .reference import Reference
@@ -41,8 +42,11 @@ def run(
     history: Path | None = None,
     reference: Path | None = None,
     speed: str = EXACT.name,
+    keep_models: bool = False,
+    faces: int | None = None,
+    run_only: bool = False,
 ) -> int:
-    """Print both tables.
+    """Print the tables of single networks and of a whole run.
 
     Args:
         memory_limit: GB that the process may use on a CUDA device.
@@ -50,6 +54,9 @@ def run(
         history: JSON lines to which they are appended.
         reference: a clone of microsoft/TRELLIS.2, to be measured beside.
         speed: of the samplers of the whole run; the networks alone do the same at any.
+        keep_models: networks stay on the device, and the whole run is the second of two.
+        faces: maximum number of faces of the whole run's result; None: the size's own.
+        run_only: leave the single networks out.
     """
     limit = round(memory_limit * 1e9) if memory_limit else None
     if limit:
@@ -60,21 +67,23 @@ def run(
         check_writable(path)
     theirs = Reference(reference) if reference else None
     size = full_size() if full else small_size()
+    if faces is not None:
+        check_levels([faces])
+        size = replace(size, faces=faces)
     facts = measurements.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {measurements.heading([facts])}"
     print(title)
     runtime = Runtime(
         device, stages.default_backends(), choose_dtype(device), memory_limit=limit, speed=speed_named(speed)
     )
-    head = "| network | size | first call | later calls | peak memory |"
-    print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
-    print("|---" * (8 if theirs else 5) + "|")
-    models, networks = RandomModels(size.models), []
-    for case in cases(size, device):
-        networks += _compared(runtime, models, case, size.models[case.role], theirs)
-    print(f"\n{_TYPE} from start to end, speed {speed}:\n")
-    runtime.records.clear()
-    what = _whole_run(runtime, size)
+    networks = [] if run_only else _networks(runtime, size, theirs)
+    second = ", models in memory, second run" if keep_models else ""
+    print(f"\n{_TYPE} from start to end, speed {speed}{second}:\n")
+    runtime.keep_models, models = keep_models, RandomModels(size.models)
+    what = ""
+    for _ in range(1 + keep_models):
+        runtime.records.clear()
+        what = _whole_run(runtime, models, size)
     print(f"{what}\n\n{stage_table(runtime.records)}")
     print(f"\nBackends: {', '.join(f'{op} {name}' for op, name in runtime.backends.used.items())}")
     whole = [vars(record) for record in runtime.records]
@@ -83,11 +92,23 @@ def run(
         with writing(report) as temporary:
             temporary.write_text(text, encoding="utf-8")
     if history:
-        own = {} if speed == EXACT.name else {"speed": speed}
+        own = ({} if speed == EXACT.name else {"speed": speed}) | ({"keep_models": True} if keep_models else {})
         lines = [{**facts, "kind": "network", **one} for one in networks]
         lines += [{**facts, "kind": "stage", **own, "run": what, **one} for one in whole]
         measurements.append(history, lines)
     return 0
+
+
+def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[dict]:
+    """Measure every network at every size, a row of the table each; with theirs Microsoft's beside it. Returns the
+    lines of a history."""
+    head = "| network | size | first call | later calls | peak memory |"
+    print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
+    print("|---" * (8 if theirs else 5) + "|")
+    models, lines = RandomModels(size.models), []
+    for case in cases(size, runtime.device):
+        lines += _compared(runtime, models, case, size.models[case.role], theirs)
+    return lines
 
 
 def stage_table(records: Sequence[StageRecord]) -> str:
@@ -196,9 +217,11 @@ def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], to
         return _Measured(None, None, 0)
 
 
-def _whole_run(runtime: Runtime, size: Size) -> str:
+def _whole_run(runtime: Runtime, models: RandomModels, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
-    models, pipeline_type = RandomModels(size.models), PIPELINE_TYPES[_TYPE]
+    pipeline_type = PIPELINE_TYPES[_TYPE]
+    # as every run begins: kernels of the post-processing are compiled, or loaded, beside the sampler
+    stages.check_finish(stages.ExportSettings(), backends=runtime.backends, device=runtime.device)
     image = Image.linear_gradient("L").convert("RGB")
     condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())
     structure = stages.sample_structure(runtime, models, condition, 0)

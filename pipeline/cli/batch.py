@@ -42,6 +42,7 @@ from .options import (
     add_seed,
     add_speed,
     opened_checkpoint,
+    tell_checkpoint,
 )
 from .planning import add_allow_lower, add_log, opened_log
 from .samplers import add_samplers, samplers
@@ -133,7 +134,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     export = export_settings(options, Path(f"object{suffix}"))
     checkpoint = opened_checkpoint(options)
     place = Path(options.checkpoint or SMALL_CHECKPOINT)
-    return settings_of(
+    recipe = settings_of(
         Recipe,
         options,
         checkpoint=str(place.absolute()) if place.exists() else options.checkpoint,
@@ -142,6 +143,8 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         export=export,
         pictures=options.pictures or options.variations > 1,
     )
+    tell_checkpoint(options, checkpoint)
+    return recipe
 
 
 def run(options: argparse.Namespace) -> int:

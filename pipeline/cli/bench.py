@@ -19,6 +19,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device")
     add_speed(parser)
+    parser.add_argument(
+        "--keep-models",
+        action="store_true",
+        help="let the networks stay on the device and show the second of two runs, as for one picture after another",
+    )
+    parser.add_argument("--run-only", action="store_true", help="leave the single networks out")
+    parser.add_argument("--faces", type=int, metavar="N", help="of the whole run; default: 100000, small 20000")
     add_report(parser)
     add_history(parser)
     parser.add_argument(
@@ -39,4 +46,7 @@ def run(options: argparse.Namespace) -> int:
         options.history,
         options.reference,
         options.speed,
+        options.keep_models,
+        options.faces,
+        options.run_only,
     )

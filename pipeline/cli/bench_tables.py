@@ -29,10 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    lines = history.read(options.history)
     if options.memory_model:
-        lines += history.read(history.LIMITED)
-        print(fit.markdown(lines, fit.networks(build)))
+        print(fit.markdown(history.for_fit(options.history), fit.networks(build)))
         return 0
-    print(history.markdown(lines))
+    print(history.markdown(history.read(options.history)))
     return 0

@@ -32,6 +32,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    tell_checkpoint,
 )
 from .planning import Run, add_log, add_plan, check_log
 from .project import add_projection, photos
@@ -73,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     settings.check(checkpoint, wants_drawing(options), backends, device)
     images = posed_pictures(options)
     shots = photos(options) if settings.projection else []
+    tell_checkpoint(options, checkpoint)
     count = len(images.pictures)
     if count > 1 and not images.views:
         print(

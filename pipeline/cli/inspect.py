@@ -10,9 +10,9 @@ from ..errors import CheckpointError, StateError
 from ..export.read import MESHES, is_mesh_file
 from ..export.state import StateFile
 from ..models import build
-from ..stages.inspection import PLA, inspect_file
+from ..stages import PLA, default_backends, inspect_file
 from ..weights import open_checkpoint, survey
-from .options import add_image_encoder
+from .options import add_backend, add_image_encoder, backend_choices
 
 HELP = "what a checkpoint is, and what it is complete for; or what a mesh file is like, and whether it prints"
 
@@ -27,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--density", type=float, default=PLA, metavar="G_CM3", help=f"for a mesh's weight; default: {PLA}, PLA"
     )
+    add_backend(parser)
     parser.add_argument(
         "--json", action="store_true", help="print JSON: types, roles, missing, notes; of a mesh, its report"
     )
@@ -35,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     path = Path(options.checkpoint)
     if is_mesh_file(path):
-        found = inspect_file(path, options.density)
+        found = inspect_file(path, options.density, default_backends(backend_choices(options)))
         print(json.dumps(found.as_dict(), indent=1) if options.json else found.text())
         return 0
     try:

@@ -271,13 +271,16 @@ def pictures(options: argparse.Namespace) -> list[Image.Image]:
 
 
 def opened_checkpoint(options: argparse.Namespace) -> Checkpoint:
-    """The checkpoint that was asked for, or the bundled one; says which."""
+    """The checkpoint that was asked for, or the bundled one; tell_checkpoint says which when it is about to be used."""
+    return open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
+
+
+def tell_checkpoint(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """Say what is used where nobody chose, and what was chosen among several files."""
     if options.checkpoint is None:
         print(
             f"Using the bundled small checkpoint: {SMALL_IS}. "
             f"For any object: --checkpoint {RELEASED_CHECKPOINT} (16 GB download)."
         )
-    checkpoint = open_checkpoint(options.checkpoint or SMALL_CHECKPOINT, options.image_encoder)
     for note in checkpoint.notes:
         print(note)
-    return checkpoint

@@ -18,7 +18,7 @@ from ..weights import Models
 from .drawing import wants_drawing
 from .export import add_export, export_settings
 from .objects import type_of
-from .options import add_max_tokens, backend_choices, opened_checkpoint, posed_pictures
+from .options import add_max_tokens, backend_choices, opened_checkpoint, posed_pictures, tell_checkpoint
 from .planning import Run
 from .results import report_result, write_result
 from .samplers import add_samplers, samplers
@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     )
     settings.check(checkpoint, wants_drawing(options), backends, device)
     images, models = posed_pictures(options), Models(checkpoint, build)
+    tell_checkpoint(options, checkpoint)
     models.fetch(settings.roles)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):

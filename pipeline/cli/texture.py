@@ -38,6 +38,7 @@ from .options import (
     backend_choices,
     opened_checkpoint,
     posed_pictures,
+    tell_checkpoint,
 )
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
@@ -161,9 +162,10 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
     settings = settings_of(TextureSettings, options, pipeline_type=chosen, keep=keep, projection=projected)
-    settings.check(checkpoint, wants_drawing(options))
+    settings.check(checkpoint, wants_drawing(options), backends, device)
     images, models = posed_pictures(options), Models(checkpoint, build)
     shots = photos(options) if projected else []
+    tell_checkpoint(options, checkpoint)
     models.fetch(settings.roles)
     run = Run(options, device, backends, dtype, str(options.output), SPEEDS[options.speed])
     with Written() as written, Bars(options.check) as bars, run.logged(bars):

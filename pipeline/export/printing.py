@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import OutputError, SettingsError
+from ..mesh.used import used_vertices
 from .scene import Geometry, Scene
 
 _UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "in": 0.0254}
@@ -62,7 +63,7 @@ class TrueSize:
         Raises:
             OutputError: it has no extent in that direction.
         """
-        sides = np.ptp(np.asarray(vertices, np.float64)[np.unique(faces)], axis=0)
+        sides = np.ptp(used_vertices(vertices, faces).astype(np.float64), axis=0)
         side = sides[2] if self.along == "height" else sides.max()
         if not side > 0:
             raise OutputError(
@@ -85,7 +86,7 @@ def for_print(scene: Scene, size: TrueSize | None, flat_base: float) -> Scene:
         return scene
     first.require_writable()
     if flat_base:
-        heights = np.asarray(first.vertices)[np.unique(first.faces), 2].astype(np.float64)
+        heights = used_vertices(first.vertices, first.faces)[:, 2].astype(np.float64)
         base = float(heights.min() + flat_base * np.ptp(heights))
         scene = replace(scene, levels=tuple(flattened(level, base) for level in scene.levels))
     if size is not None:

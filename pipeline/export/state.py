@@ -93,7 +93,10 @@ class StateFile:
         try:
             if len(value) > _LARGEST_TEXT:
                 raise ValueError(f"{len(value):,} characters")
-            return json.loads(value)
+            found = json.loads(value)
+            # a file that is made of it could hold neither NaN nor half of a surrogate pair
+            json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+            return found
         except (ValueError, RecursionError) as error:
             raise StateError(f"{self.path}: the setting {key[:60]!r} cannot be read ({error}).") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError, SettingsError
+from ..mesh.used import used_vertices
+from ..warp import cores
 from . import glb, gltf, obj, ply, stl, threemf, usdz
 from .files import writing
 from .formats import Contents, Files, Format
@@ -123,14 +126,20 @@ def check_files(found: Format, files: Files, scene: Scene) -> None:
         OutputError: they differ; this is a mistake of the writer, and nothing should be left of its files.
     """
     contents = found.read(files)
-    problem = _difference(found, contents, scene)
-    for name, data in contents.images.items():
-        try:
-            decoded_size(data)
-        except ValueError as error:
-            problem = f"its picture {name} does not decode ({error})"
+    with ThreadPoolExecutor(cores()) as pool:
+        pictures = pool.map(_undecodable, contents.images, contents.images.values())
+        problem = _difference(found, contents, scene) or next(filter(None, pictures), "")
     if problem:
         raise OutputError(f"{next(iter(files))} was not written: read back, {problem}. Please report this.")
+
+
+def _undecodable(name: str, data: bytes) -> str:
+    """ "" or why a picture cannot be read."""
+    try:
+        decoded_size(data)
+    except ValueError as error:
+        return f"its picture {name} does not decode ({error})"
+    return ""
 
 
 def _difference(found: Format, contents: Contents, scene: Scene) -> str:
@@ -142,9 +151,9 @@ def _difference(found: Format, contents: Contents, scene: Scene) -> str:
             return f"it has {len(faces):,} faces in place of {len(level.faces):,}"
         if not np.isfinite(vertices).all() or faces.min(initial=0) < 0 or faces.max(initial=-1) >= len(vertices):
             return "its vertices are not finite, or its faces name vertices that are absent"
-        used = np.asarray(level.vertices)[np.unique(level.faces)]
+        used = used_vertices(level.vertices, level.faces)
         if len(faces):
-            read = vertices[np.unique(faces)]
+            read = used_vertices(vertices, faces)
             most = _TOLERANCE * max(np.abs(used).max(), 1e-30)
             if np.abs(read.min(0) - used.min(0)).max() > most or np.abs(read.max(0) - used.max(0)).max() > most:
                 return f"it reaches from {read.min(0)} to {read.max(0)} in place of {used.min(0)} to {used.max(0)}"

@@ -15,7 +15,6 @@ from ..stages import (
     SceneTextures,
     TexturedMesh,
     encode_images,
-    finish_mesh,
     project_scene,
     refine_mesh,
     scene_mesh,
@@ -24,6 +23,7 @@ from ..stages import (
 from ..views import PosedPictures
 from ..weights import Models
 from .from_pictures import picture_notes
+from .from_state import finish_sampled
 from .planned import Made, PlannedRun
 from .settings import RefineSettings, TextureSettings
 
@@ -80,7 +80,7 @@ def refine_object(
     """
     rough = scene_mesh(scene, scene.frame())
 
-    def attempt(plan: Plan, runtime: Runtime) -> tuple[Mesh | TexturedMesh, dict]:
+    def attempt(plan: Plan, runtime: Runtime) -> tuple[Mesh | TexturedMesh, dict, Plan]:
         kind = plan.pipeline_type
         condition = encode_images(runtime, models, images, kind.image_scales(settings.texture))
         made = refine_mesh(
@@ -97,12 +97,12 @@ def refine_object(
             scene=scene,
             keep=settings.keep,
         )
-        result, facts = finish_mesh(plan.finishing(runtime), made.mesh, made.voxels, settings.export)
+        result, facts, followed = finish_sampled(run, plan, runtime, made.mesh, made.voxels, settings.export)
         sampled = {"pipeline_type": kind.name, "resolution": made.shape.resolution}
         sampled |= {"tokens": len(made.shape.sparse.voxels), "voxels": len(made.mesh.vertices)}
-        return result, {**sampled, "raw_faces": len(made.mesh.faces), **facts}
+        return result, {**sampled, "raw_faces": len(made.mesh.faces), **facts}, followed
 
-    (result, found), plan = run.along(settings.demand(len(images.pictures)), models, attempt)
+    (result, found, plan), _ = run.along(settings.demand(len(images.pictures)), models, attempt)
     return Made(result, plan.noted({**_common(run, models, settings, images), **found}), plan)
 
 

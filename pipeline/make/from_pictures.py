@@ -16,13 +16,13 @@ from ..stages import (
     Generation,
     Mesh,
     TexturedMesh,
-    finish_mesh,
     generate,
     generation_settings,
     project_texture,
 )
 from ..views import PosedPictures
 from ..weights import Models
+from .from_state import finish_sampled
 from .planned import Made, PlannedRun
 from .settings import ObjectSettings
 
@@ -69,19 +69,19 @@ def make_object(
             generated(made, {**facts, "backends": dict(runtime.backends.used)})
             told.append(made)
         if export is None:
-            return made, facts, ()
-        where = plan.finishing(runtime)
-        result, more = finish_mesh(where, made.mesh, made.voxels, export)
+            return made, facts, (), plan
+        result, more, followed = finish_sampled(run, plan, runtime, made.mesh, made.voxels, export)
+        where = followed.finishing(runtime)
         if settings.projection and isinstance(result, TexturedMesh):
             try:
                 result = project_texture(where, result, shots, settings.projection)
             except ImageError as error:  # a picture that is refused does not cost the generated texture
-                return result, {**facts, **more}, (error,)
+                return result, {**facts, **more}, (error,), followed
             more |= {**result.facts, "texture_size": len(result.maps)}
-        return result, {**facts, **more}, ()
+        return result, {**facts, **more}, (), followed
 
     count = len(images.pictures if isinstance(images, PosedPictures) else images)
-    (result, facts, refused), plan = run.along(settings.demand(count), models, attempt)
+    (result, facts, refused, plan), _ = run.along(settings.demand(count), models, attempt)
     return Made(result, plan.noted(facts), plan, refused)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..plan import STATE, Demand, Plan
 from ..runtime import Runtime
@@ -40,3 +41,21 @@ def finish_object(
     elif plan.rung.finish_on_cpu:
         facts["plan"] = {**before, "finish_on_cpu": True}
     return Made(result, facts, plan)
+
+
+def finish_sampled(
+    run: PlannedRun, plan: Plan, runtime: Runtime, raw: Mesh, voxels: PBRVoxels | None, export: ExportSettings
+) -> tuple[Mesh | TexturedMesh, dict, Plan]:
+    """The end of a run that has sampled a raw mesh: as stages.finish_mesh, and the plan as it was followed.
+
+    A plan that finishes on the CPU was chosen for the most voxels that there might be. Most objects have far fewer, so
+    that the place is decided anew, unless the plan was asked for by its name.
+
+    Args:
+        plan, runtime: of the try that sampled it.
+    """
+    if not plan.rung.finish_on_cpu:
+        return *finish_mesh(runtime, raw, voxels, export), plan
+    made = finish_object(replace(run, reuse=False), raw, voxels, export, {})
+    facts = {name: value for name, value in made.facts.items() if name != "plan"}
+    return made.result, facts, plan.finished_by(made.plan)

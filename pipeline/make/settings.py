@@ -17,6 +17,7 @@ from ..stages import (
     check_finish,
     check_texture_size,
     preflight,
+    prepare_texturing,
     refining_roles,
     texturing_roles,
 )
@@ -142,10 +143,18 @@ class TextureSettings:
         """The networks that it needs."""
         return texturing_roles(self.pipeline_type, self.strength < 1 or bool(self.keep))
 
-    def check(self, checkpoint: Checkpoint, pictures: bool = False) -> None:
+    def check(
+        self,
+        checkpoint: Checkpoint,
+        pictures: bool = False,
+        backends: Backends | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """As ObjectSettings.check."""
         check_finish(None, pictures=pictures)
         checkpoint.require_models(self.roles, "Texturing a mesh")
+        if backends is not None:
+            prepare_texturing(backends, device, self.uvs != "keep")
 
     def demand(self, views: int) -> Demand:
         """As ObjectSettings.demand."""

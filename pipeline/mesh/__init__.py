@@ -4,6 +4,7 @@ from .mesh import Mesh
 from .operations import (
     CLEAN,
     CLOSEST,
+    CROSSING,
     DUAL_GRID_TO_MESH,
     MESH_TO_DUAL_GRID,
     NEAREST,
@@ -14,12 +15,14 @@ from .operations import (
     SIMPLIFY,
     SOLID,
     UNWRAP,
+    WALL_THICKNESS,
     WINDING,
 )
 
 __all__ = [
     "CLEAN",
     "CLOSEST",
+    "CROSSING",
     "DUAL_GRID_TO_MESH",
     "MESH_TO_DUAL_GRID",
     "NEAREST",
@@ -30,6 +33,7 @@ __all__ = [
     "SIMPLIFY",
     "SOLID",
     "UNWRAP",
+    "WALL_THICKNESS",
     "WINDING",
     "Mesh",
 ]

@@ -16,6 +16,8 @@ from .grid.dual_grid import dual_grid_tensors, dual_grid_to_mesh
 from .mesh import Mesh
 from .packages import cumesh, nvdiffrast, o_voxel
 from .packages.instant_meshes import instant_meshes
+from .query.crossing import crossing, crossing_by_kernels
+from .query.walls import wall_thickness, wall_thickness_by_kernels
 from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
 from .repair.clean import Cleaned, CleanSettings, clean
@@ -28,6 +30,7 @@ WINDING = "winding"
 QUADS = "quads"
 MESH_TO_DUAL_GRID, DUAL_GRID_TO_MESH = "mesh_to_dual_grid", "dual_grid_to_mesh"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
+CROSSING, WALL_THICKNESS = "crossing", "wall_thickness"
 
 
 _APART = 1_000_000  # faces of a solid up to which snapping may take the time to keep them from crossing
@@ -167,4 +170,14 @@ OPERATIONS = (
     ),
     Operation(NEAREST, (_warp(nearest_covered_warp),), reference=nearest_covered, example=examples.two_texels),
     Operation(CLOSEST, (_warp(SourceMesh),), check=examples.check_closest),
+    Operation(
+        CROSSING, (_warp(crossing_by_kernels),), reference=crossing, example=examples.balls_that_cross, tolerance=0.0
+    ),
+    Operation(
+        WALL_THICKNESS,
+        (_warp(wall_thickness_by_kernels),),
+        reference=wall_thickness,
+        example=examples.walls_of_a_hollow_ball,
+        tolerance=1e-5,
+    ),
 )

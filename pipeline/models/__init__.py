@@ -1,6 +1,6 @@
 """The networks of a checkpoint, built from their JSON."""
 
 from .build import build
-from .memory import working_bytes
+from .memory import coarse_bytes, working_bytes
 
-__all__ = ["build", "working_bytes"]
+__all__ = ["build", "coarse_bytes", "working_bytes"]

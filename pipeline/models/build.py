@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, unknown
 from ..packing import Packing
 from ..schema import Check, flag, items, nullable, number, record, table, text, whole
 from .flow import SLatFlowModel, SparseStructureFlowModel
@@ -114,15 +114,15 @@ def build(
     config = _ENTRY(config, "The model's JSON")
     name, args = config["name"], config.get("args", {})
     if name not in MODELS:
-        raise CheckpointError(f"Unknown model {name!r}; this version builds {', '.join(MODELS)}.")
+        raise CheckpointError(unknown("model", name, MODELS))
     model = MODELS[name]
     for key, only in _ONLY.items():
         found = args.pop(key, only)
         if any(each != only for each in (found if isinstance(found, list) else [found])):
             raise CheckpointError(f"{name}: {key} {found!r:.60} is not part of TRELLIS.2; only {only!r} is built.")
     for block_args in _BLOCK_ARGUMENTS(args.pop("block_args", []), f"{name}: block_args"):
-        if unknown := set(block_args) - _IGNORED:
-            raise CheckpointError(f"{name}: unknown block arguments {_listed(unknown)}.")
+        if strange := set(block_args) - _IGNORED:
+            raise CheckpointError(f"{name}: unknown block arguments {_listed(strange)}.")
     for key in _IGNORED:
         args.pop(key, None)
     half = flag(args.pop("use_fp16", False), f"{name}: use_fp16")
@@ -142,8 +142,8 @@ def _checked(name: str, model: type[nn.Module], args: Mapping) -> dict:
     fixed = {"FlexiDualGridVaeDecoder": {"out_channels"}, "FlexiDualGridVaeEncoder": {"in_channels"}}.get(name, set())
     accepted = {key for key in parameters if key not in {"self", "args", "dtype"}} - fixed
     required = {key for key in accepted if parameters[key].default is inspect.Parameter.empty}
-    if unknown := set(args) - accepted:
-        raise CheckpointError(f"{name}: unknown arguments {_listed(unknown)}.")
+    if strange := set(args) - accepted:
+        raise CheckpointError(f"{name}: unknown arguments {_listed(strange)}.")
     if missing := required - set(args):
         raise CheckpointError(f"{name}: missing arguments {_listed(missing)}.")
     checks, agree = _FAMILIES[model]

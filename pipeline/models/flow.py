@@ -271,12 +271,13 @@ class FlowTransformer(nn.Module):
         """
         cond = cond.to(self.dtype)
         lengths = (cond.shape[1],) * cond.shape[0]
-        if self._makes_again(tokens, cond.shape[1]):
+        if self.makes_context_again(tokens, cond.shape[1]):
             return Context((cond,) * len(self.blocks), lengths)
         return Context(tuple(each.keys_values(cond, backends) for each in self._cross()), lengths)
 
-    def _makes_again(self, tokens: int, seen: int) -> bool:
-        """Whether the products that make keys and values are few beside those of a block's pass."""
+    def makes_context_again(self, tokens: int, seen: int) -> bool:
+        """Whether keys and values of `seen` tokens of a condition are made in each pass: their products are few beside
+        those of a block's pass on so many tokens."""
         block, width = cast(Block, self.blocks[0]), self.input_layer.out_features
         made = 2 * width * block.cross_attn.to_kv.in_features
         layers = sum(each.in_features * each.out_features for each in block.modules() if isinstance(each, nn.Linear))

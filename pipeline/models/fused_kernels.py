@@ -206,7 +206,12 @@ def _mlp_kernel(
 
 
 _MLP_CHANNELS = (64, 128)  # whose rows and sums fit a block's registers; wider ones are products of their own
-_MLP_ROWS, _MLP_STEP = 128, 64  # of a block, and hidden channels at once
+# Of a block, and hidden channels at once. The fastest on an H200 (1.62 ms for 1.3 M rows of 128 channels, 128 rows and
+# 64 hidden channels 1.85; within a hundredth of the best) that leaves room in the shared memory of smaller chips.
+_MLP_ROWS, _MLP_STEP = 64, 32
+# Of the wider ones' hidden channels; all rows at once would be the peak of a decoder's coarsest level.
+_INNER_BYTES = 64 << 20
+_INNER_ROWS = 4096  # at least, which keep a GPU busy
 
 
 def residual_mlp(
@@ -227,13 +232,13 @@ def residual_mlp(
 
         def rows(x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
             inner = F.silu(F.linear(layer_norm(h, gain, offset, False), first, first_bias), inplace=True)
-            return x + F.linear(inner, second, second_bias)
+            return torch.add(x, F.linear(inner, second, second_bias), out=h)
 
-        return by_rows(rows, x, h, out=h)
+        return by_rows(rows, x, h, size=max(_INNER_ROWS, _INNER_BYTES // (hidden * x.element_size())), out=h)
     if count:
         launch(_mlp_kernel, (triton.cdiv(count, _MLP_ROWS),),
             x, h, gain, offset, first, first_bias, second, second_bias, count, hidden, _EPS,
-            CHANNELS=channels, ROWS=_MLP_ROWS, STEP=_MLP_STEP, num_warps=8, num_stages=2,
+            CHANNELS=channels, ROWS=_MLP_ROWS, STEP=_MLP_STEP, num_warps=4, num_stages=3,
         )  # fmt: skip
     return h
 

@@ -1,8 +1,9 @@
 """How much memory a network's activations will take: for memory plans, and for hosts that share a device between many
 models.
 
-The factors are least-squares fits to the peaks of `python -m pipeline bench --full-size` on an H200 less the weights
-(benchmarks/history.jsonl; plan/fit.py makes them again).
+The factors are least-squares fits to peaks on an H200 less the weights: of decoders and encoders alone
+(`python -m pipeline bench --full-size`, benchmarks/history.jsonl), of flows within runs (benchmarks/memory.jsonl).
+plan/fit.py makes them again.
 """
 
 from __future__ import annotations
@@ -19,20 +20,24 @@ from .structure_vae import SparseStructureDecoder
 
 @dataclass(frozen=True)
 class Factors:
-    """flow: values of the width for each token, and for each token of the condition and block. decoder: values of the
-    finest width for each fine voxel. extra: bytes of a decoder beside them."""
+    """flow: values of the width for each token, and for each token of a block of rows. seen: for each token of the
+    condition and block whose keys and values are kept. decoder: values of the finest width for each fine voxel. extra:
+    bytes of a decoder beside them. coarse: bytes of a decoder's coarsest level, and for each fine voxel."""
 
     flow: tuple[float, float]
+    seen: float
     decoder: float
     extra: int
+    coarse: tuple[int, int]
 
 
-FUSED = Factors(flow=(9.6, 3.0), decoder=3.7, extra=90_000_000)
+FUSED = Factors(flow=(5.0, 2.0), seen=2.0, decoder=3.7, extra=72_000_000, coarse=(150_000_000, 40))
 # Without the fused kernels: an H200 of 2026-11-22, decoders 3.4, 6.9 and 12.9 GB at 1.29, 5.14 and 10.9 M voxels, of
 # which a sparse convolution may take 1 GiB for its products at once. Flows were rounded up to 15.
-PLAIN = Factors(flow=(15.0, 3.0), decoder=9.0, extra=1 << 30)
+PLAIN = Factors(flow=(15.0, 0.0), seen=3.0, decoder=9.0, extra=1 << 30, coarse=(1 << 30, 0))
 ENCODER, STRUCTURE = 12.0, 6.0  # values of the width for each token, of the last width for each voxel
-EXTRA = 110_000_000  # bytes of the other networks beside that: workspaces of matrix products
+EXTRA = 90_000_000  # bytes of the other networks beside that: workspaces of matrix products, recorded graphs
+BLOCK_ROWS = 9632  # tokens whose MLP is one block of rows on an H200, see flow.block_rows
 GROWTH = 4.5  # children of a voxel at most: 4.0 on usual surfaces, 4.5 in runs that ran away
 
 
@@ -57,9 +62,11 @@ def working_bytes(
     """
     factors = FUSED if fused else PLAIN
     if isinstance(model, FlowTransformer):
-        width, size = model.input_layer.out_features, model.dtype.itemsize
-        a_token, a_seen = factors.flow
-        return round(EXTRA + size * width * (a_token * tokens + a_seen * len(model.blocks) * condition))
+        unit = model.input_layer.out_features * model.dtype.itemsize
+        a_token, a_row = factors.flow
+        kept = 1 if model.makes_context_again(tokens, condition) else len(model.blocks)
+        values = a_token * tokens + a_row * min(tokens, BLOCK_ROWS) + factors.seen * kept * condition
+        return round(EXTRA + unit * values)
     if isinstance(model, SparseUnetVaeDecoder):
         voxels = round(tokens * GROWTH**model.levels) if voxels is None else voxels
         width = model.output_layer.in_features
@@ -73,3 +80,9 @@ def working_bytes(
     if isinstance(model, DinoV3FeatureExtractor):
         return round(EXTRA + 4 * ENCODER * model.norm.normalized_shape[0] * tokens)
     raise TypeError(f"Nothing is known of the memory that {type(model).__name__} takes.")
+
+
+def coarse_bytes(voxels: int, fused: bool = False) -> int:
+    """Bytes beside the weights while the coarsest level of a sparse decoder runs, which still needs all weights."""
+    least, a_voxel = (FUSED if fused else PLAIN).coarse
+    return least + a_voxel * voxels

@@ -12,7 +12,7 @@ import torch
 
 from .. import triton_launch
 from ..budget import device_bytes, held_bytes
-from ..errors import OutOfMemoryError, SettingsError
+from ..errors import OutOfMemoryError, SettingsError, unknown
 from ..runtime import Runtime
 from ..spec import PipelineType
 from ..weights import Models
@@ -103,6 +103,12 @@ class Plan:
         """The surroundings of the post-processing: `runtime`, or the same run on the CPU."""
         return runtime.on("cpu") if self.rung.finish_on_cpu else runtime
 
+    def finished_by(self, other: Plan) -> Plan:
+        """This plan, but for where the mesh was finished, which another one decided when its size was known."""
+        rung = replace(self.rung, finish_on_cpu=other.rung.finish_on_cpu)
+        alike = (each for each in RUNGS if replace(each, name=rung.name, description=rung.description) == rung)
+        return replace(self, rung=next(alike, rung))
+
     def noted(self, facts: Mapping) -> dict:
         """Facts of a run with what of its plan goes into files: how it was made to fit, and what was made in place of
         what was asked for, as a warning too. Whether networks are kept changes no file."""
@@ -133,7 +139,7 @@ def named(name: str) -> Rung:
     for rung in RUNGS:
         if rung.name == name:
             return rung
-    raise SettingsError(f"Unknown memory plan {name!r}; choose {AUTO} or one of {', '.join(r.name for r in RUNGS)}.")
+    raise SettingsError(unknown("memory plan", name, (AUTO, *(rung.name for rung in RUNGS))))
 
 
 def choose(

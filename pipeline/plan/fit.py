@@ -1,7 +1,8 @@
 """The estimates beside what was measured, and their factors fitted again to it.
 
-Measurements are lines of benchmarks/history.jsonl (`bench --full-size --history`) and of benchmarks/memory.jsonl: runs
-under a memory limit, with room_bytes for what a decoder might take (docs/performance.md).
+Measurements are lines of benchmarks/history.jsonl (`bench --full-size --history`), the newest of each kind, and of
+benchmarks/memory.jsonl: flows within runs, and runs under a memory limit, with room_bytes for what a decoder might take
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _ROLES = {
 _IMAGE_SIZE = 512  # pixels a side at image scale 1, as `bench` has it
 _FINE = 8192  # tokens above which `bench` gives a flow the condition of a picture of 1024 pixels
 _ALONE = 1 << 62  # room that no work needs
+_FLOW = "latent flow in a run"
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,13 @@ def _condition(tokens: int) -> int:
 def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
     """A stage of a whole run, whose counts stand in words."""
     counts = re.findall(r"(\w+): ([\d,]+) tokens, ([\d,]+) voxels", line["run"])
-    if not counts:  # one that does not say its type: measured when activations had shrunk, before networks alone were
+    if not counts:  # one that does not say its type
         return []
     [(kind, tokens, voxels)] = counts
     count, fine = (int(each.replace(",", "")) for each in (tokens, voxels))
     wanted = Demand(PIPELINE_TYPES[kind], texture_size=0, tokens=count, voxels=fine)
-    each = peaks.estimate(found, wanted, RUNGS[1], _IMAGE_SIZE, _ALONE, fused=True)
+    rung = RUNGS[0] if line.get("keep_models") else RUNGS[1]
+    each = peaks.estimate(found, wanted, rung, _IMAGE_SIZE, _ALONE, fused=True)
     found_peaks = [one.peak_bytes for one in each if one.stage == peaks.estimated_as(line["stage"])]
     if not found_peaks:
         return []
@@ -108,7 +111,11 @@ def _stage(line: Mapping, found: Mapping[str, Network]) -> list[Compared]:
 
 
 def _limited(line: Mapping, found: Mapping[str, Network]) -> Compared:
-    """A decoder alone in some room for its activations, or the largest stage of a run."""
+    """A flow within a run, a decoder alone in some room for its activations, or the largest stage of a run."""
+    if line["work"] == _FLOW:
+        network, work = found[SHAPE_FLOW_1024], (line["tokens"], line["condition"])
+        total = peaks.BASE + network.weight_bytes + working_bytes(network.model, *work, fused=True)
+        return Compared(f"{_FLOW}, {line['tokens']:,} tokens, {line['condition']:,} seen", line["peak_bytes"], total)
     room = line.get("room_bytes", _ALONE)
     if line["work"] in PIPELINE_TYPES:
         wanted = Demand(
@@ -130,28 +137,35 @@ def _room(room: int) -> str:
 
 def refitted(lines: Iterable[Mapping], found: Mapping[str, Network]) -> dict[str, tuple[float, float]]:
     """name -> (factor in use, the least-squares one) of the networks' factors; see models.memory."""
-    lines = [line for line in lines if line["kind"] == "network" and line["implementation"] == "ours"]
-    flow, decoder, encoder = [], [], []
+    lines = list(lines)
+    flow = [_flow_row(line, found[SHAPE_FLOW_1024]) for line in lines if line.get("work") == _FLOW]
+    decoder, encoder = [], []
     for line in lines:
-        if line["network"] not in _ROLES:
+        if line["kind"] != "network" or line["implementation"] != "ours" or line["network"] not in _ROLES:
             continue
         network = found[_ROLES[line["network"]]]
-        tokens, condition, voxels = _work(line["network"], line["size"])
+        tokens, _, voxels = _work(line["network"], line["size"])
         over, model = line["peak_bytes"] - network.weight_bytes, network.model
-        if "flow" in line["network"]:
-            unit = model.dtype.itemsize * model.input_layer.out_features
-            flow.append(([unit * tokens, unit * len(model.blocks) * condition, 1], over))
-        elif voxels is not None:
+        if voxels is not None:
             unit = model.dtype.itemsize * model.output_layer.in_features
             decoder.append(([unit * voxels, 1], over))
         elif line["network"] == "image encoder":
             encoder.append(([4 * model.norm.normalized_shape[0] * tokens, 1], over))
-    names = ("flow, a token", "flow, a token of the condition and block", "flow, bytes besides")
-    used = (*memory.FUSED.flow, memory.EXTRA)
+    names = ("flow, a token", "flow, a token of a block of rows", "flow, bytes besides")
+    used = (*memory.FUSED.flow, memory.EXTRA + peaks.BASE)
     result: dict[str, tuple[float, float]] = dict(zip(names, zip(used, _solve(flow))))
     result |= dict(zip(("decoder, a voxel", "decoder, bytes besides"), zip(_decoder(), _solve(decoder))))
     result["encoder, a token"] = memory.ENCODER, _solve(encoder)[0]
     return result
+
+
+def _flow_row(line: Mapping, network: Network) -> tuple[list, int]:
+    """A row of least squares: keys and values that are kept are known."""
+    tokens, seen, model = line["tokens"], line["condition"], network.model
+    unit = model.dtype.itemsize * model.input_layer.out_features
+    blocks = 1 if model.makes_context_again(tokens, seen) else len(model.blocks)
+    over = line["peak_bytes"] - network.weight_bytes - round(unit * memory.FUSED.seen * blocks * seen)
+    return [unit * tokens, unit * min(tokens, memory.BLOCK_ROWS), 1], over
 
 
 def _decoder() -> tuple[float, float]:

@@ -14,23 +14,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models import working_bytes
+from ..models import coarse_bytes, working_bytes
 from ..spec import IMAGE_ENCODER, SHAPE_DECODER, SHAPE_ENCODER, STRUCTURE_DECODER, STRUCTURE_FLOW, TEXTURE_DECODER
 from ..weights import Models
 from .demand import GENERATE, REFINE, STATE, Demand
 from .ladder import Rung
 
-BASE = 600_000_000  # bytes beside everything else: workspaces, graphs, conditions; the least that a stage was measured
+BASE = 100_000_000  # bytes beside a network and its work: conditions, workspaces, what earlier stages left
+PLAIN_BASE = 600_000_000  # the same without the fused kernels, which was measured before networks alone were
+FINISHING = 250_000_000  # bytes beside everything else while a mesh is processed or baked
 HELD = 56  # bytes for each fine voxel of what decode shape leaves: mesh, subdivisions
 TILED = 130  # bytes for each fine voxel that a decoder in tiles holds beside them: results, subdivisions
 TILE_ROOM = 1_000_000_000  # bytes for the tiles themselves, below which they get many
-PROCESSED = 215  # bytes for each raw face while the mesh is cleaned and simplified
-BAKED = 78, 75  # bytes for each raw face (search tree) and each texel
+LEAST_ROOM = 500_000_000  # the same where tiles only keep a run below its peak so far (runtime.below_the_peak)
+UPSAMPLED = 0.03  # of a decoder's work that is done up to the coordinates of its last level alone
+PROCESSED = 130  # bytes for each raw face while the mesh is cleaned and simplified
+BAKED = 25, 75  # bytes for each raw face and each texel
 FACES = 2  # raw faces for each fine voxel: 1.96 measured
 GROWTH = 4.47  # children of a voxel: 4.0 on a surface; 400 fine voxels for each latent one, the most of public runs
 # Latent voxels of an object for each square of its grid: 4.8 a sphere's; twice its surface is rare.
 SURFACE = 9.6
-SMALL = 50  # of a streamed network's weights, 1 / this is in layers too small to be streamed
+SMALL = 50  # 1 / this of a network's weights is in layers too small to be streamed, or of a decoder's finest level
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def estimated_as(stage: str) -> str:
     """The name under which a stage is estimated: that of passes behind the first says their resolution."""
     if stage.startswith("shape "):
         return FINE_SHAPE
-    return {"unwrap": "bake", "color vertices": "bake"}.get(stage, stage)
+    return {"unwrap": "bake", "read UVs": "bake", "color vertices": "bake"}.get(stage, stage)
 
 
 @dataclass(frozen=True)
@@ -102,15 +106,16 @@ def estimate(
         passes = [(kind.shape[-1], tokens[-1])] if demand.source == REFINE else []
     for number, (one, count) in enumerate(passes):
         if number:
-            found.append(costs.decoder("upsample", SHAPE_DECODER, costs.voxels(tokens[number - 1]), 0))
+            found.append(costs.upsampling(costs.voxels(tokens[number - 1])))
         name = FINE_SHAPE if number or demand.source == REFINE else "shape"
         found.append(costs.network(name, one.model, count, costs.seen(one.image_scale)))
     if demand.texture:
         found.append(costs.network("texture", kind.texture.model, tokens[-1], costs.seen(kind.texture.image_scale)))
+    before = max(each.peak_bytes for each in found)
     if passes:
-        found.append(costs.decoder("decode shape", SHAPE_DECODER, voxels, 0))
+        found.append(costs.decoder("decode shape", SHAPE_DECODER, voxels, 0, before))
     if demand.texture:
-        found.append(costs.decoder("decode texture", TEXTURE_DECODER, voxels, HELD * voxels))
+        found.append(costs.decoder("decode texture", TEXTURE_DECODER, voxels, HELD * voxels, before))
     return found + costs.finish(voxels)
 
 
@@ -160,23 +165,42 @@ class _Costs:
     def kept(self) -> int:
         return sum(self.networks[role].weight_bytes for role in set(self.demand.roles)) if self.rung.keep_models else 0
 
+    @property
+    def base(self) -> int:
+        return BASE if self.fused else PLAIN_BASE
+
     def network(self, stage: str, role: str, tokens: int, condition: int = 0, voxels: int | None = None) -> Estimate:
         work = working_bytes(self.networks[role].model, tokens, condition, voxels, fused=self.fused)
-        return Estimate(stage, BASE + self.weights(role) + work)
+        return Estimate(stage, self.base + self.weights(role) + work)
 
-    def decoder(self, stage: str, role: str, voxels: int, held: int) -> Estimate:
-        """A sparse decoder: whole, or in tiles that adapt to the room."""
-        rest = BASE + self.weights(role) + held
-        whole = rest + working_bytes(self.networks[role].model, 1, voxels=voxels, fused=self.fused)
-        if not self.rung.tiles:
-            return Estimate(stage, whole)
-        return Estimate(stage, min(whole, max(rest + TILED * voxels + TILE_ROOM, self.room)))
+    def upsampling(self, voxels: int) -> Estimate:
+        """The coordinates of the shape decoder's last level: most of its work is on the voxels of that."""
+        work = working_bytes(self.networks[SHAPE_DECODER].model, 1, voxels=voxels, fused=self.fused)
+        coarse = coarse_bytes(voxels, self.fused)
+        return Estimate("upsample", self.base + self.weights(SHAPE_DECODER) + coarse + round(UPSAMPLED * work))
+
+    def decoder(self, stage: str, role: str, voxels: int, held: int, before: int) -> Estimate:
+        """A sparse decoder: whole, or in tiles that adapt to the room.
+
+        before: peak of the stages before it. Where networks do not stay, a decoder lets its levels' weights go one by
+        one, and takes no more than that if tiles can help it.
+        """
+        network, keep = self.networks[role], self.rung.keep_models
+        coarse = self.base + held + self.weights(role) + coarse_bytes(voxels, self.fused)
+        # a level's weights go when it is done, and a streamed network's largest layers are those of coarse levels
+        rest = self.base + held + (self.weights(role) if keep else network.weight_bytes // SMALL)
+        fine = rest + working_bytes(network.model, 1, voxels=voxels, fused=self.fused)
+        if not keep and self.fused:  # without the fused kernels products alone take more than such tiles
+            fine = min(fine, max(before, rest + TILED * voxels + LEAST_ROOM))
+        if self.rung.tiles:
+            fine = min(fine, max(self.room, rest + TILED * voxels + TILE_ROOM))
+        return Estimate(stage, max(coarse, fine))
 
     def finish(self, voxels: int) -> list[Estimate]:
         """The post-processing, as far as it runs on the device."""
         if self.rung.finish_on_cpu:
             return []
-        faces, rest, found = FACES * voxels, BASE + self.kept() + HELD * voxels, []
+        faces, rest, found = FACES * voxels, FINISHING + self.kept() + HELD * voxels, []
         if self.demand.process:
             found.append(Estimate("process mesh", rest + PROCESSED * faces))
         if self.demand.texture and self.demand.texture_size:

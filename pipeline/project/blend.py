@@ -13,6 +13,8 @@ COLOURS = ("auto", "picture", "texture")
 _SAMPLES = 400_000  # of the surface, from which smooth differences are found
 _LENGTH = 0.04  # of the object's longest side: what is coarser than this is smooth in a picture's tone
 _DETAIL = 0.02  # of it: what a picture gives to a texture that keeps its tone; coarser details have light in them
+_HUE = 0.08  # of a difference across a colour, from which on it is hardly light
+_HIGHLIGHT = 0.3  # of the channel that a highlight raises most, by which it raises each
 _FADE = 0.35  # of it: how far a picture's tone reaches beyond what it shows
 
 
@@ -39,7 +41,10 @@ def blended(
     for each in looks:
         some = slice(None, None, max(1, len(each.rows) // _SAMPLES))
         rows, trust = each.rows[some], each.weight[some].sqrt()  # grazing views tell the tone, too
-        sums, known = cells.gathered(points[rows], normals[rows], each.colour[some] - baked[rows], trust)
+        difference = each.colour[some] - baked[rows]
+        if colours == "texture":
+            trust = trust * _likely_light(difference, baked[rows])
+        sums, known = cells.gathered(points[rows], normals[rows], difference, trust)
         tones.append(cells.smoothed(sums, known, length, fade))
         pooled, mass = pooled + sums, mass + known
     tone = torch.zeros(cells.count, 3, dtype=torch.float64, device=points.device)
@@ -60,3 +65,14 @@ def blended(
         rest = baked.index_add(0, some, cells.at(points[some], normals[some], tone))
     shown = total / weight.clamp_min(1e-9)
     return (left * rest + (1 - left) * shown).clamp(0, 1)
+
+
+def _likely_light(difference: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """[N] in 0-1: whether light can make differences [N, 3] from colours [N, 3], sRGB: it makes a colour brighter or
+    darker, and highlights raise all channels, but it makes no white wall blue. What is no light is one of the picture's
+    details, however large, and says nothing of its tone."""
+    along = torch.nn.functional.normalize(own + 1e-3, dim=1)
+    across = (difference - (difference * along).sum(1, keepdim=True) * along).norm(dim=1)
+    low, high = difference.aminmax(dim=1)
+    across = torch.where(low > _HIGHLIGHT * high, 0, across)
+    return 1 / (1 + (across / _HUE) ** 4)

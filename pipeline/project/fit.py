@@ -18,7 +18,7 @@ from .shading import estimated
 
 MIN_IOU = 0.85  # overlap of silhouettes below which picture and object do not belong together
 
-_COARSE, _FINE = (40, 1), (64, 2)  # pixels along a side, and lines of sight along a side of each
+_COARSE, _FINE, _FINEST = (40, 2), (64, 2), (128, 2)  # pixels along a side, and lines of sight along a side of each
 _LARGEST = 512  # pixels of a picture's side that are looked at
 _AZIMUTHS, _ELEVATIONS = (
     24,
@@ -33,8 +33,9 @@ _FRONT = 2.5e-4  # of the score for each degree away from the front, where most 
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
 _ALIKE = 0.02  # difference of likeness below which two directions are equally good
 _ELSEWHERE = 45.0  # degrees between two such from which on it is open where the picture was taken from
-_STEPS, _FINE_STEPS = 40, 120  # drawings of a local search
-_SAMPLES, _ROUNDS = 800, 2  # pixels whose colours are compared, and rounds of reweighting
+_STEPS, _FINE_STEPS, _LAST_STEPS = 40, 120, 60  # drawings of a local search
+_ROUND = 15.0  # degrees between the directions round the object that the best one is compared with
+_SAMPLES, _ROUNDS = 2000, 2  # pixels whose colours are compared, and rounds of reweighting
 _FLAT = 1e-3  # of a variance of colours, below which their correlation says little
 _FEW = 16  # pixels; in fewer colours say nothing
 
@@ -75,13 +76,17 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
         near: the direction it was taken from, roughly; None: searched all round.
     """
     picture = picture.reduced(_LARGEST)
-    coarse, fine = (_Matcher(painted, picture, *side) for side in (_COARSE, _FINE))
+    coarse, fine, finest = (_Matcher(painted, picture, *side) for side in (_COARSE, _FINE, _FINEST))
     turned = _roughly(coarse, near)
     close = math.inf if any(picture.cut_off) else _CLOSE
     likely = [fit for fit in turned[:_BEGINNINGS] if fit.score > turned[0].score - close]
-    best = max((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: fit.score)
+    refined = sorted((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: -fit.score)
+    round_ = [] if near else _all_round(fine, refined[0].camera)
+    last = [fit for fit in [*refined, *round_[:1]] if fit.score > refined[0].score - _CLOSE]
+    best = max((_settled(finest, fit.camera, near) for fit in last), key=lambda fit: fit.score)
     reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
     alike = [fit for fit in turned[1:] if fit.likeness > turned[0].likeness - _ALIKE]
+    alike += [fit for fit in round_ if fit.likeness > refined[0].likeness - _ALIKE]
     rivals = [fit.camera for fit in alike if angle(fit.camera, best.camera) > _ELSEWHERE]
     return replace(best, mirrored=reflected.score - turned[0].score, rival=rivals[0] if rivals else None)
 
@@ -116,9 +121,13 @@ class _Matcher:
         both = (cover > 0.99) & (self.share > 0.99)
         if int(both.sum()) < _FEW:
             return Fit(camera, iou, 1.0, 0.0)
-        own, normal = (each[::samples, ::samples].cpu()[both] for each in (seen.colour, seen.normal))
+        # means, as the picture's pixels are: a single line of sight may meet a detail that covers little of the pixel
+        grids = (
+            each.cpu().reshape(side, samples, side, samples, 3).mean((1, 3)) for each in (seen.colour, seen.normal)
+        )
+        own, normal = (each[both] for each in grids)
         some = slice(None, None, max(1, len(own) // _SAMPLES))
-        wanted, own, normal = self.colour[both][some], own[some], normal[some]
+        wanted, own, normal = self.colour[both][some], own[some], torch.nn.functional.normalize(normal[some], dim=1)
         shown = estimated(wanted, own, normal, _ROUNDS).on(own, normal)
         return Fit(camera, iou, float((shown - wanted).abs().mean()), _correlation(shown, wanted))
 
@@ -184,7 +193,22 @@ def _turned(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
     return _searched(matcher, of, start, np.array([8.0, 8.0, -8.0]), _STEPS)
 
 
-def _refined(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
+def _all_round(matcher: _Matcher, camera: PictureCamera) -> list[Fit]:
+    """What a camera sees from elsewhere at its height, the likeliest first: round things look the same, but for what is
+    too small for the coarse search."""
+    count = round(360 / _ROUND)
+    turned = [replace(camera, azimuth=camera.azimuth + number * _ROUND) for number in range(1, count)]
+    return sorted((matcher.at(matcher.framing(each)) for each in turned), key=lambda fit: -fit.score)
+
+
+def _settled(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
+    """The end of the search: small steps with all that the picture shows."""
+    return _refined(matcher, camera, near, 0.4, _LAST_STEPS)
+
+
+def _refined(
+    matcher: _Matcher, camera: PictureCamera, near: View | None, step: float = 1.0, most: int = _FINE_STEPS
+) -> Fit:
     """A local search over all of a camera's numbers."""
 
     def of(x: np.ndarray) -> PictureCamera:
@@ -192,7 +216,7 @@ def _refined(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit
         return replace(turned, scale=camera.scale * float(np.exp(x[3])), shift=(float(x[4]), float(x[5])))
 
     start = np.array([camera.azimuth, camera.elevation, camera.fov, 0.0, *camera.shift])
-    return _searched(matcher, of, start, np.array([3.0, 3.0, 5.0, 0.02, 0.01, 0.01]), _FINE_STEPS)
+    return _searched(matcher, of, start, step * np.array([3.0, 3.0, 5.0, 0.02, 0.01, 0.01]), most)
 
 
 def _within(camera: PictureCamera, azimuth: float, elevation: float, fov: float, near: View | None) -> PictureCamera:
@@ -205,14 +229,15 @@ def _within(camera: PictureCamera, azimuth: float, elevation: float, fov: float,
 
 
 def _searched(matcher: _Matcher, of, start: np.ndarray, step: np.ndarray, most: int) -> Fit:
-    """The best camera that a simplex finds (Nelder and Mead 1965); of: numbers -> camera."""
+    """The best camera that a simplex finds (Nelder and Mead 1965); of: numbers -> camera. Being nearer to the front
+    counts between searches, not in one, where it would pull the camera away from where it belongs."""
     best = matcher.at(of(start))
 
     def loss(x: np.ndarray) -> float:
         nonlocal best
         fit = matcher.at(of(x))
-        best = max(best, fit, key=lambda each: each.score)
-        return -fit.score
+        best = max(best, fit, key=lambda each: each.likeness)
+        return -fit.likeness
 
     simplex = np.concatenate([start[None], start + np.diag(step)])
     minimize(loss, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": most, "fatol": 1e-4})

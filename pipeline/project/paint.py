@@ -10,7 +10,7 @@ import torch
 from ..mesh.bake.bake import Texels
 from ..views import PictureCamera
 from .painted import Painted
-from .picture import Picture, sampled, smooth_step, trust_side
+from .picture import Picture, keeping_means, sampled, smooth_step, trust_side
 from .shading import Shading
 from .spill import kept
 
@@ -66,7 +66,7 @@ def look(
     device = painted.device
     seen = painted.seen(camera, trust_side(picture), colours=False)
     trust = picture.trust(seen, feather)[None].to(device)
-    colours = picture.unbled(camera, seen, feather).to(device)
+    colours = keeping_means(picture.unbled(camera, seen, feather).to(device))
     unspilt = kept(painted, picture, camera)[None]
     own, first = painted.sheets[sheet], painted.first_face[sheet]
     vertices, faces = own.vertices.to(device).float(), own.faces.to(device)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..errors import BackendError, EmptyResultError
 from ..mesh import Mesh
+from ..mesh.bake.bake import SourceMesh
 from ..mesh.query.surface import Surface
 from ..mesh.repair.repair import vertex_normals
 from ..views import PictureCamera
@@ -48,13 +49,19 @@ class Seen:
 
 
 class Painted:
-    """Sheets together, on one device.
+    """Sheets together, on one device. source: makes a mesh ready for rays, as rows for CLOSEST do.
 
     Raises:
         BackendError: Warp is missing. EmptyResultError: no faces.
     """
 
-    def __init__(self, sheets: Sequence[Sheet], device: torch.device, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        sheets: Sequence[Sheet],
+        device: torch.device,
+        tick: Callable[[], None] = lambda: None,
+        source: Callable[[Mesh], Surface] = SourceMesh,
+    ) -> None:
         if reason := unavailable_reason():
             raise BackendError(f"Projecting pictures needs Warp: {reason}")
         self.sheets, self.device, self.tick = tuple(sheets), device, tick
@@ -65,7 +72,7 @@ class Painted:
         if len(self.faces) == 0:
             raise EmptyResultError("The mesh has no faces to project a picture on.")
         self.first_face = np.cumsum([0, *(len(part) for part in parts)]).tolist()  # of each sheet, and the end
-        self.surface = Surface(self.vertices, self.faces)
+        self.surface = source(Mesh.known(self.vertices, self.faces))
         a, b, c = self.vertices[self.faces].double().unbind(1)
         self.normals = F.normalize(torch.linalg.cross(b - a, c - a), dim=1, eps=1e-300).float()  # [F, 3]
         self._uvs = torch.cat([sheet.uvs.to(device).float() for sheet in sheets])

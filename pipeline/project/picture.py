@@ -18,6 +18,9 @@ from .painted import Seen
 
 _MASK_SIDE = 1024  # pixels; distances to outlines need no more
 _SLIT = 0.014  # picture sides that a slit in the surface is wide at most
+# What pixels give to the mean of bicubic samples (torch's, a = -0.75) over the area of the one in the middle.
+_MEANS = (-0.01953125, 0.09375, 0.8515625, 0.09375, -0.01953125)
+_CORRECTIONS = 2  # rounds
 FAR = 1e9  # depth of nothing
 _STEEP = 6.0  # pixels of depth from one pixel to the next; a surface seen at more than 80 degrees to its normal
 _STEP = 0.03  # picture sides of depth, from which one part hides another; generated surfaces are rough by less
@@ -161,6 +164,22 @@ def smooth_step(values: torch.Tensor) -> torch.Tensor:
     """0 below 0, 1 above 1, with no edge between."""
     values = values.clamp(0, 1)
     return values * values * (3 - 2 * values)
+
+
+def keeping_means(colours: torch.Tensor) -> torch.Tensor:
+    """Values [3, S, S] that bicubic samples between them are to be taken of, so that their mean over a pixel's area is
+    what the picture [3, S, S] has there: a camera's pixel is such a mean, and so is one of a renderer. Plain
+    interpolation takes a pixel's value for that of its middle and blurs every edge by what is averaged twice.
+
+    By repeated correction (Van Cittert, "Zum Einfluss der Spaltbreite auf die Intensitätsverteilung in Spektrallinien
+    II", 1931): after two rounds a twentieth of the error is left of the finest detail along an axis.
+    """
+    found = colours
+    row = colours.new_tensor(_MEANS)[None, None, None]
+    for _ in range(_CORRECTIONS):
+        padded = F.pad(found[:, None], (2, 2, 2, 2), mode="replicate")
+        found = found + colours - F.conv2d(F.conv2d(padded, row), row.transpose(2, 3))[:, 0]
+    return found
 
 
 def sampled(grid: torch.Tensor, place: torch.Tensor, mode: str) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import SettingsError
+from ..errors import SettingsError, unknown
 from .blend import COLOURS
 from .fit import MIN_IOU
 
@@ -33,7 +33,7 @@ class Projection:
 
     def __post_init__(self) -> None:
         if self.colours not in COLOURS:
-            raise SettingsError(f"Unknown colours {self.colours!r}; choose one of {', '.join(COLOURS)}.")
+            raise SettingsError(unknown("colours", self.colours, COLOURS))
         if not 0 < self.feather <= 0.2:
             raise SettingsError(f"The feather must lie above 0 and up to 0.2 picture sides, got {self.feather:g}.")
         if not 0 <= self.min_iou <= 1:

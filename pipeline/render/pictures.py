@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import BackendError, SettingsError
+from ..errors import BackendError, SettingsError, unknown
 from ..warp import unavailable_reason
 from .camera import Camera, turntable_cameras
 from .studio import Studio
@@ -72,7 +72,7 @@ def check_picture(size: int, mode: str, background: Sequence[float] | None = Non
     if not 16 <= size <= _LARGEST:
         raise SettingsError(f"A picture's side must lie in 16-{_LARGEST} pixels, got {size}.")
     if mode not in MODES:
-        raise SettingsError(f"There is no mode {mode!r}; choose one of {', '.join(MODES)}.")
+        raise SettingsError(unknown("mode", mode, MODES))
     if background is not None and (len(background) != 3 or not all(0 <= x <= 1 for x in background)):
         raise SettingsError(f"A background is three numbers in 0-1 (RGB) or None, got {background}.")
 

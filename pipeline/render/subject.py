@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..errors import NotFiniteError, SettingsError
+from ..errors import NotFiniteError, SettingsError, unknown
 from ..mesh import Mesh
 
 MODES = ("shaded", "normals", "base_color", "wireframe", "pbr")
@@ -58,7 +58,7 @@ def check_subject(subject: Subject, mode: str) -> None:
 
 def _check_maps(subject: Subject) -> None:
     if subject.alpha_mode not in ALPHA_MODES:
-        raise SettingsError(f"There is no alpha mode {subject.alpha_mode!r}; choose one of {', '.join(ALPHA_MODES)}.")
+        raise SettingsError(unknown("alpha mode", subject.alpha_mode, ALPHA_MODES))
     maps = subject.maps
     if maps is None:
         return

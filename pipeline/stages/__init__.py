@@ -24,6 +24,7 @@ from .checks import (
     check_shells,
     check_tokens,
     preflight,
+    prepare_texturing,
 )
 from .finishing.bake import bake_texture
 from .finishing.color import color_vertices
@@ -163,6 +164,7 @@ __all__ = [
     "open_state",
     "pipeline_type_of",
     "preflight",
+    "prepare_texturing",
     "process_mesh",
     "project_scene",
     "project_texture",

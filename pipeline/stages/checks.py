@@ -13,8 +13,21 @@ from functools import partial
 import torch
 
 from ..backends import Backends
-from ..errors import BackendError, SettingsError
-from ..mesh import CLEAN, CLOSEST, NEAREST, OUTER_SHELL, QUADS, RASTER, SIMPLIFY, SOLID, UNWRAP, WINDING
+from ..errors import BackendError, SettingsError, unknown
+from ..mesh import (
+    CLEAN,
+    CLOSEST,
+    CROSSING,
+    MESH_TO_DUAL_GRID,
+    NEAREST,
+    OUTER_SHELL,
+    QUADS,
+    RASTER,
+    SIMPLIFY,
+    SOLID,
+    UNWRAP,
+    WINDING,
+)
 from ..models.kernels_ahead import compile_ahead
 from ..models.operations import OPERATIONS as NETWORK_OPERATIONS
 from ..render import RENDER, check_picture
@@ -79,9 +92,22 @@ def check_finish(
         for op in needed:
             backends.require(op, where)
         if needed:
-            # a GPU leaves the cores to the compilers; a CPU samples on all of them
             helpful = [] if export is None or unavailable_reason() else _helpful(export, texture)
-            backends.prepare([*needed, *helpful], where, workers=min(3, cores()) if where.type == "cuda" else 1)
+            _prepare([*needed, *helpful], backends, where)
+
+
+def prepare_texturing(backends: Backends, device: torch.device | str, unwraps: bool) -> None:
+    """Begin to compile, in threads, what texturing an existing mesh runs: first what encodes it, which comes first.
+
+    unwraps: whether it may get new UVs.
+    """
+    unwrap = [UNWRAP] if unwraps else []
+    _prepare([MESH_TO_DUAL_GRID, *unwrap, RASTER, NEAREST, TRILINEAR], backends, geometry_device(device))
+
+
+def _prepare(ops: Iterable[str], backends: Backends, device: torch.device) -> None:
+    # a GPU leaves the cores to the compilers; a CPU samples on all of them
+    backends.prepare(ops, device, workers=min(3, cores()) if device.type == "cuda" else 1)
 
 
 def prepare_networks(
@@ -116,7 +142,7 @@ def _operations(export: ExportSettings | None, texture: bool, pictures: bool) ->
 def _helpful(export: ExportSettings, texture: bool) -> list[str]:
     """Rows that the post-processing will use where they are, whose kernels are worth compiling early."""
     shells = {"outer": [OUTER_SHELL], "auto": [WINDING, SOLID]}.get(export.shells, [])
-    return [*shells, *([TRILINEAR, CLOSEST] if texture else [])]
+    return [*shells, *([CROSSING] if export.hollow else []), *([TRILINEAR, CLOSEST] if texture else [])]
 
 
 def geometry_device(device: torch.device | str) -> torch.device:
@@ -142,13 +168,13 @@ def check_shells(shells: str, wall: float = 0.0, cavities: str = "fill", hollow:
     """Raises SettingsError for an unknown name or what is impossible or of no use, BackendError for "solid" without
     Warp."""
     if shells not in SHELLS:
-        raise SettingsError(f"Unknown shells {shells!r}; choose one of {', '.join(SHELLS)}.")
+        raise SettingsError(unknown("shells", shells, SHELLS))
     if shells == "solid" and (reason := unavailable_reason()):
         raise BackendError(f"A solid mesh needs Warp: {reason}")
     if not 0 <= wall < math.inf:
         raise SettingsError(f"The wall is {wall:g} thick; choose a thickness of 0 or more.")
     if cavities not in CAVITIES:
-        raise SettingsError(f"Unknown cavities {cavities!r}; choose one of {', '.join(CAVITIES)}.")
+        raise SettingsError(unknown("cavities", cavities, CAVITIES))
     asked = {"A wall": wall, "A hollow": hollow, "Keeping cavities": cavities == "keep"}
     if unused := [name for name, value in asked.items() if value and shells in ("surface", "outer")]:
         raise SettingsError(

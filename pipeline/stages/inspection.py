@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
+from ..backends import Backends
 from ..errors import MeshError, SettingsError
 from ..export import WRITERS, TrueSize
 from ..export.images import decoded_size
 from ..export.read import read_mesh, weld
+from ..mesh import CROSSING, WALL_THICKNESS
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.query.printability import OVERHANG, Printability, printability
 from ..mesh.report import MeshReport
-from ..warp import unavailable_reason
+from .backend_table import default_backends
 from .hollowing import PLA
 from .types import TexturedMesh
 
@@ -27,6 +29,7 @@ class Inspection:
     """A mesh's report, its printability, and what follows for an object of its size.
 
     metres: of one unit; None where nobody said. density: g/cm^3. file: what is known of the file, if it is from one.
+    backends: {operation: row} that measured.
     """
 
     report: MeshReport
@@ -35,6 +38,7 @@ class Inspection:
     density: float = PLA
     file: dict = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    backends: dict[str, str] = field(default_factory=dict)
 
     @property
     def volume_cm3(self) -> float | None:
@@ -60,6 +64,7 @@ class Inspection:
             **self.file,
             "mesh": self.report.as_dict(),
             "printability": asdict(self.prints),
+            "backends": self.backends,
             "metres_a_unit": self.metres,
             "size_mm": None if self.metres is None else [side * self.metres * 1e3 for side in self._sides()],
             "volume_cm3": volume,
@@ -84,10 +89,7 @@ class Inspection:
         )
         scale, unit = (1.0, "units") if self.metres is None else (self.metres * 1e3, "mm")
         lines.append("size " + " x ".join(f"{side * scale:.5g}" for side in self._sides()) + f" {unit} (Z up)")
-        if prints.crossing_faces is None:
-            lines.append(f"crossing faces and walls not measured: {unavailable_reason()}")
-        else:
-            lines.append(f"crossing faces {prints.crossing_faces:,}")
+        lines.append(f"crossing faces {prints.crossing_faces:,}")
         if prints.wall_min is not None and prints.wall_thin is not None:
             walls = f"{prints.wall_min * scale:.3g} {unit}, 1 % of the area below {prints.wall_thin * scale:.3g} {unit}"
             lines.append(f"thinnest wall {walls}")
@@ -103,11 +105,20 @@ class Inspection:
         return [upper - lower for lower, upper in zip(low, high)]
 
 
-def inspect_mesh(mesh: TriangleMesh | TexturedMesh, size: TrueSize | None = None, density: float = PLA) -> Inspection:
-    """A mesh, or a textured one with its seams welded. size: what it is to have in reality.
+def inspect_mesh(
+    mesh: TriangleMesh | TexturedMesh,
+    size: TrueSize | None = None,
+    density: float = PLA,
+    backends: Backends | None = None,
+) -> Inspection:
+    """A mesh, or a textured one with its seams welded.
+
+    Args:
+        size: what it is to have in reality. backends: whose rows measure; default: those of default_backends().
 
     Raises:
         SettingsError: an impossible density. EmptyResultError: no faces. OutputError: no extent to be scaled.
+        BackendError: a chosen row cannot run.
     """
     if isinstance(mesh, TexturedMesh):
         level = mesh.levels[0].mesh
@@ -116,14 +127,15 @@ def inspect_mesh(mesh: TriangleMesh | TexturedMesh, size: TrueSize | None = None
     mesh.require_faces()
     arrays = mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy()
     metres = None if size is None else size.metres_a_unit(*arrays)
-    return _inspected(TriangleMesh.known(mesh.vertices, mesh.faces), metres, density, {}, ())
+    return _inspected(TriangleMesh.known(mesh.vertices, mesh.faces), metres, density, backends)
 
 
-def inspect_file(path: Path, density: float = PLA) -> Inspection:
-    """A mesh file of any format that is read here.
+def inspect_file(path: Path, density: float = PLA, backends: Backends | None = None) -> Inspection:
+    """A mesh file of any format that is read here. backends: as for inspect_mesh.
 
     Raises:
-        SettingsError: an impossible density. MeshError: it cannot be read, or holds no mesh.
+        SettingsError: an impossible density. MeshError: it cannot be read, or holds no mesh. BackendError: a chosen row
+        cannot run.
     """
     check_density(density)
     found = read_mesh(path)
@@ -137,7 +149,7 @@ def inspect_file(path: Path, density: float = PLA) -> Inspection:
     file = {"file": str(path), "format": title, "bytes": path.stat().st_size, "reader": found.reader}
     file |= {"levels": found.levels, "images": images}
     mesh = TriangleMesh(torch.from_numpy(found.vertices), torch.from_numpy(found.faces))
-    return _inspected(mesh, found.metres, density, file, tuple(problems))
+    return _inspected(mesh, found.metres, density, backends, file, tuple(problems))
 
 
 def check_density(density: float) -> None:
@@ -146,11 +158,21 @@ def check_density(density: float) -> None:
         raise SettingsError(f"A density must lie in {least:g} to {most:g} g/cm3, got {density:g}; PLA has {PLA}.")
 
 
-def _inspected(mesh: TriangleMesh, metres: float | None, density: float, file: dict, problems: tuple) -> Inspection:
+def _inspected(
+    mesh: TriangleMesh,
+    metres: float | None,
+    density: float,
+    backends: Backends | None,
+    file: dict | None = None,
+    problems: tuple[str, ...] = (),
+) -> Inspection:
     check_density(density)
     mesh.require_faces()
     largest = float(mesh.vertices.abs().max())
     if largest > 1e18:  # squares of fp32 lengths overflow
         raise MeshError(f"The mesh reaches to {largest:.3g}; expected coordinates below 1e18. Scale it down.")
-    prints = printability(mesh, not unavailable_reason())
-    return Inspection(mesh.report, prints, metres, density, file, problems)
+    backends = backends or default_backends()
+    rows = {op: backends.pick(op, mesh.vertices.device) for op in (CROSSING, WALL_THICKNESS)}
+    used = {op: backends.used[op] for op in rows}
+    prints = printability(mesh, rows[CROSSING], rows[WALL_THICKNESS])
+    return Inspection(mesh.report, prints, metres, density, file or {}, problems, used)

@@ -89,6 +89,11 @@ def open_state(path: Path, wanted: Collection[str] = ()) -> State:
         raise SettingsError(f"A state holds no {', '.join(sorted(unknown))}; choose from {', '.join(VALUES)}.")
     file = StateFile(path)
     facts = _facts(file)
+    if not isinstance(backends := file.settings.get("backends", {}), Mapping):  # the one setting that is gone through
+        raise StateError(
+            f"{path}: the setting 'backends' is {backends!r:.60}; expected a row for each operation. Write the state "
+            "again."
+        )
     there = [name for name in VALUES if name in facts]
     if lacking := [name for name in VALUES if name in wanted and name not in there]:
         raise StateError(f"{path} holds no {', '.join(lacking)}; it has {', '.join(there) or 'nothing'}.")

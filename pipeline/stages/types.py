@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from ..errors import SettingsError
+from ..errors import SettingsError, unknown
 from ..export import AlphaMode, TrueSize, check_flat_base
 from ..export.images import MAX_WEBP
 from ..mesh import Mesh as TriangleMesh
@@ -30,6 +30,7 @@ TEXTURE_SIZES = (64, MAX_SIZE)
 MIN_QUADS = 24  # a cube's, each cut in four, as the package does
 MAX_QUADS = 2_000_000  # beyond it the package divides the mesh until neither memory nor patience suffices
 MIN_FACES = 4  # of a mesh and of each level: the least that a closed surface has
+MAX_LEVELS = 16  # of detail: halved each time, the faces of any mesh are used up by then
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,7 @@ def check_texture_size(size: int) -> None:
 def check_seams(seams: str) -> None:
     """Raises SettingsError for an unknown name."""
     if seams not in SEAMS:
-        raise SettingsError(f"Unknown seams {seams!r}; choose one of {', '.join(SEAMS)}.")
+        raise SettingsError(unknown("seams", seams, SEAMS))
 
 
 def check_quads(quads: int, lods: Sequence[int] = (), max_error: Length | None = None) -> None:
@@ -361,6 +362,8 @@ def check_quads(quads: int, lods: Sequence[int] = (), max_error: Length | None =
 def check_levels(counts: Sequence[int]) -> None:
     if min(counts) < MIN_FACES:
         raise SettingsError(f"A mesh needs at least {MIN_FACES} faces, got {min(counts)}.")
+    if len(counts) - 1 > MAX_LEVELS:
+        raise SettingsError(f"There can be {MAX_LEVELS} levels of detail, got {len(counts) - 1:,}; 2 to 4 are usual.")
     if any(after >= before for before, after in pairwise(counts)):
         raise SettingsError(
             f"Levels of detail must have fewer faces than the mesh and than each other, in turn; got "

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from .palettes import Palette, brighter, strangeness
 from .rig import View
 
 MANY = 8  # views; more cost time and say little new
 
 _SIDE = 128  # pixels of a side at which silhouettes are compared
-_SMALL = 64  # and colours
+_SMALL = 64  # and pictures
 _MOVED = 0.05  # of a side, by which near cameras move things
 _TOLERANCE = 1 / 24  # of a side: cameras are near and heights differ a little
 _ALIKE = 0.04  # mean difference of two pictures on the object (0-1) below which they are one
@@ -26,12 +27,13 @@ _SAME_OUTLINE = 0.93  # of two silhouettes in common, if they are one picture's
 _LOPSIDED = 0.97  # of a silhouette within its mirror image; above, an object may look alike from several sides
 _FITTING = 0.9  # of two silhouettes that belong together
 _FOREIGN = 0.6  # of two that cannot
-_MIRRORED = 0.04  # by which the wrong way round must fit better
-_CHROMA, _COLOUR = 0.18, 0.22  # of palettes in 0-1: sets of one object reach 0.16 and 0.19
-_HUE = 0.08  # of chroma, where the silhouettes do not fit either
-_TINT, _SAME_PAINT = 4.0, 0.03  # of a light by which one palette becomes another one but for this distance
-_DARK = 1e-3  # linear; what is darker says nothing about a light
-_RELIT = 0.6  # of a palette's distance that another light must explain
+_STRICT, _MIRRORED, _WELL = 1 / 48, 0.03, 0.8  # tolerance, by which the wrong way round must fit better, and how well
+_STRANGE = 0.16  # strangeness of two palettes; of one object's at most 0.14 but for 2 % of them
+_HUE = 0.1  # of it, where the silhouettes do not fit either
+_BRIGHTER = 0.5  # logarithm of a light; the sun leaves one side of an object darker than the other by 0.4
+_BETTER = 0.05  # by which palettes must be nearer to each other under one light,
+_RELIT = 0.6  # and of their distance, what may be left of it
+_TINT = 0.5  # of a palette's strangeness that may be left where a tinted light explains it
 
 
 def disagreements(cuts: Sequence[Image.Image], views: Sequence[View], names: Sequence[str]) -> list[str]:
@@ -56,7 +58,7 @@ def disagreements(cuts: Sequence[Image.Image], views: Sequence[View], names: Seq
             remarks.append(f"{names[j]} is {names[i]} mirrored")
         elif opposite and (turned := _turned(one, other)):
             remarks.append(f"{pair} are seen from opposite sides, yet {turned}")
-        elif reason := _foreign(one, other, opposite, len(cuts) > 2):
+        elif reason := _foreign(one, other, opposite):
             suspects[i, j] = reason
     remarks = [f"{_listed([names[k] for k in sorted(group)])} are the same picture" for group in alike] + remarks
     remarks += _named(suspects, names)
@@ -80,19 +82,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class _Look:
-    """A cut-out as it is compared: silhouette [S, S] bool, palette [N, 3] in 0-1; and cropped tightly, `tight`
+    """A cut-out as it is compared: silhouette [S, S] bool, its palette; and cropped tightly, `tight`
     [s, s, 4] in 0-1 with its width over its height, so that neither place nor scale count."""
 
     def __init__(self, cut: Image.Image) -> None:
         self.cut = cut
         self.silhouette = np.asarray(cut.getchannel("A").resize((_SIDE, _SIDE)), dtype=np.uint8) > 127
-        small = np.asarray(cut.resize((_SMALL, _SMALL)), dtype=np.float32) / 255
-        self.palette = small[..., :3][small[..., 3] > 0.9]
+        self.palette = Palette.of(cut)
         piece = cut.crop(cut.getchannel("A").point([255 * (level > 127) for level in range(256)]).getbbox())
         self.aspect = piece.width / piece.height
         self.tight = np.asarray(piece.resize((_SMALL, _SMALL)), dtype=np.float32) / 255
         self.lopsided = _fit(self.silhouette, self.silhouette[:, ::-1]) < _LOPSIDED
-        self.colour, self.chroma = _quantiles(self.palette, _SPACE), _quantiles(_chroma(self.palette), _PLANE)
 
     def mirrored(self) -> _Look:
         return _Look(self.cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
@@ -118,27 +118,24 @@ def _opposite(one: View, other: View) -> bool:
 
 def _turned(one: _Look, other: _Look) -> str:
     """That one of two pictures from opposite sides is mirrored: their silhouettes should be mirror images."""
-    right, wrong = _fit(one.silhouette[:, ::-1], other.silhouette), _fit(one.silhouette, other.silhouette)
-    if wrong < _FITTING or wrong < right + _MIRRORED:
+    right, wrong = (_fit(each, other.silhouette, _STRICT) for each in (one.silhouette[:, ::-1], one.silhouette))
+    if wrong < _WELL or wrong < right + _MIRRORED:
         return ""
     return "their outlines are not mirror images of each other: one is mirrored, or both were taken from one side"
 
 
-def _foreign(one: _Look, other: _Look, opposite: bool, more: bool) -> str:
-    """Why two pictures cannot be of one object under one light, or nothing. more: there are others to ask."""
-    chroma, colour = _distance(one.chroma, other.chroma), _distance(one.colour, other.colour)
+def _foreign(one: _Look, other: _Look, opposite: bool) -> str:
+    """Why two pictures cannot be of one object under one light, or nothing."""
+    strange = strangeness(one.palette, other.palette)
     fit = _fit_of_sides(one.silhouette, other.silhouette) if opposite else 1.0
-    if fit < _FOREIGN or (fit < _FITTING and chroma > _HUE):
+    if fit < _FOREIGN or (fit < _FITTING and strange > _HUE):
         return "shape"
-    relit, tint = _relit(one.palette, other.palette)
-    differ = chroma > _CHROMA or colour > _COLOUR
-    tinted = tint > _TINT and (more or not opposite)
-    if not (differ or tinted):
-        return ""
-    explained = _distance(_quantiles(relit, _SPACE), other.colour)
-    if (tinted and explained < _SAME_PAINT) or (differ and explained < (1 - _RELIT) * colour):
+    gain, before, after = brighter(one.palette, other.palette)
+    if abs(gain) > _BRIGHTER and before - after > _BETTER and after < _RELIT * before:
         return "light"
-    return "colour" if differ else ""
+    if strange < _STRANGE:
+        return ""
+    return "light" if strangeness(one.palette.relit(other.palette), other.palette) < _TINT * strange else "colour"
 
 
 def _named(suspects: dict[tuple[int, int], str], names: Sequence[str]) -> list[str]:
@@ -157,6 +154,9 @@ def _named(suspects: dict[tuple[int, int], str], names: Sequence[str]) -> list[s
         left = {pair: why for pair, why in left.items() if pair not in mine}
         if 2 * len(mine) < len(names) and "shape" not in mine.values():
             continue
+        lights = sum(why == "light" for why in mine.values())
+        if 2 * lights >= sum(why != "shape" for why in mine.values()):  # a strong tint is told from paint by most only
+            mine = {pair: "light" if why == "colour" else why for pair, why in mine.items()}
         for why in dict.fromkeys(mine.values()):
             others = [names[a if b == worst else b] for (a, b), each in mine.items() if each == why]
             remarks.append(f"{names[worst]} and {', '.join(others)} {words[why]}")
@@ -167,9 +167,9 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 
-def _fit(one: np.ndarray, other: np.ndarray) -> float:
+def _fit(one: np.ndarray, other: np.ndarray, tolerance: float = _TOLERANCE) -> float:
     """The share of a silhouette that lies within the other one's, grown a little; of both ways the lesser."""
-    size = 2 * max(1, round(_TOLERANCE * len(one))) + 1
+    size = 2 * max(1, round(tolerance * len(one))) + 1
     ways = (one, other), (other, one)
     return min(float((a & ndimage.maximum_filter(b, size)).sum() / max(1, a.sum())) for a, b in ways)
 
@@ -179,34 +179,3 @@ def _fit_of_sides(one: np.ndarray, other: np.ndarray) -> float:
     step = round(_MOVED * len(one))
     mirrored = one[:, ::-1]
     return max(_fit(np.roll(mirrored, up, 0), other) for up in (-step, 0, step))
-
-
-def _quantiles(palette: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """[49, D] of a palette [N, C] along directions [D, C]."""
-    if len(palette) == 0:
-        return np.zeros((49, len(directions)))
-    return np.quantile(palette @ directions.T, np.linspace(0.02, 0.98, 49), axis=0)
-
-
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """How far two palettes are from each other: the mean difference of their quantiles, in the direction where it is
-    largest (a sliced Wasserstein distance)."""
-    return float(np.abs(one - other).mean(0).max())
-
-
-def _chroma(palette: np.ndarray) -> np.ndarray:
-    return (palette - palette.mean(1, keepdims=True))[:, [0, 2]]
-
-
-def _relit(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
-    """A palette under a light that gives each channel the other one's mean, as far as light adds up (gamma 2.2), and
-    how tinted that light is: the largest of its channels over the smallest."""
-    if not (len(one) and len(other)):
-        return one, 1.0
-    linear = one**2.2
-    gain = ((other**2.2).mean(0) + _DARK) / (linear.mean(0) + _DARK)
-    return (linear * gain).clip(0, 1) ** (1 / 2.2), float(gain.max() / gain.min())
-
-
-_PLANE = np.array([[1, 0], [0, 1], [0.7, 0.7], [0.7, -0.7]])
-_SPACE = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.58] * 3, [0.7, -0.7, 0], [0, 0.7, -0.7], [0.7, 0, -0.7]])

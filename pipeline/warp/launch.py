@@ -48,9 +48,9 @@ def launch_parallel(kernel: Kernel, count: int, *arguments, chunk: int = 0, firs
 
     chunk: rows of one launch on a CPU; 0: some for each core, FEWEST to CHUNK. first: the number of the first row.
     """
-    given = _given(kernel, arguments, 1)
-    rows = range(first, first + count)
-    _share(kernel, rows, [given] * cores(), _device(arguments), chunk or _even(count))
+    given, device = _given(kernel, arguments, 1), _device(arguments)
+    workers = cores() if device.is_cpu else 1
+    _share(kernel, range(first, first + count), [given] * workers, device, chunk or _even(count, workers))
 
 
 def launch_atomic(kernel: Kernel, count: int, *arguments) -> None:
@@ -208,9 +208,9 @@ def _kernel(given: Kernel) -> wp.Kernel:
     return given
 
 
-def _even(count: int) -> int:
-    """Rows of a launch on a CPU: a few for each core, multiples of FEWEST."""
-    return min(max(-(-count // (4 * cores() * FEWEST)), 1) * FEWEST, CHUNK)
+def _even(count: int, workers: int) -> int:
+    """Rows of a launch on a CPU: a few for each worker, multiples of FEWEST."""
+    return min(max(-(-count // (4 * workers * FEWEST)), 1) * FEWEST, CHUNK)
 
 
 def _given(given: Kernel, arguments: Sequence, first: int) -> list:
@@ -229,8 +229,8 @@ def _given(given: Kernel, arguments: Sequence, first: int) -> list:
 def _descriptor(value, parameter):
     if not isinstance(value, torch.Tensor):
         return value
-    wanted = parameter.type
-    found = wp.from_torch(value.detach().contiguous(), dtype=wanted.dtype, return_ctype=True)
+    wanted, value = parameter.type, value.detach() if value.requires_grad else value
+    found = wp.from_torch(value.contiguous(), dtype=wanted.dtype, return_ctype=True)
     if found.ndim != wanted.ndim:
         raise TypeError(
             f"{parameter.label} is a tensor {list(value.shape)}, but the kernel takes {wanted.ndim} dimensions."
@@ -250,4 +250,10 @@ def _device(arguments: Sequence) -> "wp.Device":
 
 def _stream(device: "wp.Device") -> wp.Stream | None:
     """Torch's stream, so that kernels run in turn with its own; None on a CPU."""
-    return None if device.is_cpu else wp.stream_from_torch(torch.cuda.current_stream(wp.device_to_torch(device)))
+    return None if device.is_cpu else _same_stream(torch.cuda.current_stream(device.ordinal))
+
+
+@cache
+def _same_stream(stream: torch.cuda.Stream) -> wp.Stream:
+    """Warp's name of a stream of torch, which keeps its streams for ever: registered once, not for each launch."""
+    return wp.stream_from_torch(stream)

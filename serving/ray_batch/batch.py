@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from pipeline.errors import BackendError
 
 from . import timeline
 from .actors import Finisher, Ledger, Row, Sampler, room
-from .cluster import connected, machines
+from .cluster import connected, machines, reason
 from .division import FINISHING, Shares, shares
 
 _PATIENCE = 300  # seconds until all actors are there; each imports torch
+# Tasks of a sampler at once: its own thread samples one object while another hands the one before it on, which takes a
+# second for 5 million faces. Ray Data sees to it that there is one such thread.
+_OVERLAPPING = 2
 HELP = "make an object of each of many pictures on all GPUs of a machine or a cluster"
 
 
@@ -92,8 +96,9 @@ def _work(options: argparse.Namespace, recipe: Recipe, record: Record, spans: li
                     assert row.outcome is not None  # of whichever step ended it
                     record.take(row.job, row.outcome, tries=row.tries)
             except ray.exceptions.RayError as error:
-                last = str(error).strip().splitlines()[-1]
-                raise BackendError(f"The batch failed on Ray: {last} Run the same command again to go on.") from error
+                raise BackendError(
+                    f"The batch failed on Ray: {reason(error)} Run the same command again to go on."
+                ) from error
 
 
 def _divided(ray: Any, options: argparse.Namespace, recipe: Recipe) -> tuple[Shares, int | None]:
@@ -123,17 +128,24 @@ def _rows(
     """The rows of the jobs as they end, in any order. A block of Ray Data is one row: what a process that dies takes
     with it is one try of one object. limit: bytes of a GPU for each sampler."""
     from ray.data import ActorPoolStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ledger = ray.remote(num_cpus=0)(Ledger).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # on this machine: another one that dies must not take the tries of all objects with it
+    ledger = ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
     common = (ledger, options.tries, str(Path(options.output).absolute()))
     on = FINISHING[GPU if divided.finisher_gpus else CPU]
+    together, older = {"max_concurrent_calls_per_actor": _OVERLAPPING}, {}
+    if not together.keys() <= signature(ActorPoolStrategy).parameters.keys():
+        together, older = {}, {"max_concurrency": _OVERLAPPING}  # as Ray's actors call it
     rows = ray.data.from_items([{"row": Row(job)} for job in todo], override_num_blocks=len(todo))
     sampled = rows.map(
         Sampler,
         fn_constructor_args=(*common, "cuda" if divided.gpu_share else "cpu", recipe, limit),
-        compute=ActorPoolStrategy(size=divided.samplers),
+        compute=ActorPoolStrategy(size=divided.samplers, max_tasks_in_flight_per_actor=_OVERLAPPING, **together),
         num_gpus=divided.gpu_share or None,
         num_cpus=divided.sampler_cpus,
+        **older,
     )
     least = 1
     if divided.finisher_gpus:  # all at once and behind the samplers, so that they fill what these leave of each GPU

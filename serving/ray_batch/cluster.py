@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,3 +63,10 @@ def connected(address: str | None, gpus: float | None = None) -> Iterator[Any]:
 def machines(ray: Any) -> list[dict[str, float]]:
     """What each machine of the cluster has."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def reason(error: BaseException) -> str:
+    """The line of an error of Ray's that says why: the last that names an error, behind which Ray may give advice."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    named = [line.strip() for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line.strip())]
+    return (named or lines)[-1]

@@ -24,6 +24,7 @@ from pipeline.weights import Models
 from ..networks import Design
 from .evaluate import Goal, Solid, colour_error, on_grey
 from .examples import Example, each_measured
+from .symmetry import told_angle
 
 _SIDE = 512  # pixels of the pictures that are projected and compared
 _FACES, _TEXTURE = 50_000, 2048  # of the made objects
@@ -55,6 +56,7 @@ class Measures:
     checker: float
     text: float
     angle: float
+    angle_told: float
     angle_made: float
     iou_made: float
 
@@ -125,7 +127,8 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
     first = made.levels[0]
     sheets = true_sheet(example.truth), Sheet(first.mesh.vertices, first.mesh.faces, first.uvs, made.maps)
     picture = Picture.of(example.picture)
-    found = [fit_camera(Painted([sheet], sheet.vertices.device), picture) for sheet in sheets]
+    painted = [Painted([sheet], sheet.vertices.device) for sheet in sheets]
+    found = [fit_camera(each, picture) for each in painted]
     missed = [angle(fit.camera, camera) for fit in found]
     was, now = colour_error(before, wanted), colour_error(draw(unlit, example.camera), wanted)
     measures = Measures(
@@ -136,6 +139,7 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
         **errors,
         **psnrs,
         angle=missed[0],
+        angle_told=told_angle(painted[0], camera, found[0].camera),
         angle_made=missed[1],
         iou_made=found[1].iou,
     )
@@ -186,9 +190,10 @@ def summary(rows: Sequence[Row]) -> list[str]:
             verdict = "pass" if (middle >= goal.bound if goal.at_least else middle <= goal.bound) else "MISS"
         bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}" if goal else ""
         lines.append(f"| {field.name} | {middle:.4g} | {bound} | {verdict} |")
-    share = float(np.mean([row.measures.angle <= WITHIN for row in rows]))
-    verdict = "pass" if share >= SHARE else "MISS"
-    lines.append(f"| cameras within {WITHIN:g} degrees | {share:.0%} | >= {SHARE:.0%} | {verdict} |")
+    for name, words in (("angle", ""), ("angle_told", ", or of a direction that shows the same")):
+        share = float(np.mean([getattr(row.measures, name) <= WITHIN for row in rows]))
+        verdict = "pass" if share >= SHARE else "MISS"
+        lines.append(f"| cameras within {WITHIN:g} degrees{words} | {share:.0%} | >= {SHARE:.0%} | {verdict} |")
     return lines
 
 

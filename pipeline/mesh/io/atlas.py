@@ -105,12 +105,13 @@ def _tiles(part: Part) -> list[tuple[tuple[int, int], np.ndarray]]:
 
 
 def _uvs(part: Part) -> np.ndarray:
-    """The UVs of a part. Raises MeshError if it has none."""
-    if part.uvs is None or not has_uvs(part):
-        raise MeshError(
-            f"{part.name!r} has no UVs to bake into. Make new ones with --uvs fill (UVs of others stay) or --uvs new."
-        )
-    return part.uvs
+    """The UVs of a part. Raises MeshError if it has none that can be used."""
+    if part.uvs is not None and has_uvs(part):
+        return part.uvs
+    what = "has no UVs to bake into"
+    if part.uvs is not None:
+        what = "has UVs that cover nothing" if np.isfinite(part.uvs).all() else "has UVs that are NaN or infinite"
+    raise MeshError(f"{part.name!r} {what}. Make new ones with --uvs fill (UVs of others stay) or --uvs new.")
 
 
 def has_uvs(part: Part) -> bool:

@@ -207,6 +207,12 @@ class Gltf:
             return bytes(self.view(entry["bufferView"]))
         return self._data(entry.get("uri"), f"image {number}")
 
+    def require_images(self) -> None:
+        """Raises MeshError if a picture that is a file of its own is not there, before work is done that it ends."""
+        for number, entry in enumerate(self.list("images")):
+            if "bufferView" not in entry and not str(entry.get("uri", "")).startswith("data:"):
+                self.image(number)
+
     def local_images(self) -> None:
         """Take images that are files of their own into the document, which may be written elsewhere."""
         for number, entry in enumerate(self.list("images")):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...beginnings import GLB, LONGEST, UNKNOWN, beginning
 from ...errors import MeshError
+from .convert import converted
 from .gltf import Gltf, node_matrix
 from .scene import Part, Scene
 
@@ -16,7 +17,9 @@ _GLTF = (".glb", ".gltf")
 _Z_UP = {".stl", ".ply"}  # as printers' and scanners' files mostly are; OBJ is Y up as modellers write it
 _OTHER = (".obj", ".ply", ".stl")
 FORMATS = (*_GLTF, *_OTHER)
-_TURN = [-(0.5**0.5), 0.0, 0.0, 0.5**0.5]  # a quarter about x: Z up -> Y up
+_INSTANCED = "EXT_mesh_gpu_instancing"
+# Extensions that a file may need without another shape: of materials, which are new, or read here.
+_UNDERSTOOD = ("KHR_materials_", "KHR_texture_", "EXT_texture_", "KHR_mesh_quantization", "KHR_lights_", _INSTANCED)
 _DEEPEST = 256  # levels of a hierarchy
 _MOST = 1 << 31  # faces, all parts together
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6  # glTF's modes of a primitive
@@ -49,8 +52,9 @@ def read_scene(path: Path, up: str = "") -> Scene:
         raise MeshError("glTF files are Y up by their specification; leave the up axis out.")
     if kind in _GLTF:
         return scene_of(Gltf.open(path))
-    document = _converted(path, kind, (up or ("z" if kind in _Z_UP else "y")) == "z")
-    return scene_of(document)
+    document, notes = converted(path, kind, (up or ("z" if kind in _Z_UP else "y")) == "z")
+    scene = scene_of(document)
+    return replace(scene, notes=(*notes, *scene.notes))
 
 
 def scene_of(document: Gltf) -> Scene:
@@ -154,52 +158,9 @@ def _lost(document: Gltf) -> list[str]:
         notes.append("The mesh has a skeleton: it is textured in its rest pose; skeleton and weights stay.")
     if document.json.get("animations"):
         notes.append("The scene is animated: it is textured as it stands at rest; the animation stays.")
+    if document.json.get("extensionsUsed") and _INSTANCED in document.json["extensionsUsed"]:
+        notes.append(f"Nodes are drawn several times ({_INSTANCED}): they are looked at once, where the node stands.")
+    required = [each for each in document.json.get("extensionsRequired", ()) if not str(each).startswith(_UNDERSTOOD)]
+    if required:
+        notes.append(f"The file needs {', '.join(map(str, required))}, not known here: it stays as it is, unseen.")
     return notes
-
-
-def _converted(path: Path, kind: str, z_up: bool) -> Gltf:
-    """A document of what trimesh reads."""
-    try:
-        import trimesh
-    except ImportError as error:
-        raise MeshError(
-            f"{kind} files are read with trimesh, which is not installed: pip install -r requirements-meshes.txt. GLB "
-            "and glTF need no package."
-        ) from error
-    try:
-        loaded = trimesh.load_scene(path, process=False)
-    except (ValueError, IndexError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
-        raise MeshError(f"{path.name} cannot be read as {kind[1:].upper()}: {error}. Export it again.") from error
-    document = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"name": path.stem}]}
-    made = Gltf(document, b"", path.parent, path.name)
-    if z_up:
-        document["nodes"][0]["rotation"] = _TURN
-    root = document["nodes"][0]
-    for name in loaded.graph.nodes_geometry:
-        matrix, geometry = loaded.graph.get(name)
-        shape = loaded.geometry[geometry]
-        if not isinstance(shape, trimesh.Trimesh) or len(shape.faces) == 0:
-            continue
-        node = {"name": str(name), "mesh": _add_mesh(made, shape, str(geometry))}
-        if not np.array_equal(matrix, np.eye(4)):
-            node["matrix"] = np.asarray(matrix, np.float64).T.reshape(-1).tolist()
-        made.list("nodes").append(node)
-        root.setdefault("children", []).append(len(document["nodes"]) - 1)
-    return made
-
-
-def _add_mesh(document: Gltf, shape, name: str) -> int:
-    vertices = np.asarray(shape.vertices, np.float32)
-    attributes = {"POSITION": document.add_accessor(vertices, "VEC3", 34962)}
-    uvs = getattr(shape.visual, "uv", None)
-    if uvs is not None and len(uvs) == len(vertices):
-        turned = np.array(uvs, np.float64)
-        turned[:, 1] = 1 - turned[:, 1]  # OBJ counts v upwards
-        attributes["TEXCOORD_0"] = document.add_accessor(turned.astype(np.float32), "VEC2", 34962)
-    faces = np.asarray(shape.faces, np.uint32).reshape(-1, 1)
-    primitive = {"attributes": attributes, "indices": document.add_accessor(faces, "SCALAR", 34963), "mode": 4}
-    material = getattr(getattr(shape.visual, "material", None), "name", None)
-    document.list("materials").append({"name": str(material or name), "doubleSided": True})
-    primitive["material"] = len(document.json["materials"]) - 1
-    document.list("meshes").append({"name": name, "primitives": [primitive]})
-    return len(document.json["meshes"]) - 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import MeshError
+from ..used import used_vertices
 from .gltf import Gltf
 
 SIDE = 0.99999  # of the unit cube that the longest side of a scene fills
@@ -88,7 +89,7 @@ class Scene:
 
     def frame(self) -> Frame:
         """The frame of all vertices that a face uses."""
-        return Frame.of(np.concatenate([part.placed()[np.unique(part.faces)] for part in self.parts]))
+        return Frame.of(np.concatenate([used_vertices(part.placed(), part.faces) for part in self.parts]))
 
     def joined(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """All parts in the unit cube: vertices [V, 3] float32, faces [F, 3] int64, part by part."""

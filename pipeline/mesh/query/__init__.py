@@ -1,1 +1,1 @@
-"""Closest points and rays."""
+"""Questions to a mesh: closest points, rays, winding numbers, crossing faces, thickness of walls."""

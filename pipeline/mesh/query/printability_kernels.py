@@ -1,4 +1,4 @@
-"""Warp kernel of printability.py: which faces cross others."""
+"""Warp kernel of crossing.py, for printability: which faces go through others."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import warp as wp

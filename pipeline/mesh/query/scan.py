@@ -23,13 +23,13 @@ def scan(corners: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     corners = torch.where(sound(corners)[:, None, None], corners, 0)
     order = corners[:, :, 1].argsort(dim=1, stable=True)
     low, mid, high = corners.gather(1, order[:, :, None].expand(-1, -1, 2)).unbind(1)
-    owner, row = _ranges(_clip(low[:, 1], size), _clip(high[:, 1], size))
+    owner, row = ranges(_clip(low[:, 1], size), _clip(high[:, 1], size))
     y = row.double()
     upper = y >= mid[owner, 1]
     one = _at(low[owner], high[owner], y)
     other = torch.where(upper, _at(mid[owner], high[owner], y), _at(low[owner], mid[owner], y))
     left, right = torch.minimum(one, other), torch.maximum(one, other)
-    span, column = _ranges(_clip(left, size), _clip(right, size))
+    span, column = ranges(_clip(left, size), _clip(right, size))
     return row[span] * size + column, owner[span]
 
 
@@ -54,6 +54,14 @@ def sound(corners: torch.Tensor) -> torch.Tensor:
     return doubled_area(corners).abs() > FLAT * (sides[:, :, 0] ** 2 + sides[:, :, 1] ** 2).amax(1)
 
 
+def ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For rows i: (i repeated, first[i] .. last[i] - 1), flattened."""
+    counts = (last - first).clamp_min(0)
+    owner = torch.repeat_interleave(counts)
+    within = torch.arange(len(owner), device=first.device) - (counts.cumsum(0) - counts)[owner]
+    return owner, first[owner] + within
+
+
 def _clip(values: torch.Tensor, size: int) -> torch.Tensor:
     """First integer not below each value, within 0 .. size."""
     return values.ceil().clamp(0, size).long()
@@ -64,11 +72,3 @@ def _at(start: torch.Tensor, end: torch.Tensor, y: torch.Tensor) -> torch.Tensor
     height = end[:, 1] - start[:, 1]
     t = torch.where(height > 0, (y - start[:, 1]) / height.clamp_min(1e-300), 0)
     return start[:, 0] + t * (end[:, 0] - start[:, 0])
-
-
-def _ranges(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For rows i: (i repeated, first[i] .. last[i] - 1), flattened."""
-    counts = (last - first).clamp_min(0)
-    owner = torch.repeat_interleave(counts)
-    within = torch.arange(len(owner), device=first.device) - (counts.cumsum(0) - counts)[owner]
-    return owner, first[owner] + within

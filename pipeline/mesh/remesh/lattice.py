@@ -122,18 +122,9 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
         EmptyResultError: no faces, or all in one point.
         SettingsError: a resolution out of range.
     """
-    mesh.require_faces()
-    vertices, faces = mesh.vertices, mesh.faces
-    if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
-        low, high = RESOLUTIONS
-        raise SettingsError(f"The shell resolution is {resolution}; choose one from {low} to {high} cells.")
-    faces = faces.to(torch.int32).contiguous()
-    used = torch.bincount(faces.reshape(-1), minlength=len(vertices)) > 0
-    corner = vertices if bool(used.all()) else vertices[used]
-    low, high = corner.amin(0).double(), corner.amax(0).double()
+    low, high = box_of(mesh, resolution)
+    vertices, faces = mesh.vertices, mesh.faces.to(torch.int32).contiguous()
     cell = float((high - low).max()) / resolution
-    if cell <= 0:
-        raise EmptyResultError("All vertices of the mesh lie in one point: there is no surface to work on.")
     border = max(2, -(-(margin + 2) // 8))  # bricks of empty space before the mesh
     origin = low - cell * (8 * border + torch.tensor(_SHIFT, dtype=torch.float64, device=low.device))
     points = ((vertices.double() - origin) / cell).float()
@@ -144,6 +135,20 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
     bricks = torch.full(marks.shape, -1, dtype=torch.int32, device=points.device)
     bricks[places] = torch.arange(len(places), dtype=torch.int32, device=points.device)
     return Frame(cell, origin, points, faces, size, bricks, places.int())
+
+
+def box_of(mesh: Mesh, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """[3] float64 low and high corners of the faces of a mesh that a lattice can be laid round. Errors as frame_of."""
+    mesh.require_faces()
+    if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
+        low, high = RESOLUTIONS
+        raise SettingsError(f"The shell resolution is {resolution}; choose one from {low} to {high} cells.")
+    used = torch.bincount(mesh.faces.reshape(-1), minlength=len(mesh.vertices)) > 0
+    corner = mesh.vertices if bool(used.all()) else mesh.vertices[used]
+    low, high = corner.amin(0).double(), corner.amax(0).double()
+    if bool((low == high).all()):
+        raise EmptyResultError("All vertices of the mesh lie in one point: there is no surface to work on.")
+    return low, high
 
 
 def marked_bricks(points: torch.Tensor, faces: torch.Tensor, size: tuple[int, int, int], margin: int) -> torch.Tensor:

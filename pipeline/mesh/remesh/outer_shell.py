@@ -7,10 +7,10 @@ import torch
 from ...warp.launch import launch_parallel
 from ..mesh import Mesh
 from ..repair.repair import compact
-from ..topology.half_edges import HalfEdges
+from ..topology.half_edges import HalfEdges, Sheets, kept_twins
 from . import flood_kernels
 from .interior import outside
-from .lattice import Lattice
+from .lattice import Lattice, box_of
 from .lattice_functions import OUTSIDE
 
 _BLOCK = 4  # cells along a side of the blocks in which views of a patch are counted
@@ -37,8 +37,11 @@ def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     Raises:
         As outside().
     """
-    lattice = outside(mesh, resolution)
     patch, count = mesh.sheets.label, len(mesh.sheets.orientable)
+    if count == 1:  # the only one borders on the outside
+        box_of(mesh, resolution)
+        return mesh, {"patches": 1, "patches_removed": 0, "faces_removed": 0, "resolution": resolution}
+    lattice = outside(mesh, resolution)
     owner = patch.index_select(0, lattice.face)
     crossings = torch.bincount(owner, minlength=count)
     stays = _seen_patches(lattice, owner, crossings)
@@ -54,7 +57,21 @@ def outer_shell(mesh: Mesh, resolution: int = 256) -> tuple[Mesh, dict]:
     }
     if removed == 0:
         return mesh, report
-    return Mesh.known(*compact(mesh.vertices, mesh.faces[keep]), kernels=mesh.kernels), report
+    return _kept(mesh, keep, stays), report
+
+
+def _kept(mesh: Mesh, keep: torch.Tensor, stays: torch.Tensor) -> Mesh:
+    """Faces [F] bool of a mesh that are whole patches, [patches] bool: where all edges are manifold they keep their
+    neighbours, and what is known of these."""
+    vertices, faces = compact(mesh.vertices, mesh.faces[keep])
+    edges, sheets = mesh.edges, mesh.sheets
+    if len(edges.non_manifold):
+        return Mesh.known(vertices, faces, kernels=mesh.kernels)
+    rows, _, twin = kept_twins(edges.twin, keep)
+    label = (stays.cumsum(0) - 1).index_select(0, sheets.label.index_select(0, rows))
+    sheets = Sheets(label, sheets.flip.index_select(0, rows), sheets.orientable[stays])
+    edges = HalfEdges.manifold(faces, twin, edges.kernels)
+    return Mesh.known(vertices, faces, kernels=mesh.kernels, edges=edges, sheets=sheets)
 
 
 def _attached(edges: HalfEdges, patch: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:

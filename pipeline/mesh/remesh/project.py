@@ -6,7 +6,7 @@ import torch
 
 from ...errors import SettingsError
 from ..mesh import Mesh
-from ..query.printability import crossing
+from ..query.crossing import crossing_by_kernels
 from ..query.surface import Surface
 
 _CHUNK = 1 << 21  # faces looked at together
@@ -50,7 +50,7 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None
         result = start + share * move
         held = _turned(result, start, faces) & (share[:, 0] > 0)
         if apart and not bool(held.any()):
-            held[faces[crossing(result, faces, asked)].reshape(-1).long()] = True
+            held[faces[crossing_by_kernels(result, faces, asked)].reshape(-1).long()] = True
             held &= share[:, 0] > 0
             share[held] = 0.0
             asked = held[faces.long()].any(1)  # nothing else changes, and so nothing else begins to cross

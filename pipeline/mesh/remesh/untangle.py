@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..mesh import Mesh
-from ..query.printability import crossing
 
 _ROUNDS = 8  # of moves: after so many the walls lie too close for it
 _SHARE = 0.5  # of the way to that middle, in a round
 
 
-def untangled(mesh: Mesh) -> tuple[Mesh, int]:
+def untangled(mesh: Mesh, crossing: Callable[..., torch.Tensor]) -> tuple[Mesh, int]:
     """A mesh with fewer faces that go through others, and how many are left. Nothing else moves, connections stay, and
-    so do the heights of the lowest vertices, on which it stands. Needs Warp.
+    so do the heights of the lowest vertices, on which it stands. crossing: a row of CROSSING.
 
     What crosses is mostly a few faces of two walls that turn sharply; each round draws their vertices a little into the
     wall. The round with the fewest counts.

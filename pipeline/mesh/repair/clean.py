@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import torch
+
 from ...errors import SettingsError
 from ..mesh import Mesh
-from ..topology.half_edges import HalfEdges
-from ..topology.manifold import match
+from ..topology.half_edges import HalfEdges, Sheets
+from ..topology.manifold import Topology, match
 from ..topology.outward import outward
 from ..topology.sorting import by_corners, by_kernels
 from ..topology.split import split_non_manifold
@@ -91,5 +93,12 @@ def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
     split = split_non_manifold(vertices, topology)
     changes["copied_vertices"], changes["midpoints"] = split.copies, split.midpoints
     vertices, faces, changes["unused_vertices"] = drop_unused(split.vertices, split.faces)
-    known = {} if split.midpoints else {"edges": HalfEdges.manifold(faces, topology.twin, kernels)}
+    known = {} if split.midpoints else _topology(faces, topology)
     return Cleaned.known(vertices, faces.to(kind), kernels=kernels, changes=changes, **known)
+
+
+def _topology(faces: torch.Tensor, found: Topology) -> dict:
+    """Edges and sheets of faces that have been parted, joined and turned as was found."""
+    none = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
+    sheets = Sheets(found.component, none, ~found.non_orientable)
+    return {"edges": HalfEdges.manifold(faces, found.twin, found.kernels), "sheets": sheets}

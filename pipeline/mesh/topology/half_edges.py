@@ -11,6 +11,7 @@ import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from .columns import chunks
 from .sorting import by_kernels, even_ranges, grouped, in_ranges, on_cpu, ordered, slices
 
 _PEELS = 8  # large parts that are searched one by one on a CPU before the rest is labelled together
@@ -117,6 +118,19 @@ def _paired_by_vertex(faces: torch.Tensor) -> tuple[torch.Tensor, int]:
     order, first = grouped(low, count, True)
     launch.launch_parallel(kernels.pair_half_edges, count, faces, first, order, twin, edges)
     return twin, int(edges.sum())
+
+
+def kept_twins(twin: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Some faces [F] bool with all that they are joined to: [F'] int64 their rows, [3 F] int32 where their half-edges
+    come to lie, [3 F'] int32 their twins there. twin: [3 F] int32."""
+    rows = keep.nonzero().squeeze(1)
+    corner = torch.arange(3, dtype=torch.int32, device=keep.device)
+    place = (3 * (keep.cumsum(0, dtype=torch.int32) - 1)[:, None] + corner).reshape(-1)
+    kept = torch.empty(len(rows), 3, dtype=torch.int32, device=keep.device)
+    for chunk in chunks(rows):
+        here = twin.reshape(-1, 3).index_select(0, rows[chunk])
+        kept[chunk] = torch.where(here < 0, here, place[here.clamp_min(0)])
+    return rows, place, kept.reshape(-1)
 
 
 def border(twin: torch.Tensor, non_manifold: torch.Tensor) -> torch.Tensor:

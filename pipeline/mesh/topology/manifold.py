@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from .columns import chunks
-from .half_edges import HalfEdges, Sheets, border, components, previous_half_edge, two_colour
+from .half_edges import HalfEdges, Sheets, border, components, kept_twins, previous_half_edge, two_colour
 from .measures import face_measures
 from .steady import steady_angle
 
@@ -47,17 +47,11 @@ class Topology:
     def kept(self, keep: torch.Tensor) -> Topology:
         """Only the components [components] bool marked."""
         face = keep[self.component]
-        rows = face.nonzero().squeeze(1)
-        corner = torch.arange(3, dtype=torch.int32, device=face.device)
-        place = (3 * (face.cumsum(0, dtype=torch.int32) - 1)[:, None] + corner).reshape(-1)  # [3 F] new half-edges
-        twin = torch.empty(len(rows), 3, dtype=torch.int32, device=face.device)
-        for chunk in chunks(rows):
-            here = self.twin.reshape(-1, 3).index_select(0, rows[chunk])
-            twin[chunk] = torch.where(here < 0, here, place[here.clamp_min(0)])
+        rows, place, twin = kept_twins(self.twin, face)
         return replace(
             self,
             faces=self.faces.index_select(0, rows),
-            twin=twin.reshape(-1),
+            twin=twin,
             component=(keep.cumsum(0) - 1).index_select(0, self.component.index_select(0, rows)),
             non_orientable=self.non_orientable[keep],
             area=self.area[keep],

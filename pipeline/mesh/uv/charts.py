@@ -11,6 +11,7 @@ import torch
 from ..topology.half_edges import components
 
 _FIXED = 1 << 40  # sums are kept as integers in units of total / 2^40: exact, so the same in any order
+_FEW = 1 << 13  # pairs of groups that a CPU merges in a fraction of the time that launching on a GPU takes
 _TIE = 1e-6 / 0x1000000  # differences of cost that do not matter, to order equals at random
 
 
@@ -67,8 +68,7 @@ def dual_graph(vertices: torch.Tensor, faces: torch.Tensor) -> Dual:
     weighted = (normals * (areas / unit)[:, None]).round().long()
     lengths = (lengths * (_FIXED / lengths.sum().clamp_min(1e-300))).round().long()
 
-    ends = torch.stack([faces, faces.roll(-1, 1)], 2).reshape(-1, 2)  # [3F, 2]
-    key, order = (ends.amin(1) * len(vertices) + ends.amax(1)).sort(stable=True)
+    key, order = _both(faces.reshape(-1), faces.roll(-1, 1).reshape(-1), len(vertices)).sort(stable=True)
     starts = _starts(key)
     starts = torch.cat([starts, torch.ones_like(starts[:2])])
     first = (starts[:-2] & ~starts[1:-1] & starts[2:]).nonzero()[:, 0]  # edges of exactly two faces
@@ -85,12 +85,14 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
     In each round every group names the neighbour that differs least in direction and shares most of the border; pairs
     that name each other merge, and small groups join a large one that they name (or a plain with many small neighbours
     would take them in one by one), if all normals stay within the cone round the mean normal. Sums are integers, so the
-    result does not depend on the order in which a device adds.
+    result does not depend on the order in which a device adds. Of a GPU's work the CPU takes the last rounds, each some
+    200 small operations, in which only the cones look at faces.
 
     Returns:
         [F] int64, the chart of each face, 0 .. C - 1; charts are connected.
     """
-    labels = torch.arange(len(dual.areas), device=dual.areas.device)
+    home = dual.areas.device
+    labels = torch.arange(len(dual.areas), device=home)
     areas, sums, perimeters = dual.areas, dual.weighted, dual.perimeters
     pairs, lengths = dual.pairs, dual.lengths
     spread = torch.zeros(len(areas), dtype=torch.float64, device=areas.device)  # half angle of each group's cone
@@ -98,15 +100,18 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
     while len(pairs):
         tick()
         turn += 1
+        if len(pairs) <= _FEW:
+            areas, sums, perimeters, spread = (each.cpu() for each in (areas, sums, perimeters, spread))
+            pairs, lengths = pairs.cpu(), lengths.cpu()
         pairs, lengths = unite(pairs, lengths, len(areas))
         cost = _cost(pairs, lengths, areas, sums, perimeters, spread, config)
         to = _joined(pairs, cost, areas, sums, spread, config)
-        before, stays = len(areas), to == torch.arange(len(areas), device=areas.device)
+        before, stays = len(areas), to == torch.arange(len(areas), device=to.device)
         to = (stays.cumsum(0) - 1)[to]
         count = int(to.amax()) + 1
         if count == before:
             break
-        labels = to[labels]
+        labels = to.to(home)[labels]
         spread = _spread(to, count, sums, spread)
         areas, sums, perimeters = (_sum(each, to, count) for each in (areas, sums, perimeters))
         ends = to[pairs]
@@ -115,7 +120,7 @@ def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfi
         outside = (~inside).nonzero()[:, 0]
         pairs, lengths = ends[outside], lengths[outside]
         if (before - count) * config.exact_after_merged > count or turn % config.exact_after_rounds == 0:
-            spread = cone_angles(dual, labels, sums)
+            spread = cone_angles(dual, labels, sums.to(home)).to(sums.device)
     return labels
 
 
@@ -192,13 +197,19 @@ def _starts(key: torch.Tensor) -> torch.Tensor:
     return starts
 
 
+def _both(a: torch.Tensor, b: torch.Tensor, count: int) -> torch.Tensor:
+    """[N] int64 a number for each pair of a [N] and b [N], whichever comes first, of 0 .. count - 1."""
+    return torch.minimum(a, b) * count + torch.maximum(a, b)
+
+
 def _sum(values: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
     return torch.zeros(count, *values.shape[1:], dtype=torch.int64, device=to.device).index_add_(0, to, values)
 
 
 def unite(pairs: torch.Tensor, lengths: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Each pair of neighbours once, with the length of all its edges."""
-    key, order = (pairs.amin(1) * count + pairs.amax(1)).sort()
+    a, b = pairs.unbind(1)
+    key, order = _both(a, b, count).sort()
     starts = _starts(key)
     key = key[starts]
     return torch.stack([key // count, key % count], 1), _sum(lengths[order], starts.cumsum(0) - 1, len(key))

@@ -39,20 +39,24 @@ def to_bit(column: wp.int32):
     return ALL >> wp.uint64(63 - (column & 63))
 
 
-@wp.func
-def last_taken(taken: wp.array2d[wp.uint64], row: wp.int32, begin: wp.int32, end: wp.int32):
-    """The last taken column of a row in begin .. end - 1, -1 for none."""
-    first = begin >> 6
-    i = (end - 1) >> 6
-    word = taken[row, i] & to_bit(end - 1)
-    while i > first and word == wp.uint64(0):
-        i -= 1
-        word = taken[row, i]
-    if i == first:
-        word = word & from_bit(begin)
-    if word == wp.uint64(0):
-        return wp.int32(-1)
-    return (i << 6) + highest(word)
+# In C++, as it is most of the packing's time, which so is a fifth shorter.
+@wp.func_native("""
+    const auto* words = taken.data + (long long)row * taken.shape[1];
+    const int first = begin >> 6;
+    int i = (end - 1) >> 6;
+    auto word = words[i] & (~0ull >> (63 - ((end - 1) & 63)));
+    while (i > first && !word)
+        word = words[--i];
+    if (i == first)
+        word &= ~0ull << (begin & 63);
+#if defined(__CUDA_ARCH__)
+    return word ? (i << 6) + 63 - __clzll(word) : -1;
+#else
+    return word ? (i << 6) + 63 - __builtin_clzll(word) : -1;
+#endif
+""")
+def last_taken(taken: wp.array2d[wp.uint64], row: wp.int32, begin: wp.int32, end: wp.int32) -> int:
+    """The last taken column of a row in begin .. end - 1, -1 for none. taken: contiguous."""
 
 
 @wp.func

@@ -56,7 +56,8 @@ def unwrap(
     the kernels all cores.
 
     Args:
-        vertices: [V, 3] finite. faces: [F, 3] int. On a CPU or CUDA; packing runs on the CPU in either case.
+        vertices: [V, 3] finite. faces: [F, 3] int. On a CPU or CUDA; packing, and what is left when
+            few groups or points are, runs on the CPU in either case.
         size: texels along a side, 1 - MAX_SIZE. padding: texels left free between charts, at least one.
         tick: called between steps; may raise to cancel.
 
@@ -73,13 +74,13 @@ def unwrap(
     """
     mesh = _Mesh.of(vertices, faces, size, padding)
     tick()
-    with _one_thread(vertices.device):
+    with _one_thread():
         return _unwrap(mesh, size, padding, tick, config)
 
 
 @contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """Torch on one thread for what the calling thread does, if on a CPU: these thousands of short operations gain
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread for what the calling thread does on the CPU: these thousands of short operations gain
     nothing from a second one but wait for it (6 to 11 times as long on two shared cores, 47 k faces), and sums would
     depend on the number of threads.
 
@@ -87,11 +88,10 @@ def _one_thread(device: torch.device) -> Iterator[None]:
     back at once: nothing else of this process is slower meanwhile, nor stays so.
     """
     before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-        giving_back = Thread(target=torch.set_num_threads, args=(before,))
-        giving_back.start()
-        giving_back.join()
+    torch.set_num_threads(1)
+    giving_back = Thread(target=torch.set_num_threads, args=(before,))
+    giving_back.start()
+    giving_back.join()
     try:
         yield
     finally:

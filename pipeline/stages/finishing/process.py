@@ -9,7 +9,7 @@ import torch
 
 from ... import mesh as geometry
 from ...errors import EmptyResultError
-from ...mesh import CLEAN, QUADS, SOLID
+from ...mesh import CLEAN, CROSSING, QUADS, SOLID
 from ...mesh.remesh.untangle import untangled
 from ...mesh.repair.clean import Cleaned, CleanSettings
 from ...runtime import Runtime
@@ -101,7 +101,8 @@ def process_mesh(
         facts |= {"max_error": bound} if bound else {}
         crossing = 0
         if hollow:  # two walls close to each other
-            drawn = {goal: untangled(level) for goal, level in levels.items()}
+            row = runtime.backends.pick(CROSSING, device)
+            drawn = {goal: untangled(level, row) for goal, level in levels.items()}
             levels, crossing = {goal: level for goal, (level, _) in drawn.items()}, max(n for _, n in drawn.values())
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"], *mesh.origin.notes.splitlines()]

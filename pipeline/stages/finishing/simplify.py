@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ from ...mesh.repair.clean import AFTER_SIMPLIFYING
 from ...mesh.simplify.bounded import deviation
 from ...runtime import Runtime
 from ..types import MIN_FACES
+from .source_mesh import surface_by_row
 
 _NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _LOOKED_AT = 50_000  # faces at most, for whether meshes look the same
@@ -27,13 +28,14 @@ class Look:
     share: float
     least: int
 
-    def alike(self, one: Mesh, other: Mesh) -> bool:
-        return max(self._far(one, other), self._far(other, one)) <= 1 - self.share
+    def alike(self, source: Callable[[Mesh], Surface], one: Mesh, other: Mesh) -> bool:
+        """source: the row for CLOSEST on the meshes' device."""
+        return max(self._far(one, source(other)), self._far(other, source(one))) <= 1 - self.share
 
-    def _far(self, one: Mesh, other: Mesh) -> float:
+    def _far(self, one: Mesh, other: Surface) -> float:
         """The share of one's faces whose centres are farther than that from the other."""
         some = one.faces[:: 1 + len(one.faces) // _LOOKED_AT].long()
-        near = Surface(other.vertices, other.faces).closest(one.vertices.float()[some].mean(1), self.distance)
+        near = other.closest(one.vertices.float()[some].mean(1), self.distance)
         return float((near.face < 0).float().mean())
 
 
@@ -112,9 +114,10 @@ def _within(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, max_erro
 
 def _alike(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, look: Look) -> Mesh:
     """A mesh simplified from `whole`, halved as long as it looks the same."""
+    source = surface_by_row(runtime, whole.vertices.device)
     while len(mesh.faces) > look.least:
         fewer = simplify_mesh(runtime, mesh, max(len(mesh.faces) // 2, look.least), row)[0]
-        if len(fewer.faces) >= len(mesh.faces) or not look.alike(whole, fewer):
+        if len(fewer.faces) >= len(mesh.faces) or not look.alike(source, whole, fewer):
             break
         mesh = fewer
     return mesh

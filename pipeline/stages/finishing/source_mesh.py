@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ...mesh import CLOSEST
+from ...mesh import Mesh as TriangleMesh
 from ...mesh.bake.bake import LIMIT, SourceMesh
 from ...runtime import Runtime
 from ..types import Mesh
@@ -49,3 +50,8 @@ class InterruptibleSource(SourceMesh):
             self._tick()
             parts.append(super().open_share(at, pole, rays, limit, seed + number))
         return torch.cat(parts)
+
+
+def surface_by_row(runtime: Runtime, device: torch.device) -> Callable[[TriangleMesh], SourceMesh]:
+    """Makes a mesh on a device ready for nearest points and rays, by the row for CLOSEST, which is looked for then."""
+    return lambda mesh: runtime.backends.pick(CLOSEST, device)(mesh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import BackendError, MeshError
+from ...mesh import Mesh
+from ...mesh.bake.bake import SourceMesh
 from ...mesh.io import Frame, Part, Scene
 from ...mesh.query.surface import Surface
 from ...warp import unavailable_reason
@@ -17,22 +20,31 @@ from ...warp import unavailable_reason
 VERTEX_COLORS = "COLOR_0"
 _LARGEST = 1 << 28  # pixels of a texture
 _BLOCK = 1 << 20  # places that are looked at together
+_CLAMP, _MIRROR, _REPEAT = 33071, 33648, 10497  # glTF's numbers of a sampler's wrap, which are OpenGL's
+_READABLE = "Export it with PNG or JPEG textures."
 _DEFAULT = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 1.0, "roughnessFactor": 1.0}
 
 
 class Places:
-    """The surface of a scene in the unit cube, and where on it points are nearest.
+    """The surface of a scene in the unit cube, and where on it points are nearest. source: makes a mesh ready for
+    nearest points, as rows for CLOSEST do.
 
     Raises:
         BackendError: without Warp, which looks for nearest points.
     """
 
-    def __init__(self, scene: Scene, frame: Frame, device: torch.device) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        frame: Frame,
+        device: torch.device,
+        source: Callable[[Mesh], Surface] = SourceMesh,
+    ) -> None:
         if reason := unavailable_reason():
             raise BackendError(f"Reading the textures of a mesh needs Warp: {reason}")
         self._scene = scene
         vertices, faces = scene.joined(frame)
-        self._surface = Surface(torch.from_numpy(vertices).to(device), torch.from_numpy(faces).to(device))
+        self._surface = source(Mesh.known(torch.from_numpy(vertices).to(device), torch.from_numpy(faces).to(device)))
         counts = [len(part.faces) for part in scene.parts]
         self._corners = [torch.from_numpy(part.faces).to(device) for part in scene.parts]
         self._owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
@@ -101,14 +113,26 @@ class Materials:
         return torch.cat([_srgb(color[:, :3]), metal[:, None], rough[:, None], color[:, 3:]], 1).clamp(0, 1)
 
     def _sample(self, info: dict, part: Part, place: Place) -> torch.Tensor:
-        """[n, 4] float32 of a texture, bilinear, repeated."""
-        uvs = attribute(self._scene, part, f"TEXCOORD_{info.get('texCoord', 0)}")
+        """[n, 4] float32 of a texture, bilinear."""
+        moved = info.get("extensions", {}).get("KHR_texture_transform", {})
+        uvs = attribute(self._scene, part, f"TEXCOORD_{moved.get('texCoord', info.get('texCoord', 0))}")
         if uvs is None:
             return torch.ones(len(place.rows), 4, device=place.rows.device)
+        uvs = _transformed(uvs, moved, self._scene.document.name) if moved else uvs
         image, key = self.image(info.get("index")), (info.get("index"), place.rows.device)
         if key not in self._tensors:
             self._tensors[key] = torch.tensor(image, device=place.rows.device)
-        return bilinear(self._tensors[key], place.mixed(uvs))
+        return bilinear(self._tensors[key], place.mixed(uvs), self._wrap(info.get("index")))
+
+    def _wrap(self, number: object) -> tuple[int, int]:
+        """What a texture of the document is beyond 0-1, in u and in v."""
+        document = self._scene.document
+        textures, samplers = document.list("textures"), document.list("samplers")
+        sampler = textures[document.index(number, textures, "a texture")].get("sampler")
+        if sampler is None:
+            return _REPEAT, _REPEAT
+        found = samplers[document.index(sampler, samplers, "a texture's sampler")]
+        return found.get("wrapS", _REPEAT), found.get("wrapT", _REPEAT)
 
     def image(self, number: object) -> np.ndarray:
         """[H, W, 4] float32 in 0-1 of a texture of the document."""
@@ -117,16 +141,18 @@ class Materials:
         texture = textures[document.index(number, textures, "a texture")]
         webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
         source = texture.get("source", webp.get("source"))
+        if source is None and "KHR_texture_basisu" in texture.get("extensions", {}):
+            raise MeshError(f"The textures of {document.name} are KTX2, which is not read. {_READABLE}")
         if source not in self._images:
             try:
                 image = Image.open(io.BytesIO(document.image(source)))
                 if image.width * image.height > _LARGEST:
                     raise MeshError(f"Image {source} of {document.name} has {image.width} x {image.height} pixels.")
                 self._images[source] = np.asarray(image.convert("RGBA"), np.float32) / 255
-            except (OSError, UnidentifiedImageError, ValueError) as error:
-                raise MeshError(
-                    f"Image {source} of {document.name} cannot be read ({error}). Export it with PNG or JPEG textures."
-                ) from error
+            except UnidentifiedImageError as error:
+                raise MeshError(f"Image {source} of {document.name} is no picture that is read. {_READABLE}") from error
+            except (OSError, ValueError) as error:
+                raise MeshError(f"Image {source} of {document.name} cannot be read ({error}). {_READABLE}") from error
         return self._images[source]
 
 
@@ -147,8 +173,20 @@ def attribute(scene: Scene, part: Part, name: str) -> np.ndarray | None:
     return document.accessor(attributes[name]).astype(np.float64) if name in attributes else None
 
 
-def bilinear(image: torch.Tensor, uvs: torch.Tensor) -> torch.Tensor:
-    """[n, C] of an image [H, W, C] at UVs [n, 2] float64, v downwards, repeated beyond 0-1."""
+def _transformed(uvs: np.ndarray, moved: dict, name: str) -> np.ndarray:
+    """UVs [V, 2] as KHR_texture_transform moves them: scaled, turned, then moved; v downwards."""
+    try:
+        (x, y), (wide, high) = moved.get("offset", (0, 0)), moved.get("scale", (1, 1))
+        turn, numbers = float(moved.get("rotation", 0)), np.array([x, y, wide, high], np.float64)
+    except (TypeError, ValueError) as error:
+        raise MeshError(f"A KHR_texture_transform of {name} has no valid numbers. Export it again.") from error
+    cos, sin = np.cos(turn), np.sin(turn)
+    return uvs * numbers[2:] @ np.array([[cos, -sin], [sin, cos]]) + numbers[:2]
+
+
+def bilinear(image: torch.Tensor, uvs: torch.Tensor, wrap: tuple[int, int] = (_REPEAT, _REPEAT)) -> torch.Tensor:
+    """[n, C] of an image [H, W, C] at UVs [n, 2] float64, v downwards. wrap: what is beyond 0-1 in u and in v, glTF's
+    numbers."""
     height, width = image.shape[:2]
     x, y = uvs[:, 0] * width - 0.5, uvs[:, 1] * height - 0.5
     left, top = x.floor(), y.floor()
@@ -156,11 +194,21 @@ def bilinear(image: torch.Tensor, uvs: torch.Tensor) -> torch.Tensor:
     left, top = left.long(), top.long()
 
     def texel(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-        return image[row % height, column % width]
+        return image[_within(row, height, wrap[1]), _within(column, width, wrap[0])]
 
     one = texel(top, left) * (1 - right) + texel(top, left + 1) * right
     two = texel(top + 1, left) * (1 - right) + texel(top + 1, left + 1) * right
     return one * (1 - down) + two * down
+
+
+def _within(texel: torch.Tensor, count: int, wrap: int) -> torch.Tensor:
+    """The texels 0 .. count - 1 that stand for any number of one."""
+    if wrap == _CLAMP:
+        return texel.clamp(0, count - 1)
+    if wrap == _MIRROR:
+        there = texel % (2 * count)
+        return torch.minimum(there, 2 * count - 1 - there)
+    return texel % count
 
 
 def _linear(values: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...errors import SettingsError
+from ...errors import SettingsError, did_you_mean
 from ...image import on_black, read_picture
 from ...mesh.bake.bake import Texels
 from ...mesh.io import Frame, Part, Scene
 from ...mesh.io.atlas import Group, has_uvs
+from ...runtime import Runtime
+from ..checks import geometry_device
+from ..finishing.source_mesh import surface_by_row
 from ..networks.encode_mesh import Encoded
 from ..types import Subdivisions
 from .existing import VERTEX_COLORS, Materials, Place, Places, attribute, bilinear
@@ -84,7 +87,8 @@ class Keep:
         """
         names = {part.name for part in scene.parts}
         if unknown := set(self.nodes) - names:
-            raise SettingsError(f"No mesh node is called {_listed(unknown)}; there are {_listed(names)}.")
+            near = did_you_mean(min(unknown), names) or "."
+            raise SettingsError(f"No mesh node is called {_listed(unknown)}; there are {_listed(names)}{near}")
         parts = [number for number, part in enumerate(scene.parts) if part.name not in self.nodes]
         if not parts:
             raise SettingsError("Every mesh node is to be kept, so there is nothing to texture.")
@@ -142,10 +146,12 @@ _COLOURED, _FEW = 48, 0.02  # difference of a pixel's channels that is no JPEG's
 _WHOLE = 254.5 / 255  # of white, above which rounding alone is to blame
 
 
-def places_of(scene: Scene, frame: Frame, encoded: Encoded, device: torch.device) -> list[Place]:
+def places_of(scene: Scene, frame: Frame, encoded: Encoded, runtime: Runtime) -> list[Place]:
     """Where on a scene the middles of an encoded mesh's fine voxels are nearest."""
     fine = encoded.subdivisions[-1].children
-    return Places(scene, frame, device).nearest(((fine.xyz.float() + 0.5) / encoded.shape.resolution - 0.5).to(device))
+    device = geometry_device(runtime.device)
+    places = Places(scene, frame, device, surface_by_row(runtime, device))
+    return places.nearest(((fine.xyz.float() + 0.5) / encoded.shape.resolution - 0.5).to(device))
 
 
 def kept_tokens(scene: Scene, keep: Keep, places: Sequence[Place], subdivisions: Subdivisions) -> torch.Tensor:

@@ -35,6 +35,7 @@ from ...runtime import Runtime
 from ...views import PictureCamera
 from ..checks import geometry_device
 from ..finishing.quantise import to_uint8
+from ..finishing.source_mesh import surface_by_row
 from ..types import BASE_COLOR, TexturedMesh
 from .existing import Materials
 from .keep import Keep, put_back
@@ -99,7 +100,7 @@ def project_texture(
         for number, level in enumerate(textured.levels):
             if number:
                 sheet = Sheet(level.mesh.vertices, level.mesh.faces, level.uvs, textured.maps)
-                painted = Painted([sheet], device)
+                painted = Painted([sheet], device, source=surface_by_row(runtime, device))
             painted.tick = tick
             texels = Texels.of(level.uvs.to(device), level.mesh.faces.to(device), size, rasterise, nearest)
             found = project(painted, 0, texels, maps, shots.posed, settings, lambda: tick(1))
@@ -181,7 +182,8 @@ def _shots(
     posed, facts, warnings, refused = [], [], [], []
     with runtime.stage("fit cameras", len(photos), "Ask for fewer faces."):
         done = 0
-        painted = Painted(sheets, device, lambda: runtime.step("fit cameras", done, len(photos)))
+        source = surface_by_row(runtime, device)
+        painted = Painted(sheets, device, lambda: runtime.step("fit cameras", done, len(photos)), source)
         for photo in photos:
             picture = Picture.of(photo.picture)
             known = photo.camera

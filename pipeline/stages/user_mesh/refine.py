@@ -11,7 +11,7 @@ from ...runtime import Runtime
 from ...sampling import check_strength
 from ...spec import CHECKPOINTS_OWN, MAX_TOKENS, SHAPE_DECODER, SHAPE_ENCODER, PipelineType, Samplers, SamplerSettings
 from ...weights import Models
-from ..checks import check_tokens, geometry_device
+from ..checks import check_tokens
 from ..networks.decode import decode_shape, decode_texture
 from ..networks.encode_mesh import Encoded, encode_mesh_within
 from ..networks.latents import grid_size, voxels_per_token
@@ -75,7 +75,7 @@ def tokens_to_keep(runtime: Runtime, scene: Scene, keep: Keep, encoded: Encoded)
     if not keep:
         return None
     with runtime.stage("read masks", 1, "Ask for a lower type."):
-        places = places_of(scene, scene.frame(), encoded, geometry_device(runtime.device))
+        places = places_of(scene, scene.frame(), encoded, runtime)
         kept = kept_tokens(scene, keep, places, encoded.subdivisions)
         runtime.step("read masks", 1, 1)
     return kept

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ... import sparse
-from ...errors import EmptyResultError, SettingsError
+from ...errors import EmptyResultError, SettingsError, unknown
 from ...export.scene_textures import BakedGroup
 from ...mesh import NEAREST, RASTER, UNWRAP
 from ...mesh.bake.bake import Texels, bake_voxels, sample_voxels
@@ -84,6 +84,7 @@ def texture_scene(
         CheckpointError: the checkpoint lacks an encoder.
     """
     check_texture_size(size)
+    scene.document.require_images()  # they go into the new file
     parts = keep.changed_parts(scene)
     groups = _groups(runtime, scene, scene.frame(), parts, uvs, size)  # what is wrong with UVs is said first
     frame = scene.frame()
@@ -144,16 +145,20 @@ def bake_scene(
 
 def _groups(runtime: Runtime, scene: Scene, frame: Frame, parts: list[int], uvs: str, size: int) -> list[Group]:
     if uvs not in UVS:
-        raise SettingsError(f"Unknown uvs {uvs!r}; choose one of {', '.join(UVS)}.")
+        raise SettingsError(unknown("uvs", uvs, UVS))
     device = geometry_device(runtime.device)
     kept = [] if uvs == "new" else [number for number in parts if uvs == "keep" or has_uvs(scene.parts[number])]
     made = [number for number in parts if number not in set(kept)]
-    with runtime.stage("unwrap", 1, "Ask for fewer faces."):
-        groups = groups_of(scene, kept, runtime.backends.pick(RASTER, "cpu"))
-        if made:
+    groups = []
+    if kept:
+        with runtime.stage("read UVs", 1, "Take --uvs new, or a mesh of fewer faces."):
+            groups += groups_of(scene, kept, runtime.backends.pick(RASTER, "cpu"))
+            runtime.step("read UVs", 1, 1)
+    if made:
+        with runtime.stage("unwrap", 1, "Ask for fewer faces."):
             pick, tick = runtime.backends.pick(UNWRAP, device), partial(runtime.step, "unwrap", 0, 1)
             groups.append(unwrapped_group(scene, frame, made, partial(_unwrapped, pick, device, size, tick)))
-        runtime.step("unwrap", 1, 1)
+            runtime.step("unwrap", 1, 1)
     return groups
 
 
@@ -168,7 +173,7 @@ def _start(
     device = geometry_device(runtime.device)
     fine = encoded.subdivisions[-1].children
     with runtime.stage("read textures", 1, "Ask for a lower type."):
-        materials, places = Materials(scene, not keep.vertex_colors), places_of(scene, frame, encoded, device)
+        materials, places = Materials(scene, not keep.vertex_colors), places_of(scene, frame, encoded, runtime)
         old = torch.empty(len(fine), 6, device=device)
         for place in places:
             old[place.rows] = materials.at(place)

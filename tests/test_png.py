@@ -1,0 +1,118 @@
+"""The PNG files of textures: what other readers find in them, and the same bytes on any number of cores."""
+
+import io
+import struct
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import OutputError
+from pipeline.export import png
+from pipeline.export.formats import Contents
+from pipeline.export.scene import Geometry, Scene
+from pipeline.export.writers import WRITERS, check_files
+from pipeline.mesh.used import used_vertices
+
+SHAPES = [(1, 1), (5, 7), (2, 3, 4), (77, 9, 2), (40, 40, 1), (300, 1001, 3), (700, 257, 4)]
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def texture(side=512):
+    """Charts of smooth colours with a little noise and sharp borders, as baking gives."""
+    y, x = np.mgrid[:side, :side] / side
+    waves = np.stack([np.sin(9 * x + 3 * y), np.cos(7 * y - 2 * x), np.sin(5 * x * y)], 2)
+    charts = ((x * 8).astype(int) * 3 + (y * 8).astype(int) * 5) % 7
+    random = np.random.default_rng(1).normal(0, 1, waves.shape)
+    return (128 + 70 * waves + 8 * charts[..., None] + random).clip(0, 255).astype(np.uint8)
+
+
+def chunks(data):
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    at, found = 8, []
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + 8 + length]
+        assert struct.unpack_from(">I", data, at + 8 + length)[0] == zlib.crc32(kind + body)
+        found.append((kind, body))
+        at += 12 + length
+    return found
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_pillow_reads_the_same_pixels(shape, monkeypatch):
+    monkeypatch.setattr(png, "_STRIP", 1 << 14)  # so that there are several
+    picture = noise(*shape)
+    with Image.open(io.BytesIO(png.encode_pngs({"a": picture})["a"])) as image:
+        assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[shape[2] if len(shape) == 3 else 1]
+        assert np.array_equal(np.asarray(image).reshape(shape), picture)
+
+
+def test_it_is_one_zlib_stream_with_its_checksum(monkeypatch):
+    """Strips are compressed on their own; zlib compares the Adler-32 of all of them."""
+    monkeypatch.setattr(png, "_STRIP", 1 << 14)
+    picture = noise(300, 200, 3)
+    (head, _), (body, data), (end, _) = chunks(png.encode_pngs({"a": picture})["a"])
+    assert (head, body, end) == (b"IHDR", b"IDAT", b"IEND")
+    rows = np.frombuffer(zlib.decompress(data), np.uint8).reshape(300, 601)
+    assert (rows[:, 0] == 4).all()
+    with pytest.raises(zlib.error, match="data check"):
+        zlib.decompress(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def test_views_of_other_arrays():
+    maps = noise(90, 70, 6)
+    pictures = {"colour": maps[:, :, :3], "alpha": maps[:, :, 5], "turned": maps[::-1, ::2, :4]}
+    for name, data in png.encode_pngs(pictures).items():
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pictures[name])
+
+
+def test_the_same_bytes_on_any_number_of_cores(monkeypatch):
+    picture, found = texture(), set()
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(png, "cores", lambda cores=cores: cores)
+        found.add(png.encode_pngs({"a": picture, "b": picture[:100]})["a"])
+    assert len(found) == 1
+
+
+def gradient(side=512):
+    """Charts of even slopes, in which much comes again."""
+    y, x = np.mgrid[:side, :side]
+    chart = (x // 64) * 3 + (y // 64) * 5
+    slopes = np.random.default_rng(2).uniform(-0.4, 0.4, (2, 3, int(chart.max()) + 1))
+    across, down = (each[:, chart].transpose(1, 2, 0) for each in slopes)
+    return (128 + across * (x % 64)[..., None] + down * (y % 64)[..., None]).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("made", "share"), [(texture, 0.98), (gradient, 1.02)])
+def test_hardly_ever_larger_than_pillow_makes_it(made, share):
+    """Level 4, with which textures were written before. Either way alone is 2 % or 21 % larger on one of the two."""
+    picture, buffer = made(), io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=4)
+    assert len(png.encode_pngs({"a": picture})["a"]) < share * buffer.tell()
+
+
+def test_used_vertices_keep_their_order():
+    points = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert used_vertices(points, np.array([[3, 0, 3], [0, 3, 2]])).tolist() == points[[0, 2, 3]].tolist()
+    assert used_vertices(points, np.zeros((0, 3), int)).shape == (0, 3)
+
+
+def test_a_damaged_picture_is_found_beside_others():
+    """Pictures are read back at the same time as the mesh is compared."""
+    corners, faces = np.eye(3, dtype=np.float32), np.array([[0, 1, 2]])
+    scene = Scene((Geometry(corners, faces, corners),))
+    files = png.encode_pngs({name: texture(64) for name in "abc"})
+    damaged = bytearray(files["b"])
+    damaged[-40] ^= 1  # in the data, or what follows it
+
+    pictures = {**files, "b": bytes(damaged)}
+    for vertices, problem in ((corners, "picture b does not decode"), (corners + 1, "reaches from")):
+        found = Contents([(vertices, faces)], pictures)
+        with pytest.raises(OutputError, match=problem):
+            check_files(replace(WRITERS[".glb"], read=lambda given, found=found: found), {"x.glb": b""}, scene)
