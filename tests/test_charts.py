@@ -226,3 +226,13 @@ def test_what_would_stretch_or_fold_too_much_stays_apart():
     loose = UnwrapConfig(charts=FEWER_SEAMS.charts, merged_stretch=1e6)
     _, new, uvs, facts = unwrap(vertices, faces, 512, 2, nothing, loose)
     assert times_covered(uvs, new, 512).max() == 1 and facts["charts"] >= 1
+
+
+def test_small_charts_are_merged_as_long_as_the_whole_mesh_hardly_stretches(root):
+    """The rocket of the examples has fins and a window of few faces each."""
+    geometry = trimesh.load(root / "assets/rocket.glb", force="mesh", process=False)
+    vertices, number = np.unique(np.asarray(geometry.vertices, np.float32), axis=0, return_inverse=True)
+    mesh = torch.from_numpy(vertices), torch.from_numpy(number.reshape(-1)[geometry.faces])
+    _, new, uvs, facts = unwrap(*mesh, 1024, 4, nothing, FEWER_SEAMS)
+    assert facts["charts"] <= 14 and facts["stretch"] <= 1.15
+    assert times_covered(uvs, new, 1024).max() == 1 and signed(uvs, new).max() < 1e-7

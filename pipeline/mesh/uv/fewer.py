@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -10,7 +11,10 @@ from .charts import Dual, unite
 from .parameterise import Pieces, cut, relax, signed_areas, stretches
 
 _SHARE = 0.95  # of a chart's area that keeps within the limit of its stretch
+_SPENT = 0.04  # of the mesh's area that may exceed it when charts are merged once more, wherever that is,
+_MOST = 0.6  # and of a chart's then
 _WORST = 3.0  # times the limit, which no face exceeds
+_TINY = 0.03  # of a chart's area: faces smaller than that together may, then
 _ROUNDS = 200  # of merging; it ends long before, when no pair is left to be tried
 
 
@@ -29,12 +33,14 @@ def fewer(
 
     Pairs that share most of the border of the smaller one come first; in each round all that name each other are tried
     at once. A pair is laid flat by turning one chart so that the border they share fits best (Procrustes), and relaxing
-    both together (as rigid as possible). What folds, covers itself or stretches too much stays apart.
+    both together (as rigid as possible). What folds, covers itself or stretches too much stays apart. When no pair is
+    left that way, those are merged that add least to the stretched area of the whole mesh, as long as that is small:
+    many are small charts that cost next to nothing.
 
     Args:
         vertices: [V, 3] float64. faces: [F, 3] int32. rest: [F, 3, 2], see flat_shapes.
         labels: [F] int64 charts that lie flat, 0 .. C - 1. corners: [F, 3, 2] float64, where, in the vertices' unit.
-        limit: of the L2 stretch (see unwrap), for all but 5 % of each chart's area.
+        limit: of the L2 stretch (see unwrap), for all but 5 % of the area.
         covers_itself: (points, pieces, chart [F'], charts) -> [charts] bool.
 
     Returns:
@@ -44,11 +50,15 @@ def fewer(
     number = torch.arange(int(labels.max()) + 1, device=labels.device)  # names of charts, which merged ones change
     failed = torch.zeros(0, dtype=torch.int64, device=labels.device)
     most = len(number) * 2
+    once_more = False
     for _ in range(_ROUNDS):
         tick()
         pairs = _mutual(labels, dual, number, failed, most)
-        if len(pairs) == 0:
+        if len(pairs) == 0 and once_more:
             break
+        if len(pairs) == 0:
+            once_more, failed = True, failed[:0]
+            continue
         count = len(pairs)
         group = torch.full((len(number),), -1, dtype=torch.int64, device=labels.device)
         group[pairs] = torch.arange(count, device=labels.device)[:, None].expand(-1, 2)
@@ -58,8 +68,16 @@ def fewer(
         placed = _beside(faces[face], chart, second, corners[face], len(vertices), count)
         pieces = cut(faces[face], chart, len(vertices), count)
         points = _relaxed(placed, pieces, rest[face], tick)
-        good = ~_stretched(points, pieces, rest[face], chart, count, limit)
-        good &= ~covers_itself(points, pieces, chart, count)
+        found = _stretched(points[pieces.faces.long()], rest[face], chart, count, limit)
+        good = ~covers_itself(points, pieces, chart, count)
+        if once_more:
+            before = _stretched(corners, rest, labels, len(number), limit)
+            good &= (found.wide <= _MOST * found.whole) & (found.far <= _TINY * found.whole) & ~found.mirrored
+            added = (found.wide - before.wide[pairs].sum(1)).clamp_min(0)
+            left = _SPENT * before.whole.sum() - before.wide.sum()
+            good &= _affordable(added, good, left)
+        else:
+            good &= (found.wide <= (1 - _SHARE) * found.whole) & (found.far == 0) & ~found.mirrored
         done = good[chart]
         corners[face[done]] = points[pieces.faces.long()][done]
         failed = torch.cat([failed, _key(number[pairs[~good]], most)])
@@ -138,16 +156,32 @@ def _relaxed(placed: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Cal
     return relax(points.float(), pieces, rest, tick).double()
 
 
-def _stretched(
-    points: torch.Tensor, pieces: Pieces, rest: torch.Tensor, chart: torch.Tensor, count: int, limit: float
-) -> torch.Tensor:
-    """[count] bool: charts with mirrored faces, or stretched more than the limit."""
+@dataclass(frozen=True)
+class _Stretched:
+    """By chart: [C] float64 its area, that stretched more than the limit, and far more; [C] bool mirrored faces."""
+
+    whole: torch.Tensor
+    wide: torch.Tensor
+    far: torch.Tensor
+    mirrored: torch.Tensor
+
+
+def _stretched(corners: torch.Tensor, rest: torch.Tensor, chart: torch.Tensor, count: int, limit: float) -> _Stretched:
+    """corners: [N, 3, 2], where faces lie."""
+    points = corners.reshape(-1, 2)
+    faces = torch.arange(len(points), device=points.device).reshape(-1, 3)
     area = rest[:, 1, 0] * rest[:, 2, 1] / 2
     real = area > 0
-    large, small = stretches(rest, points, pieces.faces)
+    large, small = stretches(rest, points, faces)
     stretch = ((large**2 + small**2) / 2).sqrt()
-    whole = sum_by(area, chart, count)
-    wide = sum_by(torch.where(real & (stretch > limit), area, 0), chart, count)
-    worst = torch.where(real & ~(stretch <= _WORST * limit), 1, 0)
-    mirrored = torch.where(real & ~(signed_areas(points, pieces.faces) > 0), 1, 0)
-    return (wide > (1 - _SHARE) * whole) | (sum_by(worst + mirrored, chart, count) > 0)
+    wide, far = (torch.where(real & ~(stretch <= each), area, 0) for each in (limit, _WORST * limit))
+    mirrored = torch.where(real & ~(signed_areas(points, faces) > 0), 1, 0)
+    return _Stretched(*(sum_by(each, chart, count) for each in (area, wide, far)), sum_by(mirrored, chart, count) > 0)
+
+
+def _affordable(costs: torch.Tensor, good: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """[K] bool: the cheapest of the good ones that together cost no more than what is left."""
+    order = torch.where(good, costs, torch.inf).argsort(stable=True)
+    within = torch.zeros_like(good)
+    within[order] = costs[order].cumsum(0) <= left
+    return within
