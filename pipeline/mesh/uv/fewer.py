@@ -176,7 +176,8 @@ def _stretched(corners: torch.Tensor, rest: torch.Tensor, chart: torch.Tensor, c
     stretch = ((large**2 + small**2) / 2).sqrt()
     wide, far = (torch.where(real & ~(stretch <= each), area, 0) for each in (limit, _WORST * limit))
     mirrored = torch.where(real & ~(signed_areas(points, faces) > 0), 1, 0)
-    return _Stretched(*(sum_by(each, chart, count) for each in (area, wide, far)), sum_by(mirrored, chart, count) > 0)
+    whole, stretched, worst = (sum_by(each, chart, count) for each in (area, wide, far))
+    return _Stretched(whole, stretched, worst, sum_by(mirrored, chart, count) > 0)
 
 
 def _affordable(costs: torch.Tensor, good: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
