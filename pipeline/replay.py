@@ -47,7 +47,7 @@ class Replayed:
                 self._output = self._function(*self._inputs)
         except torch.cuda.OutOfMemoryError:
             raise
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # ValueError: Triton, of memory that a recording has only promised
             random.graphsafe_set_state(before)  # torch leaves it unusable outside a recording
             log.info("A network's work is not recorded as a CUDA graph: %s", str(error).splitlines()[0])
             return

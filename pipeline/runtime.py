@@ -189,10 +189,14 @@ class Runtime:
 
     def replays(self, model: torch.nn.Module, tokens: int) -> bool:
         """Whether a model's forward passes on so many tokens are worth recording as a CUDA graph: launches would take
-        longer than the work. A host that moves weights during a pass must say no."""
-        return (
-            self.device.type == "cuda" and torch.version.hip is None and tokens <= _REPLAYED_TOKENS and not self.stream
-        )
+        longer than the work. A host that moves weights during a pass must say no.
+
+        With torch's allocator cudaMallocAsync, which ComfyUI chooses, a recording gets memory that is there only when
+        it is replayed, and Triton refuses to launch a kernel on it.
+        """
+        if self.device.type != "cuda" or torch.version.hip is not None or self.stream:
+            return False
+        return tokens <= _REPLAYED_TOKENS and torch.cuda.get_allocator_backend() == "native"
 
     def count(self, **counts: int) -> None:
         """Put numbers of what the present stage works on into its record."""

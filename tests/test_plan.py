@@ -1,5 +1,6 @@
 """The memory plan: estimates against measurements, the choice, and the way down where memory runs out all the same."""
 
+import sys
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -50,6 +51,7 @@ def released():
 def gpu(monkeypatch):
     """As if there were a GPU with Triton whose memory nobody else uses; choose(free) then simulates it."""
     monkeypatch.setattr(triton_launch, "unavailable_reason", lambda: "")
+    monkeypatch.setattr(sys.modules[plan.Plan.__module__], "held_bytes", lambda device: 0)
 
 
 def choose(models, free, kind=FINE, tokens=None, **options):

@@ -11,6 +11,7 @@ from pipeline.backends import Backend, Backends, Operation, lazy
 from pipeline.models import operations as network_operations
 from pipeline.packing import Int8
 from pipeline.replay import Replayed
+from pipeline.runtime import Runtime
 from pipeline.sparse import (
     ADD_TO_CHILDREN,
     CHILD_CONV,
@@ -232,6 +233,19 @@ def test_what_cannot_be_recorded_is_called():
 
 
 @needs_cuda
+def test_what_a_launch_refuses_while_it_is_recorded_is_called():
+    def refused(x):
+        if torch.cuda.is_current_stream_capturing():
+            raise ValueError("Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)")
+        return 2 * x
+
+    replayed = Replayed(refused)
+    for _ in range(5):
+        x = torch.rand(10, device="cuda")
+        assert torch.equal(replayed(x), 2 * x)
+
+
+@needs_cuda
 def test_every_row_passes_its_check():
     backends = stages.table()
     for op in ROWS:
@@ -251,6 +265,13 @@ def test_int8_weights_are_unpacked_as_by_the_reference(generator, group):
     assert off(found, exact.double()) < 1e-6
     rounded = fused_kernels.unpack_int8(weight.cuda(), scale.cuda(), group, torch.bfloat16)
     assert off(rounded, exact.double()) < TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize(("allocator", "replays"), [("native", True), ("cudaMallocAsync", False)])
+def test_nothing_is_recorded_into_memory_that_is_not_there_yet(monkeypatch, allocator, replays):
+    """Of ComfyUI's allocator: Triton then failed with "Pointer argument cannot be accessed", and so did the run."""
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: allocator)
+    assert Runtime("cuda", stages.default_backends()).replays(torch.nn.Identity(), 100) == replays
 
 
 @needs_cuda

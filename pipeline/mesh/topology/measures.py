@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 
 from .columns import chunks, corners, cross, difference, dot
 
 _LANES, _PLACES = 256, 1 << 20  # that sums are spread over on a GPU: of one group, and of all together
+_WHOLE_BITS = 62  # of a whole number, without its sign and one to spare
 
 
 def middle(vertices: torch.Tensor) -> torch.Tensor:
@@ -38,7 +42,23 @@ def face_measures(
         corner, centre = faces.to(torch.int32).reshape(-1), launch.wp.vec3d(*middle(vertices).tolist())
         launch.launch_parallel(measure_faces, len(faces), vertices.double(), centre, corner, *parts)
         return area.index_add_(0, group, parts[0]), volume.index_add_(0, group, parts[1])
-    return _in_chunks(vertices, faces, group, groups, _lanes(groups) if vertices.device.type == "cuda" else 1)
+    if vertices.device.type == "cuda":
+        return _in_any_order(vertices, faces, group, groups, _lanes(groups))
+    totals = torch.zeros(2, groups, dtype=torch.float64, device=vertices.device)
+    for chunk, *values in _by_face(vertices, faces):
+        for total, each in zip(totals, values):
+            total.index_add_(0, group[chunk], each)
+    area, volume = totals
+    return area, volume
+
+
+def _by_face(vertices: torch.Tensor, faces: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Chunks of the faces with their areas and volumes, float64."""
+    axes = (vertices.double() - middle(vertices)).T.contiguous()
+    for chunk in chunks(faces):
+        a, b, c = corners(axes, faces[chunk])
+        normal = cross(difference(b, a), difference(c, a))
+        yield chunk, dot(normal, normal).sqrt_().div_(2), dot(a, normal).div_(6)
 
 
 def _lanes(groups: int) -> int:
@@ -47,20 +67,28 @@ def _lanes(groups: int) -> int:
     return max(1, min(_LANES, _PLACES // max(groups, 1)))
 
 
-def _in_chunks(
+def _in_any_order(
     vertices: torch.Tensor, faces: torch.Tensor, group: torch.Tensor, groups: int, lanes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """face_measures in torch; face i adds to the place i % lanes of its group."""
-    totals = torch.zeros(2, groups * lanes, dtype=torch.float64, device=vertices.device)
-    axes = (vertices.double() - middle(vertices)).T.contiguous()
+    """face_measures as sums of whole numbers, which come out the same in whatever order a GPU adds them up.
+
+    A value is split into multiples of a power of two and of a fraction of it, so many bits each that no sum overflows;
+    face i adds to the place i % lanes of its group.
+    """
+    count = max(len(faces), 1)
+    bits = _WHOLE_BITS - count.bit_length()  # of each part of a value
+    side = float((vertices.amax(0) - vertices.amin(0)).double().norm()) if len(vertices) else 0.0
+    units = [2.0 ** (math.frexp(side**power)[1] - bits) for power in (2, 3)]  # no face has more than side^2 and side^3
+    totals = torch.zeros(2, 2, groups * lanes, dtype=torch.int64, device=vertices.device)
     lane = torch.arange(lanes, device=vertices.device)
-    for chunk in chunks(faces):
-        a, b, c = corners(axes, faces[chunk])
-        normal = cross(difference(b, a), difference(c, a))
-        place = group[chunk]
-        if lanes > 1:
-            place = place * lanes + lane.repeat(-(-len(place) // lanes))[: len(place)]
-        totals[0].index_add_(0, place, dot(normal, normal).sqrt_().div_(2))
-        totals[1].index_add_(0, place, dot(a, normal).div_(6))
-    area, volume = totals.reshape(2, groups, lanes).sum(2)
+    for chunk, *values in _by_face(vertices, faces):
+        place = group[chunk] * lanes
+        place += lane.repeat(-(-len(place) // lanes))[: len(place)]
+        for (whole, part), each, unit in zip(totals, values, units):
+            each /= unit
+            multiple = each.trunc()
+            whole.index_add_(0, place, multiple.long())
+            part.index_add_(0, place, (each - multiple).mul_(2.0**bits).long())
+    sums = totals.reshape(2, 2, groups, lanes).sum(3).double()
+    area, volume = ((whole + part * 2.0**-bits) * unit for (whole, part), unit in zip(sums, units))
     return area, volume
