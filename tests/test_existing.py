@@ -110,6 +110,14 @@ def test_texture_transforms_are_followed(tmp_path, moved, seen):
     assert np.allclose(colors(read_scene(textured(move).save(tmp_path / "x.glb")))[:, :3], seen, atol=0.01)
 
 
+def test_uvs_that_a_texture_names_and_the_mesh_lacks_are_told(tmp_path):
+    def move(builder):
+        builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["texCoord"] = 5
+
+    with pytest.raises(MeshError, match="by the UVs TEXCOORD_5, which"):
+        colors(read_scene(textured(move).save(tmp_path / "x.glb")))
+
+
 @pytest.mark.parametrize("wrap, seen", [(10497, [1, 0, 0]), (33071, [1, 1, 1]), (33648, [0, 1, 0])])
 def test_textures_go_on_beyond_their_border_as_the_file_says(tmp_path, wrap, seen):
     def sampler(builder):

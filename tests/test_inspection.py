@@ -224,6 +224,11 @@ def test_what_a_file_is_in_place_of_a_mesh(tmp_path, suffix, data, found):
         read_mesh(tmp_path / f"x{suffix}")
 
 
+def test_inspect_of_a_checkpoint_has_no_backends(run, root):
+    code, _, err = run("inspect", root / "checkpoints" / "small", "--backend", "crossing=torch")
+    assert code == 1 and "a checkpoint is inspected without" in err
+
+
 def test_inspect_on_the_command_line(run, tmp_path):
     write(tmp_path / "x.stl", Scene((geometry(trimesh.creation.icosphere(2, 0.5)),), metres=0.08))
     code, out, err = run("inspect", tmp_path / "x.stl", "--density", 2)

@@ -149,6 +149,21 @@ def test_vertex_colours_are_a_mask_and_no_tint(runtime, colored):
     assert (Materials(colored, tinted=False).at(places[0])[:, :3] > 0).any()
 
 
+def test_vertex_colours_of_an_object_are_no_mask(runtime, colored, monkeypatch):
+    """Red would count as partly kept."""
+    from pipeline.stages.user_mesh import keep as module
+
+    found = module.attribute
+
+    def red(scene, part, name):
+        values = found(scene, part, name)
+        return values if values is None or name != module.VERTEX_COLORS else np.tile([1.0, 0.0, 0.0], (len(values), 1))
+
+    monkeypatch.setattr(module, "attribute", red)
+    with pytest.raises(SettingsError, match="are no mask: 100% of them are in colour"):
+        bake(runtime, colored, stages.Keep(vertex_colors=True))
+
+
 def test_new_uvs_take_kept_places_along(runtime, scene):
     """Kept by the mask in the old UVs, found in the new ones."""
     keep = stages.Keep(masks=(stages.Mask(np.ones((1, 1), np.float32), ("cloth",)),))

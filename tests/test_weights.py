@@ -345,3 +345,16 @@ def test_the_hub(hub, picture, tmp_path):
         assert code == 0 and state.exists(), err
         code, _, err = offline.run(*command("acme/other"))
         assert code == 1 and "is not in the local cache and cannot be downloaded" in err and "Traceback" not in err
+
+
+def test_a_path_that_is_nearly_right_is_named(tmp_path, monkeypatch):
+    """What is no folder here may be a repository; where that fails, too, the path may have been meant."""
+    from pathlib import Path
+
+    from pipeline.weights.checkpoint import _misspelt
+
+    (tmp_path / "checkpoints" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    path = Path("checkpoints", "smal")
+    assert _misspelt(path) == f" As a path, {path} is not there; did you mean small?"
+    assert _misspelt(Path("acme/other")) == _misspelt(Path("checkpoints/other")) == ""

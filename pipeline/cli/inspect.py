@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..errors import CheckpointError, StateError
+from ..errors import CheckpointError, SettingsError, StateError
 from ..export.read import MESHES, is_mesh_file
 from ..export.state import StateFile
 from ..models import build
@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
         found = inspect_file(path, options.density, default_backends(backend_choices(options)))
         print(json.dumps(found.as_dict(), indent=1) if options.json else found.text())
         return 0
+    if options.backend:
+        raise SettingsError("--backend chooses what measures a mesh; a checkpoint is inspected without. Leave it out.")
     try:
         checkpoint = open_checkpoint(options.checkpoint, options.image_encoder)
     except CheckpointError as error:

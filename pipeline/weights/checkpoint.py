@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, did_you_mean
 from ..spec import (
     IMAGE_ENCODER,
     PIPELINE_TYPES,
@@ -235,12 +235,22 @@ def open_checkpoint(
     elif str(name) == COMFY_ORG:
         opened = _of_comfy_org(on_download)
     elif is_repo_id(str(name)):
-        opened = Checkpoint(str(name), *from_released(Repository(str(name), on_download)))
+        try:
+            opened = Checkpoint(str(name), *from_released(Repository(str(name), on_download)))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}{_misspelt(path)}") from error
     else:
         raise CheckpointError(
             f"{name} is neither a folder, nor a safetensors file, nor a Hugging Face repository (owner/name)."
         )
     return _with_encoder(opened, image_encoder, on_download)
+
+
+def _misspelt(path: Path) -> str:
+    """The end of a message about a repository whose name is nearly that of something here; "" if it is not."""
+    here = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, here)
+    return f" As a path, {path} is not there{near}" if near else ""
 
 
 def open_bundles(

@@ -115,7 +115,13 @@ class Materials:
     def _sample(self, info: dict, part: Part, place: Place) -> torch.Tensor:
         """[n, 4] float32 of a texture, bilinear."""
         moved = info.get("extensions", {}).get("KHR_texture_transform", {})
-        uvs = attribute(self._scene, part, f"TEXCOORD_{moved.get('texCoord', info.get('texCoord', 0))}")
+        name = f"TEXCOORD_{moved.get('texCoord', info.get('texCoord', 0))}"
+        uvs = attribute(self._scene, part, name)
+        if uvs is None and name != "TEXCOORD_0":
+            raise MeshError(
+                f"A texture of {self._scene.document.name} lies by the UVs {name}, which {part.name} does not have. "
+                "Export it again."
+            )
         if uvs is None:
             return torch.ones(len(place.rows), 4, device=place.rows.device)
         uvs = _transformed(uvs, moved, self._scene.document.name) if moved else uvs

@@ -119,7 +119,7 @@ class Keep:
         """Whether masks or vertex colours are white on all of a part."""
         colors = attribute(scene, part, VERTEX_COLORS) if self.vertex_colors else None
         masks = [mask.values for mask in self.masks if self._applies(mask, scene, part)]
-        masks += [] if colors is None else [colors[:, :3]]
+        masks += [] if colors is None else [_grey(colors, part)]
         return any(values.min(initial=1) > _WHOLE for values in masks)
 
     def share(self, scene: Scene, place: Place) -> torch.Tensor:
@@ -133,12 +133,23 @@ class Keep:
                 values = torch.tensor(mask.values, dtype=torch.float64, device=found.device)[:, :, None]
                 found = torch.maximum(found, bilinear(values, place.mixed(part.uvs))[:, 0])
         if self.vertex_colors and (colors := attribute(scene, part, VERTEX_COLORS)) is not None:
-            found = torch.maximum(found, place.mixed(colors[:, :3].mean(1, keepdims=True))[:, 0])
+            found = torch.maximum(found, place.mixed(_grey(colors, part))[:, 0])
         return torch.where(found > _WHOLE, 1.0, found.clamp(0, 1))
 
     @staticmethod
     def _applies(mask: Mask, scene: Scene, part: Part) -> bool:
         return has_uvs(part) and (not mask.materials or _material(scene, part) in mask.materials)
+
+
+def _grey(colors: np.ndarray, part: Part) -> np.ndarray:
+    """[V, 1] the brightness of vertex colours [V, C]. Raises SettingsError if they are colours, as an object's are."""
+    coloured = float((np.ptp(colors[:, :3], axis=1) > _COLOURED / 255).mean()) if len(colors) else 0.0
+    if coloured > _FEW:
+        raise SettingsError(
+            f"The vertex colours of {part.name} are no mask: {coloured:.0%} of them are in colour; expected white for "
+            "what stays, black for what is new, grey between."
+        )
+    return colors[:, :3].mean(1, keepdims=True)
 
 
 NOTHING = Keep()

@@ -232,9 +232,10 @@ def _refusal(photo: Photo, fit: Fit, min_iou: float) -> str:
     if fit.iou < min_iou:
         how = "from its camera" if photo.camera else "from the best camera that was found"
         return (
-            f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.2f} "
-            f"(intersection over union), needed are {min_iou:.2f}. Is it a picture of this object, from the "
-            "direction that is named, with the right mask? A lower least overlap takes it all the same."
+            f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.3f} "
+            f"(intersection over union), needed are {min_iou:.3f}. Is it a picture of this object, from the "
+            "direction that is named, with the right mask? A lower least overlap (--project-min-iou, min_iou of the "
+            "node) takes it all the same."
         )
     if min_iou and fit.mirrored > _MIRRORED:
         return (
