@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .signals import leave_at_once
@@ -12,4 +13,9 @@ if __name__ == "__main__":
 from .cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code > 128:  # interrupted, and all is cleaned up: threads that try rows and compile kernels are not waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -58,6 +58,17 @@ def test_termination(root, picture, tmp_path):
 
 
 @no_signals
+def test_an_interruption_waits_for_no_thread(root, picture, tmp_path):
+    """Such as one that compiles kernels, for a minute on a busy machine."""
+    command = ["pipeline", "generate", str(picture), "--output", str(tmp_path / "x.glb")]
+    code = "import runpy, sys, threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+    code += f"sys.argv = {command}\nrunpy.run_module('pipeline', run_name='__main__', alter_sys=True)"
+    process, start = begun(["-c", code], root), time.monotonic()
+    ended(process, signal.SIGTERM)
+    assert time.monotonic() - start < 30 and not list(tmp_path.iterdir())
+
+
+@no_signals
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_interruption_during_the_imports(root, tmp_path, name):
     """Libraries swallow exceptions while they try what they may lack: here one that does so for a minute."""
