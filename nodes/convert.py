@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..pipeline import stages
 from ..pipeline.errors import EmptyResultError, SettingsError
-from ..pipeline.export import srgb_to_linear
+from ..pipeline.srgb import srgb_to_linear
 from .bake import maps
 from .sockets import CATEGORY, Mesh, TexturedMesh, Voxels, aliases, node_schema
 

@@ -10,7 +10,7 @@ from ..pipeline import stages
 from ..pipeline.errors import SettingsError
 from ..pipeline.export import AlphaMode
 from ..pipeline.render import MODES, Camera, Frame, Studio, environment_studio, turntable_cameras
-from ..pipeline.render.environment_files import linear_light
+from ..pipeline.srgb import srgb_to_linear
 from ..pipeline.views import parse_view
 from .host.progress import Progress
 from .host.run import explained, run
@@ -217,4 +217,4 @@ def _studio(environment: torch.Tensor | None, rotation: float, strength: float) 
         return stages.STUDIO
     if len(environment) != 1:
         raise SettingsError(f"The environment is one picture; this batch holds {len(environment)}.")
-    return environment_studio(linear_light(environment[0, ..., :3].cpu().float().numpy()), rotation, strength)
+    return environment_studio(srgb_to_linear(environment[0, ..., :3].cpu().float().numpy()), rotation, strength)

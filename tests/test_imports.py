@@ -14,6 +14,7 @@ HEIGHT = {
     "packing": 0,  # formats of quantised weights
     "beginnings": 0,  # of files that are not what their names say
     "signals": 0,
+    "srgb": 0,
     "temporary": 0,
     "spec": 1,
     "backends": 1,

@@ -21,8 +21,9 @@ from pipeline.project import Fit, Painted, Photo, Picture, Projection, Sheet, an
 from pipeline.project.cells import Cells
 from pipeline.project.paint import look
 from pipeline.project.picture import keeping_means, sampled
-from pipeline.project.shading import estimated, harmonics, to_linear, to_srgb
+from pipeline.project.shading import estimated, harmonics
 from pipeline.runtime import Runtime
+from pipeline.srgb import tensor_to_linear, tensor_to_srgb
 from pipeline.views import PictureCamera, View
 
 SIDE = 96  # texels along a side of a face's square in the atlas, of 3 x 3
@@ -341,12 +342,12 @@ def test_light_is_told_from_colour():
     normals = torch.nn.functional.normalize(torch.randn(4000, 3, generator=random), dim=1)
     own = torch.where(normals[:, 2:] > 0.2, torch.tensor([0.7, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.6]))
     light = torch.tensor([0.6, 0.1, 0.2, 0.35, 0, 0, 0.05, 0, 0])
-    shown = to_srgb((to_linear(own) * (harmonics(normals) @ light)[:, None]).clamp(0, 1))
+    shown = tensor_to_srgb((tensor_to_linear(own) * (harmonics(normals) @ light)[:, None]).clamp(0, 1))
     shading = estimated(shown, own, normals)
     assert (shading.on(own, normals) - shown).abs().mean() < 0.01
     removed = shading.removed(shown, normals)
-    ratio = to_linear(removed) / to_linear(own)
-    assert ratio.std() / ratio.mean() < 0.1 < (to_linear(shown) / to_linear(own)).std() / 2
+    ratio = tensor_to_linear(removed) / tensor_to_linear(own)
+    assert ratio.std() / ratio.mean() < 0.1 < (tensor_to_linear(shown) / tensor_to_linear(own)).std() / 2
 
 
 def test_sides_of_a_thin_wall_have_values_of_their_own():

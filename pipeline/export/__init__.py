@@ -2,7 +2,7 @@
 
 from .files import writing
 from .printing import TrueSize, check_flat_base, for_print, true_length
-from .scene import AlphaMode, Geometry, Material, Scene, srgb_to_linear
+from .scene import AlphaMode, Geometry, Material, Scene
 from .writers import WRITERS, level_path, write, write_levels, writer, written_paths
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "check_flat_base",
     "for_print",
     "level_path",
-    "srgb_to_linear",
     "true_length",
     "write",
     "write_levels",

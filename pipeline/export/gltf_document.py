@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import OutputError
+from ..srgb import srgb_to_linear
 from .formats import GENERATOR, Contents
-from .scene import AlphaMode, Geometry, Material, Scene, srgb_to_linear
+from .scene import AlphaMode, Geometry, Material, Scene
 
 _FLOAT, _UINT = 5126, 5125  # glTF's numbers, which are OpenGL's; those below too
 _VERTICES, _INDICES = 34962, 34963

@@ -169,8 +169,3 @@ def _sampled(picture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
 def _y_up(vectors: np.ndarray) -> np.ndarray:
     x, y, z = np.asarray(vectors, np.float32).T
     return np.ascontiguousarray(np.stack([x, z, -y], 1))
-
-
-def srgb_to_linear(values: np.ndarray) -> np.ndarray:
-    """0-1 -> 0-1 (IEC 61966-2-1)."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)

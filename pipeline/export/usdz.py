@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
+from ..srgb import srgb_to_linear
 from .formats import Contents, Files, Format
-from .scene import Geometry, Material, Scene, srgb_to_linear
+from .scene import Geometry, Material, Scene
 
 _CUTOFF = 0.5  # of alpha, for AlphaMode.MASK
 

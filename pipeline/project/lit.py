@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from scipy.ndimage import uniform_filter
 
+from ..srgb import tensor_to_linear
 from ..views import PictureCamera
 from .painted import Painted
 from .picture import Picture
-from .shading import harmonics, to_linear
+from .shading import harmonics
 
 _SIDE = 128  # pixels
 _LAGS = ((0, 8), (8, 0), (8, 8), (8, -8))  # pixels between the two of a pair
@@ -36,7 +37,7 @@ def light_in(painted: Painted, picture: Picture, camera: PictureCamera) -> float
     colour, share = picture.small(_SIDE)
     inside = seen.mask.cpu().numpy() & (share > 0.99)
     normal = _blurred(seen.normal.cpu().numpy(), inside)
-    light = to_linear(torch.from_numpy(colour)).numpy()
+    light = tensor_to_linear(torch.from_numpy(colour)).numpy()
     total = light.sum(2)
     hue, bright = light / (total[..., None] + 3 * _DARK), np.log(total / 3 + _DARK)
     basis = harmonics(torch.from_numpy(normal.reshape(-1, 3)).double()).numpy().reshape(_SIDE, _SIDE, 9)[..., 1:]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..srgb import tensor_to_linear, tensor_to_srgb
+
 _RIDGE = 1e-3  # of the samples, towards light from everywhere: a picture shows only normals that look at it
 _ROUNDS = 4  # of reweighting: highlights and wrong colours must not decide
 _SPREAD = 0.1  # linear light; what differs more counts less
@@ -28,11 +30,11 @@ class Shading:
 
     def on(self, colours: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
         """[N, 3] sRGB colours of surfaces in this light; own colours [N, 3] sRGB 0-1."""
-        return to_srgb((to_linear(colours) * self.light(normals)[:, None]).clamp(0, 1))
+        return tensor_to_srgb((tensor_to_linear(colours) * self.light(normals)[:, None]).clamp(0, 1))
 
     def removed(self, colours: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
         """[N, 3] sRGB colours of a picture, 0-1, without the light."""
-        return to_srgb((to_linear(colours) / self.light(normals)[:, None]).clamp(0, 1))
+        return tensor_to_srgb((tensor_to_linear(colours) / self.light(normals)[:, None]).clamp(0, 1))
 
 
 def estimated(picture: torch.Tensor, own: torch.Tensor, normals: torch.Tensor, rounds: int = _ROUNDS) -> Shading:
@@ -42,7 +44,7 @@ def estimated(picture: torch.Tensor, own: torch.Tensor, normals: torch.Tensor, r
         picture, own: [N, 3] sRGB 0-1 of the same places: as the picture shows them, and without light. normals: [N, 3].
         rounds: of reweighting.
     """
-    seen, given = to_linear(picture.double()), to_linear(own.double())
+    seen, given = tensor_to_linear(picture.double()), tensor_to_linear(own.double())
     basis = harmonics(normals.double())  # [N, 9]
     strength = given.square().sum(1)  # of the equation basis @ c * given = seen, all three channels together
     wanted = (given * seen).sum(1)
@@ -64,13 +66,3 @@ def harmonics(normals: torch.Tensor) -> torch.Tensor:
     """[N, 9]: 1, y, z, x, xy, yz, 3zz - 1, xz, xx - yy."""
     x, y, z = normals.unbind(1)
     return torch.stack([torch.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y], 1)
-
-
-def to_linear(values: torch.Tensor) -> torch.Tensor:
-    """sRGB 0-1 -> linear light."""
-    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055).clamp_min(0) ** 2.4)
-
-
-def to_srgb(values: torch.Tensor) -> torch.Tensor:
-    """Linear light 0-1 -> sRGB."""
-    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * values.clamp_min(1e-9) ** (1 / 2.4) - 0.055)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..image import read_picture
+from ..srgb import srgb_to_linear
 
 _MOST = 1 << 25  # pixels
 _OLD_RUN = (1, 1, 1)  # RGB of a pixel that repeats the one before it, in files of before 1991
@@ -25,12 +26,7 @@ def read_environment(path: str | Path) -> np.ndarray:
         return read_hdr(path)
     if suffix == ".exr":
         return _read_exr(path)
-    return linear_light(np.asarray(read_picture(path).convert("RGB"), dtype=np.float32) / 255)
-
-
-def linear_light(values: np.ndarray) -> np.ndarray:
-    """sRGB -> linear; values above 1 go on along the curve."""
-    return np.where(values <= 0.04045, values / 12.92, ((np.maximum(values, 0) + 0.055) / 1.055) ** 2.4)
+    return srgb_to_linear(np.asarray(read_picture(path).convert("RGB"), dtype=np.float32) / 255)
 
 
 def read_hdr(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
+from ..srgb import tensor_to_linear
 from ..views.camera import PictureCamera
 from ..warp import launch
 from ..warp.launch import array, launch_parallel, launch_per_worker, workers_on
@@ -336,14 +337,10 @@ class Scene:
             colour = colour / cover.clamp_min(1e-6)
         else:
             behind = torch.tensor([float(x) for x in background], device=self._device)
-            colour = colour + (1 - cover) * (behind if encoded else _linear(behind))
+            colour = colour + (1 - cover) * (behind if encoded else tensor_to_linear(behind))
             cover = torch.ones_like(cover)
         colour = colour if encoded else _srgb(colour)
         return (torch.cat([colour, cover], -1).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def _linear(values: torch.Tensor) -> torch.Tensor:
-    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _srgb(values: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import MeshError
+from ...srgb import srgb_to_linear
 from .gltf import Gltf
 
 _TURN = [-(0.5**0.5), 0.0, 0.0, 0.5**0.5]  # a quarter about x: Z up -> Y up
@@ -106,7 +107,7 @@ def _add_mesh(document: Gltf, shape, name: str) -> int:
         attributes["TEXCOORD_0"] = document.add_accessor(turned.astype(np.float32), "VEC2", _ATTRIBUTES)
     if visual.kind == "vertex":
         colors = np.asarray(visual.vertex_colors, np.float32) / 255
-        colors[:, :3] = _linear(colors[:, :3])
+        colors[:, :3] = srgb_to_linear(colors[:, :3])  # as glTF has them
         attributes["COLOR_0"] = document.add_accessor(colors, "VEC4", _ATTRIBUTES)
     faces = np.asarray(shape.faces, np.uint32).reshape(-1, 1)
     primitive = {"attributes": attributes, "indices": document.add_accessor(faces, "SCALAR", _INDICES), "mode": 4}
@@ -124,7 +125,7 @@ def _add_material(document: Gltf, source, name: str) -> int:
         document.list("textures").append({"source": len(document.json["images"]) - 1})
         look["baseColorTexture"] = {"index": len(document.json["textures"]) - 1}
     elif isinstance(color, list) and len(color) == 3:
-        look["baseColorFactor"] = [*_linear(np.clip(color, 0, 1)).tolist(), 1.0]
+        look["baseColorFactor"] = [*srgb_to_linear(np.clip(color, 0, 1)).astype(np.float32).tolist(), 1.0]
     named = str(getattr(source, "name", None) or name)
     document.list("materials").append({"name": named, "doubleSided": True, "pbrMetallicRoughness": look})
     return len(document.json["materials"]) - 1
@@ -136,11 +137,6 @@ def _png(image) -> bytes:
         data, "PNG", compress_level=1
     )
     return data.getvalue()
-
-
-def _linear(values: np.ndarray) -> np.ndarray:
-    """sRGB -> linear (IEC 61966-2-1), as glTF's factors and vertex colours are."""
-    return np.where(values <= 0.04045, values / 12.92, ((np.asarray(values) + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _missing(path: Path) -> list[str]:

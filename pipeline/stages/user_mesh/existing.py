@@ -15,6 +15,7 @@ from ...mesh import Mesh
 from ...mesh.bake.bake import SourceMesh
 from ...mesh.io import Frame, Part, Scene
 from ...mesh.query.surface import Surface
+from ...srgb import tensor_to_linear, tensor_to_srgb
 from ...warp import unavailable_reason
 
 VERTEX_COLORS = "COLOR_0"
@@ -103,14 +104,16 @@ class Materials:
         )
         if (texture := parts.get("baseColorTexture")) is not None:
             seen = self._sample(texture, part, place)
-            color *= torch.cat([_linear(seen[:, :3]), seen[:, 3:]], 1)
+            color *= torch.cat([tensor_to_linear(seen[:, :3]), seen[:, 3:]], 1)
         if (texture := parts.get("metallicRoughnessTexture")) is not None:
             seen = self._sample(texture, part, place)
             rough, metal = rough * seen[:, 1], metal * seen[:, 2]
         if self._tinted and (own := attribute(self._scene, part, VERTEX_COLORS)) is not None:
             mixed = place.mixed(own).float()
             color[:, : mixed.shape[1]] *= mixed
-        return torch.cat([_srgb(color[:, :3]), metal[:, None], rough[:, None], color[:, 3:]], 1).clamp(0, 1)
+        return torch.cat(
+            [tensor_to_srgb(color[:, :3].clamp(0, 1)), metal[:, None], rough[:, None], color[:, 3:]], 1
+        ).clamp(0, 1)
 
     def _sample(self, info: dict, part: Part, place: Place) -> torch.Tensor:
         """[n, 4] float32 of a texture, bilinear."""
@@ -215,14 +218,3 @@ def _within(texel: torch.Tensor, count: int, wrap: int) -> torch.Tensor:
         there = texel % (2 * count)
         return torch.minimum(there, 2 * count - 1 - there)
     return texel % count
-
-
-def _linear(values: torch.Tensor) -> torch.Tensor:
-    """sRGB 0-1 -> linear 0-1 (IEC 61966-2-1)."""
-    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb(values: torch.Tensor) -> torch.Tensor:
-    """Linear -> sRGB 0-1 (IEC 61966-2-1)."""
-    values = values.clamp(0, 1)
-    return torch.where(values <= 0.0031308, values * 12.92, 1.055 * values ** (1 / 2.4) - 0.055)

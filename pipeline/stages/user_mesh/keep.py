@@ -47,9 +47,7 @@ class Mask:
             ImageError: it cannot be read. SettingsError: it is in colour, as a texture is: its brightness says nothing.
         """
         picture = on_black(read_picture(path).convert("RGBA"))
-        channels = np.asarray(picture, np.int16)
-        coloured = float((np.ptp(channels, axis=2) > _COLOURED).mean())
-        if coloured > _FEW:
+        if (coloured := _in_colour(np.asarray(picture, np.int16), 255)) > _FEW:
             raise SettingsError(
                 f"The mask {path.name} is in colour ({coloured:.0%} of it); expected white for what stays, black for "
                 "what is new, grey between. Is it the texture, or a picture whose transparency is the mask?"
@@ -141,10 +139,14 @@ class Keep:
         return has_uvs(part) and (not mask.materials or _material(scene, part) in mask.materials)
 
 
+def _in_colour(values: np.ndarray, white: int) -> float:
+    """The share of values [..., 3] in 0 - white whose channels differ by more than noise."""
+    return float((np.ptp(values, axis=-1) > _COLOURED * white / 255).mean()) if values.size else 0.0
+
+
 def _grey(colors: np.ndarray, part: Part) -> np.ndarray:
     """[V, 1] the brightness of vertex colours [V, C]. Raises SettingsError if they are colours, as an object's are."""
-    coloured = float((np.ptp(colors[:, :3], axis=1) > _COLOURED / 255).mean()) if len(colors) else 0.0
-    if coloured > _FEW:
+    if (coloured := _in_colour(colors[:, :3], 1)) > _FEW:
         raise SettingsError(
             f"The vertex colours of {part.name} are no mask: {coloured:.0%} of them are in colour; expected white for "
             "what stays, black for what is new, grey between."
