@@ -17,6 +17,7 @@ from . import contour_kernels
 from .contour import Edges, contour, find_cells, find_edges
 from .hollow import Carved, carve, cross_base, cross_carved, cut_base
 from .hollow_settings import Hollow, check_hollow
+from .hollow_walls import Hollowed
 from .interior import enclosed
 from .lattice import Lattice
 from .lattice_functions import OUTSIDE, THICK
@@ -54,14 +55,14 @@ def solid(
         resolution: cells along the longest side of the bounding box, 8 - 2048.
         wall: world units; open sheets become so thick at least, up to half of the longest side.
         cavities: whether cavities without a way out stay (see cavities.py); they are filled otherwise.
-        hollow: how to hollow out the result; None: it stays solid. Walls and drains are at least THIN cells thick.
+        hollow: how to hollow out the result; None: it stays solid. Walls are at least THIN cells thick, drains NARROW.
 
     Returns:
         the mesh, float32 and int32, wound outward: every edge has two faces and the faces round every vertex are one
         fan; {"resolution", "cell" (world units), "closed_edges" (lattice edges across which a hole was closed),
         "thickened" (lattice points inside thickened sheets), "undecided" (lattice points that a minimum cut parted)},
         and with `hollow` "hollow": {"volume_before", "volume" (world units), "cavities", "drains", "left_solid" (places
-        behind the wall without room for a drain)}.
+        behind the wall without room for a drain)} and "hollowed": a Hollowed, to measure by what becomes of the result.
 
     Raises:
         SettingsError: a resolution, a wall or a drain out of range. EmptyResultError: no faces, or none with an area.
@@ -89,6 +90,8 @@ def solid(
         whole = _volume(points, triangles)
         cells = hollow.wall / lattice.cell, hollow.drain / 2 / lattice.cell
         carved = carve(lattice, points, triangles, *cells)
+        body = Mesh.known(lattice.to_world(points), triangles)
+        report["hollowed"] = Hollowed(body, hollow.wall, hollow.drain, carved.axes(), lattice.cell)
         points, triangles, _ = _surface(carved.lattice, sheets, base, carved)
         unit = lattice.cell**3
         report["hollow"] = {

@@ -74,7 +74,10 @@ def make_shells(
         return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
     longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
     own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
-    cells = min(resolution, own)
+    own = cells = min(resolution, own)
     if hollow is not None:
         cells = max(cells, cells_for(hollow, longest))
-    return runtime.backends.pick(SOLID, device)(mesh, cells, tick, wall, cavities == "keep", hollow)
+    made, facts = runtime.backends.pick(SOLID, device)(mesh, cells, tick, wall, cavities == "keep", hollow)
+    if hollow is not None:
+        facts["hollow"] |= {"cells": cells, "own_cells": own}
+    return made, facts
