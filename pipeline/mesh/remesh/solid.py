@@ -19,12 +19,13 @@ from .hollow import Carved, carve, cross_base, cross_carved, cut_base
 from .hollow_settings import Hollow, check_hollow
 from .hollow_walls import Hollowed
 from .interior import enclosed
-from .lattice import Lattice
+from .lattice import Lattice, faces_near
 from .lattice_functions import OUTSIDE, THICK
 from .lids import smooth_lids
 from .specks import drop_specks, fill_tunnels
 
 _BAND = 1.0  # cells to either side of a sheet that become solid at least; thinner ones tear
+_SEEN = 2.0  # cells beyond a band, to which a sheet is looked for
 _FLAT = 0.05  # cells above a base that belong to it
 _CHUNK = 1 << 21  # rows
 
@@ -33,7 +34,8 @@ _CHUNK = 1 << 21  # rows
 class _Sheets:
     """What the surface does not enclose."""
 
-    surface: Surface  # the whole mesh, in cells
+    faces: torch.Tensor  # [S, 3] those of the mesh that are near
+    surface: Surface  # of these, in cells
     distance: torch.Tensor  # [nodes of the lattice] float32, cells to the surface near sheets, inf elsewhere
     band: float  # cells to either side that became solid
 
@@ -154,12 +156,13 @@ def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
         marks = lattice.around(front, 1) | near
         front = (marks > near).nonzero().squeeze(1)
     nodes = ((marks > 0) & (lattice.states == OUTSIDE)).nonzero().squeeze(1)
-    surface = Surface(lattice.points, lattice.faces)
+    faces = lattice.faces[faces_near(lattice, nodes, band + _SEEN + 1)]  # edges of these points end one beside them
+    surface = Surface(lattice.points, faces)
     distance = torch.full((lattice.nodes,), torch.inf, device=marks.device)
     for chunk in nodes.split(_CHUNK):
-        distance[chunk] = surface.closest(lattice.coordinates(chunk).float(), band + 2.0).distance
+        distance[chunk] = surface.closest(lattice.coordinates(chunk).float(), band + _SEEN).distance
     lattice.states[distance <= band] = THICK
-    return _Sheets(surface, distance, band)
+    return _Sheets(faces, surface, distance, band)
 
 
 def _cross_bands(lattice: Lattice, sheets: _Sheets, edges: Edges) -> None:
@@ -180,6 +183,6 @@ def _cross_bands(lattice: Lattice, sheets: _Sheets, edges: Edges) -> None:
         share = ((band - inner) / (outer - inner).clamp_min(1e-3)).clamp(0.02, 0.98)
         edges.depth[chunk] = torch.where(up, share, 1 - share)
         point = low + step * edges.depth[chunk][:, None]
-        hits = sheets.surface.closest(point, band + 2.0)
-        away = point - hits.points(lattice.points, lattice.faces)
+        hits = sheets.surface.closest(point, band + _SEEN)
+        away = point - hits.points(lattice.points, sheets.faces)
         edges.normal[chunk] = torch.nn.functional.normalize(away, dim=1, eps=1e-30)

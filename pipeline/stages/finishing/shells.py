@@ -9,6 +9,7 @@ from ...mesh.remesh import RESOLUTIONS, own_resolution
 from ...mesh.remesh.closedness import closedness
 from ...mesh.remesh.hollow_settings import Hollow
 from ...runtime import Runtime
+from ...words import counted
 from ..hollowing import cells_for
 from .simplify import Look
 
@@ -50,7 +51,7 @@ def _chosen(runtime: Runtime, mesh: Mesh) -> tuple[str, str]:
     meant = "closed" if found.closed else "open"
     return (
         "solid" if found.closed else "outer",
-        f"{border:,} boundary edges, and the mesh is meant to be {meant}: {found}",
+        f"{counted(border, 'boundary edge')}, and the mesh is meant to be {meant}: {found}",
     )
 
 
