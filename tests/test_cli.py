@@ -232,3 +232,26 @@ def test_values_that_begin_with_a_minus_are_told_what_is_wrong_with_them(option,
     with pytest.raises(SystemExit):
         program(["finish", "state.safetensors", option, value])
     assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--disk-watermark", "nan"),
+        ("--disk-watermark", "-1"),
+        ("--gpus-each", "-1"),
+        ("--gpus-each", "inf"),
+        ("--threads", "-1"),
+        ("--port", "99999"),
+        ("--port", "-1"),
+        ("--keep", "0"),
+        ("--time-limit", "nan"),
+        ("--memory-limit", "0"),
+        ("--queue-limit", "0"),
+    ],
+)
+def test_limits_of_a_service_that_cannot_be_are_refused(option, value, capsys):
+    """A watermark of NaN never refused anything."""
+    with pytest.raises(SystemExit):
+        serving_parser(["run"]).parse_args(["run", f"{option}={value}"])
+    assert f"argument {option}: must be" in capsys.readouterr().err

@@ -256,7 +256,29 @@ def test_hollows_that_make_no_sense_are_named(settings, message):
 def test_true_lengths_that_are_no_wall_of_this_object_are_answered_in_mm(wall):
     raw, _ = damaged("ball", "none", 24)
     with pytest.raises(SettingsError, match=r"choose from 0\.15\d+ mm to below 40 mm"):
-        processed(raw, shells="solid", hollow=stages.Hollowing.parse(wall, size="80mm"))
+        processed(raw, shells="solid", hollow=stages.Hollowing.parse(wall, size="height=80mm"))
+
+
+@pytest.mark.parametrize("asked", [("50mm", "", "80mm"), ("1e9mm", "", "80mm"), ("2mm", "40mm", "80mm")])
+def test_true_lengths_beyond_the_size_are_answered_before_there_is_an_object(asked):
+    with pytest.raises(SettingsError, match="choose below 40 mm, half of the longest side"):
+        stages.Hollowing.parse(*asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"wall": 0.6}, "wall is 0.6 thick; choose from 0 to 0.5"),
+        ({"wall": 1e9}, "wall is 1e.09 thick"),
+        ({"max_error": stages.Length(0.5)}, "max error of 0.5 leaves nothing"),
+        ({"hollow": stages.Hollowing.parse("0.5")}, "wall of a hollow is 0.5; choose below 0.5"),
+        ({"hollow": stages.Hollowing.parse("0.1", "1e9")}, "drain of a hollow is 1e.09; choose below 0.5"),
+    ],
+)
+def test_lengths_that_no_object_has_are_answered_before_there_is_one(asked, message):
+    """They were found after the object was sampled, which takes minutes."""
+    with pytest.raises(SettingsError, match=message):
+        stages.ExportSettings(shells="solid", **asked)
 
 
 def test_hollows_too_thin_for_any_lattice_and_shells_that_cannot_be_hollow_are_named():

@@ -66,7 +66,7 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
 def add_memory_limit(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--memory-limit",
-        type=_gigabytes,
+        type=_bytes,
         metavar="GB",
         help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
         "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
@@ -84,12 +84,16 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _gigabytes(text: str) -> int:
-    """GB -> bytes."""
+def gigabytes(text: str) -> float:
+    """GB of a memory."""
     size = real_number(text)
     if not 0 < size < 1e6:  # NaN too
         raise argparse.ArgumentTypeError("must be a number of GB above 0")
-    return round(size * 1e9)
+    return size
+
+
+def _bytes(text: str) -> int:
+    return round(gigabytes(text) * 1e9)
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:

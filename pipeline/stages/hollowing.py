@@ -68,6 +68,20 @@ class Hollowing:
                 "give them in sides of the cube of 1 that the object is made in, such as 0.02."
             )
 
+        if self.size is not None and self.size.along == "longest":
+            self.check_in(self.size.metres, metres=True)
+
+    def check_in(self, longest: float, metres: bool = False) -> None:
+        """Raises SettingsError for lengths of half of an object's longest side or more. metres: whether that is in
+        metres; lengths in the other unit are not looked at."""
+        unit, name = (1e3, " mm") if metres else (1.0, "")
+        for what, length in (("wall", self.wall), ("drain", self.drain)):
+            if length is not None and length.metres == metres and length.value >= longest / 2:
+                raise SettingsError(
+                    f"The {what} of a hollow is {length.value * unit:.4g}{name}; choose below "
+                    f"{longest / 2 * unit:.4g}{name}, half of the longest side."
+                )
+
     @classmethod
     def parse(cls, wall: str, drain: str = "", size: str = "", flat_base: float = 0.0) -> Hollowing | None:
         """Of texts as people write them; None if there is no wall. Raises SettingsError, also for what has no effect
@@ -204,7 +218,7 @@ def cells_for(hollow: Hollow, longest: float) -> int:
 
 def hollow_lines(facts: dict | None) -> list[str]:
     """What `Hollowing.facts` says, for people; nothing of what is solid."""
-    if facts is None:
+    if facts is None or not facts["cavities"]:
         return []
     share = f"{1 - facts['volume'] / facts['volume_before']:.0%} less material" if facts["volume"] else "not closed"
     if "grams" in facts:

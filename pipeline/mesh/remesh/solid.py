@@ -72,7 +72,9 @@ def solid(
     mesh.require_faces()
     longest = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
     if not 0 <= wall <= max(longest / 2, 0):
-        raise SettingsError(f"The wall is {wall} thick; choose from 0 to {longest / 2:.4g}, half of the longest side.")
+        raise SettingsError(
+            f"The wall is {wall:g} thick; choose from 0 to {longest / 2:.4g}, half of the longest side."
+        )
     if hollow is not None and longest > 0:
         check_hollow(hollow, longest, resolution)
     band = max(_BAND, wall / 2 * resolution / longest if longest > 0 else 0.0)

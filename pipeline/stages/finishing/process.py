@@ -17,7 +17,8 @@ from ...mesh.repair.clean import Cleaned, CleanSettings
 from ...runtime import Runtime
 from ..checks import check_shells, geometry_device
 from ..hollowing import Hollowing
-from ..types import LOWER, Length, Mesh, Origin, check_levels, check_quads
+from ..length import Length
+from ..types import LOWER, Mesh, Origin, check_levels, check_quads
 from .shells import choose_shells, make_shells, same_look
 from .simplify import simplify_levels
 
@@ -66,8 +67,8 @@ def process_mesh(
     Raises:
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp, quads without their package.
         SettingsError: unknown shells, a wall that has no effect or is thicker than half of the mesh, the same of a
-            hollow or one that is too thin, a max_error in voxels for a mesh without, fewer than 4 faces, or levels that
-            do not descend.
+            hollow or one that is too thin, a max_error so large or in voxels for a mesh without, fewer than 4 faces, or
+            levels that do not descend.
     """
     check_shells(shells, wall, cavities, hollow)
     bound = max_error.units(mesh.resolution) if max_error else 0.0
@@ -81,6 +82,9 @@ def process_mesh(
     device = geometry_device(runtime.device)
     with runtime.stage("process mesh", 4, LOWER):
         shell = cleaned = _clean(runtime, mesh, device, max_hole_perimeter)
+        if max_error:
+            side = (cleaned.vertices.amax(0) - cleaned.vertices.amin(0)).max().item()
+            max_error.check_error(side, mesh.resolution)
         facts: dict = {"cleaned": cleaned.changes}
         needed = "it is to be hollow" if hollow else "cavities are to be kept" if cavities == "keep" else ""
         made, why, warnings = choose_shells(runtime, cleaned, shells, needed)
