@@ -172,12 +172,17 @@ class Hollowed:
 
     def _through(self, mesh: Mesh) -> dict:
         """How many drains are open, and how narrow the narrowest of them is."""
-        surface, least, seen = Surface(mesh.vertices, mesh.faces), math.inf, 0
+        # in cells: rays are cast in fp32, and neither lengths nor areas may leave its range
+        middle = mesh.vertices.double().mean(0)
+        surface = Surface(((mesh.vertices.double() - middle) / self.cell).float(), mesh.faces)
+        least, seen = math.inf, 0
+        low = middle[[0, 1, 2, 2]].cpu()
+        radius = self.drain / 2 / self.cell
         turn = 2 * math.pi * torch.arange(_WAYS, dtype=torch.float64) / _WAYS
         ways = torch.stack([turn.cos(), turn.sin(), torch.zeros_like(turn)], 1)
-        for x, y, bottom, top in self.drains.tolist():
+        for x, y, bottom, top in ((self.drains - low) / self.cell).tolist():
             axis = torch.tensor([x, y, top], dtype=torch.float64)
-            start = torch.cat([axis[None], axis + _OPEN * self.drain / 2 * ways])
+            start = torch.cat([axis[None], axis + _OPEN * radius * ways])
             down = torch.tensor([0.0, 0.0, -1.0]).expand(len(start), 3)
             met = _rays(surface, start, down, mesh)
             if not bool((met > top - bottom).all()):
@@ -187,7 +192,7 @@ class Hollowed:
             middles = torch.stack([height.new_full(height.shape, x), height.new_full(height.shape, y), height], 1)
             start = middles.repeat_interleave(_WAYS, 0)
             least = min(least, 2 * float(_rays(surface, start, ways.repeat(_HEIGHTS, 1), mesh).min()))
-        return {"drains_open": seen, "drain_min": least if math.isfinite(least) else None}
+        return {"drains_open": seen, "drain_min": least * self.cell if math.isfinite(least) else None}
 
 
 @dataclass(frozen=True)
