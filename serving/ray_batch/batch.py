@@ -24,7 +24,6 @@ _PATIENCE = 300  # seconds until all actors are there; each imports torch
 # Tasks of a sampler at once: its own thread samples one object while another hands the one before it on, which takes a
 # second for 5 million faces. Ray Data sees to it that there is one such thread.
 _OVERLAPPING = 2
-HELP = "make an object of each of many pictures on all GPUs of a machine or a cluster"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
