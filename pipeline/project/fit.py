@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from ..views import PictureCamera, View
 from .painted import Painted
@@ -239,6 +238,8 @@ def _within(camera: PictureCamera, azimuth: float, elevation: float, fov: float,
 def _searched(matcher: _Matcher, of, start: np.ndarray, step: np.ndarray, most: int) -> Fit:
     """The best camera that a simplex finds (Nelder and Mead 1965); of: numbers -> camera. Being nearer to the front
     counts between searches, not in one, where it would pull the camera away from where it belongs."""
+    from scipy.optimize import minimize  # takes as long to import as a part of torch; few runs fit a camera
+
     best = matcher.at(of(start))
 
     def loss(x: np.ndarray) -> float:
