@@ -18,7 +18,6 @@ from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import read_scene
 from pipeline.mesh.io.atlas import groups_of
 from pipeline.project import Fit, Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
-from pipeline.project import fit as fitting
 from pipeline.project.cells import Cells
 from pipeline.project.paint import look
 from pipeline.project.picture import keeping_means, sampled
@@ -92,13 +91,6 @@ def drawn(one, camera, side=256):
 @pytest.fixture(scope="module")
 def runtime():
     return Runtime(torch.device("cpu"), stages.default_backends())
-
-
-@pytest.fixture
-def coarsely(monkeypatch):
-    """Cameras are fitted with fewer lines of sight and steps, for what does not depend on how exactly."""
-    for name, value in {"_FINE": (40, 1), "_FINEST": (64, 1), "_COARSE": (32, 1), "_FINE_STEPS": 60}.items():
-        monkeypatch.setattr(fitting, name, value)
 
 
 def decorated(one, pattern):
