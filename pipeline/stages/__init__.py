@@ -23,13 +23,14 @@ from .checks import (
     check_pictures,
     check_shells,
     check_tokens,
+    geometry_device,
     preflight,
     prepare_texturing,
 )
 from .finishing.bake import bake_texture
 from .finishing.color import color_vertices
 from .finishing.export import export_mesh
-from .finishing.finish import finish_mesh, write_finished, write_views
+from .finishing.finish import finish_mesh, save_views, write_finished, write_views
 from .finishing.preview import STUDIO, draw, draw_each, draw_views
 from .finishing.process import process_mesh
 from .generate import Finished, generate, generation_settings
@@ -156,6 +157,7 @@ __all__ = [
     "frame_of",
     "generate",
     "generation_settings",
+    "geometry_device",
     "held_in",
     "hollow_lines",
     "in_unit_cube",
@@ -175,6 +177,7 @@ __all__ = [
     "sample_shape",
     "sample_structure",
     "sample_texture",
+    "save_views",
     "scene_mesh",
     "scene_subject",
     "shape_resolution",
