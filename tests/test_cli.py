@@ -1,5 +1,6 @@
 """The command line as users and other tools call it: options and their errors."""
 
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -204,7 +205,7 @@ def test_the_help_of_output_names_the_formats_that_are_written(command, run, tmp
     assert refused == ("its suffix chooses the format" not in said)
 
 
-@pytest.mark.parametrize("make_parser", [parser, lambda: serving_parser([])])
+@pytest.mark.parametrize("make_parser", [parser, serving_parser])
 def test_what_is_no_number_is_told_in_words_of_the_user(make_parser, capsys):
     """argparse names the function that reads a value: invalid _gigabytes value."""
     (commands,) = (each for each in make_parser()._actions if each.choices)
@@ -232,6 +233,18 @@ def test_values_that_begin_with_a_minus_are_told_what_is_wrong_with_them(option,
     with pytest.raises(SystemExit):
         program(["finish", "state.safetensors", option, value])
     assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+def test_what_needs_no_command_waits_for_no_import(root):
+    """torch takes more than a second."""
+    code = (
+        "import contextlib, sys\nsys.modules['torch'] = None\nfrom pipeline.cli.main import main\n"
+        "for arguments in (['--help'], ['--version'], ['genrate', 'x.png'], []):\n"
+        "    with contextlib.suppress(SystemExit):\n        main(arguments)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "make a GLB, or another 3D file, from a picture" in done.stdout and "did you mean generate?" in done.stderr
 
 
 @pytest.mark.parametrize(

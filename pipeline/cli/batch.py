@@ -46,8 +46,6 @@ from .planning import add_allow_lower, add_log, opened_log
 from .samplers import add_samplers, samplers
 from .settings import settings_of
 
-HELP = "make an object of each of many pictures; what is done is not done again"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser)

@@ -9,8 +9,6 @@ from ..bench import run as bench
 from ..runtime import choose_device
 from .options import add_device, add_history, add_report, add_speed, gigabytes
 
-HELP = "seconds and peak memory of every stage, random weights on synthetic surfaces"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_device(parser)

@@ -22,7 +22,6 @@ from .division import Shares, shares
 # Tasks of a sampler at once: its own thread samples one object while another hands the one before it on, which takes a
 # second for 5 million faces. Ray Data sees to it that there is one such thread.
 _OVERLAPPING = 2
-HELP = "make an object of each of many pictures on all GPUs of a machine or a cluster"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import KDTree
 
 from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
-from ...warp import unavailable_reason
 from ..checks import check_mesh
 from ..mesh import Mesh
+from ..query.nearest_voxel import nearest_voxel
 from ..query.surface import Surface
 from .raster import nearest_covered
 
@@ -165,6 +164,7 @@ def bake_voxels(
     trilinear: Callable,
     source: SourceMesh | None = None,
     limit: float = LIMIT,
+    nearest: Callable = nearest_voxel,
 ) -> tuple[torch.Tensor, int]:
     """Texel -> point on the mesh -> nearest point of the source -> trilinear look-up in the voxels.
 
@@ -175,6 +175,7 @@ def bake_voxels(
         trilinear: the backend to use.
         source: the mesh that the voxels belong to; without it texels are looked up where they are.
         limit: how far from a texel's point the source is looked for, world units; beyond it stays where it is.
+        nearest: the backend of nearest_voxel to use.
 
     Returns:
         [N, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha) for texels.image, and how many of them had
@@ -187,7 +188,7 @@ def bake_voxels(
         SettingsError: voxels and values are not equally many.
     """
     check_mesh(vertices, faces)
-    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, source, limit)
+    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, source, limit, nearest)
 
 
 def sample_voxels(
@@ -198,6 +199,7 @@ def sample_voxels(
     trilinear: Callable,
     source: SourceMesh | None = None,
     limit: float = LIMIT,
+    nearest: Callable = nearest_voxel,
 ) -> tuple[torch.Tensor, int]:
     """PBR attributes at points [N, 3] of the world, such as vertices that are to have colours.
 
@@ -215,8 +217,8 @@ def sample_voxels(
         values[block] = found[:, :-1].clamp(0, 1)
         alone = (found[:, -1] <= 0).nonzero().squeeze(1)
         if len(alone):
-            nearest = _nearest_voxel(at[alone], voxels.xyz[: voxels.lengths[0]])
-            values[block.start + alone] = attrs[nearest].float().clamp(0, 1)
+            row = nearest(at[alone], voxels.xyz[: voxels.lengths[0]])
+            values[block.start + alone] = attrs[row].float().clamp(0, 1)
             far += len(alone)
     return values, far
 
@@ -335,16 +337,6 @@ def vertex_tangents(
 def _in_plane(vectors: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
     """[N, 3] vectors without their part along unit normals, of length 1 (or 0)."""
     return F.normalize(vectors - normals * (vectors * normals).sum(1, keepdim=True), dim=1, eps=1e-30)
-
-
-def _nearest_voxel(points: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """[N] int64 row of the voxel whose centre is nearest to each point [N, 3], in voxel units."""
-    centres = xyz.float() + 0.5
-    if unavailable_reason():
-        tree = KDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
-        return torch.from_numpy(tree.query(points.cpu().numpy(), workers=-1)[1]).to(points.device)
-    row = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
-    return Surface(centres, row[:, None].expand(-1, 3)).closest(points).face  # triangles shrunk to points
 
 
 def _tiled(size: int, device: torch.device) -> torch.Tensor:
