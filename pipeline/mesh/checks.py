@@ -27,7 +27,8 @@ def check_mesh(vertices: torch.Tensor, faces: torch.Tensor, some_faces: bool = F
         bad = int((~finite).sum())
         raise MeshError(
             f"{bad:,} of {counted(len(vertices), 'vertex', 'vertices')} {'is' if bad == 1 else 'are'} NaN or infinite, "
-            f"the first is number {int((~finite).int().argmax())}; expected finite coordinates. Look at the step that made the mesh."
+            f"the first is number {int((~finite).int().argmax())}; expected finite coordinates. Look "
+            "at the step that made the mesh."
         )
     check_indices(faces, len(vertices))
     if some_faces and len(faces) == 0:
