@@ -136,12 +136,14 @@ class Hollowed:
         own, middle = self._lack(outside, points[rows]), self._lack(outside, points[faces].mean(1))
         lack, move = torch.zeros(len(points), device=points.device), torch.zeros_like(points)
         lack[rows], move[rows] = own
-        for corner in faces.unbind(1):
-            most = lack.scatter_reduce(0, corner, middle[0], "amax")
-            source = (middle[0] >= most[corner]) & (middle[0] > lack[corner])
-            move[corner[source]] = middle[1][source]
-            lack = most
-        return lack, move
+        corner, between = faces.reshape(-1), middle[0].repeat_interleave(3)
+        most = lack.scatter_reduce(0, corner, between, "amax")
+        source = ((between >= most[corner]) & (between > lack[corner])).nonzero().squeeze(1)
+        first = torch.full((len(points),), len(faces), device=points.device)  # of equals, in one order on any device
+        first.scatter_reduce_(0, corner[source], source // 3, "amin")
+        given = first < len(faces)
+        move[given] = middle[1][first[given]]
+        return most, move
 
     def _lack(self, outside: _Outside, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[N] what the wall lacks at points [N, 3], and [N, 3] the move inward that would mend it."""
