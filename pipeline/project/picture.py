@@ -92,6 +92,17 @@ class Picture:
         colour = both[:3] / both[3].clamp_min(1e-6)
         return Picture(colour.permute(1, 2, 0).contiguous().numpy(), both[3].numpy())
 
+    def moved(self, moves: np.ndarray) -> Picture:
+        """Each pixel from elsewhere. moves: [2, s, s], smooth, down and right in picture sides; s need not be S."""
+        grown = F.interpolate(torch.from_numpy(moves)[None].float(), (self.side,) * 2, mode="bilinear")[0]
+        line = (torch.arange(self.side) + 0.5) / self.side
+        down, right = torch.meshgrid(line, line, indexing="ij")
+        place = torch.stack([right + grown[1], down + grown[0]], 2).reshape(-1, 2)
+        square = (self.side, self.side)
+        colour = sampled(self.filled(), place, "bicubic").clamp(0, 1).reshape(*square, 3).numpy()
+        alpha = sampled(torch.from_numpy(self.alpha)[None], place, "bilinear").reshape(square).numpy()
+        return Picture(colour, alpha)
+
     def filled(self) -> torch.Tensor:
         """[3, S, S] colour, where nothing is object that of the nearest pixel which is: samples near the outline do
         not take the background in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +22,7 @@ from ...project import (
     Picture,
     Projection,
     Sheet,
+    aligned,
     decided,
     enlarged,
     fit_camera,
@@ -40,8 +40,6 @@ from ..types import BASE_COLOR, TexturedMesh
 from .existing import Materials
 from .keep import Keep, put_back
 from .texture_mesh import SceneTextures
-
-log = logging.getLogger(__name__)
 
 _LESS = "Ask for a smaller texture, or for smaller pictures."
 _MIRRORED = 0.03  # of the score, by which a mirrored picture must fit better before it is refused
@@ -63,12 +61,14 @@ def project_texture(
 ) -> TexturedMesh:
     """A textured mesh with pictures projected on its base colour, its levels of detail too.
 
-    Where a picture's camera is not known it is fitted: direction, field of view, scale and shift. Maps are enlarged
-    where the pictures have more detail than they hold.
+    Where a picture's camera is not known it is fitted: direction, field of view, scale and shift, and what it shows
+    elsewhere than the object has it is moved there (project.aligned). Maps are enlarged where the pictures have more
+    detail than they hold.
 
     Returns:
         The mesh with new maps. facts gains "projected": for each picture its name, direction, field of view, overlap of
-        silhouettes (iou) and the share of the texture that it gives; and warnings.
+        silhouettes (iou; aligned_iou once parts are moved, by `moved` picture sides at most) and the share of the
+        texture that it gives; and warnings, which are not logged.
 
     Of several pictures one that is refused is left out, with a warning.
 
@@ -205,13 +205,15 @@ def _shots(
                     f"{fit.rival.azimuth:.0f} the object looks nearly the same. If it is on the wrong side, name the "
                     "picture's direction, for example front."
                 )
-            posed.append((picture, fit.camera))
             facts.append(_facts_of(photo, fit))
+            if not known:  # whoever knows the camera means every pixel where it is
+                moved = aligned(painted, picture, fit.camera)
+                picture = moved.picture
+                facts[-1] |= {"aligned_iou": round(moved.iou, 3), "moved": round(moved.moved, 4)}
+            posed.append((picture, fit.camera))
     if not posed:
         raise ImageError(" ".join(refused))
     warnings += [f"{reason} It was left out." for reason in refused]
-    for warning in warnings:
-        log.warning(warning)
     return painted, _Shots(tuple(posed), tuple(facts), tuple(warnings))
 
 
