@@ -67,8 +67,8 @@ def _print_result(report: dict, written: list[Path]) -> None:
         moved = f", {each['aligned_iou']:.2f} once its parts are moved to the object's" if "aligned_iou" in each else ""
         print(
             f"{each['picture']}: {'found' if each['fitted'] else 'given'} at azimuth {each['azimuth']:g}, elevation "
-            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}{moved}; it gives {each['share']:.0%} of the "
-            f"texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
+            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}{moved}; it gives {each['share']:.0%} of "
+            f"the texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
         )
     for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
         print(line)
