@@ -44,6 +44,7 @@ from pipeline.project import (
     measured,
 )
 from pipeline.project.cells import Cells
+from pipeline.project.fit import _rank
 from pipeline.project.lit import light_in
 from pipeline.project.paint import look
 from pipeline.project.picture import keeping_means, sampled
@@ -105,6 +106,7 @@ def test_of_sides_that_look_alike_the_front_is_taken():
     )
     assert front.likeness < side.likeness and front.score > side.score
     assert replace(side, iou=0.93).score > front.score
+    assert _rank(None)(front) > _rank(None)(side) and _rank(View(60))(front) < _rank(View(60))(side)
 
 
 def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():

@@ -29,6 +29,7 @@ _FLUID, _STIFF = 2.0, 1.0  # pixels over which steps, and the moves they add up 
 _MOST = 0.06  # of the object's longer side in the picture, that something is moved at most
 _NEAR = 3.0  # pixels within which a picture's edges must meet edges of the object's colours to pull at each other
 _QUIET = 1e-3  # squared gradient of what moves nothing
+_SLACK = 2  # pixels of the last level that outlines may still miss the object's by
 _HALF, _WHOLE = 0.5, 0.9  # shares of a pixel that count as object, and as nothing else
 
 
@@ -46,7 +47,7 @@ def aligned(painted: Painted, picture: Picture, camera: PictureCamera) -> Aligne
     """A picture that shows each part where the object has it, seen from a camera; parts move by 6 % of the object at
     most."""
     left, top, right, bottom = picture.box
-    most, iou = _MOST * max(right - left, bottom - top), 0.0
+    most, iou, side = _MOST * max(right - left, bottom - top), 0.0, 1
     moves = np.zeros((2, 1, 1))
     for side in _SIDES:
         own, normal = _object(painted, camera, side)
@@ -59,7 +60,7 @@ def aligned(painted: Painted, picture: Picture, camera: PictureCamera) -> Aligne
             moves *= np.minimum(1, most / np.maximum(np.linalg.norm(moves, axis=0), 1e-9))
         share = _at(given[:1], here + moves * side)[0]
         iou = float(np.minimum(share, own[0]).sum() / max(np.maximum(share, own[0]).sum(), 1e-9))
-    return Aligned(picture.moved(moves), iou, float(np.linalg.norm(moves, axis=0).max()))
+    return Aligned(picture.moved(moves, _SLACK / side), iou, float(np.linalg.norm(moves, axis=0).max()))
 
 
 def _object(painted: Painted, camera: PictureCamera, side: int) -> tuple[np.ndarray, np.ndarray]:
