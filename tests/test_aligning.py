@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 from meshes import needs_warp
-from painted import CAMERA, block_moved, checker, decorated, drawn, sheet, textured, wall_and_block
+from painted import CAMERA, COLOURS, block_moved, checker, decorated, drawn, sheet, textured, wall_and_block
 from PIL import Image
 
 from pipeline import stages
+from pipeline.errors import ImageError
 from pipeline.mesh.bake.bake import Texels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.project import Painted, Photo, Picture, Projection, aligned
 from pipeline.project.paint import look
 from pipeline.runtime import Runtime
-from pipeline.views import PictureCamera
+from pipeline.views import PictureCamera, View
 
 pytestmark = needs_warp
 
@@ -80,6 +81,23 @@ def test_a_pattern_that_was_not_generated_is_not_bent():
     assert found.picture.moved(np.zeros((2, 8, 8))).colour == pytest.approx(
         found.picture.filled().permute(1, 2, 0), abs=1e-4
     )
+
+
+@pytest.mark.parametrize(("colours", "taken"), [(COLOURS, True), (COLOURS[3:] + COLOURS[:3], False)])
+def test_an_object_of_other_proportions_takes_its_picture(runtime, colours, taken):
+    """The upper box is a quarter wider in the picture: refused by silhouettes alone, taken for its colours."""
+    made, other = sheet(), sheet(colours)
+    vertices = other.vertices.clone()
+    vertices[24:, 0] = -0.35 + (vertices[24:, 0] + 0.35) * 1.25
+    picture = drawn(replace(other, vertices=vertices), CAMERA, 128)
+    settings = Projection(min_iou=0.97)
+    photo = Photo(picture, view=View(CAMERA.azimuth, CAMERA.elevation))
+    if taken:
+        [told] = stages.project_texture(runtime, textured(made), [photo], settings).facts["projected"]
+        assert told["aligned_iou"] > 0.98 and told["iou"] < 0.97
+    else:
+        with pytest.raises(ImageError, match="once its parts are moved.*colours differ"):
+            stages.project_texture(runtime, textured(made), [photo], settings)
 
 
 @pytest.mark.parametrize("slack", [0.0, 2 / 256])

@@ -251,6 +251,18 @@ def test_the_texture_grows_to_what_the_picture_holds_and_levels_share_it(runtime
     assert np.array_equal(two.maps, sheet().maps)  # inputs stay as they are
 
 
+def test_what_lies_beyond_a_whole_pictures_border_counts():
+    """A camera that sees half of the object must not fit because the other half is out of sight."""
+    one = sheet()
+    half = replace(CAMERA, shift=(0.62, CAMERA.shift[1]))
+    cut = drawn(one, half, 128)
+    whole = Image.new("RGBA", cut.size)
+    whole.paste(cut.crop((0, 0, 126, 128)))  # the same, but for an empty border where it was cut off
+    painted = Painted([one], torch.device("cpu"))
+    assert measured(painted, Picture.of(cut), half).iou > 0.97
+    assert measured(painted, Picture.of(whole), half).iou < 0.7
+
+
 def test_a_camera_can_be_known():
     one = sheet()
     painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, CAMERA))

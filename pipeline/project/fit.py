@@ -126,7 +126,8 @@ class _Matcher:
         side, samples = self.side, self.samples
         seen = self.painted.seen(camera, side * samples)
         cover = seen.mask.float().cpu().reshape(side, samples, side, samples).mean((1, 3))
-        iou = float(torch.minimum(cover, self.share).sum() / torch.maximum(cover, self.share).sum().clamp_min(1e-6))
+        whole = torch.maximum(cover, self.share).sum() + self._beyond(camera) * cover.sum()
+        iou = float(torch.minimum(cover, self.share).sum() / whole.clamp_min(1e-6))
         both = (cover > 0.99) & (self.share > 0.99)
         if int(both.sum()) < _FEW:
             return Fit(camera, iou, 1.0, 0.0)
@@ -139,6 +140,16 @@ class _Matcher:
         wanted, own, normal = self.colour[both][some], own[some], torch.nn.functional.normalize(normal[some], dim=1)
         shown = estimated(wanted, own, normal, _ROUNDS).on(own, normal)
         return Fit(camera, iou, float((shown - wanted).abs().mean()), _correlation(shown, wanted))
+
+    def _beyond(self, camera: PictureCamera) -> float:
+        """What lies beyond the picture's borders, times what lies in it; by boxes. At borders where the picture cuts
+        the object off nothing does."""
+        place, _ = camera.project(self.painted.outline)
+        low, high = (each.double().cpu().numpy() for each in place.aminmax(dim=0))
+        cut = np.array(self.cut_off).reshape(2, 2)
+        inside = np.maximum(np.minimum(high, 1) - np.maximum(low, 0), 1e-3).prod()
+        low, high = np.where(cut[0], np.maximum(low, 0), low), np.where(cut[1], np.minimum(high, 1), high)
+        return float(np.maximum(high - low, 1e-3).prod() / inside) - 1
 
     def framed(self, view: View, fov: float = _FOV) -> Fit:
         return self.at(self.framing(PictureCamera(view.azimuth, view.elevation, fov, target=self.painted.middle)))

@@ -16,6 +16,7 @@ from ...mesh.io import Frame, Scene
 from ...mesh.io.atlas import Group
 from ...project import (
     DEFAULT_PROJECTION,
+    Aligned,
     Fit,
     Painted,
     Photo,
@@ -191,7 +192,9 @@ def _shots(
             warnings += photo.remarks
             done += 1
             runtime.step("fit cameras", done, len(photos))
-            if reason := _refusal(photo, fit, settings.min_iou):
+            # whoever knows a camera means every pixel where it is
+            moved = None if known else aligned(painted, picture, fit.camera)
+            if reason := _refusal(photo, fit, moved, settings.min_iou):
                 refused.append(reason)
                 continue
             if fit.colour > _STRANGE:
@@ -206,8 +209,7 @@ def _shots(
                     "picture's direction, for example front."
                 )
             facts.append(_facts_of(photo, fit))
-            if not known:  # whoever knows the camera means every pixel where it is
-                moved = aligned(painted, picture, fit.camera)
+            if moved is not None:
                 picture = moved.picture
                 facts[-1] |= {"aligned_iou": round(moved.iou, 3), "moved": round(moved.moved, 4)}
             posed.append((picture, fit.camera))
@@ -229,13 +231,21 @@ def _facts_of(photo: Photo, fit: Fit) -> dict:
     }
 
 
-def _refusal(photo: Photo, fit: Fit, min_iou: float) -> str:
-    """Why a picture is not projected; empty if it is. Nothing is refused where any overlap will do."""
-    if fit.iou < min_iou:
+def _refusal(photo: Photo, fit: Fit, moved: Aligned | None, min_iou: float) -> str:
+    """Why a picture is not projected; empty if it is. Nothing is refused where any overlap will do.
+
+    An object of other proportions than its picture's is taken all the same if parts of the picture can be moved to the
+    object's, and if they have its colours: any outline can be moved to one that is a little like it.
+    """
+    closes = moved is not None and moved.iou >= (1 + min_iou) / 2 and fit.colour <= _STRANGE
+    if fit.iou < min_iou and not closes:
         how = "from its camera" if photo.camera else "from the best camera that was found"
+        more = "" if moved is None else f", {moved.iou:.3f} once its parts are moved to the object's"
+        if fit.colour > _STRANGE:
+            more += f"; colours differ by {fit.colour:.2f} of 1"
         return (
             f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.3f} "
-            f"(intersection over union), needed are {min_iou:.3f}. Is it a picture of this object, from the "
+            f"(intersection over union{more}), needed are {min_iou:.3f}. Is it a picture of this object, from the "
             "direction that is named, with the right mask? A lower least overlap (--project-min-iou, min_iou of the "
             "node) takes it all the same."
         )
