@@ -116,7 +116,8 @@ class ProjectTexture(io.ComfyNode):
         found = run(stages.project_texture, None, Progress(2), textured_mesh, photos=shots, settings=settings)
         lines = [
             f"{each['picture']}: azimuth {each['azimuth']:g}, elevation {each['elevation']:g}, overlap "
-            f"{each['iou']:.2f}, {each['share']:.0%} of the texture, colors: {each['colours']}"
+            f"{each['iou']:.2f} ({each.get('aligned_iou', each['iou']):.2f} aligned), {each['share']:.0%} of the "
+            f"texture, colors: {each['colours']}"
             for each in found.facts["projected"]
         ]
         lines += [f"! {each}" for each in found.facts.get("warnings", ())]

@@ -65,10 +65,11 @@ def _print_result(report: dict, written: list[Path]) -> None:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
     for each in report.get("projected", ()):
+        moved = f", {each['aligned_iou']:.2f} once its parts are moved to the object's" if "aligned_iou" in each else ""
         print(
             f"{each['picture']}: {'found' if each['fitted'] else 'given'} at azimuth {each['azimuth']:g}, elevation "
-            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}; it gives {each['share']:.0%} of the "
-            f"texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
+            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}{moved}; it gives {each['share']:.0%} of "
+            f"the texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
         )
     for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
         print(line)
