@@ -137,12 +137,14 @@ class Hollowed:
         own, middle = self._lack(outside, points[rows]), self._lack(outside, points[faces].mean(1))
         lack, move = torch.zeros(len(points), device=points.device), torch.zeros_like(points)
         lack[rows], move[rows] = own
-        for corner in faces.unbind(1):
-            most = lack.scatter_reduce(0, corner, middle[0], "amax")
-            source = (middle[0] >= most[corner]) & (middle[0] > lack[corner])
-            move[corner[source]] = middle[1][source]
-            lack = most
-        return lack, move
+        corner, between = faces.reshape(-1), middle[0].repeat_interleave(3)
+        most = lack.scatter_reduce(0, corner, between, "amax")
+        source = ((between >= most[corner]) & (between > lack[corner])).nonzero().squeeze(1)
+        first = torch.full((len(points),), len(faces), device=points.device)  # of equals, in one order on any device
+        first.scatter_reduce_(0, corner[source], source // 3, "amin")
+        given = first < len(faces)
+        move[given] = middle[1][first[given]]
+        return most, move
 
     def _lack(self, outside: _Outside, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[N] what the wall lacks at points [N, 3], and [N, 3] the move inward that would mend it."""
@@ -173,12 +175,17 @@ class Hollowed:
 
     def _through(self, mesh: Mesh) -> dict:
         """How many drains are open, and how narrow the narrowest of them is."""
-        surface, least, seen = Surface(mesh.vertices, mesh.faces), math.inf, 0
+        # in cells: rays are cast in fp32, and neither lengths nor areas may leave its range
+        middle = mesh.vertices.double().mean(0)
+        surface = Surface(((mesh.vertices.double() - middle) / self.cell).float(), mesh.faces)
+        least, seen = math.inf, 0
+        low = middle[[0, 1, 2, 2]].cpu()
+        radius = self.drain / 2 / self.cell
         turn = 2 * math.pi * torch.arange(_WAYS, dtype=torch.float64) / _WAYS
         ways = torch.stack([turn.cos(), turn.sin(), torch.zeros_like(turn)], 1)
-        for x, y, bottom, top in self.drains.tolist():
+        for x, y, bottom, top in ((self.drains - low) / self.cell).tolist():
             axis = torch.tensor([x, y, top], dtype=torch.float64)
-            start = torch.cat([axis[None], axis + _OPEN * self.drain / 2 * ways])
+            start = torch.cat([axis[None], axis + _OPEN * radius * ways])
             down = torch.tensor([0.0, 0.0, -1.0]).expand(len(start), 3)
             met = _rays(surface, start, down, mesh)
             if not bool((met > top - bottom).all()):
@@ -188,7 +195,7 @@ class Hollowed:
             middles = torch.stack([height.new_full(height.shape, x), height.new_full(height.shape, y), height], 1)
             start = middles.repeat_interleave(_WAYS, 0)
             least = min(least, 2 * float(_rays(surface, start, ways.repeat(_HEIGHTS, 1), mesh).min()))
-        return {"drains_open": seen, "drain_min": least if math.isfinite(least) else None}
+        return {"drains_open": seen, "drain_min": least * self.cell if math.isfinite(least) else None}
 
 
 @dataclass(frozen=True)
