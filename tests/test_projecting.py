@@ -73,7 +73,7 @@ def test_a_camera_is_found_again(camera):
     assert angle(fit.camera, camera) < 3 and fit.iou > 0.97 and fit.mirrored < 0 and fit.rival is None
 
 
-def test_a_picture_that_fits_from_two_sides_is_told(runtime):
+def test_a_picture_that_fits_from_two_sides_is_told(runtime, coarsely):
     """A box of one colour looks the same from behind; with the direction named nothing is open."""
     vertices, faces, uvs = box((-0.4, -0.25, -0.3), (0.4, 0.25, 0.3))
     one = Sheet(vertices, faces, uvs, atlas([(90, 90, 90)] * 6))
@@ -91,7 +91,7 @@ def test_what_is_finer_than_a_pixel_is_compared_by_its_mean():
     assert fit.correlation > 0.95
 
 
-def test_round_things_leave_their_azimuth_open():
+def test_round_things_leave_their_azimuth_open(coarsely):
     maps = np.full((64, 64, 6), 255, np.uint8)
     maps[:24, :, :3], maps[24:, :, :3] = (200, 60, 50), (60, 90, 200)
     ball = sphere(maps)
@@ -109,7 +109,7 @@ def test_of_sides_that_look_alike_the_front_is_taken():
     assert _rank(None)(front) > _rank(None)(side) and _rank(View(60))(front) < _rank(View(60))(side)
 
 
-def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():
+def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole(coarsely):
     one, camera = sheet(), PictureCamera(25, 20, 35, 1.1, shift=(0.3, 0.05))
     painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, camera, 128))
     assert picture.cut_off[2] and not picture.cut_off[0]
@@ -210,7 +210,7 @@ def test_a_texture_that_keeps_its_tone_takes_what_no_light_makes(runtime):
     assert np.abs(seen[84, 60:68, :3] - 230).max() < 15
 
 
-def test_pictures_that_do_not_show_the_object_are_refused(runtime):
+def test_pictures_that_do_not_show_the_object_are_refused(runtime, coarsely):
     one = textured(sheet())
     rows, columns = np.abs(np.indices((128, 128)) - 63.5)
     cross = Image.new("RGBA", (128, 128))

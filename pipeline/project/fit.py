@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from ..views import PictureCamera, View
 from .painted import Painted
@@ -125,17 +124,14 @@ class _Matcher:
     def at(self, camera: PictureCamera) -> Fit:
         side, samples = self.side, self.samples
         seen = self.painted.seen(camera, side * samples)
-        cover = seen.mask.float().cpu().reshape(side, samples, side, samples).mean((1, 3))
+        cover = _means(seen.mask.float(), samples).cpu()
         whole = torch.maximum(cover, self.share).sum() + self._beyond(camera) * cover.sum()
         iou = float(torch.minimum(cover, self.share).sum() / whole.clamp_min(1e-6))
         both = (cover > 0.99) & (self.share > 0.99)
         if int(both.sum()) < _FEW:
             return Fit(camera, iou, 1.0, 0.0)
         # means, as the picture's pixels are: a single line of sight may meet a detail that covers little of the pixel
-        grids = (
-            each.cpu().reshape(side, samples, side, samples, 3).mean((1, 3)) for each in (seen.colour, seen.normal)
-        )
-        own, normal = (each[both] for each in grids)
+        own, normal = (_means(each, samples).cpu()[both] for each in (seen.colour, seen.normal))
         some = slice(None, None, max(1, len(own) // _SAMPLES))
         wanted, own, normal = self.colour[both][some], own[some], torch.nn.functional.normalize(normal[some], dim=1)
         shown = estimated(wanted, own, normal, _ROUNDS).on(own, normal)
@@ -171,6 +167,14 @@ class _Matcher:
             shift = old - 0.5 + (moved * use).sum(0) / use.sum(0)
             camera = replace(camera, scale=camera.scale * times, shift=(float(shift[0]), float(shift[1])))
         return camera
+
+
+def _means(values: torch.Tensor, samples: int) -> torch.Tensor:
+    """[S, S, ...] -> [S / samples, S / samples, ...]: the mean of each square, several times as fast as torch's mean
+    over two of four axes."""
+    rows = sum(values[row::samples] for row in range(1, samples)) + values[::samples]
+    columns = sum(rows[:, column::samples] for column in range(1, samples)) + rows[:, ::samples]
+    return columns / samples**2
 
 
 def _directions(near: View | None) -> list[View]:
@@ -251,6 +255,8 @@ def _within(camera: PictureCamera, azimuth: float, elevation: float, fov: float,
 def _searched(matcher: _Matcher, of, start: np.ndarray, step: np.ndarray, most: int) -> Fit:
     """The best camera that a simplex finds (Nelder and Mead 1965); of: numbers -> camera. Being nearer to the front
     counts between searches, not in one, where it would pull the camera away from where it belongs."""
+    from scipy.optimize import minimize  # takes as long to import as a part of torch; few runs fit a camera
+
     best = matcher.at(of(start))
 
     def loss(x: np.ndarray) -> float:
