@@ -155,6 +155,16 @@ def test_lengths_that_are_none_are_named(text):
         stages.Length.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("asked", "cure"),
+    [("0.41", "below 0.39"), ("1e9", "below 0.39"), ("20vox", "below 9.\\d+vox"), ("9e9vox", "below 9.\\d+vox")],
+)
+def test_errors_larger_than_the_object_are_named(asked, cure):
+    """Four faces were made of it, without a word."""
+    with pytest.raises(SettingsError, match=f"leaves nothing of the object; choose {cure}"):
+        processed(damaged("ball", "none", 24)[0], shells="surface", max_error=stages.Length.parse(asked))
+
+
 def test_settings_without_effect_are_named():
     raw = damaged("ball", "none", 24)[0]
     with pytest.raises(SettingsError, match="wall would have no effect"):

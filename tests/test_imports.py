@@ -16,6 +16,7 @@ HEIGHT = {
     "signals": 0,
     "srgb": 0,
     "temporary": 0,
+    "words": 0,
     "spec": 1,
     "backends": 1,
     "budget": 1,

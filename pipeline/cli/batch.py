@@ -26,6 +26,7 @@ from ..batch import run as run_batch
 from ..batch.beside import pays
 from ..export import WRITERS
 from ..weights import SMALL_CHECKPOINT
+from ..words import counted
 from .export import add_export, export_settings, output_paths
 from .options import (
     add_backend,
@@ -181,7 +182,10 @@ def recorded(
 
 def print_begin(record: Record) -> None:
     done = len(record.jobs) - len(record.todo) - len(record.refused)
-    print(f"{len(record.jobs):,} objects to make{f', {done:,} of them are there already' if done else ''}.", flush=True)
+    print(
+        f"{counted(len(record.jobs), 'object')} to make{f', {done:,} of them there already' if done else ''}.",
+        flush=True,
+    )
     if record.refused:
         print(f"{len(record.refused):,} left out, as their pictures were refused before; --retry tries them again.")
 

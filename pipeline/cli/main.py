@@ -38,6 +38,20 @@ COMMANDS = {
 _SIGNED = re.compile(r"-\.?\d")
 
 
+class _Once(logging.Filter):
+    """Each text once: pictures to project, for one, are cut out a second time, with all of their pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self._said
+        self._said.add(text)
+        return new
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; see run_program for the exit codes."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -53,7 +67,9 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
         interruption = stack.enter_context(interruptible())
         options.check = interruption.check
         log = logging.getLogger(__name__.rpartition(".cli")[0])
-        log.handlers[:] = [logging.StreamHandler()]
+        handler = logging.StreamHandler()
+        handler.addFilter(_Once())
+        log.handlers[:] = [handler]
         log.getChild("warp.kernel_cache").setLevel(logging.INFO)  # why a first run takes longer
         try:
             code = options.run(options)

@@ -36,6 +36,7 @@ from .finishing.process import process_mesh
 from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .length import Length
 from .networks.decode import decode_shape, decode_texture
 from .networks.encode import encode_images
 from .networks.encode_mesh import (
@@ -67,7 +68,6 @@ from .types import (
     Generation,
     Latent,
     LatentStart,
-    Length,
     Mesh,
     Origin,
     PBRVoxels,

@@ -12,6 +12,7 @@ from ...mesh.query.surface import Surface
 from ...mesh.repair.clean import AFTER_SIMPLIFYING
 from ...mesh.simplify.bounded import ErrorBound, deviation
 from ...runtime import Runtime
+from ...words import counted
 from ..types import MIN_FACES
 from .source_mesh import surface_by_row
 
@@ -88,7 +89,7 @@ def simplify_mesh(runtime: Runtime, mesh: Mesh, target_faces: int, row: str | No
         return mesh, []
     whole, result = mesh.report, _simplified(runtime, mesh, target_faces, row)
     reached = len(result.faces)
-    kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
+    kept = f"{counted(whole.boundary_loops, 'hole')} and {counted(whole.handles, 'handle')}"
     advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
     if reached > target_faces:
         return result, [f"{target_faces:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
