@@ -15,6 +15,7 @@ HEIGHT = {
     "beginnings": 0,  # of files that are not what their names say
     "signals": 0,
     "srgb": 0,
+    "sums": 0,
     "temporary": 0,
     "words": 0,
     "spec": 1,

@@ -79,8 +79,8 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SPEEDS),
         default=EXACT.name,
         help="exact runs the network at every step; balanced predicts half of its passes without the picture, fast "
-        "also passes with it. Against exact the surface moves by 0.2 %% of the diagonal and base colours by 0.04 of 1 "
-        "(medians of 64 objects, bundled small checkpoint); default: exact",
+        "also passes with it, half of all. Against exact the surface moves by 0.2 %% of the diagonal and base colours "
+        "by 0.02 of 1 (medians of 16 objects, bundled small checkpoint); default: exact",
     )
 
 

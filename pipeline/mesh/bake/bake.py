@@ -5,6 +5,7 @@ Frames: the world frame, Z up, -0.5 .. 0.5; textures have row 0 at v = 0, v down
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 
 from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
+from ...sums import grouped_sums
 from ..checks import check_mesh
 from ..mesh import Mesh
 from ..query.nearest_voxel import nearest_voxel
@@ -313,8 +315,8 @@ def vertex_tangents(
         [V, 4] float32: a unit vector square to the normal, in the frame of the vertices, and w = 1 or -1. Vertices
         without a face of area in UV space have any.
     """
-    total = torch.zeros(len(vertices), 3, dtype=torch.float64, device=vertices.device)
-    handed = total.new_zeros(len(vertices))
+    largest = torch.full((4,), math.pi, dtype=torch.float64, device=vertices.device)  # unit vectors times angles
+    added = grouped_sums(len(vertices), 3 * len(faces), largest)
     for part in _slices(len(faces), _ROWS):
         corners = faces[part].long()
         at, uv = vertices[corners].double(), uvs[corners].double()  # [n, 3, 3], [n, 3, 2]
@@ -325,13 +327,13 @@ def vertex_tangents(
             vertex, n = corners[:, k], normals[corners[:, k]].double()
             sides = (_in_plane(at[:, (k + i) % 3] - at[:, k], n) for i in (1, 2))
             angle = torch.where(turn != 0, torch.linalg.vecdot(*sides).clamp(-1, 1).acos(), 0)
-            total.index_add_(0, vertex, _in_plane(along_u, n) * angle[:, None])
-            handed.index_add_(0, vertex, -turn * angle)
+            added.add(vertex, torch.cat([_in_plane(along_u, n) * angle[:, None], (-turn * angle)[:, None]], 1))
+    total, handed = added.total().split([3, 1], 1)
     normals = normals.double()
     axis = torch.zeros_like(normals).scatter_(1, normals.abs().argmin(1, keepdim=True), 1.0)
     lost = total.norm(dim=1, keepdim=True) < 1e-12
     tangent = _in_plane(torch.where(lost, axis, total), normals)
-    return torch.cat([tangent, torch.where(handed < 0, -1.0, 1.0)[:, None]], 1).float()
+    return torch.cat([tangent, torch.where(handed < 0, -1.0, 1.0)], 1).float()
 
 
 def _in_plane(vectors: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import running_sums
 from ..mesh import Mesh
 
 OVERHANG = 45.0  # degrees from the vertical beyond which printers need supports, as slicers have it by default
@@ -66,5 +67,5 @@ def _walls(mesh: Mesh, areas: torch.Tensor, wall_thickness: Callable) -> tuple[f
         return None, None
     thickness, order = thickness[met].sort()
     weight = areas[chosen][met][order]
-    share = weight.cumsum(0) / weight.sum()
+    share = running_sums(weight) / weight.sum()
     return float(thickness[0]), float(thickness[int((share < _THIN).count_nonzero())])

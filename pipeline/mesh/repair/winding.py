@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...sums import sum_by
 from ..query.sight import views_by_depth, views_by_rays
 from ..query.surface import Surface
 from ..topology.half_edges import components
@@ -42,7 +43,7 @@ def sides_seen(vertices: torch.Tensor, topology: Topology, by_rays: bool) -> tor
     # edges consistently oriented, each counted from both faces
     gain = ((side[:, None] * side[beside] - 1) * alike).sum(1)
     component = topology.component[asked]
-    gains = gain.new_zeros(len(topology.non_orientable)).index_add_(0, component, gain)
+    gains = sum_by(gain, component, len(topology.non_orientable))
     turn[asked] = (side < 0) & (gains > 0)[component]
     return turn
 
