@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import running_sums, sum_by
 from ..mesh import Mesh
 from ..query.surface import Surface
 from ..topology.measures import unit_normals
@@ -64,7 +65,7 @@ class Hollowed:
         near = Surface(self.body.vertices, self.body.faces).closest(middle[apart], self.wall / 2).face >= 0
         label = Mesh.known(mesh.vertices, mesh.faces[apart], kernels=mesh.kernels).sheets.label.long()
         votes = torch.where(near, -1, 1)
-        behind = torch.zeros(len(apart), dtype=torch.int64, device=votes.device).index_add_(0, label, votes)[label] > 0
+        behind = sum_by(votes, label, len(apart))[label] > 0
         return Sides(apart[behind], apart[~behind])
 
     def thickened(self, mesh: Mesh, sides: Sides) -> Mesh:
@@ -166,7 +167,7 @@ class Hollowed:
         if not bool(thin.any()):
             return {}
         found, order = found[thin].sort()
-        share = areas[thin][order].cumsum(0) / areas[thin].sum()
+        share = running_sums(areas[thin][order]) / areas[thin].sum()
         return {
             "thin_share": float(areas[thin].sum() / areas.sum()),
             "thin": float(found[int((share < 0.01).count_nonzero())]),
