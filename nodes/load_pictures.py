@@ -12,6 +12,7 @@ from ..pipeline.batch import Recipe, find_pictures, plan_jobs
 from ..pipeline.errors import ImageError, PipelineError, SettingsError
 from ..pipeline.image import KINDS, MAX_SIDE, Remover, background_remover, cut_out, has_transparency, read_picture
 from ..pipeline.runtime import free_memory
+from ..pipeline.words import counted
 from .host import output, pictures
 from .host.progress import Progress
 from .picture import CURES
@@ -124,7 +125,7 @@ def _check_memory(count: int) -> None:
 
 
 def _report(count: int, problems: list[str]) -> str:
-    lines = [f"{count - len(problems)} of {count} pictures", *problems[:_SHOWN]]
+    lines = [f"{count - len(problems)} of {counted(count, 'picture')}", *problems[:_SHOWN]]
     return "\n".join([*lines, f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else lines)
 
 

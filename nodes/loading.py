@@ -87,9 +87,9 @@ class LoadModels(io.ComfyNode):
                         options=list(SPEEDS),
                         default=EXACT.name,
                         tooltip="exact runs the network at every step. balanced predicts half of the passes without "
-                        "the picture from earlier ones; fast also predicts passes with it, at most every second "
-                        "step. The surface moves by 0.2 % of the diagonal and base colours by 0.04 of 1 (medians of "
-                        "64 objects, small checkpoint).",
+                        "the picture from earlier ones; fast also predicts passes with it, half of all. The surface "
+                        "moves by 0.2 % of the diagonal and base colours by 0.02 of 1 (medians of 16 objects, small "
+                        "checkpoint).",
                     )
                 ),
                 package_input(

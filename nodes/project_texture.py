@@ -11,6 +11,7 @@ from ..pipeline.errors import SettingsError
 from ..pipeline.image import background_remover
 from ..pipeline.project import COLOURS, DEFAULT_PROJECTION, LARGEST, MIN_IOU, Photo, Projection, photo
 from ..pipeline.views import PictureCamera, named_views
+from ..pipeline.words import counted
 from .host import pictures
 from .host.progress import Progress
 from .host.run import explained, run
@@ -115,7 +116,8 @@ class ProjectTexture(io.ComfyNode):
         found = run(stages.project_texture, None, Progress(2), textured_mesh, photos=shots, settings=settings)
         lines = [
             f"{each['picture']}: azimuth {each['azimuth']:g}, elevation {each['elevation']:g}, overlap "
-            f"{each['iou']:.2f}, {each['share']:.0%} of the texture, colors: {each['colours']}"
+            f"{each['iou']:.2f} ({each.get('aligned_iou', each['iou']):.2f} aligned), {each['share']:.0%} of the "
+            f"texture, colors: {each['colours']}"
             for each in found.facts["projected"]
         ]
         lines += [f"! {each}" for each in found.facts.get("warnings", ())]
@@ -138,7 +140,7 @@ def _photos(
     found = pictures.to_pil(image)
     count = len(found)
     if cameras is not None and len(cameras) != count:
-        raise SettingsError(f"{count} pictures need as many cameras, got {len(cameras)}.")
+        raise SettingsError(f"{counted(count, 'picture needs', 'pictures need')} as many cameras, got {len(cameras)}.")
     masks = [None] * count if mask is None else pictures.masks_to_pil(mask, found, mask_marks)
     directions = named_views(names, count) if names else [None] * count
     remover = background_remover("auto", cures=CURES)

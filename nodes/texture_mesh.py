@@ -10,6 +10,7 @@ from ..pipeline.export.scene_textures import write_scene
 from ..pipeline.mesh.io import Scene as SceneValue
 from ..pipeline.mesh.io.atlas import UVS
 from ..pipeline.spec import IMAGE_ENCODER, PipelineType, SamplerSettings
+from ..pipeline.words import counted
 from .bake import texture_size_input
 from .host import folders, output
 from .host.memory import ManagedModels
@@ -116,6 +117,8 @@ class TextureMesh(io.ComfyNode):
 
 def _report(facts: dict) -> str:
     """What the node shows."""
-    lines = [f"{facts['textures']} textures of {facts['texture_size']} pixels, {facts['faces']:,} faces"]
-    lines += [f"{facts['texels_kept']:,} texels kept"] if "texels_kept" in facts else []
+    lines = [
+        f"{counted(facts['textures'], 'texture')} of {facts['texture_size']} pixels, {counted(facts['faces'], 'face')}"
+    ]
+    lines += [f"{counted(facts['texels_kept'], 'texel')} kept"] if "texels_kept" in facts else []
     return "\n".join([*lines, *facts["warnings"]])

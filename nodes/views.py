@@ -9,6 +9,7 @@ from PIL import Image
 from ..pipeline.errors import SettingsError
 from ..pipeline.image import background_remover, cut_out
 from ..pipeline.views import NAMED_MIXING, STRATEGIES, Mixing, named_views, posed
+from ..pipeline.words import counted
 from .host import pictures
 from .picture import CURES, mask_marks_input
 from .sockets import CATEGORY, Views, advanced, aliases, node_schema
@@ -128,7 +129,7 @@ class ViewsNode(io.ComfyNode):
         others = [] if other is None else other.split(1)
         named = [name for name in other_views.split(";") if name.strip()]
         if len(named) != len(others):
-            raise SettingsError(f"`other` holds {len(others)} pictures, `other_views` names {len(named)}.")
+            raise SettingsError(f"`other` holds {counted(len(others), 'picture')}, `other_views` names {len(named)}.")
         cuts += [_cut(image, None, mask_marks) for image in others]
         if not cuts:
             raise SettingsError("No view is connected. Connect at least the front view.")
@@ -149,7 +150,9 @@ def _numbers(text: str, pictures: int) -> tuple[float, ...]:
     except ValueError as error:
         raise SettingsError(f"`view_weights` takes numbers between semicolons, as 2; 1; 1, got {text!r}.") from error
     if found and len(found) != pictures:
-        raise SettingsError(f"`view_weights` holds {len(found)} numbers for {pictures} connected pictures.")
+        raise SettingsError(
+            f"`view_weights` holds {counted(len(found), 'number')} for {counted(pictures, 'connected picture')}."
+        )
     return found
 
 

@@ -230,7 +230,13 @@ class Backends:
     def _nothing(self, op: str, device: torch.device, problems: Mapping[str, str]) -> BackendError:
         name = self.choices.get(op, "")
         if name in problems and len(problems) == 1:
-            return BackendError(f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problems[name]}")
+            others = [row.name for row in self.operations[op].rows if not _unavailable(row, device)]
+            cure = f"Choose one of {', '.join(others)}, or leave the choice out" if others else "Leave the choice out"
+            problem = problems[name].rstrip(".")
+            return BackendError(
+                f"Backend {name!r} of {op!r} cannot be used on {device.type}: {problem}. {cure}: the first that works "
+                "is taken then. docs/performance.md says what rows need."
+            )
         listed = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
         return BackendError(f"No backend for {op!r} is available on {device.type}. {listed}")
 

@@ -6,15 +6,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
 from .errors import OutputError, PipelineError, did_you_mean
-from .runtime import Step
+
+if TYPE_CHECKING:
+    from .runtime import Step  # which imports torch: --help need not wait for that
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,6 +47,32 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             error.message += did_you_mean(str(value), [str(each) for each in action.choices or ()])
             raise
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a program: its module, which has `add(parser)` and `run(options)`, and its line of help."""
+
+    module: str
+    help: str
+
+
+def program_parser(
+    name: str, description: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None
+) -> Parser:
+    """The parser of a program of several commands; `run` of its result is the command's own.
+
+    arguments: what will be parsed: only the commands that it names are imported and know their options. None: all.
+    """
+    whole = Parser(name, description=description)
+    parsers = whole.add_subparsers(required=True, metavar=" | ".join(commands))
+    for word, command in commands.items():
+        own = parsers.add_parser(word, help=command.help)
+        if arguments is None or word in arguments:
+            module = import_module(command.module)
+            module.add(own)
+            own.set_defaults(run=module.run)
+    return whole
 
 
 def whole_number(text: str) -> int:

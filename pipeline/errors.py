@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+_LOOKED_AT = 2000  # entries of a folder, in which a name nearly right is looked for
 
 
 class PipelineError(Exception):
@@ -66,3 +70,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message that names the nearest known word; "" if none is near."""
     near = difflib.get_close_matches(word, list(known), 1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def near_path(path: Path) -> str:
+    """The end of a message about a path that is not there: names what is in its folder and called nearly so, if
+    anything is."""
+    folder = path.parent
+    try:
+        here = [each.name for each in islice(folder.iterdir(), _LOOKED_AT)]
+    except OSError:
+        return f": there is no folder {folder}." if not folder.is_dir() else "."
+    meant = did_you_mean(path.name, here)
+    return meant or "."

@@ -125,7 +125,7 @@ def step_times(settings: SamplerSettings, start: Start | None = None) -> list[fl
     return [start.strength, *(t for t in moments if t < start.strength)]
 
 
-def _path(noise: torch.Tensor, settings: SamplerSettings, start: Start | None) -> tuple[torch.Tensor, list[float]]:
+def beginning(noise: torch.Tensor, settings: SamplerSettings, start: Start | None) -> tuple[torch.Tensor, list[float]]:
     """What a solver begins with, and its times."""
     moments = step_times(settings, start)
     if start is None or start.strength == 1:
@@ -133,17 +133,30 @@ def _path(noise: torch.Tensor, settings: SamplerSettings, start: Start | None) -
     return start.at(start.strength, noise, settings.sigma_min), moments
 
 
+def stepped(
+    x: torch.Tensor,
+    t: float,
+    t_next: float,
+    v: torch.Tensor,
+    noise: torch.Tensor,
+    settings: SamplerSettings,
+    start: Start | None,
+) -> torch.Tensor:
+    """x after a straight step along a velocity; rows that a start keeps are what it says."""
+    x = x - (t - t_next) * v
+    return start.held(x, t_next, noise, settings.sigma_min) if start else x
+
+
 def euler(
     velocity: Velocity, noise: torch.Tensor, settings: SamplerSettings, start: Start | None = None
 ) -> Iterator[Sample]:
     """Integrate from noise (t = 1), or from a start, to data (t = 0); yields after every step, the last x is the
     result. Nothing is yielded for a start of strength 0, which is its own result."""
-    x, moments = _path(noise, settings, start)
+    x, moments = beginning(noise, settings, start)
     for t, t_next in pairwise(moments):
         v = velocity(x, t)
         x_0 = data_from_velocity(x, t, v, settings.sigma_min)
-        x = x - (t - t_next) * v
-        x = start.held(x, t_next, noise, settings.sigma_min) if start else x
+        x = stepped(x, t, t_next, v, noise, settings, start)
         yield Sample(x, x_0)
 
 
@@ -155,14 +168,13 @@ def heun(
     Karras et al., arXiv 2206.00364, algorithm 1, with Euler for the last step: a flow is not evaluated at t = 0, where
     its x_0 is x itself and guidance would divide by sigma_min. One such step keeps the order.
     """
-    x, moments = _path(noise, settings, start)
+    x, moments = beginning(noise, settings, start)
     for t, t_next in pairwise(moments):
         v = velocity(x, t)
         x_0 = data_from_velocity(x, t, v, settings.sigma_min)
         if t_next > 0:
             v = (v + velocity(x - (t - t_next) * v, t_next)) / 2
-        x = x - (t - t_next) * v
-        x = start.held(x, t_next, noise, settings.sigma_min) if start else x
+        x = stepped(x, t, t_next, v, noise, settings, start)
         yield Sample(x, x_0)
 
 

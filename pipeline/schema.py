@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import CheckpointError
+from .words import counted
 
 Check = Callable[[Any, str], Any]
 
@@ -110,9 +111,9 @@ def table(inner: Check, most: int) -> Check:
 def wrong(value: Any, where: str, expected: str) -> CheckpointError:
     """The error for a value; what is shown of it is bounded."""
     if isinstance(value, (list, tuple)):
-        shown = f"a list of {len(value)} items"
+        shown = f"a list of {counted(len(value), 'item')}"
     elif isinstance(value, Mapping):
-        shown = f"an object of {len(value)} entries"
+        shown = f"an object of {counted(len(value), 'entry', 'entries')}"
     elif isinstance(value, int) and abs(value) >= 10**20:
         shown = f"a number of {int(math.log10(abs(value))) + 1} digits"
     else:

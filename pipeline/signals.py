@@ -15,10 +15,20 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last is Windows' Ctr
 
 def _ours() -> list[signal.Signals]:
     """Those that end a run here: not what the caller chose to ignore (nohup); only the main thread may handle them."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main():
         return []
-    found = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    return [each for each in found if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler, _leave)]
+    return [
+        each for each in _present() if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler, _leave)
+    ]
+
+
+def _present() -> list[signal.Signals]:
+    """Those that this system has."""
+    return [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def leave_at_once() -> None:
@@ -47,6 +57,19 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         raise KeyboardInterrupt
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """While the block runs a library may take these signals for itself, below Python too (Ray's core does, and aborts
+    the process); after it they are handled as before."""
+    before = {each: signal.getsignal(each) for each in _present()} if _is_main() else {}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            if handler is not None:  # one that is not Python's cannot be set again
+                signal.signal(each, handler)
 
 
 @contextmanager

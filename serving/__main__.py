@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from importlib import import_module
+from collections.abc import Sequence
 
 from pipeline.cli.main import run_program
-from pipeline.console import Parser
+from pipeline.console import Command, Parser, program_parser
 from pipeline.signals import leave_at_once
 
-# name -> module of this folder with HELP, add(parser) and run(options); only the one that is called is imported
 COMMANDS = {
-    "batch": "ray_batch.batch",
-    "timeline": "ray_batch.timeline",
-    "run": "run",
-    "generate": "client",
-    "cold-start": "measure.cold_start",
-    "soak": "measure.soak",
-    "load": "measure.load",
+    "batch": Command(
+        f"{__package__}.ray_batch.batch",
+        "make an object of each of many pictures on all GPUs of a machine or a cluster",
+    ),
+    "timeline": Command(
+        f"{__package__}.ray_batch.timeline",
+        "print the timeline of a batch: what each process did when, and how long it stood still",
+    ),
+    "run": Command(f"{__package__}.run", "serve pictures to GLBs over HTTP"),
+    "generate": Command(f"{__package__}.client", "send pictures to a service and fetch the GLB"),
+    "cold-start": Command(
+        f"{__package__}.measure.cold_start",
+        "measure seconds from start to ready and to the first GLB, without and with a warm kernel cache",
+    ),
+    "soak": Command(
+        f"{__package__}.measure.soak", "run many jobs one after another and say whether memory grows between them"
+    ),
+    "load": Command(
+        f"{__package__}.measure.load", "let many clients queue jobs at once, and measure /health meanwhile"
+    ),
 }
 
 
-def parser(arguments: list[str]) -> argparse.ArgumentParser:
-    """The parser of the command that the arguments begin with; of all commands where they name none."""
-    whole = Parser("python -m serving", description="Many pictures, many GPUs, a service.")
-    commands = whole.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
-    for name in arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS:
-        command = import_module(f"{__package__}.{COMMANDS[name]}")
-        own = commands.add_parser(name, help=command.HELP)
-        command.add(own)
-        own.set_defaults(run=command.run)
-    return whole
+def parser(arguments: Sequence[str] | None = None) -> Parser:
+    """The parser of all commands; arguments: as for program_parser."""
+    return program_parser("python -m serving", "Many pictures, many GPUs, a service.", COMMANDS, arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:

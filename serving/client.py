@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-HELP = "send pictures to a service and fetch the GLB"
 _ENDED = ("done", "failed", "cancelled", "interrupted", "expired")
 
 
@@ -252,6 +251,6 @@ def _pair(text: str, sign: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    _parser = argparse.ArgumentParser("client.py", description=HELP)
+    _parser = argparse.ArgumentParser("client.py", description=(__doc__ or "").partition("\n")[0])
     add(_parser)
     sys.exit(run(_parser.parse_args()))

@@ -14,6 +14,8 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
+from pipeline.signals import handlers_kept
+
 from .joining import OWN, joined, why_not
 from .settings import ServiceSettings, plain
 from .worker import Worker
@@ -48,7 +50,8 @@ class Engine:
     async def start(self) -> None:
         """Start Ray (or join a cluster) and the workers; returns when one takes jobs, or when none ever will."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._lasting, self._start_ray)
+            with handlers_kept():  # in this thread, which is the one that may
+                await asyncio.get_running_loop().run_in_executor(self._lasting, self._start_ray)
             self._handle = await asyncio.to_thread(self._start_workers)
         except (RayError, RuntimeError, ValueError, OSError) as error:
             self._error = _own_words(why_not(error))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import errors
+from pipeline.words import counted
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -62,8 +63,8 @@ def internal(error: BaseException) -> Problem:
 
 def worker_lost(tries: int) -> Problem:
     detail = (
-        f"The worker process ended while it ran this job, {tries} times. The machine may be short of memory: ask for "
-        "a lower type, fewer faces or a smaller texture_size."
+        f"The worker process ended while it ran this job, {counted(tries, 'time')}. The machine may be short of "
+        "memory: ask for a lower type, fewer faces or a smaller texture_size."
     )
     return Problem("worker-lost", "The worker was lost", 500, detail)
 
@@ -84,7 +85,7 @@ def cancelled() -> Problem:
 
 
 def queue_full(limit: int) -> Refused:
-    detail = f"{limit:,} jobs are waiting, which is the limit. Try again later."
+    detail = f"{counted(limit, 'job is', 'jobs are')} waiting, which is the limit. Try again later."
     return Refused(Problem("queue-full", "Too many jobs", 429, detail), {"Retry-After": "10"})
 
 

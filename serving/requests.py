@@ -26,6 +26,7 @@ from pipeline.cli.options import mixing_of
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.image import read_mask, read_picture
 from pipeline.weights import SMALL_CHECKPOINT, Checkpoint, open_checkpoint
+from pipeline.words import counted
 
 from . import problems
 from .jobs import DONE, Job, Jobs, QueueFullError
@@ -214,7 +215,8 @@ class Receiver:
             raise problems.malformed("A picture is missing: send a file named picture, or base64 text in JSON.")
         if sent.masks and len(sent.masks) != len(sent.pictures):
             raise SettingsError(
-                f"{len(sent.masks)} masks for {len(sent.pictures)} pictures; send one for each or none."
+                f"{counted(len(sent.masks), 'mask')} for {counted(len(sent.pictures), 'picture')}; send one for each "
+                "or none."
             )
         options.images = sent.pictures
         mixing_of(options)

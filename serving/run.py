@@ -14,8 +14,6 @@ from pipeline.errors import SettingsError
 
 from . import settings
 
-HELP = "serve pictures to GLBs over HTTP"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     settings.add(parser)

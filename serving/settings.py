@@ -74,7 +74,7 @@ class ServiceSettings:
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `run`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: one that is free")
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="default: 8000; 0: one that is free")
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     parser.add_argument("--database", metavar="URL", help="of SQLAlchemy; default: a SQLite file in --data")
     parser.add_argument("--store", metavar="URL", help="of fsspec, for results; default: a folder in --data")
@@ -98,7 +98,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-state", type=_size, default=2000.0, metavar="MB", help="of a state; default: 2000")
     group.add_argument("--keep", type=_size, default=24.0, metavar="HOURS", help="results are kept; default: 24")
     group.add_argument(
-        "--disk-watermark", type=float, default=2.0, metavar="GB", help="free space that must remain; default: 2"
+        "--disk-watermark", type=_at_least_0, default=2.0, metavar="GB", help="free space that must remain; default: 2"
     )
     group.add_argument("--time-limit", type=_size, default=60.0, metavar="MINUTES", help="of one job; default: 60")
     group.add_argument(
@@ -117,8 +117,10 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     add_memory_limit(parser)
     add_backend(parser)
     group.add_argument("--workers", type=_count, metavar="N", help="default: one for each GPU; without GPUs one")
-    group.add_argument("--gpus-each", type=float, metavar="X", help="GPUs of a worker, may be a part; default: 1")
-    group.add_argument("--threads", type=int, default=0, metavar="N", help="of a worker on a CPU; default: all cores")
+    group.add_argument("--gpus-each", type=_at_least_0, metavar="X", help="GPUs of a worker, may be a part; default: 1")
+    group.add_argument(
+        "--threads", type=_from_0, default=0, metavar="N", help="of a worker on a CPU; default: all cores"
+    )
     group.add_argument(
         "--address", metavar="HOST:PORT", help="a Ray cluster that runs already; default: one of its own"
     )
@@ -189,6 +191,27 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return count
+
+
+def _from_0(text: str) -> int:
+    count = whole_number(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return count
+
+
+def _port(text: str) -> int:
+    port = _from_0(text)
+    if port > 65535:
+        raise argparse.ArgumentTypeError("must be at most 65535")
+    return port
+
+
+def _at_least_0(text: str) -> float:
+    size = real_number(text)
+    if not 0 <= size < 1e9:  # NaN too
+        raise argparse.ArgumentTypeError("must be a number of at least 0")
+    return size
 
 
 def _size(text: str) -> float:

@@ -182,6 +182,15 @@ def one_thread():
 
 
 @pytest.fixture
+def coarsely(monkeypatch):
+    """Cameras are fitted with fewer lines of sight and steps, for what does not depend on how exactly."""
+    from pipeline.project import fit
+
+    for name, value in {"_FINE": (40, 1), "_FINEST": (64, 1), "_COARSE": (32, 1), "_FINE_STEPS": 60}.items():
+        monkeypatch.setattr(fit, name, value)
+
+
+@pytest.fixture
 def checkpoint() -> Path:
     """The checkpoint of the golden runs, in the released layout; its weights are random."""
     return GOLDEN_CHECKPOINT

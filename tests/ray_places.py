@@ -1,7 +1,8 @@
-"""Where samplers and finishers come to lie on two GPUs that Ray is told of, and how long a sampler waits between two
+"""Where samplers and finishers come to lie where Ray is told of two GPUs, and how long a sampler waits between two
 objects which take long to hand on: python tests/ray_places.py FOLDER."""
 
 import json
+import signal
 import statistics
 import sys
 import time
@@ -19,7 +20,7 @@ from pipeline.batch import Job, Outcome, Recipe
 from serving.ray_batch import batch
 from serving.ray_batch.actors import Finisher, Sampler
 from serving.ray_batch.cluster import connected, machines
-from serving.ray_batch.division import FINISHING, shares
+from serving.ray_batch.division import shares
 
 
 class Large(tuple):
@@ -47,9 +48,9 @@ def stand_in(kind, last):
             super(kind, self).__init__(*arguments[:4])
 
         def work(self, row):
-            time.sleep(1 if last else 0.5)  # all finishers are needed
-            own = (self.kind, ray.get_gpu_ids()[0], ray.get_runtime_context().get_actor_id())
-            seen = Large((*(row.sampled or ()), own))
+            time.sleep(0.4 if last else 0.5)
+            own = (self.kind, next(iter(ray.get_gpu_ids()), None), ray.get_runtime_context().get_actor_id())
+            seen = Large((*(row.made or ()), own))
             return batch.Row(row.job, seen, Outcome(report={"seen": tuple(seen)}) if last else None, spans=row.spans)
 
     return StandIn
@@ -58,16 +59,28 @@ def stand_in(kind, last):
 def main(folder):
     ray.init = partial(ray.init, num_cpus=4, num_gpus=2)
     batch.Sampler, batch.Finisher = stand_in(Sampler, False), stand_in(Finisher, True)
-    options = Namespace(gpus=None, gpu_share=1.0, samplers=None, finishers=None, tries=1, output=Path(folder))
+    options = Namespace(
+        gpus=None,
+        gpu_share=1.0,
+        samplers=None,
+        finishers=None,
+        finish_on="auto",
+        tries=1,
+        memory_limit=None,
+        output=Path(folder),
+    )
+    terminated = []
+    signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
     with connected(None) as joined:
-        divided = shares(machines(joined), options, FINISHING["gpu"])
+        signal.raise_signal(signal.SIGTERM)
+        divided = shares(machines(joined), options)
         todo = [Job(str(number), "", "", 1, "") for number in range(8)]
-        rows = list(batch._rows(joined, options, Recipe(), todo, divided, None))
+        rows = list(batch._rows(joined, options, Recipe(), todo, divided))
         places = defaultdict(lambda: defaultdict(set))
         for kind, gpu, actor in (each for row in rows for each in row.outcome.report["seen"]):
             places[kind][str(gpu)].add(actor)
     found = {kind: {gpu: len(actors) for gpu, actors in gpus.items()} for kind, gpus in places.items()}
-    print(json.dumps({**found, "objects": len(rows), "waits": waits(rows)}))
+    print(json.dumps({**found, "objects": len(rows), "waits": waits(rows), "terminated": len(terminated)}))
 
 
 if __name__ == "__main__":

@@ -167,6 +167,7 @@ WRONG = {
     "outer_shell": inner_of,
     "solid": lambda mesh, resolution: (mesh, {}),
     "simplify": lambda mesh, target, tick: Mesh(mesh.vertices, mesh.faces[:target]),
+    "farthest": lambda mesh: lambda points, limit: 0.4,  # also of points beyond the limit
     "quads": lambda mesh, target, tick: Mesh(mesh.vertices, mesh.faces[:target]),
     "unwrap": overlapping,
     "closest": Elsewhere,

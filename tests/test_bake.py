@@ -10,14 +10,16 @@ from devices import on_device
 from meshes import needs_warp
 from meshes import original as original_of
 
+from pipeline.backends import PLAIN
 from pipeline.errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
-from pipeline.mesh.bake import bake
+from pipeline.mesh import NEAREST_VOXEL
 from pipeline.mesh.bake.bake import Texels, sample_voxels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.bake.raster_warp import nearest_covered_warp, rasterise_warp
 from pipeline.sparse import Voxels, bricks
 from pipeline.sparse.bricks import trilinear_warp
 from pipeline.sparse.reference import trilinear
+from pipeline.stages import default_backends
 
 pytestmark = [needs_warp, pytest.mark.usefixtures("device")]
 sample_voxels = on_device(sample_voxels)
@@ -112,14 +114,13 @@ def test_projection_looks_up_on_the_original():
     assert near.far > 0.9 * near.covered.sum()  # nothing within the limit: looked up where it is
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-def test_texels_far_from_voxels_take_the_nearest(hidden, request):
-    if hidden:
-        request.getfixturevalue("no_warp")
+@pytest.mark.parametrize("name", ["warp", PLAIN])
+def test_texels_far_from_voxels_take_the_nearest(name):
     xyz = torch.unique(torch.randint(32, (300, 3), generator=random()), dim=0)
     points = torch.rand(500, 3, generator=random(1)) * 60 - 14
     gaps = torch.cdist(points.double(), xyz.double() + 0.5)
-    found = gaps.gather(1, bake._nearest_voxel(points, xyz)[:, None])[:, 0]
+    nearest = default_backends().pick(NEAREST_VOXEL, name=name)
+    found = gaps.gather(1, nearest(points, xyz)[:, None])[:, 0]
     assert torch.allclose(found, gaps.amin(1), atol=1e-5)
 
 

@@ -1,60 +1,67 @@
-"""Finishing beside sampling: on which device, in which process, and whether memory allows it."""
+"""What of an object is left for the CPU, in a process beside the sampler, and where meshes are processed."""
 
-from functools import cache
-from types import SimpleNamespace
+import pickle
 
 import pytest
 import torch
+from bodies import sphere
 
-from pipeline.batch import Job, Maker, Recipe, Sharing, finishing_device, sharing
+from pipeline.batch import Job, Maker, Recipe, processing_device
 from pipeline.batch import beside as beside_module
-from pipeline.batch.beside import Beside
-from pipeline.bench.networks import RandomModels
+from pipeline.batch.beside import Beside, pays
 from pipeline.errors import SettingsError
-from pipeline.spec import RELEASED_MODELS
-from pipeline.weights import open_checkpoint
+from pipeline.stages import Mesh
 
 
-def test_a_process_beside_finishes_as_this_one_does(checkpoint, picture, tmp_path, monkeypatch, root):
-    """And where it is killed, nothing is lost but its try."""
+def test_a_process_beside_does_what_this_one_does(checkpoint, picture, tmp_path, monkeypatch, root):
+    """Of an object that is sampled and of one that is processed; where the process is killed, only a try is lost."""
     monkeypatch.syspath_prepend(str(root))  # where the new process finds the pipeline
     recipe = Recipe(checkpoint=str(checkpoint), pipeline_type="1024", texture=False)
     maker, job = Maker(recipe, "cpu"), Job("a", str(picture), "1" * 64, 42, "a")
     sampled = maker.sample(job)
-    assert maker.finish(sampled, tmp_path / "here").files == ("a.glb",)
+    finished = maker.process(sampled)
+    assert maker.complete(finished, tmp_path / "here").files == ("a.glb",)
     with Beside(recipe, tmp_path / "beside") as beside:
         assert beside.takes(sampled) and not beside.takes(sampled)
         beside._process.kill()
         assert beside.result(wait=True) == (sampled, None) and beside.result() is None
-        assert beside.takes(sampled)
-        given, outcome = beside.result(wait=True)
-        assert given is sampled and outcome.files == ("a.glb",) and not outcome.error
-    assert (tmp_path / "beside" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
+        for made in (sampled, finished):
+            assert beside.takes(made)
+            given, outcome = beside.result(wait=True)
+            assert given is made and outcome.files == ("a.glb",) and not outcome.error
+            stages = [each["stage"] for each in outcome.report["stages"]]
+            assert stages[-2:] == ["process mesh", "export"] and len(stages) == len(set(stages))
+            assert (tmp_path / "beside" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
+            (tmp_path / "beside" / "a.glb").unlink()
 
 
-def test_whether_both_fit_beside_each_other(checkpoint):
-    """The released networks on GPUs of several sizes: samplers must keep the memory plan that they have alone."""
-    released, recipe = RandomModels(RELEASED_MODELS), Recipe(pipeline_type="1024_cascade")
-    models = SimpleNamespace(checkpoint=open_checkpoint(str(checkpoint)), spec=released.spec)
-    models.outline = cache(released.outline)
-    gb = 10**9
-    for free, finishers, fits in ((140, 2, True), (140, 20, False), (24, 1, True), (24, 3, False), (1, 1, False)):
-        found = sharing(recipe, models, torch.device("cuda"), 1, finishers, free=free * gb)
-        assert found.fits == fits and 4 * gb < found.finisher_bytes < 10 * gb, found
-        assert found.sampler_bytes == free * gb - finishers * found.finisher_bytes
-    assert sharing(recipe, models, torch.device("cuda"), memory_limit=3 * gb, free=140 * gb).sampler_bytes == 3 * gb
+def test_what_is_handed_over_leaves_out_what_can_be_found_again():
+    """A mesh's topology is larger than the mesh; the report, which is small and takes time, stays."""
+    mesh = Mesh(*sphere())
+    alone, report = len(pickle.dumps(mesh)), mesh.report
+    assert mesh.edges is not None and mesh.sheets is not None
+    again = pickle.loads(pickle.dumps(mesh))
+    assert len(pickle.dumps(mesh)) < alone + 2000 and again.__dict__["report"] == report
+    assert torch.equal(again.faces, mesh.faces) and torch.equal(again.edges.twin, mesh.edges.twin)
 
 
-def test_where_objects_are_finished():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    room, none = Sharing(True, 1, 1, 2), Sharing(False, 1, 1, 2)
-    cases = [(("auto", gpu, True, room), gpu), (("auto", gpu, True, none), cpu), (("auto", gpu, False, None), gpu)]
-    cases += [(("cpu", gpu, True, room), cpu), (("cpu", gpu, False, None), cpu), (("gpu", gpu, True, none), gpu)]
-    cases += [(("auto", cpu, True, None), cpu), (("auto", torch.device("mps"), True, None), cpu)]
-    for given, expected in cases:
-        assert finishing_device(*given) == expected, given
+def test_where_objects_are_processed():
+    cpu, gpu, mps = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+    cases = [("auto", gpu, gpu), ("gpu", gpu, gpu), ("cpu", gpu, cpu), ("auto", cpu, cpu), ("auto", mps, cpu)]
+    for choice, sampling, expected in cases:
+        assert processing_device(choice, sampling) == expected, (choice, sampling)
     with pytest.raises(SettingsError, match="--finish-on gpu: objects are sampled on the CPU"):
-        finishing_device("gpu", cpu, True, None)
+        processing_device("gpu", cpu)
+
+
+def test_when_a_process_beside_pays(monkeypatch):
+    """A chosen backend may run on the GPU alone: it can stand in the way of processing beside it, not of writing."""
+    cpu, gpu, chosen = torch.device("cpu"), torch.device("cuda"), Recipe(backends={"simplify": "cumesh"})
+    monkeypatch.setattr(beside_module, "cores", lambda: 4)
+    assert pays(gpu, gpu, Recipe()) and pays(gpu, cpu, Recipe()) and pays(gpu, gpu, chosen)
+    assert not pays(gpu, cpu, chosen) and not pays(cpu, cpu, Recipe())
+    monkeypatch.setattr(beside_module, "cores", lambda: 2)
+    assert not pays(gpu, gpu, Recipe())
 
 
 def test_an_object_is_not_handed_over_where_memory_is_short(monkeypatch, tmp_path):

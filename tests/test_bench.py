@@ -272,6 +272,8 @@ def test_bench(run, tmp_path, monkeypatch):
     assert code == 0, err
     assert len(runs) == 2 and runs[0][1] is runs[1][1] and "models in memory, second run" in out
     assert "faces to 1,500," in out
+    told = [line.removesuffix(" ...") for line in err.splitlines() if line.endswith(" ...")]
+    assert "image encoder" in told and told.count("texture") == 2 and told[-1] == "export", "what it is at"
     numbers = json.loads(report.read_text())
     assert {row["network"] for row in numbers["networks"]} == {
         "image encoder",

@@ -122,7 +122,7 @@ def test_an_encoders_config_has_known_entries_alone(copy, entry, message):
         fetch(copy)
 
 
-def test_only_what_makes_the_network_reaches_transformers(checkpoint):
+def test_only_what_makes_the_network_is_taken(checkpoint):
     config = json.loads((checkpoint / "image_encoder" / "config.json").read_text())
     passed = encoder_arguments({**config, "attn_implementation": "eager"})
     assert passed["hidden_size"] == 32 and not {"attn_implementation", "architectures", "id2label"} & set(passed)

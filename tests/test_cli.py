@@ -1,5 +1,6 @@
 """The command line as users and other tools call it: options and their errors."""
 
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -46,7 +47,10 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--save-state", "checkpoints/small/pipeline.json"), "checkpoints/small/pipeline.json, the checkpoint"),
         (("--lods", "9", "--output", "a.glb", "--report", "a_LOD1.glb"), "--report and a level of --lods both name"),
         (("--output", "x" * 256 + ".glb"), ".glb cannot be written: File name too long"),
-        (("--mask", "a.png", "b.png"), "2 masks for 1 pictures"),
+        (("--mask", "a.png", "b.png"), "2 masks for 1 picture;"),
+        (("--views", "frnt"), "got 'frnt'; did you mean front?"),
+        (("--views", "front", "left"), "1 picture needs as many views"),
+        (("--backend", "simplify=cumesh"), "Choose one of hybrid,"),
         (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
         (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
         (("--shape-steps", "5000"), "--shape-...: A sampler takes at most 1,000 steps, got 5,000"),
@@ -73,8 +77,10 @@ def test_a_picture_that_cannot_be_read_is_said_before_the_checkpoint(run, tmp_pa
     mesh = [tmp_path / "box.glb"] if command != "generate" else []
     for path in mesh:
         trimesh.creation.box((0.5, 0.5, 0.5)).export(path)
+    (tmp_path / "absnet.png").write_bytes(b"")
     code, out, err = run(command, *mesh, tmp_path / "absent.png", "--output", tmp_path / "x.glb")
     assert code == 1 and "error: There is no picture" in err and "Using the bundled" not in out
+    assert "; did you mean absnet.png?" in err
 
 
 def test_sampler_settings_reach_their_stage(monkeypatch, checkpoint):
@@ -199,7 +205,7 @@ def test_the_help_of_output_names_the_formats_that_are_written(command, run, tmp
     assert refused == ("its suffix chooses the format" not in said)
 
 
-@pytest.mark.parametrize("make_parser", [parser, lambda: serving_parser([])])
+@pytest.mark.parametrize("make_parser", [parser, serving_parser])
 def test_what_is_no_number_is_told_in_words_of_the_user(make_parser, capsys):
     """argparse names the function that reads a value: invalid _gigabytes value."""
     (commands,) = (each for each in make_parser()._actions if each.choices)
@@ -227,3 +233,38 @@ def test_values_that_begin_with_a_minus_are_told_what_is_wrong_with_them(option,
     with pytest.raises(SystemExit):
         program(["finish", "state.safetensors", option, value])
     assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+def test_what_needs_no_command_waits_for_no_import(root):
+    """torch takes more than a second."""
+    code = (
+        "import contextlib, sys\nsys.modules['torch'] = None\nfrom pipeline.cli.main import main\n"
+        "for arguments in (['--help'], ['--version'], ['genrate', 'x.png'], []):\n"
+        "    with contextlib.suppress(SystemExit):\n        main(arguments)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "make a GLB, or another 3D file, from a picture" in done.stdout and "did you mean generate?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--disk-watermark", "nan"),
+        ("--disk-watermark", "-1"),
+        ("--gpus-each", "-1"),
+        ("--gpus-each", "inf"),
+        ("--threads", "-1"),
+        ("--port", "99999"),
+        ("--port", "-1"),
+        ("--keep", "0"),
+        ("--time-limit", "nan"),
+        ("--memory-limit", "0"),
+        ("--queue-limit", "0"),
+    ],
+)
+def test_limits_of_a_service_that_cannot_be_are_refused(option, value, capsys):
+    """A watermark of NaN never refused anything."""
+    with pytest.raises(SystemExit):
+        serving_parser(["run"]).parse_args(["run", f"{option}={value}"])
+    assert f"argument {option}: must be" in capsys.readouterr().err

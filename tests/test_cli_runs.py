@@ -80,6 +80,7 @@ def test_geometry_only_and_views(run, picture, checkpoint, tmp_path):
 def test_the_same_seed_gives_the_same_bytes(run, cli, picture, checkpoint, tmp_path):
     """Twice in one process, and in another one."""
     outputs, kind = [], ("--checkpoint", checkpoint, "--type", "1024")
+    kind += ("--structure-steps", 2, "--shape-steps", 2, "--texture-steps", 2)
     for name, call in (("a", run), ("b", run), ("c", cli)):
         (tmp_path / name).mkdir()
         glb, state = tmp_path / name / "x.glb", tmp_path / name / "x.safetensors"

@@ -10,6 +10,7 @@ from meshes import clean, needs_warp, project, solid
 from pipeline import stages
 from pipeline.errors import SettingsError
 from pipeline.mesh import Mesh
+from pipeline.mesh.query.farthest import farthest_by_tree
 from pipeline.mesh.query.winding_number import winding_numbers, winding_numbers_by_tree
 from pipeline.mesh.remesh.patches import patch_holes
 from pipeline.mesh.simplify.bounded import deviation
@@ -144,7 +145,7 @@ def test_a_bound_in_voxels_is_kept_beside_the_face_count():
     made = processed(raw, shells="solid", max_error=stages.Length.parse("0.2vox"))
     whole = processed(raw, shells="solid")
     assert len(made.faces) < len(whole.faces) / 2 and made.facts["max_error"] == 0.2 / 32
-    assert deviation(whole, made) <= 0.2 / 32
+    assert deviation(whole, made, farthest_by_tree) <= 0.2 / 32
     assert len(processed(raw, 300, shells="solid", max_error=stages.Length.parse("0.2vox")).faces) <= 300
 
 
@@ -152,6 +153,16 @@ def test_a_bound_in_voxels_is_kept_beside_the_face_count():
 def test_lengths_that_are_none_are_named(text):
     with pytest.raises(SettingsError, match="length"):
         stages.Length.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cure"),
+    [("0.41", "below 0.39"), ("1e9", "below 0.39"), ("20vox", "below 9.\\d+vox"), ("9e9vox", "below 9.\\d+vox")],
+)
+def test_errors_larger_than_the_object_are_named(asked, cure):
+    """Four faces were made of it, without a word."""
+    with pytest.raises(SettingsError, match=f"leaves nothing of the object; choose {cure}"):
+        processed(damaged("ball", "none", 24)[0], shells="surface", max_error=stages.Length.parse(asked))
 
 
 def test_settings_without_effect_are_named():

@@ -20,7 +20,7 @@ from pipeline.mesh.uv.unwrap import unwrap
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 
-SIDE = 64  # enough faces for several ranges and chunks, and for torch to share its loops among threads
+SIDE = 48  # enough faces for several ranges and chunks, and for torch to share its loops among threads
 MACHINE = (7, 2)  # cores, threads of torch; compared with (1, 1)
 
 ONE_CORE = """
@@ -72,7 +72,7 @@ def finished(raw) -> dict[str, object]:
     mesh, voxels = raw
     runtime = Runtime("cpu", stages.table())
     found = {}
-    for shells, resolution, lods in (("outer", 64, (2500,)), ("solid", 48, ())):
+    for shells, resolution, lods in (("outer", 64, (2500,)), ("solid", 32, ())):
         done = stages.process_mesh(runtime, mesh, 4000, shells=shells, resolution=resolution, lods=lods)
         found |= {f"{shells} facts": done.facts}
         for number, level in enumerate(done.levels):

@@ -5,6 +5,8 @@ import inspect
 import json
 import re
 import shlex
+import shutil
+import subprocess
 
 import pytest
 from generate_texts import ROOT, commands
@@ -60,6 +62,17 @@ def test_a_broken_link_is_noticed(tmp_path):
     links = "[1](b.md) [2](b.md#a-heading-its-one) [3](b.md#no-heading) [4](c.md) [5](https://x.org/c.md)"
     (tmp_path / "a.md").write_text(f"{links} ![6](d.png)\n```\n[7](e.md)\n```\n", encoding="utf-8")
     assert broken_links(tmp_path / "a.md") == ["b.md#no-heading", "c.md", "d.png"]
+
+
+def test_what_examples_write_into_a_clone_is_no_part_of_it(root):
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("no clone")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in [root / "README.md", *root.glob("docs/*.md")])
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    written = set(re.findall(r"--(?:output|save-state) (\S+\.(?:glb|safetensors))", blocks)) | {"OUT.safetensors"}
+    assert len(written) > 3
+    for name in written:
+        assert subprocess.run(["git", "check-ignore", "-q", name], cwd=root, check=False).returncode == 0, name
 
 
 def test_every_page_of_docs_is_linked_from_the_readme():

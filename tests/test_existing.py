@@ -110,6 +110,16 @@ def test_texture_transforms_are_followed(tmp_path, moved, seen):
     assert np.allclose(colors(read_scene(textured(move).save(tmp_path / "x.glb")))[:, :3], seen, atol=0.01)
 
 
+@pytest.mark.parametrize(("scale", "told"), [([0, 0], True), ([1, 0], True), ([-1, 2], False)])
+def test_textures_that_a_transform_shrinks_to_a_texel_are_told(tmp_path, scale, told):
+    def move(builder):
+        texture = builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+        texture["extensions"] = {"KHR_texture_transform": {"scale": scale}}
+
+    notes = read_scene(textured(move).save(tmp_path / "x.glb")).notes
+    assert any("a scale of 0 shows one texel" in each for each in notes) == told
+
+
 def test_uvs_that_a_texture_names_and_the_mesh_lacks_are_told(tmp_path):
     def move(builder):
         builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["texCoord"] = 5

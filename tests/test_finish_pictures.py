@@ -124,7 +124,7 @@ def test_what_fits_is_not_refused(monkeypatch):
 
 def test_a_picture_of_the_result(run, root, rocket_state, tmp_path):
     glb, picture = tmp_path / "rocket.glb", tmp_path / "views.png"
-    options = ("--texture-size", 256, "--faces", 4000, "--output", glb, "--picture", picture)
+    options = ("--texture-size", 256, "--faces", 4000, "--shells", "surface", "--output", glb, "--picture", picture)
     code, _, err = run("finish", rocket_state, *options)
     assert code == 0, err
     with Image.open(picture) as views:

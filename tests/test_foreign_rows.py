@@ -24,7 +24,8 @@ from pipeline.mesh import OPERATIONS as MESH_OPERATIONS
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.grid.dual_grid import dual_grid_tensors
 from pipeline.mesh.packages import cumesh, nvdiffrast, o_voxel
-from pipeline.mesh.simplify.bounded import deviation
+from pipeline.mesh.query.farthest import farthest_by_tree
+from pipeline.mesh.simplify.bounded import ErrorBound, deviation
 from pipeline.mesh.simplify.collapse import collapse
 from pipeline.runtime import Runtime
 from pipeline.sparse import CHILD_CONV, SUBMANIFOLD_CONV, Voxels, flex_gemm, reference
@@ -280,8 +281,8 @@ def test_simplifying_keeps_size_and_place(installed):
 @needs_warp
 def test_simplifying_within_a_bound(installed):
     mesh = ball(24)
-    found = cumesh.row(collapse).run(mesh, 4, lambda: None, 0.02)
-    assert 100 < len(found.faces) < len(mesh.faces) / 2 and deviation(mesh, found) <= 0.02
+    found = cumesh.row(collapse).run(mesh, 4, lambda: None, ErrorBound(0.02, farthest_by_tree))
+    assert 100 < len(found.faces) < len(mesh.faces) / 2 and deviation(mesh, found, farthest_by_tree) <= 0.02
 
 
 def test_simplifying_ends_where_nothing_more_can_go(installed, monkeypatch):

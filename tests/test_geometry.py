@@ -1,5 +1,6 @@
 """Meshes: dual grid, repair, simplification, unwrapping, raster and bake."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -318,11 +319,16 @@ def bake_maps(vertices, faces, uvs, voxels, attrs, resolution, size):
     return SimpleNamespace(attrs=texels.image(maps).numpy(), covered=texels.covered.numpy(), far=far)
 
 
+@cache
+def unwrapped_ball(size):
+    ball = trimesh.creation.icosphere(4, 0.4)
+    source, faces, uvs, _ = xatlas(*tensors(ball), size, 4, lambda: None)
+    return tensors(ball)[0][source], faces, uvs
+
+
 def baked(field, resolution=64, size=256):
     """Bake a field of position (in 0-1) on a ball; returns the maps, and each texel's position on the ball."""
-    ball = trimesh.creation.icosphere(5, 0.4)
-    source, faces, uvs, _ = xatlas(*tensors(ball), size, 4, lambda: None)
-    vertices = tensors(ball)[0][source]
+    vertices, faces, uvs = unwrapped_ball(size)
     shell = torch.stack(torch.meshgrid(*[torch.arange(resolution)] * 3, indexing="ij"), -1).reshape(-1, 3)
     centres = (shell + 0.5) / resolution
     shell = shell[((centres - 0.5).norm(dim=1) - 0.4).abs() < 2.5 / resolution]

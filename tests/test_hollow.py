@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from closed_shapes import SHAPES, _sphere, damaged, punched
+from closed_shapes import SHAPES, _box, _sphere, damaged, punched
 from meshes import needs_warp
 
 from pipeline import stages
@@ -126,8 +126,82 @@ def test_true_lengths_reach_the_mesh_and_the_report():
     assert walls.wall_thin * 80 / height > 4 - 80 / height * made.facts["shells"]["cell"]
     assert told["cm3"] == pytest.approx(made.report.volume * (8 / height) ** 3, rel=0.01)
     assert told["grams"] == pytest.approx(1.24 * told["cm3"]) and told["cm3"] < told["cm3_before"] / 2
-    (line,) = stages.hollow_lines(told)
-    assert f"{told['grams']:.4g} g of {told['grams_before']:.4g}" in line and "drains 1" in line
+    first, second = stages.hollow_lines(told)
+    assert f"{told['grams']:.4g} g of {told['grams_before']:.4g}" in first and "drains 1" in first
+    assert f"wall is {told['wall_min'] * told['mm_a_unit']:.3g} mm at its thinnest" in second
+    assert told["wall"] * told["mm_a_unit"] == pytest.approx(4) and told["wall_min"] > 0.97 * told["wall"]
+    assert told["drains_open"] == 1 and 6.4 < told["drain_min"] * told["mm_a_unit"] < 8.1
+
+
+def finned(points):
+    """A ball with a fin of a fortieth."""
+    return torch.minimum(_sphere(points, 0.3), _box(points, (0.45, 0.0125, 0.1)))
+
+
+def test_what_a_hollow_promises_is_measured_on_the_simplified_result_and_kept():
+    """Where the object itself is thinner than the wall, nothing is hollow, and how thin is said."""
+    raw = stages.Mesh(*surface_net(finned, 64), resolution=64)
+    made = stages.process_mesh(
+        Runtime(torch.device("cpu"), stages.default_backends()),
+        raw,
+        3000,
+        shells="solid",
+        hollow=stages.Hollowing.parse("0.06", "0.1"),
+    )
+    told = made.facts["shells"]["hollow"]
+    assert len(made.faces) <= 3000 and told["drains"] == told["drains_open"] == 1
+    corners = made.vertices[made.faces.long()]
+    middle = corners.mean(1)
+    near_drain = (middle[:, :2].norm(dim=1) < 0.08) & (middle[:, 2] < -0.1)
+    inner = (middle.norm(dim=1) < 0.27) & ~near_drain
+    outer = (middle.norm(dim=1) >= 0.27) & ~near_drain
+    points = torch.cat([corners[inner].reshape(-1, 3), middle[inner]])
+    points = points[points[:, :2].norm(dim=1) > 0.08]
+    wall = float(distance_from(Mesh(made.vertices, made.faces[outer]), points).min())
+    assert told["wall_min"] == pytest.approx(wall, rel=0.01) and wall > 0.97 * 0.06
+    assert 0.08 < told["drain_min"] <= 0.1
+    assert told["thin"] == pytest.approx(0.025, abs=0.006) and 0.02 < told["thin_share"] < 0.2
+    assert "are thinner than the wall themselves" in stages.hollow_lines(told)[1]
+    assert not any("wall" in each for each in made.facts["warnings"])
+
+
+def test_walls_and_drains_that_did_not_come_out_are_told():
+    """Of a hollow ball, cavity pushed against the outside and drain closed; the cavity is moved back."""
+    from pipeline.mesh.query.walls import wall_thickness_by_kernels
+    from pipeline.mesh.remesh.solid import solid
+
+    made, facts = solid(shape("ball"), CELLS, hollow=Hollow(WALL, DRAIN))
+    hollowed = facts["hollowed"]
+    sides = hollowed.sides(made)
+    good = hollowed.measured(made, sides, wall_thickness_by_kernels)
+    assert good["wall_min"] > 0.9 * WALL and good["drains_open"] == 1 and good["thin"] is None
+    points = made.vertices.clone()
+    cavity = made.faces[sides.inner].long().unique()
+    pushed = cavity[points[cavity, 2] > 0.2]
+    points[pushed] *= (0.4 - WALL / 3) / points[pushed].norm(dim=1, keepdim=True)
+    bad = Mesh(points, made.faces)
+    found = hollowed.measured(bad, sides, wall_thickness_by_kernels)
+    assert found["wall_min"] < 0.4 * WALL
+    mended = hollowed.measured(hollowed.thickened(bad, sides), sides, wall_thickness_by_kernels)
+    assert mended["wall_min"] > 0.97 * WALL
+    closed = hollowed.measured(hollowed.body, hollowed.sides(hollowed.body), wall_thickness_by_kernels)
+    assert closed["drains_open"] == 0 and closed["drain_min"] is closed["wall_min"] is None
+    told = {**facts["hollow"], "crossing_faces": 1, "cells": CELLS, "own_cells": CELLS, "volume": made.report.volume}
+    asking = stages.Hollowing.parse(str(WALL), str(DRAIN))
+    facts, said = asking.facts({**told, **found, "drains_open": 0}, made, Hollow(WALL, DRAIN))
+    assert [
+        each[: len(start)]
+        for each, start in zip(
+            said, ("1 face of the hollow object goes", "The wall of the cavity is", "1 drain of 1 cannot be seen")
+        )
+    ] == ["1 face of the hollow object goes", "The wall of the cavity is", "1 drain of 1 cannot be seen"]
+
+
+def test_a_wall_that_makes_the_grid_finer_than_the_object_says_what_it_costs():
+    made = processed(damaged("ball", "none", 24)[0], shells="solid", hollow=stages.Hollowing.parse("0.03"))
+    told = made.facts["shells"]["hollow"]
+    assert told["cells"] == made.facts["shells"]["resolution"] == 54 and told["own_cells"] == 19
+    assert any("54 cells along its longest side" in each and "8 times" in each for each in made.facts["warnings"])
 
 
 def test_a_wall_without_room_behind_it_is_warned_of():
@@ -181,8 +255,30 @@ def test_hollows_that_make_no_sense_are_named(settings, message):
 @pytest.mark.parametrize("wall", ["50mm", "1e9mm", "0.0001mm"])
 def test_true_lengths_that_are_no_wall_of_this_object_are_answered_in_mm(wall):
     raw, _ = damaged("ball", "none", 24)
-    with pytest.raises(SettingsError, match=r"choose from 0\.2\d+ mm to below 40 mm"):
-        processed(raw, shells="solid", hollow=stages.Hollowing.parse(wall, size="80mm"))
+    with pytest.raises(SettingsError, match=r"choose from 0\.15\d+ mm to below 40 mm"):
+        processed(raw, shells="solid", hollow=stages.Hollowing.parse(wall, size="height=80mm"))
+
+
+@pytest.mark.parametrize("asked", [("50mm", "", "80mm"), ("1e9mm", "", "80mm"), ("2mm", "40mm", "80mm")])
+def test_true_lengths_beyond_the_size_are_answered_before_there_is_an_object(asked):
+    with pytest.raises(SettingsError, match="choose below 40 mm, half of the longest side"):
+        stages.Hollowing.parse(*asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"wall": 0.6}, "wall is 0.6 thick; choose from 0 to 0.5"),
+        ({"wall": 1e9}, "wall is 1e.09 thick"),
+        ({"max_error": stages.Length(0.5)}, "max error of 0.5 leaves nothing"),
+        ({"hollow": stages.Hollowing.parse("0.5")}, "wall of a hollow is 0.5; choose below 0.5"),
+        ({"hollow": stages.Hollowing.parse("0.1", "1e9")}, "drain of a hollow is 1e.09; choose below 0.5"),
+    ],
+)
+def test_lengths_that_no_object_has_are_answered_before_there_is_one(asked, message):
+    """They were found after the object was sampled, which takes minutes."""
+    with pytest.raises(SettingsError, match=message):
+        stages.ExportSettings(shells="solid", **asked)
 
 
 def test_hollows_too_thin_for_any_lattice_and_shells_that_cannot_be_hollow_are_named():

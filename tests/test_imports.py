@@ -15,7 +15,9 @@ HEIGHT = {
     "beginnings": 0,  # of files that are not what their names say
     "signals": 0,
     "srgb": 0,
+    "sums": 0,
     "temporary": 0,
+    "words": 0,
     "spec": 1,
     "backends": 1,
     "budget": 1,

@@ -233,7 +233,7 @@ def test_inspect_on_the_command_line(run, tmp_path):
     write(tmp_path / "x.stl", Scene((geometry(trimesh.creation.icosphere(2, 0.5)),), metres=0.08))
     code, out, err = run("inspect", tmp_path / "x.stl", "--density", 2)
     assert code == 0, err
-    assert "320 faces, 162 vertices, 1 components, watertight" in out and "at 2 g/cm3" in out
+    assert "320 faces, 162 vertices, 1 component, watertight" in out and "at 2 g/cm3" in out
     code, out, _ = run("inspect", tmp_path / "x.stl", "--json")
     assert code == 0 and json.loads(out)["mesh"]["euler"] == 2
     code, _, err = run("inspect", tmp_path / "absent.glb")

@@ -150,7 +150,7 @@ def test_bare_python(report, tmp_path):
     text = report(python=tmp_path / "bare" / folder).stdout
     assert re.search(r"^torch +absent.*pytorch\.org", text, re.M)
     assert re.search(r"^pip +absent", text, re.M)
-    assert re.search(r"^  transformers +absent", text, re.M)
+    assert re.search(r"^  safetensors +absent", text, re.M)
     assert "-m pip install --only-binary :all: -r " in text
 
 

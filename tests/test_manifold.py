@@ -25,7 +25,7 @@ from pipeline.mesh import Mesh
 from pipeline.mesh.examples import ball
 from pipeline.mesh.repair.clean import AFTER_SIMPLIFYING
 from pipeline.mesh.topology.half_edges import HalfEdges, Sheets
-from pipeline.mesh.topology.measures import _in_any_order, _lanes, face_measures
+from pipeline.mesh.topology.measures import _in_any_order, face_measures
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -217,4 +217,3 @@ def test_sums_on_a_gpu_are_the_same_in_any_order(groups, size):
         for right, one_sum, other in zip(expected, found, again):
             torch.testing.assert_close(one_sum, right, rtol=1e-8, atol=0)
             assert torch.equal(one_sum, other) and one_sum.shape == (count,)
-    assert _lanes(1) == 256 and _lanes(1 << 30) == 1 and _lanes(0) == 256

@@ -6,15 +6,23 @@ import pytest
 import torch
 from meshes import needs_warp
 
+from pipeline import stages
+from pipeline.backends import PLAIN
 from pipeline.errors import SettingsError
-from pipeline.mesh import Mesh, examples
-from pipeline.mesh.simplify import bounded
+from pipeline.mesh import FARTHEST, Mesh, examples
+from pipeline.mesh.query.farthest import _square_distance, farthest_by_centres, farthest_by_tree
+from pipeline.mesh.simplify.bounded import ErrorBound, deviation
 from pipeline.mesh.simplify.collapse import collapse
 from pipeline.mesh.simplify.fast_simplification import fast_simplification, hybrid
+from pipeline.runtime import Runtime
 
 
 def quiet():
     pass
+
+
+def bounded(max_error):
+    return ErrorBound(max_error, farthest_by_tree)
 
 
 def rows():
@@ -32,8 +40,8 @@ def ball():
 def test_what_is_simplified_lies_within_the_bound_and_a_looser_bound_leaves_fewer_faces(ball, row):
     reduce, counts = rows()[row], [len(ball.faces)]
     for bound in (0.01, 0.05):
-        found = reduce(ball, 4, quiet, bound)
-        assert bounded.deviation(ball, found) <= bound
+        found = reduce(ball, 4, quiet, bounded(bound))
+        assert deviation(ball, found, farthest_by_tree) <= bound
         counts.append(len(found.faces))
     assert counts[0] > 2 * counts[1] > 4 * counts[2] > 16
     # a ball of radius 1 within 0.05: each face of side s is s^2 / 6 off its middle
@@ -42,31 +50,43 @@ def test_what_is_simplified_lies_within_the_bound_and_a_looser_bound_leaves_fewe
 
 @needs_warp
 def test_the_face_count_still_counts_beside_a_bound(ball):
-    assert 298 <= len(collapse(ball, 300, quiet, 0.5).faces) <= 300
+    assert 298 <= len(collapse(ball, 300, quiet, bounded(0.5)).faces) <= 300
 
 
 @needs_warp
 def test_a_bound_below_the_detail_leaves_the_mesh_as_it_is(ball):
-    found = collapse(ball, 4, quiet, 1e-7)
+    found = collapse(ball, 4, quiet, bounded(1e-7))
     assert torch.equal(found.vertices, ball.vertices) and torch.equal(found.faces, ball.faces)
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan, math.inf])
-@pytest.mark.parametrize("row", ["collapse", "hybrid", "fast-simplification"])
-def test_a_bound_that_is_no_distance_is_refused(ball, row, bound):
+def test_a_bound_that_is_no_distance_is_refused(bound):
     with pytest.raises(SettingsError, match="max_error is"):
-        rows()[row](ball, 300, quiet, bound)
+        bounded(bound)
 
 
-def test_distances_without_warp_are_no_less_and_hardly_more(ball, monkeypatch):
+@needs_warp
+def test_distances_without_warp_are_no_less_and_hardly_more(ball):
     turned = Mesh(ball.vertices * torch.tensor([1.0, 1.1, 1.0]), ball.faces)
-    monkeypatch.setattr(bounded, "unavailable_reason", lambda: "")
-    right = bounded.deviation(ball, turned)
+    right = deviation(ball, turned, farthest_by_tree)
     assert right == pytest.approx(0.1, rel=0.02)
-    monkeypatch.setattr(bounded, "unavailable_reason", lambda: "hidden")
-    assert right * (1 - 1e-5) <= bounded.deviation(ball, turned) < 1.05 * right
+    assert right * (1 - 1e-5) <= deviation(ball, turned, farthest_by_centres) < 1.05 * right
     nothing = Mesh(ball.vertices, ball.faces[:0])
-    assert bounded.deviation(ball, nothing) == math.inf and bounded.deviation(nothing, nothing) == 0
+    for measure in (farthest_by_tree, farthest_by_centres):
+        assert deviation(ball, nothing, measure) == math.inf and deviation(nothing, nothing, measure) == 0
+        farthest = measure(ball)
+        assert farthest(turned.vertices, right / 2) == math.inf
+        assert farthest(turned.vertices, 2 * right) == farthest(turned.vertices, math.inf)
+
+
+@pytest.mark.parametrize("name", ["warp", PLAIN])
+def test_what_measured_an_error_is_chosen_and_recorded(ball, name):
+    """Warp did wherever it was there, whatever was chosen, and no record said so."""
+    runtime = Runtime("cpu", stages.default_backends({FARTHEST: name}))
+    made = stages.process_mesh(
+        runtime, stages.Mesh(ball.vertices / 4, ball.faces), 10_000, max_error=stages.Length(0.01)
+    )
+    assert runtime.backends.used[FARTHEST] == name and len(made.faces) < 2000
 
 
 def test_a_point_is_as_far_from_a_triangle_as_its_nearest_point():
@@ -74,7 +94,7 @@ def test_a_point_is_as_far_from_a_triangle_as_its_nearest_point():
     corners, points = torch.randn(500, 3, 3).double(), torch.randn(500, 3).double()
     weights = torch.rand(500, 4000, 3).double().clamp_min(1e-9).log()
     near = ((weights / weights.sum(2, keepdim=True)) @ corners - points[:, None]).square().sum(2).amin(1)
-    found = torch.from_numpy(bounded._square_distance(points.numpy(), corners.numpy()))
+    found = torch.from_numpy(_square_distance(points.numpy(), corners.numpy()))
     assert (found <= near + 1e-12).all() and (near.sqrt() - found.sqrt()).max() < 0.15
 
 
@@ -91,10 +111,10 @@ def test_a_bound_costs_two_ways_down_at_most(ball, bound, monkeypatch):
         kept(kernel, count, *arguments, **rows)
 
     monkeypatch.setattr(launch, "launch_parallel", counted)
-    found = collapse(ball, 4, quiet, bound)
+    found = collapse(ball, 4, quiet, bounded(bound))
     within, priced[:] = sum(priced), []
     collapse(ball, len(found.faces), quiet)
-    assert 0 < within <= 2 * sum(priced) and bounded.deviation(ball, found) > 0.6 * bound
+    assert 0 < within <= 2 * sum(priced) and deviation(ball, found, farthest_by_tree) > 0.6 * bound
 
 
 @needs_warp
@@ -102,5 +122,5 @@ def test_a_bound_keeps_small_parts(ball):
     """A speck far from the rest would be as far from the result as that, if it went."""
     speck = Mesh(ball.vertices * 1e-3 + 3.0, ball.faces)
     mesh = Mesh(torch.cat([ball.vertices, speck.vertices]), torch.cat([ball.faces, speck.faces + len(ball.vertices)]))
-    found = collapse(mesh, 4, quiet, 0.05)
+    found = collapse(mesh, 4, quiet, bounded(0.05))
     assert found.report.components == 2 and len(found.faces) < 1000

@@ -90,7 +90,7 @@ def test_a_mesh_is_textured_as_a_whole(host):
     ran = host.run(graph("texture_my_mesh", n2_checkpoint=TINY, n6_texture_size=128))
     document = written(host, ran, "6")
     assert base_color(document, 1).shape == (128, 128, 3)
-    assert ran.values["6"][1][0].endswith(".glb") and "1 textures of 128 pixels" in ran.ui["6"]["text"][0]
+    assert ran.values["6"][1][0].endswith(".glb") and "1 texture of 128 pixels" in ran.ui["6"]["text"][0]
 
 
 def test_load_mesh_gives_scene_mesh_and_texture(host):

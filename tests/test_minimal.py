@@ -12,7 +12,8 @@ from hidden import environment_without
 
 # what pip has no wheel for on some machine; what only the tests need; what our users may have and we never need
 WITHOUT_WHEELS = ("warp", "xatlas", "triton")
-TESTS_ONLY = ("trimesh", "pytest", "selenium", "websocket")
+TESTS_ONLY = ("trimesh", "pytest", "selenium", "websocket", "transformers")
+SLOW = ("sympy",)  # which torch._dynamo needs: its import takes seconds, and no run may wait for it
 NOT_OURS = ("rembg", "onnxruntime", "gguf", "numba", "cv2", "timm")
 CALLS = """
 import json, sys
@@ -48,7 +49,7 @@ def test_a_glb_without_warp_and_xatlas(cli, root, tmp_path, without):
     """And without anything else that pip does not bring everywhere: textured, said to be coarse, and wound well."""
     glb, report = tmp_path / "rocket.glb", tmp_path / "report.json"
     options = ("--output", glb, "--texture-size", 256, "--faces", 10_000, "--report", report)
-    hidden = without(*WITHOUT_WHEELS, *TESTS_ONLY, *NOT_OURS)
+    hidden = without(*WITHOUT_WHEELS, *TESTS_ONLY, *NOT_OURS, *SLOW)
     done = cli("generate", root / "assets" / "rocket.png", *options, environment=hidden)
     assert done.returncode == 0, done.stderr
     (mesh,) = trimesh.load(glb, process=False).geometry.values()

@@ -76,8 +76,10 @@ def test_damaged_exif_stops_no_photo(save, exif, size):
 
 
 def test_unusable_pictures(tmp_path, save):
-    with pytest.raises(ImageError, match="There is no picture"):
+    with pytest.raises(ImageError, match=r"There is no picture .*absent\.png\.$"):
         read_picture(tmp_path / "absent.png")
+    with pytest.raises(ImageError, match="there is no folder .*absent"):
+        read_picture(tmp_path / "absent" / "x.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match="cannot be read as a picture"):
         read_picture(tmp_path / "text.png")

@@ -53,6 +53,23 @@ def test_pillow_reads_the_same_pixels(shape, monkeypatch):
         assert np.array_equal(np.asarray(image).reshape(shape), picture)
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.full((4, 4, 3), 0.5, np.float32),
+        np.full((4, 4), 300, np.uint16),
+        noise(4, 4, 5),
+        noise(4, 4, 3)[None],
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+    ids=lambda each: f"{each.dtype}{each.shape}",
+)
+def test_what_is_no_such_picture_is_refused(picture):
+    """Values above 255 or below 1 were cast to another picture."""
+    with pytest.raises(ValueError, match=r"The picture a is .*; expected \[H, W\] or"):
+        png.encode_pngs({"a": picture})
+
+
 def test_it_is_one_zlib_stream_with_its_checksum(monkeypatch):
     """Strips are compressed on their own; zlib compares the Adler-32 of all of them."""
     monkeypatch.setattr(png, "_STRIP", 1 << 14)

@@ -6,19 +6,46 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from painted import (
+    CAMERA,
+    COLOURS,
+    SIDE,
+    atlas,
+    box,
+    checker,
+    decorated,
+    drawn,
+    sheet,
+    sphere,
+    textured,
+    wall_and_block,
+)
 from PIL import Image
 from scenes import furniture
 
 from pipeline import stages
 from pipeline.errors import ImageError, SettingsError
 from pipeline.export.scene_textures import BakedGroup
-from pipeline.mesh import CLOSEST, Mesh
+from pipeline.mesh import CLOSEST
 from pipeline.mesh.bake.bake import Texels
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import read_scene
 from pipeline.mesh.io.atlas import groups_of
-from pipeline.project import Fit, Painted, Photo, Picture, Projection, Sheet, angle, fit_camera, fitting_size, measured
+from pipeline.project import (
+    Fit,
+    Painted,
+    Photo,
+    Picture,
+    Projection,
+    Sheet,
+    angle,
+    fit_camera,
+    fitting_size,
+    measured,
+)
 from pipeline.project.cells import Cells
+from pipeline.project.fit import _rank
+from pipeline.project.lit import light_in
 from pipeline.project.paint import look
 from pipeline.project.picture import keeping_means, sampled
 from pipeline.project.shading import estimated, harmonics
@@ -26,83 +53,10 @@ from pipeline.runtime import Runtime
 from pipeline.srgb import tensor_to_linear, tensor_to_srgb
 from pipeline.views import PictureCamera, View
 
-SIDE = 96  # texels along a side of a face's square in the atlas, of 3 x 3
-FACES = {"-y": 0, "+x": 1, "+y": 2, "-x": 3, "+z": 4, "-z": 5}
-COLOURS = [(200, 60, 50), (60, 160, 70), (70, 90, 200), (210, 190, 60), (190, 190, 190), (90, 70, 60)]
-CAMERA = PictureCamera(25, 20, 35, 0.8, shift=(0.03, -0.02))
-
-
-def box(low, high):
-    """Vertices [24, 3], faces [12, 3] and uvs [24, 2]: four vertices a side, each side with its square of the atlas."""
-    low, high = torch.tensor(low), torch.tensor(high)
-    square = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])  # right and up, as seen from outside
-    sides = {"-y": (0, 2, 1, 0, False), "+x": (1, 2, 0, 1, False), "+y": (0, 2, 1, 1, True), "-x": (1, 2, 0, 0, True)}
-    sides |= {"+z": (0, 1, 2, 1, False), "-z": (0, 1, 2, 0, True)}
-    vertices, faces, uvs = [], [], []
-    for name, (right, up, axis, end, flip) in sides.items():
-        part = torch.empty(4, 3)
-        across = 1 - square[:, 0] if flip else square[:, 0]
-        part[:, right] = low[right] + across * (high - low)[right]
-        part[:, up] = low[up] + square[:, 1] * (high - low)[up]
-        part[:, axis] = (low, high)[end][axis]
-        faces.append(torch.tensor([[0, 1, 2], [0, 2, 3]]) + 4 * len(vertices))
-        vertices.append(part)
-        place = torch.tensor([FACES[name] % 3, FACES[name] // 3])
-        inside = torch.stack([square[:, 0], 1 - square[:, 1]], 1) * 0.96 + 0.02
-        uvs.append((place + inside) / 3)
-    return torch.cat(vertices), torch.cat(faces), torch.cat(uvs)
-
-
-def atlas(colours):
-    maps = np.full((3 * SIDE, 3 * SIDE, 6), 128, np.uint8)
-    maps[:, :, 5] = 255
-    for number, colour in enumerate(colours):
-        row, column = divmod(number, 3)
-        maps[SIDE * row : SIDE * (row + 1), SIDE * column : SIDE * (column + 1), :3] = colour
-    return maps
-
-
-def sheet(colours=COLOURS):
-    """A box with a smaller one on its left half, which no mirror maps on itself."""
-    body, top = box((-0.4, -0.25, -0.3), (0.4, 0.25, 0.1)), box((-0.35, -0.2, 0.1), (-0.05, 0.1, 0.4))
-    vertices, uvs = (torch.cat([body[k], top[k]]) for k in (0, 2))
-    faces = torch.cat([body[1], top[1] + len(body[0])])
-    uvs[24:] = uvs[24:] / 9 + torch.tensor([0.4, 0.8])  # the smaller one in a free square
-    maps = atlas(colours)
-    small = maps[:, :, :3][::9, ::9][: SIDE // 3, : SIDE // 3]
-    at = (round(0.8 * 3 * SIDE), round(0.4 * 3 * SIDE))
-    maps[at[0] : at[0] + len(small), at[1] : at[1] + len(small), :3] = small
-    return Sheet(vertices, faces, uvs, maps)
-
-
-def textured(one):
-    mesh = Mesh.known(one.vertices, one.faces.int())
-    normals = torch.nn.functional.normalize(one.vertices, dim=1)
-    return stages.TexturedMesh((stages.Unwrapped(mesh, normals, one.uvs),), one.maps, {})
-
-
-def drawn(one, camera, side=256):
-    """An RGBA picture of a sheet, as its base colours are."""
-    seen = Painted([one], torch.device("cpu")).seen(camera, side)
-    values = torch.cat([seen.colour, seen.mask[:, :, None].float()], 2)
-    return Image.fromarray((values * 255).round().byte().numpy())
-
 
 @pytest.fixture(scope="module")
 def runtime():
     return Runtime(torch.device("cpu"), stages.default_backends())
-
-
-def decorated(one, pattern):
-    """With a pattern [SIDE, SIDE] bool in black and white on the front."""
-    maps = one.maps.copy()
-    maps[:SIDE, :SIDE, :3] = np.where(pattern, 240, 20)[:, :, None]
-    return replace(one, maps=maps)
-
-
-def checker():
-    rows, columns = np.indices((SIDE, SIDE)) // 24
-    return (rows + columns) % 2 == 0
 
 
 def psnr(one, other, camera):
@@ -119,7 +73,7 @@ def test_a_camera_is_found_again(camera):
     assert angle(fit.camera, camera) < 3 and fit.iou > 0.97 and fit.mirrored < 0 and fit.rival is None
 
 
-def test_a_picture_that_fits_from_two_sides_is_told(runtime):
+def test_a_picture_that_fits_from_two_sides_is_told(runtime, coarsely):
     """A box of one colour looks the same from behind; with the direction named nothing is open."""
     vertices, faces, uvs = box((-0.4, -0.25, -0.3), (0.4, 0.25, 0.3))
     one = Sheet(vertices, faces, uvs, atlas([(90, 90, 90)] * 6))
@@ -137,7 +91,7 @@ def test_what_is_finer_than_a_pixel_is_compared_by_its_mean():
     assert fit.correlation > 0.95
 
 
-def test_round_things_leave_their_azimuth_open():
+def test_round_things_leave_their_azimuth_open(coarsely):
     maps = np.full((64, 64, 6), 255, np.uint8)
     maps[:24, :, :3], maps[24:, :, :3] = (200, 60, 50), (60, 90, 200)
     ball = sphere(maps)
@@ -152,9 +106,10 @@ def test_of_sides_that_look_alike_the_front_is_taken():
     )
     assert front.likeness < side.likeness and front.score > side.score
     assert replace(side, iou=0.93).score > front.score
+    assert _rank(None)(front) > _rank(None)(side) and _rank(View(60))(front) < _rank(View(60))(side)
 
 
-def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole():
+def test_a_picture_that_cuts_the_object_off_is_placed_by_what_is_whole(coarsely):
     one, camera = sheet(), PictureCamera(25, 20, 35, 1.1, shift=(0.3, 0.05))
     painted, picture = Painted([one], torch.device("cpu")), Picture.of(drawn(one, camera, 128))
     assert picture.cut_off[2] and not picture.cut_off[0]
@@ -215,27 +170,6 @@ def test_what_stands_in_front_is_not_painted_through():
     assert not seen[below & (painted.normals[texels.face.long()][:, 2] < -0.5)].any()
 
 
-def test_a_part_of_the_picture_does_not_land_on_another_part(runtime):
-    """A box in front of a wall, which the picture shows farther to the right, and a dot that only the picture has."""
-    wall, block = box((-0.4, 0.2, -0.3), (0.4, 0.25, 0.3)), box((-0.2, -0.2, -0.2), (0.0, 0.0, 0.2))
-    vertices, uvs = torch.cat([wall[0], block[0]]), torch.cat([wall[2] / 2, block[2] / 2 + 0.5])
-    faces = torch.cat([wall[1], block[1] + len(wall[0])])
-    maps = np.full((256, 256, 6), 128, np.uint8)
-    maps[:128, :128, :3], maps[128:, 128:, :3], maps[:, :, 5] = (40, 60, 180), (230, 60, 200), 255
-    made, camera = Sheet(vertices, faces, uvs, maps), PictureCamera(0, 0, 0, 0.9)
-    other = vertices.clone()
-    other[len(wall[0]) :, 0] += 0.05
-    picture = np.asarray(drawn(replace(made, vertices=other), camera)).copy()
-    picture[100:130, 180:210, :3] = (20, 200, 30)
-    photo = Photo(Image.fromarray(picture), camera=camera)
-    found = stages.project_texture(runtime, textured(made), [photo], Projection(colours="picture"))
-    shown = np.asarray(drawn(replace(made, maps=found.maps), camera))[:, :, :3].astype(int)
-    column = int((0.5 + 0.025 * 0.9) * 256)  # on the wall beside the block, where the picture shows the block
-    assert np.abs(shown[90:160, column] - (40, 60, 180)).max() < 20
-    assert np.abs(shown[108:122, 188:202] - (20, 200, 30)).max() < 20
-    assert np.abs(shown[90:160, 90:115] - (230, 60, 200)).max() < 20
-
-
 @pytest.mark.parametrize("colours", ["picture", "texture"])
 def test_no_seam_shows_where_a_brighter_picture_ends(runtime, colours):
     """The picture shows half of a ball."""
@@ -276,20 +210,7 @@ def test_a_texture_that_keeps_its_tone_takes_what_no_light_makes(runtime):
     assert np.abs(seen[84, 60:68, :3] - 230).max() < 15
 
 
-def sphere(maps, rings=24):
-    """A ball with uvs by longitude and latitude."""
-    u, v = np.meshgrid(np.linspace(0, 1, 2 * rings + 1), np.linspace(0, 1, rings + 1))
-    a, p = 2 * np.pi * u, np.pi * v
-    points = 0.45 * np.stack([np.sin(p) * np.cos(a), np.sin(p) * np.sin(a), np.cos(p)], -1)
-    index = np.arange(u.size).reshape(u.shape)
-    corners = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
-    a, b, c, d = (each.reshape(-1) for each in corners)
-    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-    uvs = torch.from_numpy(np.stack([u, v], -1).reshape(-1, 2)).float()
-    return Sheet(torch.from_numpy(points.reshape(-1, 3)).float(), torch.from_numpy(faces), uvs, maps)
-
-
-def test_pictures_that_do_not_show_the_object_are_refused(runtime):
+def test_pictures_that_do_not_show_the_object_are_refused(runtime, coarsely):
     one = textured(sheet())
     rows, columns = np.abs(np.indices((128, 128)) - 63.5)
     cross = Image.new("RGBA", (128, 128))
@@ -310,10 +231,11 @@ def test_pictures_that_do_not_show_the_object_are_refused(runtime):
             Projection(**bad)
 
 
-def test_colours_of_another_object_are_told(runtime):
+def test_colours_of_another_object_are_told(runtime, caplog):
     view = drawn(sheet([(30, 200, 200), (200, 30, 200), (20, 20, 20), (20, 20, 20), (30, 30, 230), (0, 0, 0)]), CAMERA)
     found = stages.project_texture(runtime, textured(sheet()), [Photo(view, camera=CAMERA)])
     assert any("differ from the object's" in each for each in found.facts["warnings"])
+    assert not caplog.records  # the command line prints warnings at its end
 
 
 def test_the_texture_grows_to_what_the_picture_holds_and_levels_share_it(runtime):
@@ -327,6 +249,18 @@ def test_the_texture_grows_to_what_the_picture_holds_and_levels_share_it(runtime
     picture = Picture.of(photo.picture)
     assert fitting_size(1e6, [(picture, CAMERA)], 64, 8192) == 64
     assert np.array_equal(two.maps, sheet().maps)  # inputs stay as they are
+
+
+def test_what_lies_beyond_a_whole_pictures_border_counts():
+    """A camera that sees half of the object must not fit because the other half is out of sight."""
+    one = sheet()
+    half = replace(CAMERA, shift=(0.62, CAMERA.shift[1]))
+    cut = drawn(one, half, 128)
+    whole = Image.new("RGBA", cut.size)
+    whole.paste(cut.crop((0, 0, 126, 128)))  # the same, but for an empty border where it was cut off
+    painted = Painted([one], torch.device("cpu"))
+    assert measured(painted, Picture.of(cut), half).iou > 0.97
+    assert measured(painted, Picture.of(whole), half).iou < 0.7
 
 
 def test_a_camera_can_be_known():
@@ -348,6 +282,12 @@ def test_light_is_told_from_colour():
     removed = shading.removed(shown, normals)
     ratio = tensor_to_linear(removed) / tensor_to_linear(own)
     assert ratio.std() / ratio.mean() < 0.1 < (tensor_to_linear(shown) / tensor_to_linear(own)).std() / 2
+
+
+def test_a_flat_side_alone_says_nothing_of_light():
+    """Its normals are all one."""
+    made, camera = wall_and_block((40, 60, 180), (230, 60, 200)), PictureCamera(0, 0, 0, 0.9)
+    assert math.isinf(light_in(Painted([made], torch.device("cpu")), Picture.of(drawn(made, camera)), camera))
 
 
 def test_sides_of_a_thin_wall_have_values_of_their_own():
@@ -397,3 +337,17 @@ def test_a_scene_gets_the_picture_on_each_of_its_textures(runtime, tmp_path):
 def test_options_that_cannot_work_are_refused_at_once(run, picture, tmp_path, options, message):
     code, _, error = run("generate", picture, "--output", tmp_path / "a.glb", *options)
     assert code == 1 and message in error
+
+
+def test_what_there_is_to_say_of_a_picture_is_said_once(run, picture, tmp_path, monkeypatch):
+    """It is cut out for the networks, and again, with all of its pixels, to be projected."""
+    grey = Image.new("RGBA", (256, 256), (200, 200, 200))
+    grey.alpha_composite(Image.open(picture).convert("RGBA").resize((256, 256)))
+    grey.convert("RGB").save(tmp_path / "grey.png")
+
+    def stop(*arguments):
+        raise SettingsError("far enough")
+
+    monkeypatch.setattr("pipeline.cli.generate.tell_checkpoint", stop)
+    code, _, error = run("generate", tmp_path / "grey.png", "--project", "--output", tmp_path / "a.glb")
+    assert code == 1 and "far enough" in error and error.count("background") == 1

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from pipeline.errors import CheckpointError
 from pipeline.models import build
 from pipeline.packing import Int8
+from pipeline.spec import Samplers, SamplerSettings
 from pipeline.weights import Models, open_checkpoint
 
 CPU = torch.device("cpu")
@@ -81,8 +82,8 @@ def test_layers_are_handed_over_unpacked(packed):
 LIMITS = {"bf16": (5e-3, 40, 0.98), "int8": (5e-3, 45, 0.96), "gguf": (2e-3, 6, 0.99)}
 
 
-def test_a_run_of_the_small_checkpoint_repacked(root, rocket_state, tmp_path, capsys):
-    """The same rocket as the checkpoint's own; the differences are printed."""
+def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
+    """The same rocket as the checkpoint's own, in few steps; the differences are printed."""
     from PIL import Image
 
     from pipeline import stages
@@ -94,18 +95,20 @@ def test_a_run_of_the_small_checkpoint_repacked(root, rocket_state, tmp_path, ca
     folders = {
         "int8": int8_folder(small, tmp_path / "int8"),
         "gguf": gguf_folder(small, tmp_path / "gguf"),
+        "own": small,
     }
     folders["bf16"] = shutil.copytree(small, tmp_path / "bf16")
     for path in (folders["bf16"] / "ckpts").glob("*.safetensors"):
         save_file({key: value.bfloat16() for key, value in load_file(path).items()}, path)
     picture = prepare(Image.open(root / "assets" / "rocket.png"))
+    samplers = Samplers(*[SamplerSettings(4, 2.0, 0.5, (0.5, 1.0), 3.0)] * 3)
     made = {}
     for name, folder in folders.items():
         runtime = Runtime(CPU, stages.table(), torch.float32)
-        made[name] = stages.generate(
-            runtime, Models(open_checkpoint(folder), build), [picture], PIPELINE_TYPES["512"], 42
-        )
-    own, occupied = stages.open_state(rocket_state), load_file(rocket_state)["structure_coords"]
+        models = Models(open_checkpoint(folder), build)
+        made[name] = stages.generate(runtime, models, [picture], PIPELINE_TYPES["512"], 42, samplers=samplers)
+    own = made.pop("own")
+    occupied = own.structure.coords
     diagonal = (own.mesh.vertices.amax(0) - own.mesh.vertices.amin(0)).norm().item()
     for name, other in made.items():
         one, two = ({tuple(row) for row in coords.tolist()} for coords in (occupied, other.structure.coords))

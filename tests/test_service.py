@@ -149,5 +149,7 @@ def test_a_restart_keeps_what_is_done_and_says_what_became_of_the_rest(service, 
             again.client.file(running["id"], "model.glb")
         assert again.client.wait(waiting["id"])["facts"]["faces"] <= 1000
         assert json.load(urllib.request.urlopen(again.url + "/health"))["status"] == "ready"
+        again.process.terminate()  # as containers are stopped
+        assert again.process.wait(60) == 128 + signal.SIGTERM
     finally:
         again.stop()

@@ -36,76 +36,71 @@ def job_of(name):
 
 
 def options(**given):
-    return Namespace(**{"gpus": None, "gpu_share": 1.0, "samplers": None, "finishers": None, **given})
-
-
-ONE_OF_TWO = {"gpus": 1, "gpu_share": 0.5}
+    usual = {"gpus": None, "gpu_share": 1.0, "samplers": None, "finishers": None, "finish_on": "auto"}
+    return Namespace(**{**usual, **given})
 
 
 @pytest.mark.parametrize(
-    ("nodes", "given", "on", "expected"),
+    ("nodes", "given", "expected"),
     [
-        ([{"CPU": 2}], {}, "cpu", (1, 0, 1, 1, 1, 0)),
-        ([{"CPU": 1}], {}, "cpu", (1, 0, 0.5, 1, 0.5, 0)),
-        ([{"CPU": 8}], {"samplers": 2, "finishers": 2}, "cpu", (2, 0, 3, 2, 1, 0)),
-        ([{"CPU": 32, "GPU": 2}], {}, "cpu", (2, 1, 1, 15, 2, 0)),
-        ([{"CPU": 32, "GPU": 2}], ONE_OF_TWO, "cpu", (2, 0.5, 1, 15, 2, 0)),
-        ([{"CPU": 32, "GPU": 2}], {"gpus": 0}, "cpu", (1, 0, 31, 1, 1, 0)),
-        ([{"CPU": 2, "GPU": 4}], {}, "cpu", (4, 1, 0.25, 1, 1, 0)),
+        ([{"CPU": 2}], {}, (1, 0, 1, 1, 1)),
+        ([{"CPU": 1}], {}, (1, 0, 0.5, 1, 0.5)),
+        ([{"CPU": 8}], {"samplers": 2, "finishers": 2}, (2, 0, 3, 2, 1)),
+        ([{"CPU": 32, "GPU": 2}], {"finish_on": "cpu"}, (2, 1, 1, 15, 2)),
+        ([{"CPU": 32, "GPU": 2}], {"finish_on": "cpu", "gpus": 1, "gpu_share": 0.5}, (2, 0.5, 1, 15, 2)),
+        ([{"CPU": 32, "GPU": 2}], {"gpus": 0}, (1, 0, 31, 1, 1)),
+        ([{"CPU": 2, "GPU": 4}], {"finish_on": "cpu"}, (4, 1, 0.25, 1, 1)),
         # two machines: nothing is wider than one of them
-        ([{"CPU": 0}, {"CPU": 4}, {"CPU": 4}], {}, "cpu", (1, 0, 3, 1, 1, 0)),
-        ([{"CPU": 4}, {"CPU": 4}], {"samplers": 2}, "cpu", (2, 0, 2, 2, 1, 0)),
-        ([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], {}, "cpu", (2, 1, 1, 2, 2, 0)),
-        # beside the samplers
-        ([{"CPU": 32, "GPU": 2}], {}, "gpu", (2, 0.9, 1, 4, 2, 0.05)),
-        ([{"CPU": 32, "GPU": 2}], ONE_OF_TWO, "gpu", (2, 0.45, 1, 2, 2, 0.05)),
-        ([{"CPU": 32, "GPU": 2}], {"finishers": 6}, "gpu", (2, 0.9, 1, 6, 2, 0.0333)),
-        ([{"CPU": 4, "GPU": 2}], {}, "gpu", (2, 0.9, 1, 4, 0.5, 0.05)),
-        ([{"CPU": 16, "GPU": 1}, {"CPU": 8, "GPU": 1}], {}, "gpu", (2, 0.9, 1, 4, 2, 0.05)),
+        ([{"CPU": 0}, {"CPU": 4}, {"CPU": 4}], {}, (1, 0, 3, 1, 1)),
+        ([{"CPU": 4}, {"CPU": 4}], {"samplers": 2}, (2, 0, 2, 2, 1)),
+        ([{"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}], {"finish_on": "cpu"}, (2, 1, 1, 2, 2)),
+        # where samplers process too, finishers only write
+        ([{"CPU": 32, "GPU": 2}], {}, (2, 1, 1, 2, 2)),
+        ([{"CPU": 32, "GPU": 2}], {"gpus": 1, "gpu_share": 0.5}, (2, 0.5, 1, 2, 2)),
+        ([{"CPU": 32, "GPU": 2}], {"finishers": 6}, (2, 1, 1, 6, 2)),
+        ([{"CPU": 4, "GPU": 2}], {}, (2, 1, 1, 1, 2)),
+        ([{"CPU": 16, "GPU": 1}, {"CPU": 8, "GPU": 1}], {}, (2, 1, 1, 2, 2)),
     ],
 )
-def test_how_a_cluster_is_divided(serving, nodes, given, on, expected):
+def test_how_a_cluster_is_divided(serving, nodes, given, expected):
     """Whatever it has, all actors fit it at once: a pool that waits for CPUs of another would wait for ever."""
-    division = serving("division")
-    found = division.shares(nodes, options(**given), division.FINISHING[on])
+    found = serving("division").shares(nodes, options(**given))
     sampler, finisher = (found.samplers, found.gpu_share, found.sampler_cpus), (found.finishers, found.finisher_cpus)
-    assert (*sampler, *finisher, found.finisher_gpus) == pytest.approx(expected)
+    assert (*sampler, *finisher) == pytest.approx(expected)
+    assert found.processing == ("gpu" if found.gpu_share and given.get("finish_on") != "cpu" else "cpu")
     needed = found.samplers * found.sampler_cpus + found.finishers * found.finisher_cpus
     assert needed <= sum(node["CPU"] for node in nodes) + 1e-9
     assert max(found.sampler_cpus, found.finisher_cpus) <= max(node["CPU"] for node in nodes)
-    if found.gpu_share:
-        samplers, finishers = found.of_one_gpu
-        assert samplers * found.gpu_share + finishers * found.finisher_gpus <= 1
 
 
 @pytest.mark.parametrize(
-    ("given", "on", "message"),
+    ("given", "message"),
     [
-        ({"gpus": 3}, "cpu", "--gpus 3: the cluster has 2 GPUs"),
-        ({"gpu_share": 0.0}, "cpu", "--gpu-share must be above 0"),
-        ({"samplers": 3}, "gpu", "3 samplers of 1 GPUs need more than 2"),
-        ({"finishers": 0}, "gpu", "--finishers must be at least 1"),
-        ({"gpus": 0}, "gpu", "--finish-on gpu: there is no GPU"),
+        ({"gpus": 3}, "--gpus 3: the cluster has 2 GPUs"),
+        ({"gpu_share": 0.0}, "--gpu-share must be above 0"),
+        ({"samplers": 3}, "3 samplers of 1 GPUs need more than 2"),
+        ({"finishers": 0}, "--finishers must be at least 1"),
+        ({"gpus": 0, "finish_on": "gpu"}, "--finish-on gpu: there is no GPU"),
     ],
 )
-def test_what_a_cluster_cannot_give(serving, given, on, message):
+def test_what_a_cluster_cannot_give(serving, given, message):
     division = serving("division")
     with pytest.raises(SettingsError, match=message):
-        division.shares([{"CPU": 8, "GPU": 2}], options(**given), division.FINISHING[on])
+        division.shares([{"CPU": 8, "GPU": 2}], options(**given))
     with pytest.raises(SettingsError, match="No machine of the cluster has CPUs"):
-        division.shares([{"CPU": 0}], options(), division.FINISHING["cpu"])
+        division.shares([{"CPU": 0}], options())
 
 
 @needs_ray
-def test_every_gpu_has_its_sampler_and_its_finishers(root, tmp_path):
-    """On two pretended GPUs. Finishers that are placed first must not take the place of a sampler, nor all of them one
-    GPU; and a GPU does not wait while what was sampled on it is handed on."""
+def test_every_gpu_has_its_sampler(root, tmp_path):
+    """On two pretended GPUs. Finishers take no GPU; and one does not wait while what was made on it is handed on."""
     command = [sys.executable, root / "tests" / "ray_places.py", tmp_path]
     elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # a cluster that has died: nobody asked to join it
     run = subprocess.run(command, cwd=root, capture_output=True, text=True, env=elsewhere)
     found = json.loads(run.stdout.splitlines()[-1]) if not run.returncode else pytest.fail(run.stderr)
-    assert found["sample"] == {"0": 1, "1": 1} and found["finish"] == {"0": 2, "1": 2}
+    assert found["sample"] == {"0": 1, "1": 1} and list(found["finish"]) == ["None"]
     assert found["objects"] == 8 and found["waits"] < 0.2  # 0.6 and more where one thread does both
+    assert found["terminated"] == 1  # Ray's core would have aborted the process
 
 
 def test_why_a_cluster_refused(serving):

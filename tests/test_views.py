@@ -207,7 +207,7 @@ def test_what_does_not_agree_is_said():
 
 def test_what_does_not_go_together_is_refused():
 
-    with pytest.raises(SettingsError, match="1 pictures need as many views"):
+    with pytest.raises(SettingsError, match="1 picture needs as many views"):
         named_views(["front", "left"], 1)
     with pytest.raises(SettingsError, match="No strategy"):
         Mixing(shape="best")
@@ -253,7 +253,7 @@ def test_weights_that_cannot_be_are_refused():
     for bad in ((0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (float("inf"), 1.0)):
         with pytest.raises(SettingsError, match="above 0"):
             Mixing(weights=bad)
-    with pytest.raises(SettingsError, match="1 pictures have 2 weights"):
+    with pytest.raises(SettingsError, match="1 picture has 2 weights"):
         PosedPictures((cut(8, 8),), mixing=Mixing(weights=(1, 2)))
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from ...pipeline import stages
+from ...pipeline.words import counted
 
-# name in facts["cleaned"] -> what is said of it
+# name in facts["cleaned"] -> what is said of one of it, and of several
 _REPAIRS = {
-    "welded_vertices": "vertices welded",
-    "degenerate_faces": "faces without area removed",
-    "repeated_faces": "repeated faces removed",
-    "non_manifold_edges": "non-manifold edges parted",
-    "small_components": "specks removed",
-    "filled_holes": "holes filled",
-    "turned_faces": "faces turned outward",
+    "welded_vertices": ("vertex welded", "vertices welded"),
+    "degenerate_faces": ("face without area removed", "faces without area removed"),
+    "repeated_faces": ("repeated face removed", "repeated faces removed"),
+    "non_manifold_edges": ("non-manifold edge parted", "non-manifold edges parted"),
+    "small_components": ("speck removed", "specks removed"),
+    "filled_holes": ("hole filled", "holes filled"),
+    "turned_faces": ("face turned outward", "faces turned outward"),
 }
 
 
@@ -22,21 +23,23 @@ def report_lines(mesh: stages.Mesh | stages.TexturedMesh) -> str:
     facts = mesh.facts
     lines = [f"{len(plain.faces):,} faces, {len(plain.vertices):,} vertices"]
     if measured := facts.get("mesh"):
-        lines[0] += f", {measured['components']:,} components, {'' if measured['watertight'] else 'not '}watertight"
+        lines[0] += (
+            f", {counted(measured['components'], 'component')}, {'' if measured['watertight'] else 'not '}watertight"
+        )
     if coarser:
         counts = [len(level.faces) for level in coarser]
         lines.append("Levels of detail: " + ", ".join(f"{count:,}" for count in counts) + " faces")
     repairs = facts.get("cleaned", {})
-    if done := [f"{repairs[name]:,} {words}" for name, words in _REPAIRS.items() if repairs.get(name)]:
+    if done := [counted(repairs[name], *words) for name, words in _REPAIRS.items() if repairs.get(name)]:
         lines.append("Repairs: " + ", ".join(done))
     lines += stages.hollow_lines(facts.get("shells", {}).get("hollow"))
     if isinstance(mesh, stages.TexturedMesh):
-        charts = f", {facts['charts']:,} charts" if "charts" in facts else ""
+        charts = f", {counted(facts['charts'], 'chart')}" if "charts" in facts else ""
         lines.append(f"Textures of {len(mesh.maps)} pixels{charts}")
     return "\n".join([*lines, *(f"! {warning}" for warning in facts.get("warnings", ()))])
 
 
 def latent_line(latent: stages.Latent) -> str:
     """Size and notes of a shape latent, a line each."""
-    size = f"{len(latent.sparse.voxels):,} latent voxels, {latent.resolution} voxels a side"
+    size = f"{counted(len(latent.sparse.voxels), 'latent voxel')}, {latent.resolution} voxels a side"
     return "\n".join([size, *(f"! {note}" for note in latent.origin.notes.splitlines())])

@@ -5,19 +5,21 @@ process. Other hosts (a service, a cluster) take the same Recipe, Job, Maker and
 begun another can go on with.
 """
 
+from .finishing import FINISH_ON, Finished, Sampled, complete, process_object, processing_device, write_object
 from .jobs import PICTURES, Job, find_pictures, plan_jobs
 from .log import log_lines
-from .maker import Maker, Outcome, Sampled, device_lost, finish, guarded, opened_models, settings_of
+from .maker import Maker, settings_of
 from .manifest import MANIFEST, Manifest
+from .outcome import Outcome, device_lost, guarded
 from .recipe import Recipe
 from .record import Record
 from .run import ended, run
-from .sharing import FINISH_ON, Sharing, finishing_device, sharing
 
 __all__ = [
     "FINISH_ON",
     "MANIFEST",
     "PICTURES",
+    "Finished",
     "Job",
     "Maker",
     "Manifest",
@@ -25,17 +27,16 @@ __all__ = [
     "Recipe",
     "Record",
     "Sampled",
-    "Sharing",
+    "complete",
     "device_lost",
     "ended",
     "find_pictures",
-    "finish",
-    "finishing_device",
     "guarded",
     "log_lines",
-    "opened_models",
     "plan_jobs",
+    "process_object",
+    "processing_device",
     "run",
     "settings_of",
-    "sharing",
+    "write_object",
 ]

@@ -1,8 +1,7 @@
-"""A process that finishes one object while this one samples the next.
+"""A process that does the CPU's part of one object while this one makes the next on the GPU.
 
-A process, not a thread: threads would share one interpreter lock and, on a GPU, memory that a recorded CUDA graph must
-have for itself while it is captured. It works on the CPU, whose cores a GPU that samples leaves free, or on that GPU
-where memory suffices for both (sharing.py).
+A process, not a thread: threads would share one interpreter lock. It works on the CPU alone, whose cores a GPU leaves
+free: two processes on a GPU would hinder each other (finishing.py).
 
 Both ends of the pipe are this program's own and nothing of it is kept, so pickle is safe here. It is called by itself
 because a Connection would send torch's tensors through shared memory, of which containers have little.
@@ -21,27 +20,29 @@ import torch
 
 from ..runtime import free_memory
 from ..warp import cores
-from .maker import Outcome, Sampled, device_lost, finish, guarded
+from .finishing import Finished, Sampled, complete
+from .outcome import Outcome, guarded
 from .recipe import Recipe
 
 _OWN = 3_000_000_000  # bytes that the process takes by itself, and for an object of a million faces
 _TIMES = 8  # what finishing takes, in sizes of the object that is handed over
 
 
-def pays(device: torch.device, recipe: Recipe) -> bool:
-    """Whether a process beside this one makes a batch faster: not on a CPU, whose cores sampling takes all, nor where
-    there are fewer than four cores to work on. A chosen backend may run on the GPU alone."""
-    return device.type != "cpu" and cores() >= 4 and not recipe.backends
+def pays(sampling: torch.device, processing: torch.device, recipe: Recipe) -> bool:
+    """Whether a process beside this one makes a batch faster: not where the CPU samples, as that takes all cores, nor
+    where there are fewer than four. A chosen backend may run on the GPU alone, which that process does not use."""
+    possible = processing.type != "cpu" or not recipe.backends
+    return sampling.type != "cpu" and cores() >= 4 and possible
 
 
 class Beside:
-    """One such process, while the block runs; started when it is first needed. device: on which it works."""
+    """One such process, while the block runs; started when it is first needed."""
 
-    def __init__(self, recipe: Recipe, folder: Path, device: torch.device | None = None) -> None:
-        self._recipe, self._folder, self._device = recipe, folder, device or torch.device("cpu")
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self._recipe, self._folder = recipe, folder
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
-        self._given: Sampled | None = None
+        self._given: Sampled | Finished | None = None
 
     def __enter__(self) -> Beside:
         return self
@@ -49,21 +50,20 @@ class Beside:
     def __exit__(self, *exception) -> None:
         self._end()
 
-    def takes(self, sampled: Sampled) -> bool:
+    def takes(self, made: Sampled | Finished) -> bool:
         """Hand an object over; False if the process is at work, or memory does not allow it."""
-        if self._given is not None or free_memory() < _OWN + _TIMES * sampled.bytes:
+        if self._given is not None or free_memory() < _OWN + _TIMES * made.bytes:
             return False
         try:
-            self._started().send_bytes(pickle.dumps(sampled.packed(), pickle.HIGHEST_PROTOCOL))
+            self._started().send_bytes(pickle.dumps(made.packed(), pickle.HIGHEST_PROTOCOL))
         except OSError:  # it has ended; the next one may do better
             self._end()
             return False
-        self._given = sampled
+        self._given = made
         return True
 
-    def result(self, wait: bool = False) -> tuple[Sampled, Outcome | None] | None:
-        """What was handed over, and its outcome (None if the process has died, or its device is lost); None while there
-        is nothing to say."""
+    def result(self, wait: bool = False) -> tuple[Sampled | Finished, Outcome | None] | None:
+        """What was handed over, and its outcome (None if the process has died); None while there is nothing to say."""
         if self._given is None or self._pipe is None or not (wait or self._pipe.poll()):
             return None
         given, self._given = self._given, None
@@ -72,16 +72,13 @@ class Beside:
         except (EOFError, OSError):
             self._end()
             return given, None
-        if device_lost(outcome):
-            self._end()
-            return given, None
         return given, outcome
 
     def _started(self) -> Connection:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, far = context.Pipe()
-            process = context.Process(target=_work, args=(far, self._recipe, self._folder, self._device), daemon=True)
+            process = context.Process(target=_work, args=(far, self._recipe, self._folder), daemon=True)
             process.start()
             self._process = process
             far.close()
@@ -95,17 +92,13 @@ class Beside:
         self._process = self._pipe = None
 
 
-def _work(pipe: Connection, recipe: Recipe, folder: Path, device: torch.device) -> None:
-    """The process: finish what comes until the other end is closed."""
+def _work(pipe: Connection, recipe: Recipe, folder: Path) -> None:
+    """The process: complete what comes until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
     while True:
         try:
-            sampled = pickle.loads(pipe.recv_bytes())
+            made = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        outcome = guarded(finish, recipe, sampled, folder, device, _ignore)
+        outcome = guarded(complete, recipe, made, folder)
         pipe.send_bytes(pickle.dumps(outcome))
-
-
-def _ignore(step: object) -> None:
-    pass

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..record import job_record, stage_record
 from ..runtime import StageRecord
-from .maker import Outcome
+from .outcome import Outcome
 
 
 def log_lines(job: str, outcome: Outcome) -> Iterator[str]:

@@ -13,8 +13,8 @@ import torch
 from .. import __version__
 from ..errors import OutputError
 from .jobs import Job, sheet_path, views_path
-from .maker import Outcome
 from .manifest import DONE, FAILED, WAITING, Manifest
+from .outcome import Outcome
 from .sheet import write_sheet
 
 Tell = Callable[[Job, Outcome, "Record"], None]

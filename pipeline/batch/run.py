@@ -1,4 +1,4 @@
-"""A batch in this process: sample one object after another, finish each here or in a process beside this one."""
+"""A batch in this process: make one object after another; what is left for the CPU is done in a process beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 
 from ..errors import OutputError, PipelineError
 from .beside import Beside
-from .maker import Maker, Outcome, guarded
+from .finishing import Finished, Sampled
+from .jobs import Job
+from .maker import Maker
+from .outcome import Outcome, guarded
 from .record import Record
 
 
@@ -19,33 +22,37 @@ def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: to
 
     Args:
         maker: of the record's recipe.
-        overlap: finish objects in a process beside this one as long as it keeps pace; what it cannot take is finished
-            here, on the same device, as another one may place other triangles.
-        finish_on: that device; None: the maker's.
+        overlap: do what the CPU is to do (write files, and where finish_on is the CPU all that follows sampling) in a
+            process beside this one as long as it keeps pace; what it cannot take is done here.
+        finish_on: where meshes are processed, textured and drawn: the CPU, or the maker's device (None).
 
     Raises:
         OutputError: the disk is full; what was made until then is accounted for.
     """
     device = finish_on or maker.device
     record.begin(device=str(maker.device), overlap=overlap, finish_on=device.type)
-    with ended(record), Beside(maker.recipe, folder, device) as beside:
+    with ended(record), Beside(maker.recipe, folder) as beside:
         for job in record.todo:
-            sampled = guarded(maker.sample, job)
-            _collect(maker, record, folder, beside, device)
-            if isinstance(sampled, Outcome):
-                record.take(job, sampled)
-            elif not (overlap and beside.takes(sampled)):
-                record.take(job, maker.finish(sampled, folder, device))
-        _collect(maker, record, folder, beside, device, wait=True)
+            made = guarded(_made, maker, job, device)
+            _collect(maker, record, folder, beside)
+            if isinstance(made, Outcome):
+                record.take(job, made)
+            elif not (overlap and beside.takes(made)):
+                record.take(job, guarded(maker.complete, made, folder))
+        _collect(maker, record, folder, beside, wait=True)
 
 
-def _collect(
-    maker: Maker, record: Record, folder: Path, beside: Beside, device: torch.device, wait: bool = False
-) -> None:
+def _made(maker: Maker, job: Job, device: torch.device) -> Sampled | Finished:
+    """As far as it is made here: all that is for the device."""
+    sampled = maker.sample(job)
+    return sampled if device.type == "cpu" else maker.process(sampled)
+
+
+def _collect(maker: Maker, record: Record, folder: Path, beside: Beside, wait: bool = False) -> None:
     """Account for what the process beside has done; what it died of is done again here."""
     if found := beside.result(wait):
-        sampled, outcome = found
-        record.take(sampled.job, outcome or maker.finish(sampled, folder, device))
+        made, outcome = found
+        record.take(made.job, outcome or guarded(maker.complete, made, folder))
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class RandomModels(Models):
 
 def _random(config: dict, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
     """A network with random weights of a trained one's size, in its own precision from the start."""
-    if config["name"] == RELEASED_MODELS[IMAGE_ENCODER]["name"]:  # transformers' layers fill themselves
+    if config["name"] == RELEASED_MODELS[IMAGE_ENCODER]["name"]:  # its layers fill themselves; phases are no weights
         with torch.device(device):
             return build(config).to(device)
     with torch.device("meta"):

@@ -33,7 +33,7 @@ class Reference:
         SettingsError: it is not there, or a package that it needs is missing.
     """
 
-    # The image encoder is the same class of transformers in both, so there is nothing to compare.
+    # The image encoder there is transformers', with which tests/test_image_encoder.py compares ours.
     networks = (
         "SparseStructureFlowModel",
         "SparseStructureDecoder",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from .. import stages
 from ..budget import bound
 from ..errors import OutOfMemoryError, SettingsError
 from ..export.files import check_writable, writing
-from ..runtime import Runtime, StageRecord, choose_dtype, synchronise
+from ..runtime import Runtime, StageRecord, Step, choose_dtype, synchronise
 from ..spec import PIPELINE_TYPES
 from ..speed import EXACT, speed_named
 from ..stages.types import check_levels
@@ -72,13 +73,13 @@ def run(
         size = replace(size, faces=faces)
     facts = measurements.facts(device, sizes="released" if full else "small", memory_limit_gb=memory_limit)
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {measurements.heading([facts])}"
-    print(title)
+    print(title, flush=True)
     runtime = Runtime(
-        device, stages.default_backends(), choose_dtype(device), memory_limit=limit, speed=speed_named(speed)
+        device, stages.default_backends(), choose_dtype(device), _begun, memory_limit=limit, speed=speed_named(speed)
     )
     networks = [] if run_only else _networks(runtime, size, theirs)
     second = ", models in memory, second run" if keep_models else ""
-    print(f"\n{_TYPE} from start to end, speed {speed}{second}:\n")
+    print(f"\n{_TYPE} from start to end, speed {speed}{second}:\n", flush=True)
     runtime.keep_models, models = keep_models, RandomModels(size.models)
     what = ""
     for _ in range(1 + keep_models):
@@ -97,6 +98,12 @@ def run(
         lines += [{**facts, "kind": "stage", **own, "run": what, **one} for one in whole]
         measurements.append(history, lines)
     return 0
+
+
+def _begun(step: Step) -> None:
+    """A line on stderr for each network and stage that begins: its row of a table comes when it, or all, is done."""
+    if step.step == 0:
+        print(f"{step.stage} ...", file=sys.stderr, flush=True)
 
 
 def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[dict]:

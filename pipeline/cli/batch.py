@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from ..batch import (
     FINISH_ON,
     MANIFEST,
@@ -20,15 +18,15 @@ from ..batch import (
     Recipe,
     Record,
     find_pictures,
-    finishing_device,
     log_lines,
     plan_jobs,
-    sharing,
+    processing_device,
 )
 from ..batch import run as run_batch
 from ..batch.beside import pays
 from ..export import WRITERS
 from ..weights import SMALL_CHECKPOINT
+from ..words import counted
 from .export import add_export, export_settings, output_paths
 from .options import (
     add_backend,
@@ -48,8 +46,6 @@ from .planning import add_allow_lower, add_log, opened_log
 from .samplers import add_samplers, samplers
 from .settings import settings_of
 
-HELP = "make an object of each of many pictures; what is done is not done again"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser)
@@ -59,8 +55,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         choices=("auto", "on", "off"),
         default="auto",
-        help="finish an object in a process beside the sampling of the next one; auto: on a GPU with four cores beside "
-        "it; default: auto",
+        help="write the files of an object, and process it where that is done on the CPU, in a process beside the one "
+        "that samples the next; auto: on a GPU with four cores beside it; default: auto",
     )
     add_finish_on(parser)
 
@@ -70,8 +66,8 @@ def add_finish_on(parser: argparse._ActionsContainer) -> None:
         "--finish-on",
         choices=FINISH_ON,
         default=FINISH_ON[0],
-        help="where meshes are processed, unwrapped and baked beside the sampling of others; auto: on the GPU that "
-        "samples if the memory plan finds room for both, else on the CPU, whose simplifier may place other triangles; "
+        help="where meshes are processed, unwrapped and baked; gpu, auto: on the GPU that samples them, by the process "
+        "that does; cpu: on the CPU, whose simplifier may place other triangles, beside the sampling of others; "
         "default: auto",
     )
 
@@ -152,8 +148,8 @@ def run(options: argparse.Namespace) -> int:
     found = find_pictures(options.images, options.output)
     recipe = recipe_of(options)
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
-    overlap = pays(maker.device, recipe) if options.overlap == "auto" else options.overlap == "on"
-    finish_on = _finish_on(options, maker, overlap)
+    finish_on = processing_device(options.finish_on, maker.device)
+    overlap = pays(maker.device, finish_on, recipe) if options.overlap == "auto" else options.overlap == "on"
     with recorded(options, found, recipe, maker.settings) as record:
         print_begin(record)
         try:
@@ -184,22 +180,12 @@ def recorded(
         yield Record(manifest, jobs, settings, recipe.suffix, told, options.retry)
 
 
-def _finish_on(options: argparse.Namespace, maker: Maker, overlap: bool) -> torch.device:
-    """Where objects are finished, which is said where there is a choice."""
-    shared = None
-    if overlap and maker.device.type == "cuda":
-        shared = sharing(maker.recipe, maker.models, maker.device, memory_limit=options.memory_limit)
-    device = finishing_device(options.finish_on, maker.device, overlap, shared)
-    if shared and shared.fits and device == maker.device:
-        maker.memory_limit = shared.sampler_bytes
-    if overlap and maker.device.type != "cpu":
-        print(f"Objects are finished on the {device.type.upper()}{f': {shared}' if shared else ''}.")
-    return device
-
-
 def print_begin(record: Record) -> None:
     done = len(record.jobs) - len(record.todo) - len(record.refused)
-    print(f"{len(record.jobs):,} objects to make{f', {done:,} of them are there already' if done else ''}.", flush=True)
+    print(
+        f"{counted(len(record.jobs), 'object')} to make{f', {done:,} of them there already' if done else ''}.",
+        flush=True,
+    )
     if record.refused:
         print(f"{len(record.refused):,} left out, as their pictures were refused before; --retry tries them again.")
 

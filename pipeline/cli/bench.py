@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ..bench import run as bench
 from ..runtime import choose_device
-from .options import add_device, add_history, add_report, add_speed
-
-HELP = "seconds and peak memory of every stage, random weights on synthetic surfaces"
+from .options import add_device, add_history, add_report, add_speed, gigabytes
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +15,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full-size", action="store_true", help="the released sizes, for a GPU with 12 GB; default: a small model"
     )
-    parser.add_argument("--memory-limit", type=float, metavar="GB", help="let the process use so much of a CUDA device")
+    parser.add_argument(
+        "--memory-limit", type=gigabytes, metavar="GB", help="let the process use so much of a CUDA device"
+    )
     add_speed(parser)
     parser.add_argument(
         "--keep-models",

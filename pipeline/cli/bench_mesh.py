@@ -9,8 +9,6 @@ from ..bench import mesh
 from ..runtime import Runtime, choose_device
 from .options import add_device, add_history, add_report
 
-HELP = "seconds, peak memory and quality of the post-processing, on procedural meshes"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_device(parser)

@@ -9,8 +9,6 @@ from ..bench import history
 from ..models import build
 from ..plan import fit
 
-HELP = "print a history of measurements as Markdown tables"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

@@ -17,8 +17,6 @@ from .options import add_backend, add_device, add_report, backend_choices
 from .planning import Run, add_log, add_plan
 from .results import report_result, write_result
 
-HELP = "make a GLB from a saved state, with other settings than before"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", type=Path, metavar="STATE", help="what --save-state or T2SaveState wrote")

@@ -39,8 +39,6 @@ from .project import add_projection, photos
 from .results import report_result, write_result
 from .samplers import add_samplers
 
-HELP = "make a GLB, or another 3D file, from a picture"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture; several are views of the same object")

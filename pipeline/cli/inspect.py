@@ -14,8 +14,6 @@ from ..stages import PLA, default_backends, inspect_file
 from ..weights import open_checkpoint, survey
 from .options import add_backend, add_image_encoder, backend_choices
 
-HELP = "what a checkpoint is, and what it is complete for; or what a mesh file is like, and whether it prints"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

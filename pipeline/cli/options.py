@@ -18,6 +18,7 @@ from ..speed import EXACT, SPEEDS
 from ..views import NAMED_MIXING as NAMED
 from ..views import STRATEGIES, UNNAMED, Mixing, PosedPictures, named_views, posed, unposed
 from ..weights import RELEASED_CHECKPOINT, SMALL_CHECKPOINT, SMALL_IS, Checkpoint, open_checkpoint
+from ..words import counted
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +66,7 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
 def add_memory_limit(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--memory-limit",
-        type=_gigabytes,
+        type=_bytes,
         metavar="GB",
         help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
         "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
@@ -78,17 +79,21 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SPEEDS),
         default=EXACT.name,
         help="exact runs the network at every step; balanced predicts half of its passes without the picture, fast "
-        "also passes with it. Against exact the surface moves by 0.2 %% of the diagonal and base colours by 0.04 of 1 "
-        "(medians of 64 objects, bundled small checkpoint); default: exact",
+        "also passes with it, half of all. Against exact the surface moves by 0.2 %% of the diagonal and base colours "
+        "by 0.02 of 1 (medians of 16 objects, bundled small checkpoint); default: exact",
     )
 
 
-def _gigabytes(text: str) -> int:
-    """GB -> bytes."""
+def gigabytes(text: str) -> float:
+    """GB of a memory."""
     size = real_number(text)
     if not 0 < size < 1e6:  # NaN too
         raise argparse.ArgumentTypeError("must be a number of GB above 0")
-    return round(size * 1e9)
+    return size
+
+
+def _bytes(text: str) -> int:
+    return round(gigabytes(text) * 1e9)
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +239,8 @@ def mixing_of(options: argparse.Namespace) -> Mixing:
         raise SettingsError(f"{several[0]} would have no effect on one picture: leave it out, or give more pictures.")
     if mixing.weights and len(mixing.weights) != len(options.images):
         raise SettingsError(
-            f"--view-weights: {len(mixing.weights)} weights for {len(options.images)} pictures; give one for each."
+            f"--view-weights: {counted(len(mixing.weights), 'weight')} for {counted(len(options.images), 'picture')}; "
+            "give one for each."
         )
     if getattr(options, "keep_proportions", False) and len(options.views) < 2:
         raise SettingsError("--keep-proportions has an effect on two or more pictures with --views only: leave it out.")
@@ -260,7 +266,8 @@ def posed_pictures(options: argparse.Namespace) -> PosedPictures:
 def pictures(options: argparse.Namespace) -> list[Image.Image]:
     """The pictures of `images`, cut out."""
     if options.mask and len(options.mask) != len(options.images):
-        raise SettingsError(f"{len(options.mask)} masks for {len(options.images)} pictures; give one for each or none.")
+        masks, given = counted(len(options.mask), "mask"), counted(len(options.images), "picture")
+        raise SettingsError(f"{masks} for {given}; give one for each or none.")
     remover = background_remover(options.background, options.background_model)
     prepared = []
     for number, path in enumerate(options.images):

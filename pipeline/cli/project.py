@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from ..errors import BackendError, SettingsError
 from ..image import background_remover, read_mask, read_picture
@@ -77,5 +78,6 @@ def photos(options: argparse.Namespace) -> list[Photo]:
     for number, (path, view) in enumerate(zip(options.images, views)):
         image = read_picture(path)
         mask = read_mask(options.mask[number], image) if options.mask else None
-        found.append(photo(image, mask, remover, view=view, name=str(path)))
+        # what there is to remark on the mask was said when the picture was prepared for the networks
+        found.append(replace(photo(image, mask, remover, view=view, name=str(path)), remarks=()))
     return found

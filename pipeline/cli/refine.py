@@ -25,8 +25,6 @@ from .samplers import add_samplers, samplers
 from .settings import settings_of
 from .texture import add_keep, add_mesh_and_pictures, check_paths, kept
 
-HELP = "make a mesh that you have finer"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_mesh_and_pictures(parser, ["shape", "texture"])

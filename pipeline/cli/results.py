@@ -16,6 +16,7 @@ from ..export.files import writing
 from ..plan import Plan
 from ..record import circumstances
 from ..runtime import Runtime
+from ..words import counted
 from .drawing import write_drawings
 from .planning import Run
 
@@ -55,7 +56,7 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
         if record.notes:
             print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
     if predicted := sum(record.counts.get("predicted_passes", 0) for record in runtime.records):
-        print(f"Speed {runtime.speed.name}: {predicted} passes of the networks were predicted, not run.")
+        print(f"Speed {runtime.speed.name}: {counted(predicted, 'pass was', 'passes were')} predicted, not run.")
     _print_result(report, written.paths)
 
 
@@ -64,10 +65,11 @@ def _print_result(report: dict, written: list[Path]) -> None:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
         print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
     for each in report.get("projected", ()):
+        moved = f", {each['aligned_iou']:.2f} once its parts are moved to the object's" if "aligned_iou" in each else ""
         print(
             f"{each['picture']}: {'found' if each['fitted'] else 'given'} at azimuth {each['azimuth']:g}, elevation "
-            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}; it gives {each['share']:.0%} of the "
-            f"texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
+            f"{each['elevation']:g}; silhouettes overlap by {each['iou']:.2f}{moved}; it gives {each['share']:.0%} of "
+            f"the texture{', whose tone stays' if each.get('colours') == 'texture' else ''}."
         )
     for line in stages.hollow_lines(report.get("shells", {}).get("hollow")):
         print(line)
@@ -76,7 +78,10 @@ def _print_result(report: dict, written: list[Path]) -> None:
     if report["backends"].get("unwrap") == "triangles":
         print("Unwrapped triangle by triangle, as there is neither Warp nor xatlas: the texture is coarse.")
     if report.get("texels_far"):
-        print(f"{report['texels_far']:,} texels have no voxel within reach; they take the nearest one's material.")
+        print(
+            f"{counted(report['texels_far'], 'texel has', 'texels have')} no voxel within reach: the nearest one's "
+            "material is taken."
+        )
     if report.get("translucent", 0) > 0.01:
         print(f"{report['translucent']:.0%} of the surface is translucent; --alpha-mode blend shows it.")
     print(f"{', '.join(map(str, written)) or 'Nothing written'} in {report['seconds']:.1f} s on {report['device']}.")

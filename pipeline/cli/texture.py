@@ -45,8 +45,6 @@ from .project import add_projection, photos, projection
 from .results import report_result
 from .settings import settings_of
 
-HELP = "texture a mesh that you have"
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_mesh_and_pictures(parser, ["texture"])

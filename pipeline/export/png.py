@@ -27,7 +27,16 @@ _HEADER, _END = b"\x78\x01", b"\x03\x00"  # of a zlib stream: its window's size,
 
 
 def encode_pngs(pictures: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Pictures [H, W] or [H, W, 1 - 4] uint8 (grey, grey and alpha, RGB, RGBA) as files, under the same names."""
+    """Pictures [H, W] or [H, W, 1 - 4] uint8 (grey, grey and alpha, RGB, RGBA) as files, under the same names.
+
+    Raises:
+        ValueError: another shape or dtype, which would be another picture: values are not converted.
+    """
+    for name, each in pictures.items():
+        if each.dtype != np.uint8 or each.size == 0 or each.ndim not in (2, 3) or each.shape[2:] > (4,):
+            raise ValueError(
+                f"The picture {name} is {list(each.shape)} {each.dtype}; expected [H, W] or [H, W, 1 - 4] uint8."
+            )
     with ThreadPoolExecutor(cores()) as pool:  # what takes time releases Python's lock
         sizes = {name: pool.map(partial(_sizes, each), _strips(each)[::_EVERY]) for name, each in pictures.items()}
         ways = {name: _WAYS[int(np.argmin(np.sum(list(each), 0)))] for name, each in sizes.items()}

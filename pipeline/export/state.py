@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..errors import StateError
+from ..errors import StateError, near_path
 from ..sparse import Voxels
 from .files import writing
 
@@ -68,7 +68,9 @@ class StateFile:
                 self.names = frozenset(file.keys())
                 metadata = file.metadata() or {}
         except FileNotFoundError as error:
-            raise StateError(f"{path} does not exist. Name a file that --save-state or T2SaveState wrote.") from error
+            raise StateError(
+                f"{path} does not exist{near_path(self.path)} Name a file that --save-state or T2SaveState wrote."
+            ) from error
         except (OSError, SafetensorError) as error:
             raise StateError(
                 f"{path} cannot be read as a state file ({error}). It must be a safetensors file that --save-state or "

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import OutputError, SettingsError
 from ..mesh.used import used_vertices
 from ..warp import cores
+from ..words import counted
 from . import glb, gltf, obj, ply, stl, threemf, usdz
 from .files import writing
 from .formats import Contents, Files, Format
@@ -145,7 +146,7 @@ def _undecodable(name: str, data: bytes) -> str:
 def _difference(found: Format, contents: Contents, scene: Scene) -> str:
     """ "" or what is wrong with what was read back."""
     if len(contents.levels) != len(scene.levels):
-        return f"it has {len(contents.levels)} meshes in place of {len(scene.levels)}"
+        return f"it has {counted(len(contents.levels), 'mesh', 'meshes')} in place of {len(scene.levels)}"
     for (vertices, faces), level in zip(contents.levels, scene.levels):
         if not found.welded and len(faces) != len(level.faces):
             return f"it has {len(faces):,} faces in place of {len(level.faces):,}"

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..beginnings import beginning
-from ..errors import ImageError, MissingPackageError
+from ..errors import ImageError, MissingPackageError, near_path
 from .colours import converter
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _check(path: Path) -> None:
     try:
         facts = path.stat()
     except FileNotFoundError as error:
-        raise ImageError(f"There is no picture {path}.") from error
+        raise ImageError(f"There is no picture {path}{near_path(path)}") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be opened: {error}.") from error
     if not stat.S_ISREG(facts.st_mode):

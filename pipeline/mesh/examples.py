@@ -129,6 +129,13 @@ def walls_of_a_hollow_ball(device: torch.device) -> tuple:
     return mesh, torch.arange(len(mesh.faces), device=device)
 
 
+def points_round_voxels(device: torch.device) -> tuple:
+    """Six voxels, and points of which none is as near to one as to another."""
+    xyz = torch.tensor([[0, 0, 0], [3, 1, 0], [7, 7, 2], [1, 6, 5], [4, 4, 4], [0, 2, 7]], dtype=torch.int32)
+    axis = torch.tensor([-3.1, 0.7, 4.3, 9.2])
+    return torch.cartesian_prod(axis, axis + 0.13, axis + 0.31).to(device), xyz.to(device)
+
+
 def check_clean(function: Callable, device: torch.device) -> str:
     """Two cubes that touch in an edge, every third face turned, one repeated, one without area, corners unwelded."""
     one = cube(device)
@@ -206,3 +213,13 @@ def check_closest(function: Callable, device: torch.device) -> str:
     return (
         "" if good else f"points of a cube are {off:.3g} off, a ray meets it at {rays:.3g} (0.5), sky {sky} ([1, 0])."
     )
+
+
+def check_farthest(function: Callable, device: torch.device) -> str:
+    """Points off the sides and off a corner of a cube."""
+    farthest = function(cube(device))
+    points = torch.tensor([[0.9, 0.2, 0.1], [0.4, 0.1, 0.0], [0.6, 0.7, 0.7]], device=device)
+    found = farthest(points[:2], 1.0), farthest(points, 1.0), farthest(points, 0.2)
+    right = 0.4, 0.4, float("inf")
+    good = all(one == other or abs(one - other) < 1e-6 for one, other in zip(found, right))
+    return "" if good else f"points round a cube are {found} off; {right} wanted."

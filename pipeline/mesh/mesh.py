@@ -13,6 +13,7 @@ from .checks import check_mesh
 from .report import MeshReport, measure
 from .topology.half_edges import HalfEdges, Sheets
 
+_FOUND = ("edges", "sheets")  # what is found when it is asked for, and takes more memory than the faces
 _Kind = TypeVar("_Kind", bound="Mesh")
 
 
@@ -44,6 +45,10 @@ class Mesh:
         mesh.__dict__.update(vertices=vertices, faces=faces, **{"kernels": None, **more})
         return mesh
 
+    def __getstate__(self) -> dict:
+        """What pickle takes: not what can be found again, which is larger than the mesh; its report is small."""
+        return {name: value for name, value in self.__dict__.items() if name not in _FOUND}
+
     def to(self, device: torch.device | str) -> Mesh:
         """On a device; itself where it is there already."""
         if self.vertices.device == torch.device(device):
@@ -65,7 +70,7 @@ class Mesh:
 
     def without_topology(self: _Kind) -> _Kind:
         """The same mesh with its report, but not what that was found from, which takes more memory than the faces."""
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("edges", "sheets")}
+        kept = self.__getstate__()
         return type(self).known(**{**kept, "report": self.report})
 
     def require_faces(self) -> None:

@@ -17,6 +17,8 @@ from .mesh import Mesh
 from .packages import cumesh, nvdiffrast, o_voxel
 from .packages.instant_meshes import instant_meshes
 from .query.crossing import crossing, crossing_by_kernels
+from .query.farthest import farthest_by_centres, farthest_by_tree
+from .query.nearest_voxel import nearest_voxel, nearest_voxel_by_tree
 from .query.walls import wall_thickness, wall_thickness_by_kernels
 from .query.winding_number import winding_numbers, winding_numbers_by_tree
 from .remesh.hollow_settings import Hollow
@@ -31,6 +33,7 @@ QUADS = "quads"
 MESH_TO_DUAL_GRID, DUAL_GRID_TO_MESH = "mesh_to_dual_grid", "dual_grid_to_mesh"
 UNWRAP, RASTER, NEAREST, CLOSEST = "unwrap", "raster", "nearest", "closest"
 CROSSING, WALL_THICKNESS = "crossing", "wall_thickness"
+FARTHEST, NEAREST_VOXEL = "farthest", "nearest_voxel"
 
 
 _APART = 1_000_000  # faces of a solid up to which snapping may take the time to keep them from crossing
@@ -39,6 +42,12 @@ _APART = 1_000_000  # faces of a solid up to which snapping may take the time to
 def clean_by_kernels(mesh: Mesh, settings: CleanSettings) -> Cleaned:
     """clean, and what is asked of its result, with the large steps by Warp's kernels."""
     return clean(Mesh.known(mesh.vertices, mesh.faces, kernels=True), settings)
+
+
+def clean_by_rays(mesh: Mesh, settings: CleanSettings) -> Cleaned:
+    """clean_in_torch, but what is seen from outside is found by Warp's rays: sorts and gathers are fast on CUDA as they
+    are."""
+    return clean(Mesh.known(mesh.vertices, mesh.faces, kernels=False), settings, by_rays=True)
 
 
 def clean_in_torch(mesh: Mesh, settings: CleanSettings) -> Cleaned:
@@ -132,8 +141,15 @@ OPERATIONS = (
         example=examples.dual_grid_of_a_ball,
         tolerance=1e-6,
     ),
-    # CUDA's sorts and gathers are fast as they are
-    Operation(CLEAN, (_warp(clean_by_kernels, ("cpu",)), Backend("torch", clean_in_torch)), check=examples.check_clean),
+    Operation(
+        CLEAN,
+        (
+            _warp(clean_by_kernels, ("cpu",)),
+            _warp(clean_by_rays, ("cuda",), "warp-rays"),
+            Backend("torch", clean_in_torch),
+        ),
+        check=examples.check_clean,
+    ),
     Operation(OUTER_SHELL, (_warp(outer_shell),), check=examples.check_outer_shell),
     Operation(SOLID, (_warp(solid),), check=examples.check_solid),
     Operation(
@@ -179,5 +195,13 @@ OPERATIONS = (
         reference=wall_thickness,
         example=examples.walls_of_a_hollow_ball,
         tolerance=1e-5,
+    ),
+    Operation(FARTHEST, (_warp(farthest_by_tree),), reference=farthest_by_centres, check=examples.check_farthest),
+    Operation(
+        NEAREST_VOXEL,
+        (_warp(nearest_voxel_by_tree),),
+        reference=nearest_voxel,
+        example=examples.points_round_voxels,
+        tolerance=0.0,
     ),
 )

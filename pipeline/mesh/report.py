@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from ..words import counted
 from .topology.half_edges import HalfEdges, Sheets, components
 from .topology.measures import face_measures
 
@@ -50,15 +51,15 @@ class MeshReport:
             return ["The mesh has no faces."]
         found = []
         if self.boundary_edges:
-            loops = _count(self.boundary_loops, "hole or border", "holes or borders")
-            found.append(f"{_count(self.boundary_edges, 'boundary edge')} in {loops}: the mesh is not watertight.")
+            loops = counted(self.boundary_loops, "hole or border", "holes or borders")
+            found.append(f"{counted(self.boundary_edges, 'boundary edge')} in {loops}: the mesh is not watertight.")
         if self.non_manifold_edges:
             found.append(
-                f"{_count(self.non_manifold_edges, 'edge')} with more than two faces: the mesh is not manifold."
+                f"{counted(self.non_manifold_edges, 'edge')} with more than two faces: the mesh is not manifold."
             )
         if self.inconsistent_edges:
             found.append(
-                f"{_count(self.inconsistent_edges, 'edge')} with inconsistently oriented faces: parts of the mesh "
+                f"{counted(self.inconsistent_edges, 'edge')} with inconsistently oriented faces: parts of the mesh "
                 "may look inside out."
             )
         if self.volume is not None and self.volume <= 0:
@@ -66,10 +67,6 @@ class MeshReport:
         if self.area == 0:
             found.append("The mesh has no area.")
         return found
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _point(vertex: torch.Tensor) -> tuple[float, float, float]:

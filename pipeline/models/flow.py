@@ -193,7 +193,9 @@ class Block(nn.Module):
         self.cross_attn = CrossAttention(channels, cond_channels, heads, rms_norm_cross)
         self.mlp = FeedForward(channels, hidden)
         if shared_modulation:
-            self.modulation = nn.Parameter(torch.randn(6 * channels) / channels**0.5)
+            self.modulation = nn.Parameter(torch.empty(6 * channels))
+            if not self.modulation.is_meta:  # where that would import torch._dynamo, which takes seconds
+                nn.init.normal_(self.modulation, std=channels**-0.5)
         else:
             self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(channels, 6 * channels))
         self.shared_modulation = shared_modulation

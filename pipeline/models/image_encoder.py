@@ -1,19 +1,18 @@
-"""DINOv3 image encoder (transformers' layers): pictures -> condition tokens."""
+"""The image encoder, DINOv3: which configurations are taken, and pictures -> condition tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import nn
 
 from ..errors import CheckpointError
 from ..schema import Check, flag, nullable, number, one_of, text, whole
+from .dinov3 import Embeddings, RotaryPhases, VisionBlock, VisionConfig
 from .layers import final_norm
 
-# The entries of a DINOv3 config.json that make the network, with their bounds. These alone reach transformers, which
-# takes others, such as attn_implementation, as leave to fetch and run code from the hub.
+# The entries of a DINOv3 config.json that make the network, with their bounds: fields of VisionConfig.
 _NETWORK: dict[str, Check] = {
     "hidden_size": whole(4, 16384),
     "intermediate_size": whole(1, 65536),
@@ -70,7 +69,8 @@ def encoder_arguments(config: Mapping) -> dict:
                 f"{where} has an entry {text(60)(key, 'key')!r} that is not known. Take the config.json of DINOv3 "
                 "(model_type dinov3_vit), or remove the entry."
             )
-    width, heads = args.get("hidden_size", 384), args.get("num_attention_heads", 6)
+    made = VisionConfig(**args)
+    width, heads = made.hidden_size, made.num_attention_heads
     if width % heads or width // heads % 4:
         raise CheckpointError(f"{where}: hidden_size {width} must be a multiple of 4 for each of {heads} heads.")
     return args
@@ -79,38 +79,29 @@ def encoder_arguments(config: Mapping) -> dict:
 class DinoV3FeatureExtractor(nn.Module):
     """The ViT of `facebook/dinov3-*` up to its last block, then layer norm without affine.
 
-    Works with transformers 4.56 up to 5.x, whose model classes nest the blocks differently; the state
-    dict has the released checkpoint's own keys with all of them. `norm` (the model's own final norm) is
-    part of the checkpoint and not used.
+    The state dict has the released checkpoint's own keys. `norm` (the model's own final norm) is part of the checkpoint
+    and not used.
     """
 
     def __init__(self, **config) -> None:
         """config: of its config.json; see encoder_arguments for what is taken from it.
 
         Raises:
-            CheckpointError: transformers is too old, or the configuration is not DINOv3's.
+            CheckpointError: the configuration is not DINOv3's.
         """
         super().__init__()
-        arguments = encoder_arguments(config)
-        try:
-            from transformers import DINOv3ViTConfig, DINOv3ViTModel
-        except ImportError as error:
-            raise CheckpointError(
-                "The image encoder needs transformers 4.56 or newer: pip install -U 'transformers>=4.56'."
-            ) from error
-        config = DINOv3ViTConfig(**arguments)
-        model = DINOv3ViTModel(config)
-        self.embeddings = model.embeddings
-        self.layer = model.layer if hasattr(model, "layer") else model.model.layer
-        self.norm = model.norm
+        made = VisionConfig(**encoder_arguments(config))
+        self.embeddings = Embeddings(made)
+        self.layer = nn.ModuleList(VisionBlock(made) for _ in range(made.num_hidden_layers))
+        self.norm = nn.LayerNorm(made.hidden_size, eps=made.layer_norm_eps)
         with torch.device("cpu"):  # its frequencies are no weights, so they must exist even if the rest is on "meta"
-            self.rope_embeddings = type(model.rope_embeddings)(config)
-        self.patch_size = config.patch_size
+            self.rope_embeddings = RotaryPhases(made)
+        self.patch_size = made.patch_size
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels: [B, 3, H, W] normalised fp32, H and W multiples of patch_size -> [B, 1 + registers + patches, C]."""
         h = self.embeddings(pixels)
         phases = self.rope_embeddings(pixels)
-        for layer in cast(nn.ModuleList, self.layer):
-            h = layer(h, position_embeddings=phases)
+        for layer in self.layer:
+            h = layer(h, phases)
         return final_norm(h)

@@ -18,6 +18,7 @@ from ..backends import Backends
 from ..budget import UNBOUNDED, Budget
 from ..sparse import ADD_TO_CHILDREN, SparseTensor, Subdivision, Voxels, space_to_channel, subdivide
 from ..sparse.resample import gather_children
+from ..sums import sum_by
 from . import tiles
 from .layers import PLAIN, LayerNorm, NormLinear, ResidualMLP, SparseConv3d, final_norm, to_torso_dtype
 
@@ -290,7 +291,7 @@ def _cell_means(x: SparseTensor, cells: Voxels, levels: int) -> torch.Tensor:
     """[T', C]: the mean of the features of the voxels in each cell of a grid 2^levels times coarser."""
     coords = torch.cat([x.voxels.coords[:, :1], x.voxels.xyz >> levels], 1)  # [T, 4]
     row = cells.find(coords)  # [T]
-    total = x.feats.new_zeros(len(cells), x.feats.shape[1]).index_add(0, row, x.feats)
+    total = sum_by(x.feats, row, len(cells))
     return total / torch.bincount(row, minlength=len(cells))[:, None]
 
 

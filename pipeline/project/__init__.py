@@ -1,5 +1,6 @@
 """Pictures onto the texture of an object: their cameras, what they show of it, and how both are put together."""
 
+from .align import Aligned, aligned
 from .blend import COLOURS
 from .fit import MIN_IOU, Fit, angle, fit_camera, measured
 from .paint import texels_a_unit
@@ -14,6 +15,7 @@ __all__ = [
     "DEFAULT_PROJECTION",
     "LARGEST",
     "MIN_IOU",
+    "Aligned",
     "Fit",
     "Painted",
     "Photo",
@@ -22,6 +24,7 @@ __all__ = [
     "Projection",
     "Seen",
     "Sheet",
+    "aligned",
     "angle",
     "decided",
     "enlarged",

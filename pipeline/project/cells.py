@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csr_matrix, diags
 
+from ..sums import grouped_sums
+
 _SIDE = 48  # cells along the object's longest side
 _ROWS = 1 << 19  # points whose temporaries are held at once
 _PRECISE, _MOST_STEPS = 1e-4, 1000  # of the right hand side that may be left of it, and steps to get there at most
@@ -40,17 +42,17 @@ class Cells:
         self, points: torch.Tensor, normals: torch.Tensor, values: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums at the cells of weights [N] times values [N, C], and of the weights: [M, C] and [M] float64."""
-        total = torch.zeros(self.count, values.shape[1], dtype=torch.float64, device=points.device)
-        mass = torch.zeros(self.count, dtype=torch.float64, device=points.device)
+        most = torch.cat([values.new_ones(1).double(), values.abs().amax(0).double()]) * weights.abs().amax()
+        added = grouped_sums(self.count, 24 * len(points), 2 * most)  # squares of a rounded unit normal may pass 1
         for part in _parts(len(points)):
             given, trust = values[part].double(), weights[part].double()
             for place, weight in self._corners(points[part], normals[part]):
                 row = self._index.view(-1)[place]
                 share = torch.where(row >= 0, weight.double() * trust, 0)
                 row = row.clamp_min(0)
-                mass.index_add_(0, row, share)
-                total.index_add_(0, row, share[:, None] * given)
-        return total, mass
+                added.add(row, torch.cat([share[:, None], share[:, None] * given], 1))
+        mass, total = added.total().split([1, values.shape[1]], 1)
+        return total.contiguous(), mass[:, 0].contiguous()
 
     def at(self, points: torch.Tensor, normals: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """[N, C] float32: cells' values [M, C] at points [N, 3] with normals [N, 3]."""

@@ -4,12 +4,11 @@ light. A coarse search over directions, then a local one over all of the camera'
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from ..views import PictureCamera, View
 from .painted import Painted
@@ -78,20 +77,20 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
     Args:
         near: the direction it was taken from, roughly; None: searched all round.
     """
-    picture = picture.reduced(_LARGEST)
+    picture, rank = picture.reduced(_LARGEST), _rank(near)
     coarse, fine, finest = (_Matcher(painted, picture, *side) for side in (_COARSE, _FINE, _FINEST))
     turned = _roughly(coarse, near)
     close = math.inf if any(picture.cut_off) else _CLOSE
-    likely = [fit for fit in turned[:_BEGINNINGS] if fit.score > turned[0].score - close]
-    refined = sorted((_refined(fine, fit.camera, near) for fit in likely), key=lambda fit: -fit.score)
+    likely = [fit for fit in turned[:_BEGINNINGS] if rank(fit) > rank(turned[0]) - close]
+    refined = sorted((_refined(fine, fit.camera, near) for fit in likely), key=rank, reverse=True)
     round_ = [] if near else _all_round(fine, refined[0].camera)
-    last = [fit for fit in [*refined, *round_[:1]] if fit.score > refined[0].score - _CLOSE]
-    best = max((_settled(finest, fit.camera, near) for fit in last), key=lambda fit: fit.score)
+    last = [fit for fit in [*refined, *round_[:1]] if rank(fit) > rank(refined[0]) - _CLOSE]
+    best = max((_settled(finest, fit.camera, near) for fit in last), key=rank)
     reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
     alike = [fit for fit in turned[1:] if fit.likeness > turned[0].likeness - _ALIKE]
     alike += [fit for fit in round_ if fit.likeness > refined[0].likeness - _ALIKE]
     rivals = [fit.camera for fit in alike if angle(fit.camera, best.camera) > _ELSEWHERE]
-    return replace(best, mirrored=reflected.score - turned[0].score, rival=rivals[0] if rivals else None)
+    return replace(best, mirrored=rank(reflected) - rank(turned[0]), rival=rivals[0] if rivals else None)
 
 
 def measured(painted: Painted, picture: Picture, camera: PictureCamera) -> Fit:
@@ -99,12 +98,18 @@ def measured(painted: Painted, picture: Picture, camera: PictureCamera) -> Fit:
     return _Matcher(painted, picture.reduced(_LARGEST), *_FINE).at(camera)
 
 
+def _rank(near: View | None) -> Callable[[Fit], float]:
+    """The higher the better: where a direction is named the front has no advantage."""
+    return (lambda fit: fit.score) if near is None else (lambda fit: fit.likeness)
+
+
 def _roughly(matcher: _Matcher, near: View | None) -> list[Fit]:
     """The likeliest directions, best first."""
-    found = sorted(map(matcher.framed, _directions(near)), key=lambda fit: -fit.score)
+    rank = _rank(near)
+    found = sorted(map(matcher.framed, _directions(near)), key=rank, reverse=True)
     if any(matcher.cut_off):  # the frame is a guess then, and would lead a local search astray
         return found
-    return sorted((_turned(matcher, fit.camera, near) for fit in _apart(found)), key=lambda fit: -fit.score)
+    return sorted((_turned(matcher, fit.camera, near) for fit in _apart(found)), key=rank, reverse=True)
 
 
 class _Matcher:
@@ -119,20 +124,28 @@ class _Matcher:
     def at(self, camera: PictureCamera) -> Fit:
         side, samples = self.side, self.samples
         seen = self.painted.seen(camera, side * samples)
-        cover = seen.mask.float().cpu().reshape(side, samples, side, samples).mean((1, 3))
-        iou = float(torch.minimum(cover, self.share).sum() / torch.maximum(cover, self.share).sum().clamp_min(1e-6))
+        cover = _means(seen.mask.float(), samples).cpu()
+        whole = torch.maximum(cover, self.share).sum() + self._beyond(camera) * cover.sum()
+        iou = float(torch.minimum(cover, self.share).sum() / whole.clamp_min(1e-6))
         both = (cover > 0.99) & (self.share > 0.99)
         if int(both.sum()) < _FEW:
             return Fit(camera, iou, 1.0, 0.0)
         # means, as the picture's pixels are: a single line of sight may meet a detail that covers little of the pixel
-        grids = (
-            each.cpu().reshape(side, samples, side, samples, 3).mean((1, 3)) for each in (seen.colour, seen.normal)
-        )
-        own, normal = (each[both] for each in grids)
+        own, normal = (_means(each, samples).cpu()[both] for each in (seen.colour, seen.normal))
         some = slice(None, None, max(1, len(own) // _SAMPLES))
         wanted, own, normal = self.colour[both][some], own[some], torch.nn.functional.normalize(normal[some], dim=1)
         shown = estimated(wanted, own, normal, _ROUNDS).on(own, normal)
         return Fit(camera, iou, float((shown - wanted).abs().mean()), _correlation(shown, wanted))
+
+    def _beyond(self, camera: PictureCamera) -> float:
+        """What lies beyond the picture's borders, times what lies in it; by boxes. At borders where the picture cuts
+        the object off nothing does."""
+        place, _ = camera.project(self.painted.outline)
+        low, high = (each.double().cpu().numpy() for each in place.aminmax(dim=0))
+        cut = np.array(self.cut_off).reshape(2, 2)
+        inside = np.maximum(np.minimum(high, 1) - np.maximum(low, 0), 1e-3).prod()
+        low, high = np.where(cut[0], np.maximum(low, 0), low), np.where(cut[1], np.minimum(high, 1), high)
+        return float(np.maximum(high - low, 1e-3).prod() / inside) - 1
 
     def framed(self, view: View, fov: float = _FOV) -> Fit:
         return self.at(self.framing(PictureCamera(view.azimuth, view.elevation, fov, target=self.painted.middle)))
@@ -154,6 +167,14 @@ class _Matcher:
             shift = old - 0.5 + (moved * use).sum(0) / use.sum(0)
             camera = replace(camera, scale=camera.scale * times, shift=(float(shift[0]), float(shift[1])))
         return camera
+
+
+def _means(values: torch.Tensor, samples: int) -> torch.Tensor:
+    """[S, S, ...] -> [S / samples, S / samples, ...]: the mean of each square, several times as fast as torch's mean
+    over two of four axes."""
+    rows = sum(values[row::samples] for row in range(1, samples)) + values[::samples]
+    columns = sum(rows[:, column::samples] for column in range(1, samples)) + rows[:, ::samples]
+    return columns / samples**2
 
 
 def _directions(near: View | None) -> list[View]:
@@ -234,6 +255,8 @@ def _within(camera: PictureCamera, azimuth: float, elevation: float, fov: float,
 def _searched(matcher: _Matcher, of, start: np.ndarray, step: np.ndarray, most: int) -> Fit:
     """The best camera that a simplex finds (Nelder and Mead 1965); of: numbers -> camera. Being nearer to the front
     counts between searches, not in one, where it would pull the camera away from where it belongs."""
+    from scipy.optimize import minimize  # takes as long to import as a part of torch; few runs fit a camera
+
     best = matcher.at(of(start))
 
     def loss(x: np.ndarray) -> float:

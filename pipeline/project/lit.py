@@ -51,11 +51,11 @@ def light_in(painted: Painted, picture: Picture, camera: PictureCamera) -> float
         rows.append((basis[one] - basis[other])[both])
         wanted.append(step[both])
     slopes, steps = np.concatenate(rows), np.concatenate(wanted)
-    if len(steps) < _FEW:
+    turned = np.linalg.norm(slopes, axis=1) > _TURNED
+    if turned.sum() < _FEW:  # a flat side says nothing of light
         return float("inf")
     matrix = slopes.T @ slopes / len(steps) + _RIDGE * np.eye(8) * np.square(slopes).mean()
     found = np.linalg.solve(matrix, slopes.T @ steps / len(steps))
-    turned = np.linalg.norm(slopes, axis=1) > _TURNED
     left, whole = (float(np.square(each[turned]).sum()) for each in (steps - slopes @ found, steps))
     explained = 1 - left / max(whole, 1e-12)
     return float((basis[inside] @ found).std()) * max(explained, 0.0) ** 0.5

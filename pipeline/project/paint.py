@@ -9,8 +9,9 @@ import torch
 
 from ..mesh.bake.bake import Texels
 from ..views import PictureCamera
+from .bleed import Unbled, depth_of
 from .painted import Painted
-from .picture import Picture, keeping_means, sampled, smooth_step, trust_side
+from .picture import Picture, sampled, smooth_step, trust_side
 from .shading import Shading
 from .spill import kept
 
@@ -66,7 +67,7 @@ def look(
     device = painted.device
     seen = painted.seen(camera, trust_side(picture), colours=False)
     trust = picture.trust(seen, feather)[None].to(device)
-    colours = keeping_means(picture.unbled(camera, seen, feather).to(device))
+    colours = Unbled.of(picture, camera, seen, feather)
     unspilt = kept(painted, picture, camera)[None]
     own, first = painted.sheets[sheet], painted.first_face[sheet]
     vertices, faces = own.vertices.to(device).float(), own.faces.to(device)
@@ -88,7 +89,7 @@ def look(
         turned = torch.where(cosine[rows, None] < 0, -smooth, smooth)
         facing = (turned * towards[rows]).sum(1).clamp_min(0)  # smooth, or the picture would end with whole faces
         share = believed * smooth_step((facing - _GRAZING) / (_SQUARE - _GRAZING))
-        colour = sampled(colours, place[rows], "bicubic").clamp(0, 1)
+        colour = colours.at(place[rows], depth_of(camera, points[rows]))
         found.append((rows + part.start, colour, share, believed * facing**_SHARP, turned))
     return Look(*(torch.cat(each) for each in zip(*found)))
 

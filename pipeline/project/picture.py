@@ -28,10 +28,12 @@ _STEP = 0.03  # picture sides of depth, from which one part hides another; gener
 
 @dataclass(frozen=True)
 class Picture:
-    """A cut-out on a square: colour [S, S, 3] float32 sRGB 0-1, alpha [S, S] float32 0-1, row 0 at the top."""
+    """A cut-out on a square: colour [S, S, 3] float32 sRGB 0-1, alpha [S, S] float32 0-1, row 0 at the top. slack:
+    picture sides by which outlines in it may miss the object's."""
 
     colour: np.ndarray
     alpha: np.ndarray
+    slack: float = 0.0
 
     @classmethod
     def of(cls, image: Image.Image) -> Picture:
@@ -71,7 +73,8 @@ class Picture:
         return left == 0, top == 0, right == 1, bottom == 1
 
     def mirrored(self) -> Picture:
-        return Picture(np.ascontiguousarray(self.colour[:, ::-1]), np.ascontiguousarray(self.alpha[:, ::-1]))
+        flipped = (np.ascontiguousarray(each[:, ::-1]) for each in (self.colour, self.alpha))
+        return Picture(*flipped, self.slack)
 
     def small(self, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Colour [s, s, 3] and the share that is object [s, s] of each of fewer pixels; colour is that of the object
@@ -90,7 +93,19 @@ class Picture:
         colour = torch.from_numpy(self.colour).permute(2, 0, 1)[None] * alpha
         both = _reduced(torch.cat([colour, alpha], 1), side)[0]
         colour = both[:3] / both[3].clamp_min(1e-6)
-        return Picture(colour.permute(1, 2, 0).contiguous().numpy(), both[3].numpy())
+        return Picture(colour.permute(1, 2, 0).contiguous().numpy(), both[3].numpy(), self.slack)
+
+    def moved(self, moves: np.ndarray, slack: float = 0.0) -> Picture:
+        """Each pixel from elsewhere. moves: [2, s, s], smooth, down and right in picture sides; s need not be S. slack:
+        of the result."""
+        grown = F.interpolate(torch.from_numpy(moves)[None].float(), (self.side,) * 2, mode="bilinear")[0]
+        line = (torch.arange(self.side) + 0.5) / self.side
+        down, right = torch.meshgrid(line, line, indexing="ij")
+        place = torch.stack([right + grown[1], down + grown[0]], 2).reshape(-1, 2)
+        square = (self.side, self.side)
+        colour = sampled(self.filled(), place, "bicubic").clamp(0, 1).reshape(*square, 3).numpy()
+        alpha = sampled(torch.from_numpy(self.alpha)[None], place, "bilinear").reshape(square).numpy()
+        return Picture(colour, alpha, slack)
 
     def filled(self) -> torch.Tensor:
         """[3, S, S] colour, where nothing is object that of the nearest pixel which is: samples near the outline do
@@ -107,27 +122,6 @@ class Picture:
         inside = (without_slits(seen.depth.cpu().numpy()) < FAR) & (self.small(side)[1] > 0.5)
         distance = np.asarray(distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1] - 0.5
         return smooth_step(torch.from_numpy(distance / side).float() / feather)
-
-    def unbled(self, camera: PictureCamera, seen: Seen, width: float) -> torch.Tensor:
-        """[3, S, S] filled colours in which a part that stands in front of another one has not bled onto it: what lies
-        behind an outline takes its colours from `width` picture sides beside it. seen: as for trust."""
-        colour, side = self.filled(), len(seen.mask)
-        depth = without_slits(seen.depth.cpu().numpy())
-        edges = depth_edges(depth, step_of(camera, side))
-        if not edges.any():
-            return colour
-        distance, place = np.empty(depth.shape), np.empty((2, *depth.shape), np.int32)
-        distance_transform_edt(~edges, distances=distance, return_indices=True, indices=place)
-        near = distance <= max(1.0, width * side)
-        behind = depth > depth[place[0], place[1]] - _STEP / 2 / camera.scale
-        distance_transform_edt(near | (depth >= FAR), return_distances=False, return_indices=True, indices=place)
-        # the nearest place that is not near an outline may be in front of it
-        beside = depth[place[0], place[1]] > depth - _STEP / 2 / camera.scale
-        own = np.arange(self.side) * side // self.side  # the pixel of `seen` that one of the picture lies in
-        taken = (near & behind & beside & (depth < FAR))[own][:, own]
-        rows, columns = ((each[own][:, own][taken] * 2 + 1) * self.side // (2 * side) for each in (place[0], place[1]))
-        colour[:, torch.from_numpy(taken)] = colour[:, rows, columns]
-        return colour
 
 
 def step_of(camera: PictureCamera, side: int) -> float:

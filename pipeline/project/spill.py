@@ -24,9 +24,10 @@ def kept(painted: Painted, picture: Picture, camera: PictureCamera) -> torch.Ten
     """[S, S] float32 in 0-1: 0 where a picture shows one part on another, 1 elsewhere.
 
     A pixel is spill if its colour in the picture is not the generated one but, clearly, that of a part near by on the
-    other side of a jump of depth, and if near by, at its own depth, the picture shows the pixel's generated colour,
-    too. So a colour that no part near by has arrives, and so does another colour of a whole part. A picture that
-    mostly has other colours than the generated ones tells nothing.
+    other side of a jump of depth, which the pixel's own part has nowhere near; and if near by, at its own depth, the
+    picture shows the pixel's generated colour, too. So a colour that no part near by has arrives, so does another
+    colour of a whole part, and so does the skin where an eye was generated that the picture has elsewhere. A picture
+    that mostly has other colours than the generated ones tells nothing.
     """
     side = min(_SIDE, picture.side)
     seen, step = painted.seen(camera, side), step_of(camera, side)
@@ -54,6 +55,11 @@ def kept(painted: Painted, picture: Picture, camera: PictureCamera) -> torch.Ten
         best, which = torch.where(across, _apart(shown[rows], own[rim]), torch.inf).min(1)
         clear = best < _CLEARLY * miss[rows]
         rows, other = rows[clear], own[rim[which[clear]]]
+        # the colour may be the own part's
+        level = (far[rows, None] - far[inside]).abs() <= step / 2
+        level &= _apart(place[rows], place[inside]) <= reach * side
+        level &= _apart(shown[rows], own[inside]) < _CLEARLY * miss[rows, None]
+        rows, other = rows[~level.any(1)], other[~level.any(1)]
         beside = _apart(own[rows], shown[inside]) < _CLEARLY * (own[rows] - other).norm(dim=1, keepdim=True)
         beside &= _apart(place[rows], place[inside]) <= _OWN * reach * side
         beside &= (far[rows, None] - far[inside]).abs() <= reach / camera.scale

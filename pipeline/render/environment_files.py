@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ImageError
+from ..errors import ImageError, near_path
 from ..image import read_picture
 from ..srgb import srgb_to_linear
 
@@ -116,7 +116,7 @@ def _read_exr(path: Path) -> np.ndarray:
             f"{path.name} needs the package OpenEXR: pip install OpenEXR. Or save the picture as .hdr."
         ) from error
     if not path.is_file():
-        raise ImageError(f"{path} cannot be read: there is no such file.")
+        raise ImageError(f"{path} cannot be read: there is no such file{near_path(path)}")
     try:
         channels = OpenEXR.File(str(path)).channels()
     except (RuntimeError, ValueError, TypeError, OSError) as error:

@@ -23,18 +23,20 @@ from .checks import (
     check_pictures,
     check_shells,
     check_tokens,
+    geometry_device,
     preflight,
     prepare_texturing,
 )
 from .finishing.bake import bake_texture
 from .finishing.color import color_vertices
 from .finishing.export import export_mesh
-from .finishing.finish import finish_mesh, write_finished, write_views
+from .finishing.finish import finish_mesh, save_views, write_finished, write_views
 from .finishing.preview import STUDIO, draw, draw_each, draw_views
 from .finishing.process import process_mesh
 from .generate import Finished, generate, generation_settings
 from .hollowing import CAVITIES, Hollowing, Thickness, hollow_lines
 from .inspection import PLA, Inspection, check_density, inspect_file, inspect_mesh
+from .length import Length
 from .networks.decode import decode_shape, decode_texture
 from .networks.encode import encode_images
 from .networks.encode_mesh import (
@@ -66,7 +68,6 @@ from .types import (
     Generation,
     Latent,
     LatentStart,
-    Length,
     Mesh,
     Origin,
     PBRVoxels,
@@ -156,6 +157,7 @@ __all__ = [
     "frame_of",
     "generate",
     "generation_settings",
+    "geometry_device",
     "held_in",
     "hollow_lines",
     "in_unit_cube",
@@ -175,6 +177,7 @@ __all__ = [
     "sample_shape",
     "sample_structure",
     "sample_texture",
+    "save_views",
     "scene_mesh",
     "scene_subject",
     "shape_resolution",

@@ -10,11 +10,14 @@ import torch
 from ..errors import SettingsError
 from ..export import TrueSize, check_flat_base, true_length
 from ..mesh import Mesh as TriangleMesh
-from ..mesh.remesh.hollow_settings import THIN, Hollow
+from ..mesh.remesh.hollow_settings import NARROW, THIN, Hollow
+from ..words import counted
 
 CAVITIES = ("fill", "keep")  # what "solid" can make of cavities without a way out
 PLA = 1.24  # g/cm^3, of the most common filament
 _FINEST = 1024  # cells along the longest side: finer ones take more memory than hollowing is worth
+_KEPT = 0.9  # of a wall or a drain: what is narrower is warned of
+_FINER = 1.5  # times the cells that the object has detail for, from which on the wall's cost is told
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,20 @@ class Hollowing:
                 "give them in sides of the cube of 1 that the object is made in, such as 0.02."
             )
 
+        if self.size is not None and self.size.along == "longest":
+            self.check_in(self.size.metres, metres=True)
+
+    def check_in(self, longest: float, metres: bool = False) -> None:
+        """Raises SettingsError for lengths of half of an object's longest side or more. metres: whether that is in
+        metres; lengths in the other unit are not looked at."""
+        unit, name = (1e3, " mm") if metres else (1.0, "")
+        for what, length in (("wall", self.wall), ("drain", self.drain)):
+            if length is not None and length.metres == metres and length.value >= longest / 2:
+                raise SettingsError(
+                    f"The {what} of a hollow is {length.value * unit:.4g}{name}; choose below "
+                    f"{longest / 2 * unit:.4g}{name}, half of the longest side."
+                )
+
     @classmethod
     def parse(cls, wall: str, drain: str = "", size: str = "", flat_base: float = 0.0) -> Hollowing | None:
         """Of texts as people write them; None if there is no wall. Raises SettingsError, also for what has no effect
@@ -106,41 +123,79 @@ class Hollowing:
         corners = mesh.vertices[mesh.faces.long().unique()]
         longest = (corners.amax(0) - corners.amin(0)).max().item()
         for name, length in (("wall", self.wall), ("drain", self.drain)):
-            if metres and length and length.metres and not _least(longest) <= units(length) < longest / 2:
-                found, least, most = (1000 * metres * each for each in (units(length), _least(longest), longest / 2))
+            thinnest = _least(longest, name)
+            if metres and length and length.metres and not thinnest <= units(length) < longest / 2:
+                found, least, most = (1000 * metres * each for each in (units(length), thinnest, longest / 2))
                 raise SettingsError(
                     f"The {name} of a hollow is {found:.4g} mm; choose from {least:.4g} mm to below {most:.4g} mm, "
                     "half of the longest side."
                 )
         return Hollow(units(self.wall), units(self.drain), self.flat_base)
 
-    def facts(self, found: dict, made: TriangleMesh) -> tuple[dict, list[str]]:
-        """Facts about a hollow object, and warnings. found: of remesh.solid."""
+    def wall_of(self, made: TriangleMesh, asked: Hollow) -> float:
+        """The wall in world units of a finished object, whose box, and so what a mm is in it, simplifying has moved.
+        asked: in_units of the mesh before."""
+        if self.size is None or not self.wall.metres:
+            return asked.wall
+        return self.wall.value / float(self.size.metres_a_unit(made.vertices.cpu().numpy(), made.faces.cpu().numpy()))
+
+    def facts(self, found: dict, made: TriangleMesh, asked: Hollow) -> tuple[dict, list[str]]:
+        """Facts about a hollow object, and warnings. found: of remesh.solid and Hollowed.measured. asked: in_units."""
         volume = made.report.volume
-        facts = {**found, "volume": volume}
+        facts = {**found, "wall": self.wall_of(made, asked), "drain": asked.drain, "volume": volume}
         if self.size is not None and volume is not None:
             metres = float(self.size.metres_a_unit(made.vertices.cpu().numpy(), made.faces.cpu().numpy()))
             before, after = (each * metres**3 * 1e6 for each in (found["volume_before"], volume))
             facts |= {"cm3_before": before, "cm3": after, "density_g_cm3": PLA}
-            facts |= {"grams_before": before * PLA, "grams": after * PLA}
-        room = "a drain" if self.drain else "a cavity"
-        said = []
-        if found["crossing_faces"]:
-            said = [
-                f"{found['crossing_faces']:,} faces of the hollow object go through others, which slicers may fill: "
-                "ask for more faces or a thicker wall."
-            ]
-        if not found["cavities"]:
-            return facts, [f"Nothing was hollowed out: behind such a wall there is no room for {room}.", *said]
-        if found["left_solid"] and self.drain:
-            places = "1 place" if found["left_solid"] == 1 else f"{found['left_solid']:,} places"
-            return facts, [f"Behind the wall {places} stayed solid: there is no room for {room}.", *said]
-        return facts, said
+            facts |= {"grams_before": before * PLA, "grams": after * PLA, "mm_a_unit": 1000 * metres}
+        return facts, _hollow_warnings(facts)
 
 
-def _least(longest: float) -> float:
+def _hollow_warnings(facts: dict) -> list[str]:
+    """What was promised of a hollow and did not come out."""
+    room = "a drain" if facts["drain"] else "a cavity"
+    said, cure = [], "Ask for more faces or a thicker wall."
+    if not facts["cavities"]:
+        said.append(f"Nothing was hollowed out: behind such a wall there is no room for {room}.")
+    elif facts["left_solid"] and facts["drain"]:
+        said.append(
+            f"Behind the wall {counted(facts['left_solid'], 'place')} stayed solid: there is no room for {room}."
+        )
+    if facts["crossing_faces"]:
+        many = counted(facts["crossing_faces"], "face")
+        said.append(
+            f"{many} of the hollow object {'goes' if facts['crossing_faces'] == 1 else 'go'} through others, which "
+            f"slicers may fill. {cure}"
+        )
+    if facts["wall_min"] is not None and facts["wall_min"] < _KEPT * facts["wall"]:
+        found, asked = _told(facts, "wall_min"), _told(facts, "wall")
+        said.append(f"The wall of the cavity is {found} at its thinnest, of {asked} that were asked for. {cure}")
+    if facts["drains_open"] < facts["drains"]:
+        many = counted(facts["drains"] - facts["drains_open"], "drain")
+        said.append(f"{many} of {facts['drains']:,} cannot be seen through. Ask for more faces or a wider drain.")
+    elif facts["drain_min"] is not None and facts["drain_min"] < _KEPT * facts["drain"]:
+        found, asked = _told(facts, "drain_min"), _told(facts, "drain")
+        said.append(f"A drain is {found} wide at its narrowest, of {asked} that were asked for. Ask for more faces.")
+    if facts["cells"] > _FINER * facts["own_cells"]:
+        said.append(
+            f"For a wall or a drain so thin the object was looked at in {facts['cells']:,} cells along its longest "
+            f"side; it has detail for {facts['own_cells']:,}. Memory and time grow with the square: "
+            f"{(facts['cells'] / facts['own_cells']) ** 2:.0f} times as much."
+        )
+    return said
+
+
+def _told(facts: dict, name: str) -> str:
+    """A length of the facts, for people."""
+    return f"{facts[name] * facts['mm_a_unit']:.3g} mm" if "mm_a_unit" in facts else f"{facts[name]:.3g}"
+
+
+_CELLS = {"wall": THIN, "drain": NARROW}  # across
+
+
+def _least(longest: float, name: str) -> float:
     """World units; the thinnest wall or drain that can be made in an object of this longest side."""
-    return THIN * longest / _FINEST
+    return _CELLS[name] * longest / _FINEST
 
 
 def cells_for(hollow: Hollow, longest: float) -> int:
@@ -149,19 +204,21 @@ def cells_for(hollow: Hollow, longest: float) -> int:
     Raises:
         SettingsError: more than can be had.
     """
-    thinnest = min(hollow.wall, hollow.drain or hollow.wall)
-    cells = math.ceil(THIN * longest / thinnest)
-    if cells > _FINEST:
-        raise SettingsError(
-            f"A wall or a drain of {thinnest:.3g} is too thin for an object of {longest:.3g} (sides of the cube of 1 "
-            f"that it is made in): choose at least {_least(longest):.3g}."
-        )
-    return cells
+    needed = 1
+    for name, length in (("wall", hollow.wall), ("drain", hollow.drain or math.inf)):
+        cells = math.ceil(_CELLS[name] * longest / length)
+        if cells > _FINEST:
+            raise SettingsError(
+                f"A {name} of {length:.3g} is too thin for an object of {longest:.3g} (sides of the cube of 1 that it "
+                f"is made in): choose at least {_least(longest, name):.3g}."
+            )
+        needed = max(needed, cells)
+    return needed
 
 
 def hollow_lines(facts: dict | None) -> list[str]:
     """What `Hollowing.facts` says, for people; nothing of what is solid."""
-    if facts is None:
+    if facts is None or not facts["cavities"]:
         return []
     share = f"{1 - facts['volume'] / facts['volume_before']:.0%} less material" if facts["volume"] else "not closed"
     if "grams" in facts:
@@ -169,4 +226,21 @@ def hollow_lines(facts: dict | None) -> list[str]:
             f": {facts['cm3']:.4g} cm3 of {facts['cm3_before']:.4g}, {facts['grams']:.4g} g of "
             f"{facts['grams_before']:.4g} at {facts['density_g_cm3']:g} g/cm3"
         )
-    return [f"Hollow, {share}; cavities {facts['cavities']:,}, drains {facts['drains']:,}."]
+    lines = [f"Hollow, {share}; cavities {facts['cavities']:,}, drains {facts['drains']:,}."]
+    measured = []
+    if facts["wall_min"] is not None:
+        measured.append(f"the cavity's wall is {_told(facts, 'wall_min')} at its thinnest")
+    if facts["drain_min"] is not None:
+        measured.append(f"drains are {_told(facts, 'drain_min')} wide at their narrowest")
+    if facts["thin"] is not None:
+        measured.append(
+            f"{_percent(facts['thin_share'])} of the surface belongs to parts of the object that are thinner than the "
+            f"wall themselves, to {_told(facts, 'thin')}: they stay solid"
+        )
+    if measured:
+        lines.append(f"Measured: {'; '.join(measured)}.")
+    return lines
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 1e-3 else f"{100 * share:.2g} %"

@@ -16,6 +16,7 @@ from ..mesh import CROSSING, WALL_THICKNESS
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.query.printability import OVERHANG, Printability, printability
 from ..mesh.report import MeshReport
+from ..words import counted
 from .backend_table import default_backends
 from .hollowing import PLA
 from .types import TexturedMesh
@@ -51,7 +52,10 @@ class Inspection:
         """What may be wrong, one sentence each."""
         found = [*self.problems, *self.report.warnings()]
         if self.prints.crossing_faces:
-            found.append(f"{self.prints.crossing_faces:,} faces go through others: slicers may fill or empty parts.")
+            found.append(
+                f"{counted(self.prints.crossing_faces, 'face goes', 'faces go')} through others: slicers may fill or "
+                "empty parts."
+            )
         thin = self.prints.wall_thin
         if self.metres is not None and thin is not None and thin * self.metres < _NOZZLE:
             found.append(f"Walls of {thin * self.metres * 1e3:.2f} mm are thinner than a nozzle of 0.4 mm.")
@@ -81,10 +85,11 @@ class Inspection:
             lines += [f"image {name}: {size[0]} x {size[1]}" for name, size in self.file["images"].items()]
         closed = "watertight" if report.watertight else "not watertight"
         lines.append(
-            f"{report.faces:,} faces, {report.vertices:,} vertices, {report.components:,} components, {closed}"
+            f"{counted(report.faces, 'face')}, {counted(report.vertices, 'vertex', 'vertices')}, "
+            f"{counted(report.components, 'component')}, {closed}"
         )
         lines.append(
-            f"boundary edges {report.boundary_edges:,} in {report.boundary_loops:,} loops, non-manifold "
+            f"boundary edges {report.boundary_edges:,} in {counted(report.boundary_loops, 'loop')}, non-manifold "
             f"{report.non_manifold_edges:,}, inconsistent {report.inconsistent_edges:,}; Euler number {report.euler:,}"
         )
         scale, unit = (1.0, "units") if self.metres is None else (self.metres * 1e3, "mm")

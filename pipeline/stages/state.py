@@ -17,23 +17,18 @@ import torch
 
 from ..errors import CheckpointError, SettingsError, StateError
 from ..export.state import StateFile, save_state
-from ..schema import flag, items, number, record, text
+from ..schema import number, record
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..spec import PIPELINE_TYPES
 from ..views import UNNAMED, Mixing, View
+from .state_settings import LARGEST_GRID, MIXING, MOST_VIEWS, check_settings
 from .types import UNKNOWN, Condition, Generation, Latent, Mesh, Origin, PBRVoxels, Structure, Subdivisions
 
 VALUES = ("condition", "structure", "shape", "texture", "subdivisions", "mesh", "voxels")  # in the order of a run
 _SCALES = range(1, 9)  # image scales that a condition may hold
 _LEVELS = range(16)  # of a subdivision
-_LARGEST_GRID = 1 << 13  # voxels a side; no type makes more than 1536, so that more is damage
-_VIEWS = 64  # pictures of a condition
 _ORIGIN_KEYS = {"description": "told"}  # field of an Origin -> its key in files, where that is older than its name
 _VIEW = record({"azimuth": number(-1e6, 1e6), "elevation": number(-90, 90)})
-_MIXING = record(
-    {**dict.fromkeys(("structure", "shape", "texture"), text(64)), "carve": flag},
-    {"weights": items(number(0, 1e9), 0, _VIEWS), "proportions": flag},
-)
 
 
 @dataclass(frozen=True)
@@ -89,11 +84,7 @@ def open_state(path: Path, wanted: Collection[str] = ()) -> State:
         raise SettingsError(f"A state holds no {', '.join(sorted(unknown))}; choose from {', '.join(VALUES)}.")
     file = StateFile(path)
     facts = _facts(file)
-    if not isinstance(backends := file.settings.get("backends", {}), Mapping):  # the one setting that is gone through
-        raise StateError(
-            f"{path}: the setting 'backends' is {backends!r:.60}; expected a row for each operation. Write the state "
-            "again."
-        )
+    check_settings(path, file.settings)
     there = [name for name in VALUES if name in facts]
     if lacking := [name for name in VALUES if name in wanted and name not in there]:
         raise StateError(f"{path} holds no {', '.join(lacking)}; it has {', '.join(there) or 'nothing'}.")
@@ -205,11 +196,11 @@ def _read_condition(file: StateFile, facts: Mapping) -> Condition:
     if not isinstance(scales, list) or not scales or not all(scale in _SCALES for scale in scales):
         raise StateError(f"{file.path}: the condition's image scales are {str(scales)[:60]}. Write the state again.")
     tokens = {scale: file.read(f"condition.{scale}", torch.float32, (None, None, None)) for scale in scales}
-    count = file.check_number("the number of masks", facts.get("masks", 0), 0, _VIEWS)
+    count = file.check_number("the number of masks", facts.get("masks", 0), 0, MOST_VIEWS)
     masks = tuple(file.read(f"condition.mask.{place}", torch.float32, (None, None)) for place in range(count))
     try:
         views = tuple(View(**_VIEW(each, "view")) for each in facts.get("views", []))
-        mixing = Mixing(**_MIXING(facts["mixing"], "mixing")) if "mixing" in facts else UNNAMED
+        mixing = Mixing(**MIXING(facts["mixing"], "mixing")) if "mixing" in facts else UNNAMED
     except (CheckpointError, SettingsError, TypeError) as error:
         raise StateError(
             f"{file.path}: the condition's views cannot be used: {error} Write the state again."
@@ -227,7 +218,7 @@ def _read_structure(file: StateFile, facts: Mapping) -> Structure:
 
 def _read_latent(name: str):
     def read(file: StateFile, facts: Mapping) -> Latent:
-        resolution = file.check_number(f"the resolution of {name}", facts.get("resolution"), 1, _LARGEST_GRID)
+        resolution = file.check_number(f"the resolution of {name}", facts.get("resolution"), 1, LARGEST_GRID)
         coords = f"{name}.coords" if f"{name}.coords" in file.names else "shape_slat.coords"
         voxels = file.read_voxels(coords, resolution)
         feats = file.read(f"{name}.feats", torch.float32, (len(voxels), None))
@@ -238,7 +229,7 @@ def _read_latent(name: str):
 
 def _read_subdivisions(file: StateFile, facts: Mapping) -> Subdivisions:
     count = file.check_number("the number of subdivisions", facts.get("levels"), 1, len(_LEVELS))
-    parents, levels = file.read_voxels("subdivision.coords", _LARGEST_GRID), []
+    parents, levels = file.read_voxels("subdivision.coords", LARGEST_GRID), []
     for place in range(count):
         slots = file.read(f"subdivision.{place}.slots", torch.int64, (None,))
         if len(slots) and (slots.min() < 0 or slots.max() >= 8 * len(parents)):
@@ -262,7 +253,7 @@ def _divided(parents: Voxels, slots: torch.Tensor) -> Subdivision:
 
 
 def _read_mesh(file: StateFile, facts: Mapping) -> Mesh:
-    resolution = file.check_number("the resolution of the mesh", facts.get("resolution"), 0, _LARGEST_GRID)
+    resolution = file.check_number("the resolution of the mesh", facts.get("resolution"), 0, LARGEST_GRID)
     vertices = file.read("vertices", torch.float32, (None, 3))
     faces = file.read("faces", torch.int32, (None, 3))
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
@@ -279,7 +270,7 @@ def _read_mesh(file: StateFile, facts: Mapping) -> Mesh:
 
 
 def _read_voxels(file: StateFile, facts: Mapping) -> PBRVoxels:
-    resolution = file.check_number("the resolution of the voxels", facts.get("resolution"), 1, _LARGEST_GRID)
+    resolution = file.check_number("the resolution of the voxels", facts.get("resolution"), 1, LARGEST_GRID)
     voxels = file.read_voxels("voxel.coords", resolution)
     attrs = file.read("voxel.attrs", torch.float32, (len(voxels), 6))
     return PBRVoxels(SparseTensor(voxels, attrs), resolution, _origin(file, facts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -18,6 +17,7 @@ from ..mesh.bake.raster import MAX_SIZE
 from ..sparse import SparseTensor, Subdivision, Voxels
 from ..views import UNNAMED, Mixing, View
 from .hollowing import Hollowing
+from .length import CUBE, Length
 
 # PBR channels of a voxel
 BASE_COLOR, METALLIC, ROUGHNESS, ALPHA = slice(0, 3), 3, 4, 5
@@ -259,41 +259,6 @@ class TexturedMesh:
     occlusion: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Length:
-    """A length above 0: in world units, or in voxels of the grid of which a mesh is the raw one."""
-
-    value: float
-    in_voxels: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.value < math.inf:
-            raise SettingsError(f"A length of {self.value:g} is not possible; choose a number above 0.")
-
-    @classmethod
-    def parse(cls, text: str) -> Length:
-        """Of "0.002" or "0.5vox". Raises SettingsError."""
-        number, voxels, rest = text.strip().partition("vox")
-        try:
-            if rest:
-                raise ValueError
-            return cls(float(number), bool(voxels))
-        except ValueError:
-            raise SettingsError(
-                f"{text!r} is no length; give a number of output units such as 0.002, or of voxels such as 0.5vox."
-            ) from None
-
-    def units(self, resolution: int) -> float:
-        """In world units. resolution: voxels along a side of the grid; 0 if there is none.
-
-        Raises:
-            SettingsError: voxels are asked for, and there is no grid.
-        """
-        if self.in_voxels and not resolution:
-            raise SettingsError(f"The mesh has no voxels to count {self.value:g}vox in; give it in output units.")
-        return self.value / resolution if self.in_voxels else self.value
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """How a raw mesh becomes a file."""
@@ -324,6 +289,15 @@ class ExportSettings:
         check_texture_size(self.texture_size)
         check_flat_base(self.flat_base)
         check_seams(self.seams)
+        if self.wall > CUBE / 2:
+            raise SettingsError(
+                f"The wall is {self.wall:g} thick; choose from 0 to {CUBE / 2:g}, half of the cube that objects are "
+                "made in."
+            )
+        if self.max_error:
+            self.max_error.check_error(CUBE)
+        if self.hollow:
+            self.hollow.check_in(CUBE)
         if self.hollow and self.flat_base:
             raise SettingsError("A flat base would thin the floor of a hollow object: make it part of the hollowing.")
         if self.image_format == "webp" and self.texture_size > MAX_WEBP:

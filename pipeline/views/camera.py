@@ -106,4 +106,5 @@ class PictureCamera:
         if math.isinf(self.distance):
             return onto + 2 * axes[2], -axes[2].expand_as(onto)
         eye = axes.new_tensor(self.target) + self.distance * axes[2]
-        return eye.expand_as(onto), torch.nn.functional.normalize(onto - eye, dim=1)
+        length = (flat[:, :1].square() + flat[:, 1:].square() + self.distance**2).sqrt()
+        return eye.expand_as(onto), (onto - eye) / length

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..errors import SettingsError
+from ..errors import SettingsError, did_you_mean
+from ..words import counted
 
 NAMED = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}  # degrees of azimuth
 
@@ -79,7 +80,7 @@ def parse_view(text: str) -> View:
     if len(angles) not in (1, 2):
         raise SettingsError(
             f"A view is {', '.join(NAMED)}, an azimuth such as 45, or azimuth and elevation such as 45,20; "
-            f"got {text!r}."
+            f"got {text!r}{did_you_mean(word, NAMED) or '.'}"
         )
     return View(*angles)
 
@@ -92,7 +93,9 @@ def named_views(names: Sequence[str], pictures: int) -> tuple[View, ...]:
     """
     if len(names) != pictures:
         named = " ".join(names) or "none"
-        raise SettingsError(f"{pictures} pictures need as many views; named: {len(names)}, {named}.")
+        raise SettingsError(
+            f"{counted(pictures, 'picture needs', 'pictures need')} as many views; named: {len(names)}, {named}."
+        )
     views = tuple(map(parse_view, names))
     if len(set(views)) < len(views):
         raise SettingsError(f"Two pictures have the same view: {', '.join(view.name for view in views)}.")

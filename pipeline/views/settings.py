@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import SettingsError
+from ..words import counted
 from .mixing import STRATEGIES
 from .rig import View
 
@@ -69,9 +70,14 @@ class PosedPictures:
         if not self.pictures:
             raise SettingsError("There is no picture.")
         if self.views and len(self.views) != len(self.pictures):
-            raise SettingsError(f"{len(self.pictures)} pictures have {len(self.views)} views.")
+            raise SettingsError(
+                f"{counted(len(self.pictures), 'picture has', 'pictures have')} {counted(len(self.views), 'view')}."
+            )
         weights = self.mixing.weights
         if weights and len(weights) != len(self.pictures):
-            raise SettingsError(f"{len(self.pictures)} pictures have {len(weights)} weights; give each one, or none.")
+            raise SettingsError(
+                f"{counted(len(self.pictures), 'picture has', 'pictures have')} {counted(len(weights), 'weight')}; "
+                "give each one, or none."
+            )
         if self.mixing.carve and not (self.views and len(self.masks) == len(self.pictures)):
             raise SettingsError("Carving needs the direction and the cut-out of every picture.")

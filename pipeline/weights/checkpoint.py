@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import CheckpointError, did_you_mean
+from ..errors import CheckpointError, near_path
 from ..spec import (
     IMAGE_ENCODER,
     PIPELINE_TYPES,
@@ -248,9 +248,8 @@ def open_checkpoint(
 
 def _misspelt(path: Path) -> str:
     """The end of a message about a repository whose name is nearly that of something here; "" if it is not."""
-    here = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = did_you_mean(path.name, here)
-    return f" As a path, {path} is not there{near}" if near else ""
+    near = near_path(path) if path.parent.is_dir() else "."
+    return f" As a path, {path} is not there{near}" if near != "." else ""
 
 
 def open_bundles(

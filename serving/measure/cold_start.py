@@ -10,7 +10,6 @@ from pathlib import Path
 
 from .process import ServiceProcess, add_shared, made, run_options, settings_of_jobs
 
-HELP = "measure seconds from start to ready and to the first GLB, without and with a warm kernel cache"
 _COLUMNS = ("answers", "ready", "first GLB", "second GLB takes")
 
 

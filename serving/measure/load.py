@@ -16,7 +16,6 @@ from pathlib import Path
 from ..client import Client, ServiceError
 from .process import ServiceProcess, add_shared, run_options, settings_of_jobs
 
-HELP = "let many clients queue jobs at once, and measure /health meanwhile"
 _PROBE = 0.05  # seconds between two probes of /health
 
 

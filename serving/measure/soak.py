@@ -10,7 +10,6 @@ from statistics import median
 
 from .process import ServiceProcess, add_shared, made, run_options, settings_of_jobs
 
-HELP = "run many jobs one after another and say whether memory grows between them"
 _WINDOW = 3  # jobs whose median counts, as a single number trembles
 
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batch import Job, Outcome, Recipe, Sampled, Sharing
+    from pipeline.batch import Finished, Job, Outcome, Recipe, Sampled
 
 
 @dataclass(frozen=True)
 class Row:
-    """An object on its way. sampled: after sampling, until it is finished. outcome: once it has ended. tries: of the
-    step that took most. spans: who worked on it when, see timeline.write."""
+    """An object on its way. made: what a sampler made of it, until a finisher has written it. outcome: once it has
+    ended. tries: of the step that took most. spans: who worked on it when, see timeline.write."""
 
     job: Job
-    sampled: Sampled | None = None
+    made: Sampled | Finished | None = None
     outcome: Outcome | None = None
     tries: int = 0
     spans: tuple[dict[str, Any], ...] = ()
@@ -94,36 +93,46 @@ class _Actor:
             f"The process that was to {self.kind} it died in each of {tries - 1} tries, which systems do to a process "
             "when memory is short. Give the actors more memory, or choose a lower --type or fewer --max-tokens."
         )
-        return replace(row, sampled=None, outcome=Outcome(error=error, kind="ProcessDied"))
+        return replace(row, made=None, outcome=Outcome(error=error, kind="ProcessDied"))
 
 
 class Sampler(_Actor):
-    """From a picture to the raw mesh; it holds the models and, where there is one, a GPU or a part of one."""
+    """From a picture to the raw mesh, or to the textured one; it holds the models and, where there is one, a GPU or a
+    part of one. process: whether it processes and textures meshes, or a finisher does on the CPU."""
 
     kind = "sample"
 
     def __init__(
-        self, ledger: Any, most: int, folder: str, device: str, recipe: Recipe, memory_limit: int | None
+        self,
+        ledger: Any,
+        most: int,
+        folder: str,
+        device: str,
+        recipe: Recipe,
+        memory_limit: int | None,
+        process: bool,
     ) -> None:
         from pipeline.batch import Maker
 
         super().__init__(ledger, most, folder, device)
         self._maker = Maker(recipe, device, memory_limit=memory_limit)
+        self._process = process
 
     def work(self, row: Row) -> Row:
         from pipeline.batch import Outcome, guarded
 
-        made = guarded(self._sample, row.job)
+        made = guarded(self._make, row.job)
         if not isinstance(made, Outcome):
-            return replace(row, sampled=made)
+            return replace(row, made=made)
         return replace(row, outcome=_unless_lost(made))
 
-    def _sample(self, job: Job) -> Any:
-        return self._maker.sample(job).packed()
+    def _make(self, job: Job) -> Sampled | Finished:
+        sampled = self._maker.sample(job)
+        return self._maker.process(sampled).packed() if self._process else sampled.packed()
 
 
 class Finisher(_Actor):
-    """From the raw mesh to the files, on the CPU or on a part of a GPU."""
+    """From what a sampler has made to the files, on the CPU."""
 
     kind = "finish"
 
@@ -132,14 +141,9 @@ class Finisher(_Actor):
         self._recipe = recipe
 
     def work(self, row: Row) -> Row:
-        return replace(row, sampled=None, outcome=_unless_lost(self._finish(row.sampled)))
+        from pipeline.batch import complete, guarded
 
-    def _finish(self, sampled: Any) -> Outcome:
-        from pipeline.batch import finish, guarded
-        from pipeline.runtime import choose_device
-
-        device = choose_device(self.device)
-        return guarded(finish, self._recipe, sampled, self._folder, device, lambda step: None)
+        return replace(row, made=None, outcome=guarded(complete, self._recipe, row.made, self._folder))
 
 
 def _unless_lost(outcome: Outcome) -> Outcome:
@@ -149,12 +153,3 @@ def _unless_lost(outcome: Outcome) -> Outcome:
     if device_lost(outcome):
         os._exit(1)
     return outcome
-
-
-def room(recipe: Recipe, shared: Sequence[tuple[int, int]], memory_limit: int | None) -> list[Sharing]:
-    """What the memory plan says of a GPU of the cluster that so many samplers and finishers share; runs there."""
-    from pipeline.batch import opened_models, sharing
-    from pipeline.runtime import choose_device
-
-    models, device = opened_models(recipe), choose_device("cuda")
-    return [sharing(recipe, models, device, *counts, memory_limit) for counts in shared]

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from pipeline.batch import Job, Recipe, Record, ended, find_pictures, settings_of
-from pipeline.batch.sharing import AUTO, CPU, GPU
+from pipeline.batch.finishing import GPU
 from pipeline.cli.batch import add_finish_on, add_jobs, exit_code, print_begin, print_end, recipe_of, recorded
 from pipeline.cli.options import add_memory_limit
 from pipeline.errors import BackendError
 
 from . import timeline
-from .actors import Finisher, Ledger, Row, Sampler, room
+from .actors import Finisher, Ledger, Row, Sampler
 from .cluster import connected, machines, reason
-from .division import FINISHING, Shares, shares
+from .division import Shares, shares
 
-_PATIENCE = 300  # seconds until all actors are there; each imports torch
 # Tasks of a sampler at once: its own thread samples one object while another hands the one before it on, which takes a
 # second for 5 million faces. Ray Data sees to it that there is one such thread.
 _OVERLAPPING = 2
-HELP = "make an object of each of many pictures on all GPUs of a machine or a cluster"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--finishers",
         type=int,
         metavar="N",
-        help="processes for the rest at most; default: two for each GPU that they "
-        "work on, else as many as the CPUs allow",
+        help="processes for the rest at most; default: as many as samplers where these process meshes too, else as "
+        "many as the CPUs allow",
     )
     add_finish_on(group)
     group.add_argument(
@@ -84,14 +81,13 @@ def _work(options: argparse.Namespace, recipe: Recipe, record: Record, spans: li
         OutputError: the disk is full. BackendError: the cluster failed as a whole.
     """
     with connected(options.address, options.gpus) as ray:
-        divided, limit = _divided(ray, options, recipe)
+        divided = shares(machines(ray), options)
         print(divided, flush=True)
-        on = "gpu" if divided.finisher_gpus else "cpu"
         facts = {"samplers": divided.samplers, "gpu_share": divided.gpu_share, "finishers": divided.finishers}
-        record.begin(**facts, finish_on=on)
+        record.begin(**facts, finish_on=divided.processing)
         with ended(record):
             try:
-                for row in _rows(ray, options, recipe, record.todo, divided, limit):
+                for row in _rows(ray, options, recipe, record.todo, divided):
                     spans += row.spans
                     assert row.outcome is not None  # of whichever step ended it
                     record.take(row.job, row.outcome, tries=row.tries)
@@ -101,32 +97,9 @@ def _work(options: argparse.Namespace, recipe: Recipe, record: Record, spans: li
                 ) from error
 
 
-def _divided(ray: Any, options: argparse.Namespace, recipe: Recipe) -> tuple[Shares, int | None]:
-    """Who gets what of the cluster, and the memory limit of each sampler.
-
-    Raises:
-        SettingsError: what is asked for is not there.
-    """
-    nodes = machines(ray)
-    if options.finish_on != AUTO:
-        return shares(nodes, options, FINISHING[options.finish_on]), options.memory_limit
-    divided = shares(nodes, options, FINISHING[CPU])
-    if not divided.gpu_share:
-        return divided, options.memory_limit
-    most = FINISHING[GPU]
-    tried = [shares(nodes, options, replace(most, each_gpu=count)) for count in range(most.each_gpu, 0, -1)]
-    asked = ray.remote(num_gpus=min(each.finisher_gpus for each in tried), num_cpus=0)(room)
-    found = ray.get(asked.remote(recipe, [each.of_one_gpu for each in tried], options.memory_limit))
-    fitting = [(beside, each) for beside, each in zip(tried, found) if each.fits]
-    print(f"Finishing on the {'GPU' if fitting else 'CPU'}: {(fitting[0][1] if fitting else found[-1])}.", flush=True)
-    return (fitting[0][0], fitting[0][1].sampler_bytes) if fitting else (divided, options.memory_limit)
-
-
-def _rows(
-    ray: Any, options: argparse.Namespace, recipe: Recipe, todo: list[Job], divided: Shares, limit: int | None
-) -> Iterator[Row]:
+def _rows(ray: Any, options: argparse.Namespace, recipe: Recipe, todo: list[Job], divided: Shares) -> Iterator[Row]:
     """The rows of the jobs as they end, in any order. A block of Ray Data is one row: what a process that dies takes
-    with it is one try of one object. limit: bytes of a GPU for each sampler."""
+    with it is one try of one object."""
     from ray.data import ActorPoolStrategy
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -134,27 +107,23 @@ def _rows(
     # on this machine: another one that dies must not take the tries of all objects with it
     ledger = ray.remote(num_cpus=0, scheduling_strategy=here)(Ledger).remote()
     common = (ledger, options.tries, str(Path(options.output).absolute()))
-    on = FINISHING[GPU if divided.finisher_gpus else CPU]
+    device = "cuda" if divided.gpu_share else "cpu"
     together, older = {"max_concurrent_calls_per_actor": _OVERLAPPING}, {}
     if not together.keys() <= signature(ActorPoolStrategy).parameters.keys():
         together, older = {}, {"max_concurrency": _OVERLAPPING}  # as Ray's actors call it
     rows = ray.data.from_items([{"row": Row(job)} for job in todo], override_num_blocks=len(todo))
     sampled = rows.map(
         Sampler,
-        fn_constructor_args=(*common, "cuda" if divided.gpu_share else "cpu", recipe, limit),
+        fn_constructor_args=(*common, device, recipe, options.memory_limit, divided.processing == GPU),
         compute=ActorPoolStrategy(size=divided.samplers, max_tasks_in_flight_per_actor=_OVERLAPPING, **together),
         num_gpus=divided.gpu_share or None,
         num_cpus=divided.sampler_cpus,
         **older,
     )
-    least = 1
-    if divided.finisher_gpus:  # all at once and behind the samplers, so that they fill what these leave of each GPU
-        least, ray.data.DataContext.get_current().wait_for_min_actors_s = divided.finishers, _PATIENCE
     finished = sampled.map(
         Finisher,
-        fn_constructor_args=(*common, on.device, recipe),
-        compute=ActorPoolStrategy(min_size=least, max_size=divided.finishers),
-        num_gpus=divided.finisher_gpus or None,
+        fn_constructor_args=(*common, "cpu", recipe),
+        compute=ActorPoolStrategy(min_size=1, max_size=divided.finishers),
         num_cpus=divided.finisher_cpus,
     )
     for batch in finished.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import BackendError
+from pipeline.signals import handlers_kept
 
 from ..joining import OWN, joined, why_not
 
@@ -49,7 +50,8 @@ def connected(address: str | None, gpus: float | None = None) -> Iterator[Any]:
     if gpus is not None and gpus < torch.cuda.device_count():
         own["num_gpus"] = math.ceil(gpus)
     try:
-        ray.init(logging_level=logging.ERROR, **(joined(address) if address else own))
+        with handlers_kept():
+            ray.init(logging_level=logging.ERROR, **(joined(address) if address else own))
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise BackendError(f"Ray could not be started or joined: {why_not(error)}") from error
     context = ray.data.DataContext.get_current()

@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.errors import StateError
 from pipeline.export.files import writing
 
-HELP = "print the timeline of a batch: what each process did when, and how long it stood still"
 TIMELINE = "timeline.json"
 _COLUMNS = 72  # characters of a bar, beside 33 of the process's name
 _MARKS = {"sample": "#", "finish": "="}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.backends import Backends
+from pipeline.models.dinov3 import VisionBlock
 from pipeline.models.flow import Block
 from pipeline.models.sparse_unet import SparseConvNeXtBlock3d, SparseResBlockC2S3d, SparseResBlockS2C3d
 from pipeline.models.structure_vae import ResBlock3d, UpsampleBlock3d
@@ -104,5 +105,5 @@ def blocks_in_bfloat16(network: nn.Module, device: torch.device) -> None:
     if device.type != "cuda":
         return
     for block in network.modules():
-        if isinstance(block, (*_HALF, nn.TransformerDecoderLayer)) or type(block).__name__ == "DINOv3ViTLayer":
+        if isinstance(block, (*_HALF, nn.TransformerDecoderLayer, VisionBlock)):
             block.forward = torch.autocast("cuda", torch.bfloat16)(block.forward)

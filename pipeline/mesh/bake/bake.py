@@ -5,18 +5,19 @@ Frames: the world frame, Z up, -0.5 .. 0.5; textures have row 0 at v = 0, v down
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import KDTree
 
 from ...errors import EmptyResultError, MeshError, NotFiniteError, SettingsError
 from ...sparse import Voxels
-from ...warp import unavailable_reason
+from ...sums import grouped_sums
 from ..checks import check_mesh
 from ..mesh import Mesh
+from ..query.nearest_voxel import nearest_voxel
 from ..query.surface import Surface
 from .raster import nearest_covered
 
@@ -165,6 +166,7 @@ def bake_voxels(
     trilinear: Callable,
     source: SourceMesh | None = None,
     limit: float = LIMIT,
+    nearest: Callable = nearest_voxel,
 ) -> tuple[torch.Tensor, int]:
     """Texel -> point on the mesh -> nearest point of the source -> trilinear look-up in the voxels.
 
@@ -175,6 +177,7 @@ def bake_voxels(
         trilinear: the backend to use.
         source: the mesh that the voxels belong to; without it texels are looked up where they are.
         limit: how far from a texel's point the source is looked for, world units; beyond it stays where it is.
+        nearest: the backend of nearest_voxel to use.
 
     Returns:
         [N, 6] float32 in 0-1 (base colour RGB, metallic, roughness, alpha) for texels.image, and how many of them had
@@ -187,7 +190,7 @@ def bake_voxels(
         SettingsError: voxels and values are not equally many.
     """
     check_mesh(vertices, faces)
-    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, source, limit)
+    return sample_voxels(texels.points(vertices, faces), voxels, attrs, resolution, trilinear, source, limit, nearest)
 
 
 def sample_voxels(
@@ -198,6 +201,7 @@ def sample_voxels(
     trilinear: Callable,
     source: SourceMesh | None = None,
     limit: float = LIMIT,
+    nearest: Callable = nearest_voxel,
 ) -> tuple[torch.Tensor, int]:
     """PBR attributes at points [N, 3] of the world, such as vertices that are to have colours.
 
@@ -215,8 +219,8 @@ def sample_voxels(
         values[block] = found[:, :-1].clamp(0, 1)
         alone = (found[:, -1] <= 0).nonzero().squeeze(1)
         if len(alone):
-            nearest = _nearest_voxel(at[alone], voxels.xyz[: voxels.lengths[0]])
-            values[block.start + alone] = attrs[nearest].float().clamp(0, 1)
+            row = nearest(at[alone], voxels.xyz[: voxels.lengths[0]])
+            values[block.start + alone] = attrs[row].float().clamp(0, 1)
             far += len(alone)
     return values, far
 
@@ -311,8 +315,8 @@ def vertex_tangents(
         [V, 4] float32: a unit vector square to the normal, in the frame of the vertices, and w = 1 or -1. Vertices
         without a face of area in UV space have any.
     """
-    total = torch.zeros(len(vertices), 3, dtype=torch.float64, device=vertices.device)
-    handed = total.new_zeros(len(vertices))
+    largest = torch.full((4,), math.pi, dtype=torch.float64, device=vertices.device)  # unit vectors times angles
+    added = grouped_sums(len(vertices), 3 * len(faces), largest)
     for part in _slices(len(faces), _ROWS):
         corners = faces[part].long()
         at, uv = vertices[corners].double(), uvs[corners].double()  # [n, 3, 3], [n, 3, 2]
@@ -323,28 +327,18 @@ def vertex_tangents(
             vertex, n = corners[:, k], normals[corners[:, k]].double()
             sides = (_in_plane(at[:, (k + i) % 3] - at[:, k], n) for i in (1, 2))
             angle = torch.where(turn != 0, torch.linalg.vecdot(*sides).clamp(-1, 1).acos(), 0)
-            total.index_add_(0, vertex, _in_plane(along_u, n) * angle[:, None])
-            handed.index_add_(0, vertex, -turn * angle)
+            added.add(vertex, torch.cat([_in_plane(along_u, n) * angle[:, None], (-turn * angle)[:, None]], 1))
+    total, handed = added.total().split([3, 1], 1)
     normals = normals.double()
     axis = torch.zeros_like(normals).scatter_(1, normals.abs().argmin(1, keepdim=True), 1.0)
     lost = total.norm(dim=1, keepdim=True) < 1e-12
     tangent = _in_plane(torch.where(lost, axis, total), normals)
-    return torch.cat([tangent, torch.where(handed < 0, -1.0, 1.0)[:, None]], 1).float()
+    return torch.cat([tangent, torch.where(handed < 0, -1.0, 1.0)], 1).float()
 
 
 def _in_plane(vectors: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
     """[N, 3] vectors without their part along unit normals, of length 1 (or 0)."""
     return F.normalize(vectors - normals * (vectors * normals).sum(1, keepdim=True), dim=1, eps=1e-30)
-
-
-def _nearest_voxel(points: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """[N] int64 row of the voxel whose centre is nearest to each point [N, 3], in voxel units."""
-    centres = xyz.float() + 0.5
-    if unavailable_reason():
-        tree = KDTree(centres.cpu().numpy(), compact_nodes=False, balanced_tree=False)
-        return torch.from_numpy(tree.query(points.cpu().numpy(), workers=-1)[1]).to(points.device)
-    row = torch.arange(len(centres), dtype=torch.int32, device=centres.device)
-    return Surface(centres, row[:, None].expand(-1, 3)).closest(points).face  # triangles shrunk to points
 
 
 def _tiled(size: int, device: torch.device) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...beginnings import GLB, LONGEST, UNKNOWN, beginning
-from ...errors import MeshError
+from ...errors import MeshError, near_path
 from .convert import converted
 from .gltf import Gltf, node_matrix
 from .scene import Part, Scene
@@ -38,7 +38,7 @@ def read_scene(path: Path, up: str = "") -> Scene:
     if kind not in FORMATS:
         raise MeshError(f"{path.name} is none of {', '.join(FORMATS)}. Export it as GLB, which keeps most.")
     if not path.is_file():
-        raise MeshError(f"{path} is no file.")
+        raise MeshError(f"{path} is no file{'. It is a folder.' if path.is_dir() else near_path(path)}")
     try:
         with path.open("rb") as file:
             found = beginning(file.read(LONGEST))
@@ -86,7 +86,7 @@ def scene_of(document: Gltf) -> Scene:
 
     for root in _roots(document):
         visit(root, np.eye(4), 0)
-    notes += _lost(document)
+    notes += [*_lost(document), *_single_texels(document)]
     if not parts:
         held = [f"{len(document.json[key])} {key}" for key in ("nodes", "meshes", "cameras") if document.json.get(key)]
         raise MeshError(
@@ -163,4 +163,20 @@ def _lost(document: Gltf) -> list[str]:
     required = [each for each in document.json.get("extensionsRequired", ()) if not str(each).startswith(_UNDERSTOOD)]
     if required:
         notes.append(f"The file needs {', '.join(map(str, required))}, not known here: it stays as it is, unseen.")
+    return notes
+
+
+def _single_texels(document: Gltf) -> list[str]:
+    """What to say of textures that a transform shrinks to a texel or a line of them."""
+    notes = []
+    for number, material in enumerate(document.list("materials")):
+        name = material.get("name", f"material {number}")
+        for key, info in [*material.get("pbrMetallicRoughness", {}).items(), *material.items()]:
+            moved = info.get("extensions", {}).get("KHR_texture_transform", {}) if isinstance(info, dict) else {}
+            scale = moved.get("scale", ()) if isinstance(moved, dict) else ()
+            if isinstance(scale, list) and any(each == 0 for each in scale):
+                notes.append(
+                    f"{key} of {name!r} is scaled by {scale} (KHR_texture_transform): a scale of 0 shows one texel, or "
+                    "one line of them, everywhere. Export it again if that is not meant."
+                )
     return notes

@@ -8,7 +8,7 @@ from ... import foreign
 from ...backends import Backend
 from ...errors import SettingsError
 from ..mesh import Mesh
-from ..simplify.bounded import by_halves, check_max_error
+from ..simplify.bounded import ErrorBound, by_halves
 from ..simplify.flaps import without_flaps
 
 # The package's own schedule: edges go whose cost is below a threshold, which grows where a round has little to take.
@@ -29,19 +29,18 @@ def row(reference: Callable) -> Backend:
 def _load() -> Callable:
     from cumesh import CuMesh  # type: ignore[import-not-found]
 
-    def simplify(mesh: Mesh, target_faces: int, tick: Callable[[], None], max_error: float | None = None) -> Mesh:
+    def simplify(mesh: Mesh, target_faces: int, tick: Callable[[], None], bound: ErrorBound | None = None) -> Mesh:
         """Edge collapse by quadrics to about target_faces faces, as simplify.collapse.collapse, on the mesh's device.
 
-        max_error: the package has no such bound; see by_halves.
+        bound: the package knows none; see by_halves.
         """
-        check_max_error(max_error)
         if target_faces < 1:
             raise SettingsError(f"The target is {target_faces:,} faces; at least 1 is needed.")
         if target_faces >= len(mesh.faces):
             return mesh
-        if max_error is None:
+        if bound is None:
             return _to_count(CuMesh(), mesh, target_faces, tick)
-        return by_halves(mesh, target_faces, max_error, lambda some, count: _to_count(CuMesh(), some, count, tick))
+        return by_halves(mesh, target_faces, bound, lambda some, count: _to_count(CuMesh(), some, count, tick))
 
     return simplify
 

@@ -54,7 +54,7 @@ def _through(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def crossing_by_kernels(vertices: torch.Tensor, faces: torch.Tensor, asked: torch.Tensor | None = None) -> torch.Tensor:
     """crossing, by Warp's tree of the faces."""
     from ...warp import launch
-    from . import printability_kernels
+    from . import crossing_faces_kernels
 
     order = along_a_curve(vertices[faces[:, 0].long()])
     corners = faces[order].to(torch.int32).contiguous()
@@ -63,7 +63,7 @@ def crossing_by_kernels(vertices: torch.Tensor, faces: torch.Tensor, asked: torc
     crossed = torch.zeros(len(rows), dtype=torch.uint8, device=faces.device)
     exact = vertices.float().double().contiguous()  # those of the tree
     given = tree.id, exact, corners, rows.int(), crossed
-    launch.launch_parallel(printability_kernels.find_crossings, len(rows), *given)
+    launch.launch_parallel(crossing_faces_kernels.find_crossings, len(rows), *given)
     found = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
     found[order[rows]] = crossed > 0
     return found

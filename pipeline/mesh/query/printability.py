@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import running_sums
 from ..mesh import Mesh
 from ..topology.measures import unit_normals
 
@@ -67,5 +68,5 @@ def _walls(mesh: Mesh, areas: torch.Tensor, wall_thickness: Callable) -> tuple[f
         return None, None
     thickness, order = thickness[met].sort()
     weight = areas[chosen][met][order]
-    share = weight.cumsum(0) / weight.sum()
+    share = running_sums(weight) / weight.sum()
     return float(thickness[0]), float(thickness[int((share < _THIN).count_nonzero())])

@@ -1,4 +1,4 @@
-"""Warp kernels of surface.py: closest points and rays through Warp's bounding volume tree."""
+"""Warp kernels of surface.py: an order of points, closest points and rays through Warp's bounding volume tree."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import warp as wp
@@ -6,6 +6,32 @@ import warp as wp
 from ...warp.launch import configure
 
 configure(__name__)
+
+
+@wp.func
+def apart(cell: wp.int32) -> wp.int32:
+    """Ten bits with two empty ones behind each."""
+    c = wp.clamp(cell, 0, 1023)
+    c = (c | c << 16) & 0x030000FF
+    c = (c | c << 8) & 0x0300F00F
+    c = (c | c << 4) & 0x030C30C3
+    return (c | c << 2) & 0x09249249
+
+
+@wp.kernel
+def place_on_curve(
+    start: wp.int32,
+    points: wp.array[wp.vec3],
+    low: wp.array[wp.float32],
+    scale: wp.array[wp.float32],
+    code: wp.array[wp.int32],
+):
+    i = start + wp.tid()
+    at = points[i]
+    x = wp.int32((at[0] - low[0]) * scale[0])
+    y = wp.int32((at[1] - low[1]) * scale[0])
+    z = wp.int32((at[2] - low[2]) * scale[0])
+    code[i] = apart(x) | apart(y) << 1 | apart(z) << 2
 
 
 @wp.kernel

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from ...sums import sum_by
 from ..topology.columns import chunks
 from .scan import barycentric, doubled_area, scan
 from .surface import Surface
@@ -34,7 +35,7 @@ def views_by_rays(vertices: torch.Tensor, faces: torch.Tensor, asked: torch.Tens
     directions, hit = directions[hit >= 0], hit[hit >= 0]
     a, b, c = vertices[faces[hit].long()].unbind(1)
     towards = -(torch.linalg.cross(b - a, c - a) * directions).sum(1).sign()
-    front = torch.zeros(len(faces), device=vertices.device).index_add_(0, hit, towards)
+    front = sum_by(towards, hit, len(faces))
     return front[asked], torch.bincount(hit, minlength=len(faces))[asked].float()
 
 

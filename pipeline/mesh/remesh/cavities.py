@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ...sums import sum_by
 from ..mesh import Mesh
 from ..query.winding_number import WindingField
 
@@ -24,9 +25,9 @@ def wound_by_nesting(mesh: Mesh, open_faces: torch.Tensor) -> torch.Tensor:
     corners = mesh.vertices.double()[mesh.faces.long()]
     middle = corners.mean(1)
     size = torch.bincount(label, minlength=count)
-    centre = corners.new_zeros(count, 3).index_add_(0, label, middle) / size[:, None]
+    centre = sum_by(middle, label, count) / size[:, None]
     a, b, c = (corners - centre[label][:, None]).unbind(1)
-    volume = corners.new_zeros(count).index_add_(0, label, (a * torch.linalg.cross(b, c)).sum(1))
+    volume = sum_by((a * torch.linalg.cross(b, c)).sum(1), label, count)
     turned = (volume < 0)[label] & ~open_faces
     normal = torch.linalg.cross(b - a, c - a) * torch.where(turned, -1.0, 1.0)[:, None]
     length = normal.norm(dim=1, keepdim=True).clamp_min(1e-300)

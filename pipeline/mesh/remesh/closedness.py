@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import running_sums
 from ..mesh import Mesh
 from ..topology.columns import chunks
 from .openings import find_openings
@@ -36,7 +37,9 @@ class Closedness:
 def closedness(mesh: Mesh, winding_numbers: Callable) -> Closedness:
     """Args: mesh: clean, with faces. winding_numbers: (vertices, faces, points) -> [N], a row of the backend table."""
     vertices = mesh.vertices.double()
-    area = torch.cat([_doubled(vertices, mesh.faces[chunk])[1].norm(dim=1) for chunk in chunks(mesh.faces)]).cumsum_(0)
+    area = running_sums(
+        torch.cat([_doubled(vertices, mesh.faces[chunk])[1].norm(dim=1) for chunk in chunks(mesh.faces)])
+    )
     share = (torch.arange(_SAMPLES, dtype=torch.float64, device=area.device) + 0.5) / _SAMPLES
     some = torch.searchsorted(area, share * area[-1]).clamp_max(len(area) - 1)
     middle, normal = _doubled(vertices, mesh.faces[some])

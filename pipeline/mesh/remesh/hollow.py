@@ -6,6 +6,7 @@ as it was before.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,8 +20,7 @@ from .lattice import Lattice, marked_bricks
 from .lattice_functions import INSIDE, OUTSIDE, THICK
 
 _BRICK = 8  # lattice points along a brick's side
-_HALF = 6.1  # cells from the middle of a brick's points to its farthest ones
-_SPARE = 4.0  # cells beyond what is looked at, in which distances are known
+_SPARE = 1.5  # cells beyond what is looked at, in which distances are known: ends of crossed edges are up to 1 away
 _LEAST = 1.0  # cells to the wall that the middle of a cavity has at least
 _ENDS = 0.02, 0.98  # of a lattice edge, between which it is crossed
 _CHUNK = 1 << 21  # rows
@@ -57,6 +57,13 @@ class Carved:
     drains: tuple[Drain, ...]
     cavities: int
     left: int  # parts behind the wall that stay solid, as they have no room for a drain
+
+    def axes(self) -> torch.Tensor:
+        """[drains, 4] float64 in world units: x, y, lower and upper end of their axes."""
+        ends = [[*drain.top.tolist(), drain.bottom] for drain in self.drains]
+        x, y, top, bottom = torch.tensor(ends, dtype=torch.float64).reshape(-1, 4).unbind(1)
+        axes, origin = torch.stack([x, y, bottom, top], 1), self.lattice.origin.cpu()
+        return axes * self.lattice.cell + origin[[0, 1, 2, 2]]
 
 
 def cut_base(lattice: Lattice, height: float) -> Lattice:
@@ -162,14 +169,28 @@ def _nodes(lattice: Lattice) -> tuple[torch.Tensor, ...]:
 
 def _depths(lattice: Lattice, surface: Surface, solid: torch.Tensor, bounds: tuple[float, ...]) -> torch.Tensor:
     """[nodes] float32 distances of the points inside from the surface, 0 outside: exact where they may be near one of
-    the bounds; elsewhere the brick's, on the same side of each."""
-    first = torch.arange(0, lattice.nodes, _BRICK**3, device=solid.device)
-    middle = lattice.coordinates(first) + (_BRICK - 1) / 2
-    about = surface.closest(middle.float()).distance
-    near = torch.stack([(about - bound).abs() < _HALF + _SPARE for bound in bounds]).any(0)
-    depth = about.repeat_interleave(_BRICK**3) * solid
-    asked = (near.repeat_interleave(_BRICK**3) & solid).nonzero().squeeze(1)
-    for nodes in asked.split(_CHUNK):
+    the bounds; elsewhere that of the middle of their brick or of an eighth of it, on the same side of each."""
+    points = _BRICK**3
+
+    def near(depth: torch.Tensor, side: int) -> torch.Tensor:
+        """Whether a point of a block of side^3 points may be, whose middle is so deep."""
+        farthest = math.sqrt(3) / 2 * (side - 1)
+        return torch.stack([(depth - bound).abs() < farthest + _SPARE for bound in bounds]).any(0)
+
+    corner = lattice.coordinates(torch.arange(0, lattice.nodes, points, device=solid.device)).float()
+    depth = surface.closest(corner + (_BRICK - 1) / 2).distance[:, None].repeat(1, points)  # [bricks, points]
+    half = _BRICK // 2
+    within = lattice.coordinates(torch.arange(points, device=solid.device)) % _BRICK // half  # [points, 3] 0 or 1
+    eighth = (within * within.new_tensor([4, 2, 1])).sum(1)
+    bricks = (near(depth[:, 0], _BRICK) & solid.reshape(-1, points).any(1)).nonzero().squeeze(1)
+    middle = torch.cartesian_prod(*[torch.tensor([0.0, half], device=solid.device)] * 3) + (half - 1) / 2
+    for some in bricks.split(_CHUNK // points):
+        blocks = surface.closest((corner[some, None] + middle).reshape(-1, 3)).distance.reshape(-1, 8)
+        depth[some] = blocks[:, eighth]
+    depth = depth.reshape(-1) * solid
+    close = torch.zeros_like(solid).reshape(-1, points)
+    close[bricks] = near(depth.reshape(-1, points)[bricks], half)
+    for nodes in (close.reshape(-1) & solid).nonzero().squeeze(1).split(_CHUNK):
         depth[nodes] = surface.closest(lattice.coordinates(nodes).float()).distance
     return depth
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ...errors import SettingsError
 
-THIN = 3  # cells that a wall or a drain has at least: less cannot be told from the lattice's steps
+# cells at least, as less cannot be told from the lattice's steps
+THIN = 2  # of a wall: no cell, whose diagonal is 1.73, meets both of its sides
+NARROW = 3  # of a drain, across
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,12 @@ class Hollow:
 
 def check_hollow(hollow: Hollow, longest: float, resolution: int) -> None:
     """Raises SettingsError for what cannot be in an object whose longest side (world units) has so many cells."""
-    least, most = THIN * longest / resolution, longest / 2
-    named = {"wall": hollow.wall, **({"drain": hollow.drain} if hollow.drain else {})}
-    for name, value in named.items():
+    most = longest / 2
+    named = {"wall": (hollow.wall, THIN), **({"drain": (hollow.drain, NARROW)} if hollow.drain else {})}
+    for name, (value, cells) in named.items():
+        least = cells * longest / resolution
         if not least <= value < most:  # NaN too
             raise SettingsError(
-                f"The {name} of a hollow is {value:.4g}; choose from {least:.4g}, {THIN} cells at shell resolution "
+                f"The {name} of a hollow is {value:.4g}; choose from {least:.4g}, {cells} cells at shell resolution "
                 f"{resolution}, to below {most:.4g}, half of the longest side."
             )

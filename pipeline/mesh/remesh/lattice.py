@@ -182,6 +182,19 @@ def _face_bricks(points: torch.Tensor, faces: torch.Tensor, frame: Frame) -> tup
     return pairs
 
 
+def faces_near(lattice: Frame, nodes: torch.Tensor, reach: float) -> torch.Tensor:
+    """Rows of the faces within `reach` cells of lattice points [N], and of others that are not much farther."""
+    marks = torch.zeros(lattice.size, device=nodes.device)
+    x, y, z = (lattice.coordinates(nodes).long() // 8).unbind(1)
+    marks[x, y, z] = 1
+    bricks = 1 + int(reach // 8)
+    wide = torch.nn.functional.max_pool3d(marks[None], 2 * bricks + 1, 1, bricks).reshape(-1) > 0
+    face, brick = _face_bricks(lattice.points, lattice.faces, lattice)
+    near = torch.zeros(len(lattice.faces), dtype=torch.bool, device=nodes.device)
+    near[face[wide[brick]]] = True
+    return near.nonzero().squeeze(1)
+
+
 def _touched(given: tuple, nodes: int) -> torch.Tensor:
     points, _, pairs = given[:3]
     touched = torch.zeros(nodes, dtype=torch.uint8, device=points.device)

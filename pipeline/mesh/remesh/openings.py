@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import sum_by
 from ..mesh import Mesh
 from ..topology.half_edges import components
 from ..topology.measures import face_measures
@@ -48,9 +49,9 @@ def find_openings(mesh: Mesh) -> Openings:
     vertex_loop, loops = components(number[0], number[1], int(number.max()) + 1 if len(border) else 0)
     loop = vertex_loop[number[0]].long()
     p, q = mesh.vertices.double()[start.long()], mesh.vertices.double()[end.long()]
-    middle = p.new_zeros(loops, 3).index_add_(0, loop, p) / torch.bincount(loop, minlength=loops)[:, None]
+    middle = sum_by(p, loop, loops) / torch.bincount(loop, minlength=loops)[:, None]
     p, q = p - middle[loop], q - middle[loop]
-    vector = p.new_zeros(loops, 3).index_add_(0, loop, torch.linalg.cross(p, q) / 2)
+    vector = sum_by(torch.linalg.cross(p, q) / 2, loop, loops)
     lid = vector.norm(dim=1)
     owner = sheet[border // 3]
     bounded = area.new_zeros(loops).scatter_reduce_(0, loop, area[owner], "amax")
@@ -58,7 +59,7 @@ def find_openings(mesh: Mesh) -> Openings:
     large = lid > _RIM * bounded
     mine = torch.zeros(loops, dtype=torch.int64, device=border.device)  # the component that a loop bounds
     mine[loop[largest]] = owner[largest]
-    missing = area.new_zeros(count).index_add_(0, mine, torch.where(large, 0.0, lid))
+    missing = sum_by(torch.where(large, 0.0, lid), mine, count)
     gap = _ends_of_gaps(middle, vector, mine, lid > _FLAT * bounded)
     rim = (lid > _RIM * bounded + missing[mine]) & ~gap
     opened = torch.zeros(count, dtype=torch.bool, device=border.device)

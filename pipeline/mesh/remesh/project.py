@@ -46,9 +46,10 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None
         move[:, 2] = torch.maximum(move[:, 2], (floor - start[:, 2]).clamp_max(0))
     share = torch.ones(len(start), 1, device=start.device)
     asked = torch.ones(len(faces), dtype=torch.bool, device=faces.device)  # whose crossings are looked for
+    changed = faces  # by the last round: no other face can have begun to turn
     while True:
         result = start + share * move
-        held = _turned(result, start, faces) & (share[:, 0] > 0)
+        held = _turned(result, start, changed) & (share[:, 0] > 0)
         if apart and not bool(held.any()):
             held[faces[crossing_by_kernels(result, faces, asked)].reshape(-1).long()] = True
             held &= share[:, 0] > 0
@@ -59,6 +60,7 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None
         if not bool(held.any()):
             return Mesh.known(result, faces)
         share[held] = torch.where(share[held] > 1 / 12, share[held] / 2, 0.0)
+        changed = faces[held[faces.long()].any(1)]
 
 
 def _turned(result: torch.Tensor, start: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

@@ -17,13 +17,15 @@ from . import contour_kernels
 from .contour import Edges, contour, find_cells, find_edges
 from .hollow import Carved, carve, cross_base, cross_carved, cut_base
 from .hollow_settings import Hollow, check_hollow
+from .hollow_walls import Hollowed
 from .interior import enclosed
-from .lattice import Lattice
+from .lattice import Lattice, faces_near
 from .lattice_functions import OUTSIDE, THICK
 from .lids import smooth_lids
 from .specks import drop_specks, fill_tunnels
 
 _BAND = 1.0  # cells to either side of a sheet that become solid at least; thinner ones tear
+_SEEN = 2.0  # cells beyond a band, to which a sheet is looked for
 _FLAT = 0.05  # cells above a base that belong to it
 _CHUNK = 1 << 21  # rows
 
@@ -32,7 +34,8 @@ _CHUNK = 1 << 21  # rows
 class _Sheets:
     """What the surface does not enclose."""
 
-    surface: Surface  # the whole mesh, in cells
+    faces: torch.Tensor  # [S, 3] those of the mesh that are near
+    surface: Surface  # of these, in cells
     distance: torch.Tensor  # [nodes of the lattice] float32, cells to the surface near sheets, inf elsewhere
     band: float  # cells to either side that became solid
 
@@ -54,14 +57,14 @@ def solid(
         resolution: cells along the longest side of the bounding box, 8 - 2048.
         wall: world units; open sheets become so thick at least, up to half of the longest side.
         cavities: whether cavities without a way out stay (see cavities.py); they are filled otherwise.
-        hollow: how to hollow out the result; None: it stays solid. Walls and drains are at least THIN cells thick.
+        hollow: how to hollow out the result; None: it stays solid. Walls are at least THIN cells thick, drains NARROW.
 
     Returns:
         the mesh, float32 and int32, wound outward: every edge has two faces and the faces round every vertex are one
         fan; {"resolution", "cell" (world units), "closed_edges" (lattice edges across which a hole was closed),
         "thickened" (lattice points inside thickened sheets), "undecided" (lattice points that a minimum cut parted)},
         and with `hollow` "hollow": {"volume_before", "volume" (world units), "cavities", "drains", "left_solid" (places
-        behind the wall without room for a drain)}.
+        behind the wall without room for a drain)} and "hollowed": a Hollowed, to measure by what becomes of the result.
 
     Raises:
         SettingsError: a resolution, a wall or a drain out of range. EmptyResultError: no faces, or none with an area.
@@ -69,7 +72,9 @@ def solid(
     mesh.require_faces()
     longest = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max())
     if not 0 <= wall <= max(longest / 2, 0):
-        raise SettingsError(f"The wall is {wall} thick; choose from 0 to {longest / 2:.4g}, half of the longest side.")
+        raise SettingsError(
+            f"The wall is {wall:g} thick; choose from 0 to {longest / 2:.4g}, half of the longest side."
+        )
     if hollow is not None and longest > 0:
         check_hollow(hollow, longest, resolution)
     band = max(_BAND, wall / 2 * resolution / longest if longest > 0 else 0.0)
@@ -89,6 +94,8 @@ def solid(
         whole = _volume(points, triangles)
         cells = hollow.wall / lattice.cell, hollow.drain / 2 / lattice.cell
         carved = carve(lattice, points, triangles, *cells)
+        body = Mesh.known(lattice.to_world(points), triangles)
+        report["hollowed"] = Hollowed(body, hollow.wall, hollow.drain, carved.axes(), lattice.cell)
         points, triangles, _ = _surface(carved.lattice, sheets, base, carved)
         unit = lattice.cell**3
         report["hollow"] = {
@@ -151,12 +158,13 @@ def _thicken(lattice: Lattice, band: float) -> _Sheets | None:
         marks = lattice.around(front, 1) | near
         front = (marks > near).nonzero().squeeze(1)
     nodes = ((marks > 0) & (lattice.states == OUTSIDE)).nonzero().squeeze(1)
-    surface = Surface(lattice.points, lattice.faces)
+    faces = lattice.faces[faces_near(lattice, nodes, band + _SEEN + 1)]  # edges of these points end one beside them
+    surface = Surface(lattice.points, faces)
     distance = torch.full((lattice.nodes,), torch.inf, device=marks.device)
     for chunk in nodes.split(_CHUNK):
-        distance[chunk] = surface.closest(lattice.coordinates(chunk).float(), band + 2.0).distance
+        distance[chunk] = surface.closest(lattice.coordinates(chunk).float(), band + _SEEN).distance
     lattice.states[distance <= band] = THICK
-    return _Sheets(surface, distance, band)
+    return _Sheets(faces, surface, distance, band)
 
 
 def _cross_bands(lattice: Lattice, sheets: _Sheets, edges: Edges) -> None:
@@ -177,6 +185,6 @@ def _cross_bands(lattice: Lattice, sheets: _Sheets, edges: Edges) -> None:
         share = ((band - inner) / (outer - inner).clamp_min(1e-3)).clamp(0.02, 0.98)
         edges.depth[chunk] = torch.where(up, share, 1 - share)
         point = low + step * edges.depth[chunk][:, None]
-        hits = sheets.surface.closest(point, band + 2.0)
-        away = point - hits.points(lattice.points, lattice.faces)
+        hits = sheets.surface.closest(point, band + _SEEN)
+        away = point - hits.points(lattice.points, sheets.faces)
         edges.normal[chunk] = torch.nn.functional.normalize(away, dim=1, eps=1e-30)

@@ -48,7 +48,7 @@ class Cleaned(Mesh):
     changes: dict[str, int] = field(default_factory=dict)  # what each step changed
 
 
-def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
+def clean(mesh: Mesh, settings: CleanSettings | None = None, by_rays: bool | None = None) -> Cleaned:
     """Weld, drop degenerate and repeated faces, pair the faces at non-manifold edges and orient all consistently, drop
     small components, fill small holes, face outward, split what only touches, drop unused vertices. Faces come in the
     order of their vertices.
@@ -56,6 +56,8 @@ def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
     Pairs come before everything that looks at components or boundary edges, so that a mesh is never opened where bodies
     touch; holes are filled before vertices are split, so that what had to stay open there is not filled. An empty
     mesh, or one of which nothing is left, gives an empty mesh.
+
+    by_rays: as of sides_seen; None: where topology is found by kernels.
     """
     settings = settings or CleanSettings()
     vertices, faces = mesh.vertices, mesh.faces
@@ -81,7 +83,7 @@ def clean(mesh: Mesh, settings: CleanSettings | None = None) -> Cleaned:
         if changes["small_components"]:
             flip, topology = flip[keep[topology.component]], topology.kept(keep)
     if topology.non_orientable.any():
-        seen = sides_seen(vertices, topology)
+        seen = sides_seen(vertices, topology, kernels if by_rays is None else by_rays)
         flip, topology = flip ^ seen, topology.turned(seen)
     before = len(topology.faces)
     changes["filled_holes"] = 0

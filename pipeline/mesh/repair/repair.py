@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from ...sums import grouped_sums, sum_by
 from ..topology.columns import chunks, corners, cross, difference, dot
 from ..topology.half_edges import components, next_half_edge
 from ..topology.manifold import Topology
@@ -144,11 +145,10 @@ def _loops(
     own = component[_any_of(loop, count)]
     closed[loop[component != own[loop]]] = False
     a, b = vertices[start].double(), vertices[end].double()
-    total = a.new_zeros(count, 4)
-    total.index_add_(0, loop, torch.cat([(a + b) / 2, (b - a).norm(dim=1, keepdim=True)], 1))
+    total = sum_by(torch.cat([(a + b) / 2, (b - a).norm(dim=1, keepdim=True)], 1), loop, count)
     centre, perimeter = total[:, :3] / torch.bincount(loop, minlength=count)[:, None], total[:, 3]
     to_centre = torch.linalg.cross(b - a, centre[loop] - a).norm(dim=1) / 2
-    area = perimeter.new_zeros(count).index_add_(0, loop, to_centre)
+    area = sum_by(to_centre, loop, count)
     small = closed & (perimeter < max_perimeter) & (area > _SLIT * perimeter**2) & (area < _SHEET * areas[own])
     chosen = small[loop].nonzero().squeeze(1)
     return chosen, (small.cumsum(0) - 1)[loop[chosen]], centre[small].to(vertices.dtype)
@@ -188,9 +188,11 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """[V, 3] float32 unit normals, faces weighted by area; (0, 0, 1) where they cancel."""
     a, b, c = vertices[faces.long()].double().unbind(1)
     normal = torch.linalg.cross(b - a, c - a)
-    total = normal.new_zeros(len(vertices), 3)
+    largest = normal.abs().amax(0) if len(normal) else normal.new_zeros(3)
+    added = grouped_sums(len(vertices), 3 * len(faces), largest)
     for corner in range(3):
-        total.index_add_(0, faces[:, corner].long(), normal)
+        added.add(faces[:, corner].long(), normal)
+    total = added.total()
     length = total.norm(dim=1, keepdim=True)
     up = total.new_tensor([0.0, 0.0, 1.0])
     return torch.where(length > 1e-30, total / length.clamp_min(1e-30), up).float()

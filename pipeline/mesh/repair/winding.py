@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...warp import unavailable_reason
+from ...sums import sum_by
 from ..query.sight import views_by_depth, views_by_rays
 from ..query.surface import Surface
 from ..topology.half_edges import components
@@ -17,21 +17,22 @@ _OFF = 1e-5  # of the mesh's size: how far off a face its own lines of sight beg
 _TRUST = 0.5  # what being seen from one side alone counts against what one face beside it says
 
 
-def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
+def sides_seen(vertices: torch.Tensor, topology: Topology, by_rays: bool) -> torch.Tensor:
     """[F] bool faces of non-orientable components to turn, so that they face the side from which they are seen.
 
     One misplaced face can make a whole surface non-orientable, so "as they are" is no answer where faces come oriented
     anyhow, as from a dual grid. Lines of sight from outside, in random directions (the same at every call), count for
     each face on which side they meet it first. Then each weighs that against the faces beside it, again and again:
-    those that are not seen, or from both sides alike, follow the others. At last, with Warp, large parts are turned
+    those that are not seen, or from both sides alike, follow the others. At last, by rays, large parts are turned
     over if lines of sight lead out from behind them. Components of which no more edges would be consistently oriented
     than before stay as they are.
+
+    by_rays: lines of sight are Warp's rays, else depth buffers in torch.
     """
     turn = torch.zeros(len(topology.faces), dtype=torch.bool, device=vertices.device)
     asked = topology.non_orientable[topology.component].nonzero().squeeze(1)
     if len(asked) == 0:
         return turn
-    by_rays = topology.kernels or (vertices.is_cuda and not unavailable_reason())
     front, seen = (views_by_rays if by_rays else views_by_depth)(vertices, topology.faces, asked)
     weight = _TRUST * (front / (seen + 1)) ** 2
     beside, alike = _neighbours(topology, asked)
@@ -42,7 +43,7 @@ def sides_seen(vertices: torch.Tensor, topology: Topology) -> torch.Tensor:
     # edges consistently oriented, each counted from both faces
     gain = ((side[:, None] * side[beside] - 1) * alike).sum(1)
     component = topology.component[asked]
-    gains = gain.new_zeros(len(topology.non_orientable)).index_add_(0, component, gain)
+    gains = sum_by(gain, component, len(topology.non_orientable))
     turn[asked] = (side < 0) & (gains > 0)[component]
     return turn
 

@@ -12,7 +12,7 @@ import torch
 from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.steady import steady_sum
-from .bounded import check_max_error, within
+from .bounded import ErrorBound, within
 from .fit import Source, fit
 from .relax import Relaxation, RelaxConfig
 from .stars import Stars, find_stars
@@ -91,7 +91,7 @@ def collapse(
     mesh: Mesh,
     target_faces: int,
     tick: Callable[[], None],
-    max_error: float | None = None,
+    bound: ErrorBound | None = None,
     config: CollapseConfig = CollapseConfig(),
 ) -> Mesh:
     """Quadric edge collapse to target_faces faces, or to as few as an error bound allows.
@@ -108,8 +108,8 @@ def collapse(
     Args:
         mesh: of any scale; need not be manifold.
         tick: called once a round; may raise to stop.
-        max_error: in the mesh's units: how far the surfaces may lie apart, both ways (see bounded.deviation). The
-            collapse stops where the quadrics pass it; what then is measured decides how it goes on.
+        bound: how far the surfaces may lie apart. The collapse stops where the quadrics pass it; what then is measured
+            decides how it goes on.
 
     Returns:
         the mesh, float32 and int32, without unused vertices, on the input's device. It has target_faces faces or one
@@ -118,17 +118,16 @@ def collapse(
         returns the mesh itself.
 
     Raises:
-        SettingsError: a target below 1, or a max_error that is not above 0.
+        SettingsError: a target below 1.
     """
     if target_faces < 1:
         raise SettingsError(f"The target is {target_faces:,} faces; at least 1 is needed.")
-    check_max_error(max_error)
     if target_faces >= len(mesh.faces):
         return mesh
 
     reduction = _Reduction(mesh, config, tick)
-    if max_error is not None:
-        return within(mesh, max_error, reduction, target_faces)
+    if bound is not None:
+        return within(mesh, bound, reduction, target_faces)
     reduction.reduce(target_faces)
     return reduction.finish()
 

@@ -6,7 +6,7 @@
 import warp as wp
 
 from ...warp.launch import configure
-from ..query.printability_kernels import pierces
+from ..query.crossing_faces_kernels import pierces
 from .link_kernels import next_half_edge, previous_half_edge
 from .quadric_kernels import doubles
 
@@ -126,34 +126,9 @@ def crossings_at(
         u = faces[next_half_edge(star[i])]
         w = faces[previous_half_edge(star[i])]
         if total <= limit:
-            total += crossings_if(wp.vec3i(v, u, w), at, points[u], points[w], tree, points, faces, limit - total)
-    return total
-
-
-@wp.func
-def crossings_if(
-    one: wp.vec3i,
-    at: wp.vec3,
-    ahead: wp.vec3,
-    behind: wp.vec3,
-    tree: wp.uint64,
-    points: wp.array[wp.vec3],
-    faces: wp.array[wp.int32],
-    limit: wp.int32,
-):
-    """How many faces a face goes through if its first vertex is at another place; counts end above the limit."""
-    query = wp.mesh_query_aabb(tree, wp.min(wp.min(at, ahead), behind), wp.max(wp.max(at, ahead), behind))
-    g = wp.int32(0)
-    total = int(0)
-    while wp.mesh_query_aabb_next(query, g):
-        other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
-        d = place_of(other[0], one[0], at, points)
-        e = place_of(other[1], one[0], at, points)
-        f = place_of(other[2], one[0], at, points)
-        if meet(one, at, ahead, behind, other, d, e, f):
-            total += 1
-        if total > limit:
-            break
+            total += crossings_if(
+                wp.vec3i(v, u, w), at, points[u], points[w], -1, -1, tree, points, faces, limit - total
+            )
     return total
 
 
@@ -168,16 +143,34 @@ def crossings_of(
     limit: wp.int32,
 ):
     """How many faces a face goes through, other than s and t; counts end above the limit."""
-    a = points[one[0]]
-    b = points[one[1]]
-    c = points[one[2]]
-    query = wp.mesh_query_aabb(tree, wp.min(wp.min(a, b), c), wp.max(wp.max(a, b), c))
+    return crossings_if(one, points[one[0]], points[one[1]], points[one[2]], s, t, tree, points, faces, limit)
+
+
+@wp.func
+def crossings_if(
+    one: wp.vec3i,
+    at: wp.vec3,
+    ahead: wp.vec3,
+    behind: wp.vec3,
+    s: wp.int32,
+    t: wp.int32,
+    tree: wp.uint64,
+    points: wp.array[wp.vec3],
+    faces: wp.array[wp.int32],
+    limit: wp.int32,
+):
+    """How many faces other than s and t a face goes through if its first vertex is at another place; counts end above
+    the limit."""
+    query = wp.mesh_query_aabb(tree, wp.min(wp.min(at, ahead), behind), wp.max(wp.max(at, ahead), behind))
     g = wp.int32(0)
     total = int(0)
     while wp.mesh_query_aabb_next(query, g):
         if g != s and g != t:
             other = wp.vec3i(faces[3 * g], faces[3 * g + 1], faces[3 * g + 2])
-            if meet(one, a, b, c, other, points[other[0]], points[other[1]], points[other[2]]):
+            d = place_of(other[0], one[0], at, points)
+            e = place_of(other[1], one[0], at, points)
+            f = place_of(other[2], one[0], at, points)
+            if meet(one, at, ahead, behind, other, d, e, f):
                 total += 1
         if total > limit:
             break

@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from ...sums import sum_by
 from .columns import chunks
 from .half_edges import HalfEdges, Sheets, border, components, kept_twins, previous_half_edge, two_colour
 from .measures import face_measures
@@ -118,10 +119,7 @@ def match(vertices: torch.Tensor, edges: HalfEdges) -> tuple[Topology, torch.Ten
         joined, total = torch.arange(count, device=faces.device), count
     non_orientable = torch.zeros(total, dtype=torch.bool, device=faces.device)
     non_orientable[joined[~sheets.orientable]] = True
-    area, volume = (
-        torch.zeros(total, dtype=torch.float64, device=faces.device).index_add_(0, joined, each)
-        for each in (area, torch.where(turn, -volume, volume))
-    )
+    area, volume = (sum_by(each, joined, total) for each in (area, torch.where(turn, -volume, volume)))
     component = joined.index_select(0, label)
     topology = Topology(
         faces,

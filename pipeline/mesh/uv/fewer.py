@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import running_sums, sum_by
 from .charts import Dual, unite
 from .parameterise import Pieces, cut, relax, signed_areas, stretches
 
@@ -88,10 +89,6 @@ def fewer(
         left, labels = to[labels].unique(return_inverse=True)
         number = number[left]
     return labels, corners
-
-
-def sum_by(values: torch.Tensor, to: torch.Tensor, count: int) -> torch.Tensor:
-    return values.new_zeros(count, *values.shape[1:]).index_add_(0, to, values)
 
 
 def _key(pairs: torch.Tensor, most: int) -> torch.Tensor:
@@ -184,5 +181,5 @@ def _affordable(costs: torch.Tensor, good: torch.Tensor, left: torch.Tensor) -> 
     """[K] bool: the cheapest of the good ones that together cost no more than what is left."""
     order = torch.where(good, costs, torch.inf).argsort(stable=True)
     within = torch.zeros_like(good)
-    within[order] = costs[order].cumsum(0) <= left
+    within[order] = running_sums(costs[order]) <= left
     return within

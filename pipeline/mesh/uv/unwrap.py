@@ -11,6 +11,7 @@ from threading import Thread
 import torch
 
 from ...errors import EmptyResultError, SettingsError
+from ...sums import running_sums
 from ..bake.raster import MAX_SIZE
 from ..checks import check_mesh
 from .charts import ChartConfig, Dual, axes_of, dual_graph, merge, split
@@ -251,5 +252,5 @@ def _stretch(rest: torch.Tensor, uvs: torch.Tensor, faces: torch.Tensor) -> floa
     areas = rest[:, 1, 0] * rest[:, 2, 1]
     even = (areas.sum() / (2 * signed_areas(uvs.double(), faces).abs().sum())).sqrt()
     stretch, order = (((largest**2 + smallest**2) / 2).sqrt() / even).sort()
-    total = areas[order].cumsum(0)
+    total = running_sums(areas[order])
     return stretch[torch.searchsorted(total, 0.95 * total[-1]).clamp_max(len(stretch) - 1)].item()

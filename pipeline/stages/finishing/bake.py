@@ -17,7 +17,7 @@ from ..checks import check_maps, geometry_device
 from ..provenance import check_voxels, with_notes
 from ..types import ALPHA, Mesh, PBRVoxels, TexturedMesh, Unwrapped, check_seams, check_texture_size
 from .quantise import to_bytes, to_uint8
-from .source_mesh import source_mesh
+from .source_mesh import nearest_voxel_by_row, source_mesh
 from .unwrap import check_uvs, kept_facts, kept_uvs, unwrap_levels
 
 _OCCLUSION_SIDE = 1024  # pixels at most: occlusion is smooth, and at full size would take minutes on a CPU
@@ -83,7 +83,14 @@ def bake_texture(
         at = vertices, faces
         runtime.count(faces=len(faces), texels=size * size)
         values, far = bake_voxels(
-            texels, *at, grid.voxels, grid.feats, voxels.resolution, trilinear, source=full if original else None
+            texels,
+            *at,
+            grid.voxels,
+            grid.feats,
+            voxels.resolution,
+            trilinear,
+            source=full if original else None,
+            nearest=nearest_voxel_by_row(runtime, device),
         )
         translucent = int((values[:, ALPHA] < 0.9).count_nonzero()) / len(values)
         maps = texels.image(to_uint8(values)).cpu().numpy()

@@ -8,7 +8,7 @@ from ...runtime import Runtime
 from ..checks import geometry_device
 from ..provenance import check_voxels, with_notes
 from ..types import Mesh, PBRVoxels
-from .source_mesh import source_mesh
+from .source_mesh import nearest_voxel_by_row, source_mesh
 
 
 def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Mesh | None = None) -> Mesh:
@@ -21,7 +21,7 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
     device = geometry_device(runtime.device)
     with runtime.stage("color vertices", len(mesh.levels), "Ask for fewer faces."):
         trilinear, grid = runtime.backends.pick(sparse.TRILINEAR, device), voxels.sparse.to(device)
-        far, levels = 0, []
+        nearest, far, levels = nearest_voxel_by_row(runtime, device), 0, []
         runtime.count(vertices=len(mesh.vertices))
 
         def tick() -> None:
@@ -30,7 +30,9 @@ def color_vertices(runtime: Runtime, mesh: Mesh, voxels: PBRVoxels, original: Me
         full = source_mesh(runtime, original, device, tick) if original else None
         for level in mesh.levels:
             points = level.vertices.to(device)
-            attrs, alone = sample_voxels(points, grid.voxels, grid.feats, voxels.resolution, trilinear, full)
+            attrs, alone = sample_voxels(
+                points, grid.voxels, grid.feats, voxels.resolution, trilinear, full, nearest=nearest
+            )
             far += alone
             levels.append(level.replace(attrs=attrs, lods=()))
             runtime.step("color vertices", len(levels), len(mesh.levels))

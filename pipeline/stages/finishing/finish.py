@@ -79,7 +79,11 @@ def write_views(
     alpha_mode: AlphaMode,
     studio: Studio = STUDIO,
 ) -> None:
-    """Write a picture of a result from four sides, PNG. Raises OutputError; see draw."""
-    views = draw(runtime, result, alpha_mode=alpha_mode, studio=studio)
+    """Draw a result from four sides into a PNG. Raises OutputError; see draw."""
+    save_views(draw(runtime, result, alpha_mode=alpha_mode, studio=studio), path)
+
+
+def save_views(views: np.ndarray, path: Path) -> None:
+    """Write pictures side by side into a PNG. views: [N, H, W, 4] uint8, see draw. Raises OutputError."""
     with writing(path) as temporary:
         Image.fromarray(np.concatenate(list(views), 1)).save(temporary, "PNG")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from ... import mesh as geometry
 from ...errors import EmptyResultError
-from ...mesh import CLEAN, CROSSING, QUADS, SOLID
+from ...mesh import CLEAN, CROSSING, QUADS, SOLID, WALL_THICKNESS
+from ...mesh.remesh.hollow_walls import Hollowed
 from ...mesh.remesh.untangle import untangled
 from ...mesh.repair.clean import Cleaned, CleanSettings
 from ...runtime import Runtime
 from ..checks import check_shells, geometry_device
 from ..hollowing import Hollowing
-from ..types import LOWER, Length, Mesh, Origin, check_levels, check_quads
+from ..length import Length
+from ..types import LOWER, Mesh, Origin, check_levels, check_quads
 from .shells import choose_shells, make_shells, same_look
 from .simplify import simplify_levels
 
@@ -64,8 +67,8 @@ def process_mesh(
     Raises:
         EmptyResultError: the mesh has no faces. BackendError: "solid" without Warp, quads without their package.
         SettingsError: unknown shells, a wall that has no effect or is thicker than half of the mesh, the same of a
-            hollow or one that is too thin, a max_error in voxels for a mesh without, fewer than 4 faces, or levels that
-            do not descend.
+            hollow or one that is too thin, a max_error so large or in voxels for a mesh without, fewer than 4 faces, or
+            levels that do not descend.
     """
     check_shells(shells, wall, cavities, hollow)
     bound = max_error.units(mesh.resolution) if max_error else 0.0
@@ -79,6 +82,9 @@ def process_mesh(
     device = geometry_device(runtime.device)
     with runtime.stage("process mesh", 4, LOWER):
         shell = cleaned = _clean(runtime, mesh, device, max_hole_perimeter)
+        if max_error:
+            side = (cleaned.vertices.amax(0) - cleaned.vertices.amin(0)).max().item()
+            max_error.check_error(side, mesh.resolution)
         facts: dict = {"cleaned": cleaned.changes}
         needed = "it is to be hollow" if hollow else "cavities are to be kept" if cavities == "keep" else ""
         made, why, warnings = choose_shells(runtime, cleaned, shells, needed)
@@ -88,6 +94,7 @@ def process_mesh(
         tick = partial(runtime.step, "process mesh", 1, 4)  # so that a callback can interrupt
         inner = hollow and hollow.in_units(cleaned)
         shell, found = make_shells(runtime, cleaned, made, resolution, mesh.resolution, tick, wall, cavities, inner)
+        hollowed = found.pop("hollowed", None)  # of a hollow one
         facts |= {"shells": why | found} if why or found else {}
         del cleaned
         shell = shell.without_topology()  # simplifying needs none, and is where most memory is taken
@@ -99,15 +106,14 @@ def process_mesh(
         else:
             levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
         facts |= {"max_error": bound} if bound else {}
-        crossing = 0
-        if hollow:  # two walls close to each other
-            row = runtime.backends.pick(CROSSING, device)
-            drawn = {goal: untangled(level, row) for goal, level in levels.items()}
-            levels, crossing = {goal: level for goal, (level, _) in drawn.items()}, max(n for _, n in drawn.values())
+        if hollow and inner:
+            hollowed = replace(hollowed, wall=hollow.wall_of(next(iter(levels.values())), inner))
+            levels, measured = _walled(runtime, levels, hollowed)
+            found["hollow"] |= measured
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())
         warnings += [*said, *first.facts["warnings"], *mesh.origin.notes.splitlines()]
-        if hollow:
-            facts["shells"]["hollow"], more = hollow.facts(found["hollow"] | {"crossing_faces": crossing}, first)
+        if hollow and inner:
+            facts["shells"]["hollow"], more = hollow.facts(found["hollow"], first, inner)
             warnings += more
         if first.facts["mesh"]["boundary_edges"] and made != "solid" and runtime.backends.offers(SOLID, device):
             warnings.append('Shells "solid" would make one closed surface of it.')
@@ -121,6 +127,25 @@ def process_mesh(
         runtime.step("process mesh", 4, 4)
         runtime.count(raw_faces=len(mesh.faces), faces=len(first.faces))
         return first.replace(facts=facts, lods=tuple(rest), quads=bool(quads))
+
+
+def _walled(
+    runtime: Runtime, levels: dict[int, geometry.Mesh], hollowed: Hollowed
+) -> tuple[dict[int, geometry.Mesh], dict]:
+    """The levels of a hollow object with walls as thick as asked, and what came of that in the worst of them."""
+    device = hollowed.body.vertices.device
+    crossing, thickness = (runtime.backends.pick(op, device) for op in (CROSSING, WALL_THICKNESS))
+    made, crossed, facts = {}, 0, []
+    for goal, level in levels.items():
+        sides = hollowed.sides(level)
+        made[goal], left = untangled(hollowed.thickened(level, sides), crossing)
+        crossed = max(crossed, left)
+        facts.append(hollowed.measured(made[goal], sides, thickness))
+        runtime.step("process mesh", 2, 4)
+    worst = dict(facts[0])
+    for name in ("wall_min", "drains_open", "drain_min"):
+        worst[name] = min((each[name] for each in facts if each[name] is not None), default=None)
+    return made, {**worst, "crossing_faces": crossed}
 
 
 def _quads(runtime: Runtime, mesh: geometry.Mesh, quads: int) -> geometry.Mesh:

@@ -9,6 +9,7 @@ from ...mesh.remesh import RESOLUTIONS, own_resolution
 from ...mesh.remesh.closedness import closedness
 from ...mesh.remesh.hollow_settings import Hollow
 from ...runtime import Runtime
+from ...words import counted
 from ..hollowing import cells_for
 from .simplify import Look
 
@@ -50,7 +51,7 @@ def _chosen(runtime: Runtime, mesh: Mesh) -> tuple[str, str]:
     meant = "closed" if found.closed else "open"
     return (
         "solid" if found.closed else "outer",
-        f"{border:,} boundary edges, and the mesh is meant to be {meant}: {found}",
+        f"{counted(border, 'boundary edge')}, and the mesh is meant to be {meant}: {found}",
     )
 
 
@@ -74,7 +75,10 @@ def make_shells(
         return runtime.backends.pick(OUTER_SHELL, device)(mesh, resolution)
     longest = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max().item()
     own = max(RESOLUTIONS[0], int(longest * grid)) if grid else max(_LEAST, own_resolution(mesh))
-    cells = min(resolution, own)
+    own = cells = min(resolution, own)
     if hollow is not None:
         cells = max(cells, cells_for(hollow, longest))
-    return runtime.backends.pick(SOLID, device)(mesh, cells, tick, wall, cavities == "keep", hollow)
+    made, facts = runtime.backends.pick(SOLID, device)(mesh, cells, tick, wall, cavities == "keep", hollow)
+    if hollow is not None:
+        facts["hollow"] |= {"cells": cells, "own_cells": own}
+    return made, facts

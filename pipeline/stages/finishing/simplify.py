@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ...mesh import CLEAN, SIMPLIFY, Mesh
+from ...mesh import CLEAN, FARTHEST, SIMPLIFY, Mesh
+from ...mesh.query.farthest import Farthest
 from ...mesh.query.surface import Surface
 from ...mesh.repair.clean import AFTER_SIMPLIFYING
-from ...mesh.simplify.bounded import deviation
+from ...mesh.simplify.bounded import ErrorBound, deviation
 from ...runtime import Runtime
+from ...words import counted
 from ..types import MIN_FACES
 from .source_mesh import surface_by_row
 
@@ -87,7 +89,7 @@ def simplify_mesh(runtime: Runtime, mesh: Mesh, target_faces: int, row: str | No
         return mesh, []
     whole, result = mesh.report, _simplified(runtime, mesh, target_faces, row)
     reached = len(result.faces)
-    kept = f"{whole.boundary_loops:,} holes and {whole.handles:,} handles"
+    kept = f"{counted(whole.boundary_loops, 'hole')} and {counted(whole.handles, 'handle')}"
     advice = "Ask for more faces" + (', or for shells "solid", which closes holes.' if whole.boundary_loops else ".")
     if reached > target_faces:
         return result, [f"{target_faces:,} faces were asked for, {reached:,} were reached: {kept} need them. {advice}"]
@@ -101,12 +103,16 @@ def simplify_mesh(runtime: Runtime, mesh: Mesh, target_faces: int, row: str | No
 
 def _within(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, max_error: float) -> Mesh:
     """A mesh simplified from `whole`, with still fewer faces where that keeps it within max_error of it; clean."""
-    left = max_error - (0.0 if mesh is whole else deviation(whole, mesh))
+
+    def measure(one: Mesh) -> Farthest:
+        return runtime.backends.pick(FARTHEST, one.vertices.device)(one)
+
+    left = max_error - (0.0 if mesh is whole else deviation(whole, mesh, measure))
     if left <= 0:
         return mesh
     device = mesh.vertices.device
     simplify = runtime.backends.pick(SIMPLIFY, device, row)
-    fewer = simplify(mesh, MIN_FACES, partial(runtime.step, "process mesh", 2, 4), left).to(device)
+    fewer = simplify(mesh, MIN_FACES, partial(runtime.step, "process mesh", 2, 4), ErrorBound(left, measure)).to(device)
     if len(fewer.faces) == len(mesh.faces):
         return mesh
     return runtime.backends.pick(CLEAN, device)(fewer, AFTER_SIMPLIFYING)

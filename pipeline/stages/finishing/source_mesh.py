@@ -1,4 +1,5 @@
-"""The source mesh of a bake, usually the raw one, queried in blocks between which a callback can interrupt."""
+"""What a bake asks for: the source mesh, usually the raw one, queried in blocks between which a callback can interrupt;
+the voxel nearest to a point."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ...mesh import CLOSEST
+from ...mesh import CLOSEST, NEAREST_VOXEL
 from ...mesh import Mesh as TriangleMesh
 from ...mesh.bake.bake import LIMIT, SourceMesh
 from ...runtime import Runtime
@@ -55,3 +56,10 @@ class InterruptibleSource(SourceMesh):
 def surface_by_row(runtime: Runtime, device: torch.device) -> Callable[[TriangleMesh], SourceMesh]:
     """Makes a mesh on a device ready for nearest points and rays, by the row for CLOSEST, which is looked for then."""
     return lambda mesh: runtime.backends.pick(CLOSEST, device)(mesh)
+
+
+def nearest_voxel_by_row(
+    runtime: Runtime, device: torch.device
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """nearest_voxel by the row for it, which is looked for, and recorded, when a point has no voxel near it."""
+    return lambda points, xyz: runtime.backends.pick(NEAREST_VOXEL, device)(points, xyz)

@@ -14,7 +14,8 @@ from ...runtime import Runtime
 from ...sampling import Spread, Start, Velocity, packed_spread, solver, step_times
 from ...sparse import SparseTensor, Voxels
 from ...spec import SamplerSettings
-from ...speed import Reusing, Speed, check_solver
+from ...speed import EXACT, Reusing, Speed, check_solver
+from ...speed import euler as reusing_euler
 from ...views import mixed, view_weights
 from ...views.mixing import Views
 from ..types import Condition
@@ -104,16 +105,21 @@ def run_sampler(
 
     if start is not None and start.strength == 0:
         return start.data
-    *views, nothing = _reusing(runtime.speed, stage, [partial(at_time, call) for call in calls], settings, start)
+    velocities: list[Velocity] = [partial(at_time, call) for call in calls]
+    reusing = _reusing(runtime.speed, stage, velocities, settings, start)
+    *views, nothing = reusing or velocities
     weights = None if mix.weights is None else mix.weights.to(runtime.device)
     mixing = Views(tuple(views), nothing, settings, spread, weights, mix.importance)
     x = noise
-    steps = solver(settings.solver)(mixed(mix.strategy, mixing), noise, settings, start)
+    velocity_of_views = mixed(mix.strategy, mixing)
+    if reusing:
+        steps = reusing_euler(velocity_of_views, reusing, noise, settings, start)
+    else:
+        steps = solver(settings.solver)(velocity_of_views, noise, settings, start)
     for done, sample in enumerate(steps, 1):
         x = sample.x
         runtime.step(stage, done, settings.steps, preview(sample.x_0))
     runtime.check_finite(f"{stage} latent", x)
-    reusing = [each for each in (*views, nothing) if isinstance(each, Reusing)]
     if predicted := sum(each.calls - each.passes for each in reusing):
         runtime.count(predicted_passes=predicted)
     return x
@@ -121,14 +127,23 @@ def run_sampler(
 
 def _reusing(
     speed: Speed, stage: str, velocities: list[Velocity], settings: SamplerSettings, start: Start | None
-) -> list[Velocity]:
-    """The velocities of the views and, last, of no view, some of whose calls are predicted as the speed says.
+) -> list[Reusing]:
+    """The velocities of the views and, last, of no view, some of whose steps are predicted as the speed says; none if
+    it says of none.
 
     Several views are not predicted: strategies may call each of them at a few steps only.
     """
-    reuses = [speed.of_stage(stage) if len(velocities) == 2 else None] * (len(velocities) - 1) + [speed.unconditional]
+    if speed == EXACT:
+        return []
     moments = step_times(settings, start)
-    return [Reusing(velocity, reuse, moments) if reuse else velocity for velocity, reuse in zip(velocities, reuses)]
+    every = frozenset(moments)
+    *views, nothing = velocities
+    passes = speed.of_stage(stage) if len(views) == 1 else None
+    own = [Reusing(view, passes.times(moments) if passes else every) for view in views]
+    without = passes or speed.unconditional
+    # beside one view, the difference to it: guidance multiplies an error of either alone
+    base = own[0] if len(own) == 1 and settings.guidance_scale != 0 else None
+    return [*own, Reusing(nothing, without.times(moments) if without else every, base)]
 
 
 def _with(velocity: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor], context: Context) -> _Velocity:

@@ -16,6 +16,7 @@ from ...mesh.bake.bake import Texels
 from ...mesh.io import Frame, Part, Scene
 from ...mesh.io.atlas import Group, has_uvs
 from ...runtime import Runtime
+from ...sums import sum_by
 from ..checks import geometry_device
 from ..finishing.source_mesh import surface_by_row
 from ..networks.encode_mesh import Encoded
@@ -176,9 +177,7 @@ def kept_tokens(scene: Scene, keep: Keep, places: Sequence[Place], subdivisions:
     count = torch.ones_like(kept)
     for level in reversed(subdivisions):
         parent = level.slots >> 3
-        kept, count = (
-            torch.zeros(len(level.parents), device=parent.device).index_add(0, parent, each) for each in (kept, count)
-        )
+        kept, count = (sum_by(each, parent, len(level.parents)) for each in (kept, count))
     return kept / count > 0.5
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,12 +16,14 @@ from ...mesh.io import Frame, Scene
 from ...mesh.io.atlas import Group
 from ...project import (
     DEFAULT_PROJECTION,
+    Aligned,
     Fit,
     Painted,
     Photo,
     Picture,
     Projection,
     Sheet,
+    aligned,
     decided,
     enlarged,
     fit_camera,
@@ -40,8 +41,6 @@ from ..types import BASE_COLOR, TexturedMesh
 from .existing import Materials
 from .keep import Keep, put_back
 from .texture_mesh import SceneTextures
-
-log = logging.getLogger(__name__)
 
 _LESS = "Ask for a smaller texture, or for smaller pictures."
 _MIRRORED = 0.03  # of the score, by which a mirrored picture must fit better before it is refused
@@ -63,12 +62,14 @@ def project_texture(
 ) -> TexturedMesh:
     """A textured mesh with pictures projected on its base colour, its levels of detail too.
 
-    Where a picture's camera is not known it is fitted: direction, field of view, scale and shift. Maps are enlarged
-    where the pictures have more detail than they hold.
+    Where a picture's camera is not known it is fitted: direction, field of view, scale and shift, and what it shows
+    elsewhere than the object has it is moved there (project.aligned). Maps are enlarged where the pictures have more
+    detail than they hold.
 
     Returns:
         The mesh with new maps. facts gains "projected": for each picture its name, direction, field of view, overlap of
-        silhouettes (iou) and the share of the texture that it gives; and warnings.
+        silhouettes (iou; aligned_iou once parts are moved, by `moved` picture sides at most) and the share of the
+        texture that it gives; and warnings, which are not logged.
 
     Of several pictures one that is refused is left out, with a warning.
 
@@ -191,7 +192,9 @@ def _shots(
             warnings += photo.remarks
             done += 1
             runtime.step("fit cameras", done, len(photos))
-            if reason := _refusal(photo, fit, settings.min_iou):
+            # whoever knows a camera means every pixel where it is
+            moved = None if known else aligned(painted, picture, fit.camera)
+            if reason := _refusal(photo, fit, moved, settings.min_iou):
                 refused.append(reason)
                 continue
             if fit.colour > _STRANGE:
@@ -205,13 +208,14 @@ def _shots(
                     f"{fit.rival.azimuth:.0f} the object looks nearly the same. If it is on the wrong side, name the "
                     "picture's direction, for example front."
                 )
-            posed.append((picture, fit.camera))
             facts.append(_facts_of(photo, fit))
+            if moved is not None:
+                picture = moved.picture
+                facts[-1] |= {"aligned_iou": round(moved.iou, 3), "moved": round(moved.moved, 4)}
+            posed.append((picture, fit.camera))
     if not posed:
         raise ImageError(" ".join(refused))
     warnings += [f"{reason} It was left out." for reason in refused]
-    for warning in warnings:
-        log.warning(warning)
     return painted, _Shots(tuple(posed), tuple(facts), tuple(warnings))
 
 
@@ -227,13 +231,21 @@ def _facts_of(photo: Photo, fit: Fit) -> dict:
     }
 
 
-def _refusal(photo: Photo, fit: Fit, min_iou: float) -> str:
-    """Why a picture is not projected; empty if it is. Nothing is refused where any overlap will do."""
-    if fit.iou < min_iou:
+def _refusal(photo: Photo, fit: Fit, moved: Aligned | None, min_iou: float) -> str:
+    """Why a picture is not projected; empty if it is. Nothing is refused where any overlap will do.
+
+    An object of other proportions than its picture's is taken all the same if parts of the picture can be moved to the
+    object's, and if they have its colours: any outline can be moved to one that is a little like it.
+    """
+    closes = moved is not None and moved.iou >= (1 + min_iou) / 2 and fit.colour <= _STRANGE
+    if fit.iou < min_iou and not closes:
         how = "from its camera" if photo.camera else "from the best camera that was found"
+        more = "" if moved is None else f", {moved.iou:.3f} once its parts are moved to the object's"
+        if fit.colour > _STRANGE:
+            more += f"; colours differ by {fit.colour:.2f} of 1"
         return (
             f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.3f} "
-            f"(intersection over union), needed are {min_iou:.3f}. Is it a picture of this object, from the "
+            f"(intersection over union{more}), needed are {min_iou:.3f}. Is it a picture of this object, from the "
             "direction that is named, with the right mask? A lower least overlap (--project-min-iou, min_iou of the "
             "node) takes it all the same."
         )

@@ -28,6 +28,7 @@ from ...spec import (
 from ...weights import Models
 from ..checks import geometry_device
 from ..finishing.quantise import to_uint8
+from ..finishing.source_mesh import nearest_voxel_by_row
 from ..networks.decode import decode_texture
 from ..networks.encode_mesh import Encoded, encode_mesh, encode_texture, texture_resolution
 from ..networks.texture import sample_texture
@@ -111,6 +112,7 @@ def bake_scene(
     pick = runtime.backends.pick
     rasterise, nearest, trilinear = pick(RASTER, device), pick(NEAREST, device), pick(sparse.TRILINEAR, device)
     grid, baked, far, warnings = voxels.sparse.to(device), [], 0, list(scene.notes)
+    nearest_voxel = nearest_voxel_by_row(runtime, device)
     old, kept = Materials(scene, not keep.vertex_colors), 0
     with runtime.stage("bake", len(groups), "Ask for a smaller texture."):
         for number, group in enumerate(groups, 1):
@@ -120,13 +122,13 @@ def bake_scene(
             try:
                 texels = Texels.of(uvs, faces, size, rasterise, nearest)
             except EmptyResultError:
-                one, alone = sample_voxels(vertices[faces[:1]].mean(1), *place)
+                one, alone = sample_voxels(vertices[faces[:1]].mean(1), *place, nearest=nearest_voxel)
                 image = to_uint8(one).expand(size, size, -1)
                 warnings.append(
                     f"UVs of {names} cover no texel: these faces have one colour. --uvs new gives them room."
                 )
             else:
-                values, alone = bake_voxels(texels, vertices, faces, *place)
+                values, alone = bake_voxels(texels, vertices, faces, *place, nearest=nearest_voxel)
                 if keep.partly:
                     kept += put_back(values, texels, group, scene, keep, old)
                 image = texels.image(to_uint8(values))

@@ -1,4 +1,4 @@
-"""Warp kernel of crossing.py, for printability: which faces go through others."""
+"""Warp kernel of crossing.py: which faces go through others, and in fp64 whether a segment goes through a triangle."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import warp as wp
