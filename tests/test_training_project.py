@@ -22,6 +22,18 @@ def test_the_true_object_keeps_its_colours():
     assert seen.colour[11, 11].tolist() == [1, 0, 0] and seen.colour[4, 4].tolist() == [0, 0, 1]
 
 
+def test_a_part_in_another_parts_colour_counts():
+    """A square whose truth is red, and one of another shape, half in blue."""
+    corners = torch.tensor([[-0.4, 0.0, -0.4], [0.4, 0, -0.4], [0.4, 0, 0.4], [-0.4, 0, 0.4]])
+    faces = torch.tensor([[0, 1, 2], [2, 3, 0]], dtype=torch.int32)
+    red, half = torch.tensor([[1.0, 0, 0, 0, 0.5, 1]]).repeat(4, 1), torch.tensor([[1.0, 0, 0, 0, 0.5, 1]]).repeat(4, 1)
+    half[2] = torch.tensor([0.0, 0, 1, 0, 0.5, 1])
+    truth, camera = Solid(corners, faces, red), PictureCamera(0, 0, 0, 1.0)
+    for pbr, error in ((red, 0), (half, 1 / 3)):  # two of three channels, on one of two triangles
+        made = Painted([project.true_sheet(Solid(corners * 1.1, faces, pbr))], torch.device("cpu"))
+        assert project.surface_error(made, camera, truth) == pytest.approx(error, abs=0.01)
+
+
 def test_pictures_are_compared_where_both_show_something():
     one = np.zeros((20, 20, 4), np.float32)
     one[4:16, :, 3] = 1
@@ -36,6 +48,7 @@ def test_the_table_tells_what_was_reached():
     good = dict.fromkeys(("before", "lit", "lit_picture", "lit_removed"), 0.1)
     good |= {"unlit": 0.02, "ratio": 0.2, "lit_ratio": 1.0, "checker": 30.0, "text": 29.0}
     good |= {"angle": 1.0, "angle_told": 1.0, "angle_made": 5.0, "iou_made": 0.9}
+    good |= {"surface": 0.06, "fitted": 0.02}
     rows = [project.Row(k, "car", project.Measures(**good), ()) for k in range(9)]
     rows.append(project.Row(9, "mug", project.Measures(**{**good, "angle": 90.0}), ()))
     table = "\n".join(project.summary(rows))

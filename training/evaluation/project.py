@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
+from scipy.spatial import cKDTree
 
 from pipeline import stages
 from pipeline.image import prepare
@@ -44,7 +45,9 @@ class Measures:
     before; lit_picture, lit_removed: by colours "picture", and those with the light removed. checker, text: PSNR in dB
     of the view with such a picture projected, where the object is. angle: degrees by which the camera's direction that
     is fitted to the true object misses the true one, and angle_made that which is fitted to the made one, whose shape
-    is another; iou_made: of its silhouettes.
+    is another; iou_made: of its silhouettes. surface: of the made surface where that camera sees it, against the
+    nearest true one, as generated; fitted: with the unlit picture projected as a user does, its camera fitted and its
+    parts moved, so that a part's colour on another part counts.
     """
 
     before: float
@@ -60,6 +63,8 @@ class Measures:
     angle_told: float
     angle_made: float
     iou_made: float
+    surface: float
+    fitted: float
 
 
 # What projecting must reach: share of the error that is left, dB inside of what a picture shows.
@@ -125,12 +130,12 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
     for name, pattern in patterns.items():
         shown = np.concatenate([pattern, before[..., 3:]], 2)
         psnrs[name] = psnr(draw(projected(shown), example.camera), shown)
-    first = made.levels[0]
-    sheets = true_sheet(example.truth), Sheet(first.mesh.vertices, first.mesh.faces, first.uvs, made.maps)
-    picture = Picture.of(example.picture)
-    painted = [Painted([sheet], sheet.vertices.device) for sheet in sheets]
+    picture, true = Picture.of(example.picture), true_sheet(example.truth)
+    painted = [Painted([true], true.vertices.device), _painted(made)]
     found = [fit_camera(each, picture) for each in painted]
     missed = [angle(fit.camera, camera) for fit in found]
+    image = Image.fromarray((wanted * 255).round().astype("u1"))
+    by_user = stages.project_texture(runtime, made, [Photo(image)], Projection(min_iou=0))
     was, now = colour_error(before, wanted), colour_error(draw(unlit, example.camera), wanted)
     measures = Measures(
         was,
@@ -143,12 +148,34 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
         angle_told=told_angle(painted[0], camera, found[0].camera),
         angle_made=missed[1],
         iou_made=found[1].iou,
+        surface=surface_error(painted[1], found[1].camera, example.truth),
+        fitted=surface_error(_painted(by_user), found[1].camera, example.truth),
     )
     aside = Camera(example.camera.azimuth + _ASIDE, 15.0)
     shown = [np.asarray(example.picture.resize((_SIDE, _SIDE)), dtype=np.float32) / 255, before]
     shown += [draw(unlit, example.camera), draw(made, aside), draw(unlit, aside)]
     shown.append(draw(lit["lit"], aside))
     return Row(example.number, example.name, measures, tuple(map(on_grey, shown)))
+
+
+def _painted(made: stages.TexturedMesh) -> Painted:
+    first = made.levels[0]
+    sheet = Sheet(first.mesh.vertices, first.mesh.faces, first.uvs, made.maps)
+    return Painted([sheet], sheet.vertices.device)
+
+
+def surface_error(painted: Painted, camera: PictureCamera, truth: Solid) -> float:
+    """Mean absolute difference of base colours (sRGB, 0-1) between what a camera sees and the nearest true vertices;
+    nan if it sees nothing."""
+    seen = painted.seen(camera, _SIDE // 2)
+    origins, directions = camera.rays(_SIDE // 2, painted.device)
+    shown = seen.mask.reshape(-1)
+    points = (origins + directions * seen.depth.reshape(-1, 1))[shown].cpu()
+    if not len(points):
+        return math.nan
+    _, nearest = cKDTree(truth.vertices.cpu().numpy()).query(points.numpy())
+    true = truth.pbr[:, :3].clamp(0, 1).cpu()[torch.from_numpy(np.asarray(nearest))]
+    return float((seen.colour.reshape(-1, 3)[shown].cpu() - true).abs().mean())
 
 
 def true_sheet(truth: Solid) -> Sheet:
