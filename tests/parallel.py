@@ -32,7 +32,7 @@ LONGEST = (
     "test_state",
 )
 # Files that go to one process: each process that has one of them makes what they share, which takes some seconds.
-TOGETHER = ("test_node_meshes", "test_node_memory", "test_node_runs", "test_node_server", "test_mesh_nodes")
+TOGETHER = ("test_node_meshes", "test_node_memory", "test_node_runs", "test_node_server")
 MEMORY = 3 << 30  # bytes for a process: torch, the largest mesh of a test, a command line beside it
 
 

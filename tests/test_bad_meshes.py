@@ -127,6 +127,18 @@ def test_what_is_hardly_a_body_becomes_one_and_reaches_every_writer(name, tmp_pa
         stages.process_mesh(used, raw, 2000, shells="solid", hollow=stages.Hollowing.parse("0.6"))
 
 
+@pytest.mark.parametrize("cells", [7, 9, 11, 20, 27])
+def test_a_sheet_becomes_as_thick_as_asked_in_any_number_of_cells(cells):
+    """From 9 cells on bricks of the lattice's border were stored too, and flooding from there left nothing."""
+    size = 0.6
+    raw = mesh([[0, 0, 0], [size, 0, 0], [size, size, 0], [0, size, 0]], [[0, 1, 2], [0, 2, 3]])
+    wall = cells * size / 64
+    done = stages.process_mesh(runtime(), raw, 20_000, shells="solid", wall=wall, resolution=64)
+    heights = done.vertices[:, 2]
+    assert float(heights.max() - heights.min()) == pytest.approx(wall, rel=0.02)
+    assert done.facts["mesh"]["watertight"] and done.facts["mesh"]["euler"] == 2
+
+
 def test_ten_thousand_fragments():
     """Specks round a ball go, with a count; fragments alone are what the mesh is, and stay."""
     random = np.random.default_rng(0)

@@ -222,11 +222,35 @@ def test_specks_go_before_the_shape_suffers():
     assert volume(found, out) == pytest.approx(4 / 3 * math.pi, rel=0.2)
 
 
-def test_rods_that_show_stay():
-    """Cut through, they would shrink: nothing of the field's rods is far from 5 % of the faces."""
+@pytest.mark.parametrize("cut_cost", [10, 30])
+def test_rods_that_show_stay(cut_cost):
+    """Cut through, their ends stay where they are: nothing of the field's rods is far from 5 % of the faces."""
     vertices, faces = shapes.surface_net(shapes.bench_field, 48)
-    found = Surface(*collapse(vertices, faces, 1500, quiet)).closest(vertices).distance
-    assert found.max() < 0.05 * (vertices.amax(0) - vertices.amin(0)).norm()
+    found = reduced(Mesh(vertices, faces), 1500, quiet, config=CollapseConfig(cut_cost=cut_cost))
+    far = Surface(found.vertices, found.faces).closest(vertices).distance.max()
+    assert far < 0.05 * (vertices.amax(0) - vertices.amin(0)).norm()
+
+
+def test_a_part_is_worth_its_length():
+    """A thin rod beside a sphere: its planes lie along it, and do not know how long it is."""
+    vertices, faces = sphere(10)
+    rod = cube(10)[0] * torch.tensor([0.012, 0.012, 0.6]) + torch.tensor([1.5, 0, 0])
+    found, _ = collapse(torch.cat([vertices, rod]), torch.cat([faces, faces + len(vertices)]), 100, quiet)
+    left = found[found[:, 0] > 1.3, 2]
+    assert len(left) and left.max() - left.min() > 0.55
+
+
+def test_boards_become_flat_before_they_are_lost():
+    """150 boards, of which 600 faces leave four each: the narrow sides may turn."""
+    vertices, faces = cube(3)
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.stack([torch.randperm(3, generator=generator) for _ in range(150)])
+    sizes = torch.tensor([0.12, 0.03, 0.006])[sides][:, None]
+    boards = vertices * sizes + torch.rand(150, 1, 3, generator=generator)
+    numbers = faces + torch.arange(150).int()[:, None, None] * len(vertices)
+    vertices = boards.reshape(-1, 3)
+    found = Surface(*collapse(vertices, numbers.reshape(-1, 3), 600, quiet)).closest(vertices)
+    assert found.distance.mean() < 3.4e-3
 
 
 def least_angles(vertices, faces):
@@ -250,6 +274,19 @@ def test_slivers_are_relaxed_where_the_surface_stays():
     assert few.report.euler == 1 and few.report.inconsistent_edges == few.report.non_manifold_edges == 0
     assert (normals(few.vertices, few.faces)[:, 2] > 0).all() and few.vertices[:, 2].abs().max() < 1e-6
     assert few.report.area == pytest.approx(many.report.area, rel=1e-5)
+
+
+def test_round_corners_of_flat_parts_make_few_slivers():
+    """A plate with round corners and holes as a dual grid has it: fans of needles on its flat sides are avoided."""
+
+    def plate(p):
+        body = torch.maximum((p[:, :2].abs() - 0.34).clamp_min(0).norm(dim=1) - 0.1, p[:, 2].abs() - 0.05)
+        return torch.maximum(body, 0.1 - (p[:, :2].abs() - 0.22).norm(dim=1))
+
+    vertices, faces = shapes.surface_net(plate, 96)
+    found, left = collapse(vertices, faces, 600, quiet)
+    assert (least_angles(found, left) < 5).float().mean() < 0.08
+    assert Surface(found, left).closest(vertices).distance.mean() < 2e-4
 
 
 def test_faces_lie_on_the_surface_on_the_average():

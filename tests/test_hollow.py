@@ -204,6 +204,16 @@ def test_a_wall_that_makes_the_grid_finer_than_the_object_says_what_it_costs():
     assert any("54 cells along its longest side" in each and "8 times" in each for each in made.facts["warnings"])
 
 
+def test_a_wall_too_thin_for_the_memory_is_refused_before_it_is_made(monkeypatch):
+    from pipeline.stages.finishing import shells
+
+    monkeypatch.setattr(shells, "free_memory", lambda: 5_000_000)
+    raw, _ = damaged("ball", "none", 24)
+    with pytest.raises(SettingsError, match=r"in 160 cells .* takes about 0\.\d GB; 0\.0 GB are free.* times as thick"):
+        processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.01"))
+    processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.1"))
+
+
 def test_a_wall_without_room_behind_it_is_warned_of():
     made = processed(damaged("rod", "none", CELLS)[0], shells="solid", hollow=stages.Hollowing.parse("0.06"))
     assert any("Nothing was hollowed out" in each for each in made.facts["warnings"])

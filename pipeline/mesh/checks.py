@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..errors import EmptyResultError, MeshError
+from ..words import counted
 
 
 def check_mesh(vertices: torch.Tensor, faces: torch.Tensor, some_faces: bool = False) -> None:
@@ -23,9 +24,11 @@ def check_mesh(vertices: torch.Tensor, faces: torch.Tensor, some_faces: bool = F
         raise MeshError(f"Faces are {_kind(faces)}; expected [F, 3] int32 or int64: triangulate the mesh.")
     finite = vertices.isfinite().all(1)
     if not bool(finite.all()):
+        bad = int((~finite).sum())
         raise MeshError(
-            f"{int((~finite).sum()):,} of {len(vertices):,} vertices are NaN or infinite, the first is number "
-            f"{int((~finite).int().argmax())}; expected finite coordinates. Look at the step that made the mesh."
+            f"{bad:,} of {counted(len(vertices), 'vertex', 'vertices')} {'is' if bad == 1 else 'are'} NaN or infinite, "
+            f"the first is number {int((~finite).int().argmax())}; expected finite coordinates. Look "
+            "at the step that made the mesh."
         )
     check_indices(faces, len(vertices))
     if some_faces and len(faces) == 0:

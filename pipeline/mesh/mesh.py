@@ -12,8 +12,9 @@ from ..errors import EmptyResultError
 from .checks import check_mesh
 from .report import MeshReport, measure
 from .topology.half_edges import HalfEdges, Sheets
+from .topology.measures import unit_normals
 
-_FOUND = ("edges", "sheets")  # what is found when it is asked for, and takes more memory than the faces
+_FOUND = ("edges", "sheets", "face_normals")  # what is found when it is asked for, and takes more memory than the faces
 _Kind = TypeVar("_Kind", bound="Mesh")
 
 
@@ -67,6 +68,11 @@ class Mesh:
     @cached_property
     def report(self) -> MeshReport:
         return measure(self.vertices, self.edges, self.sheets)
+
+    @cached_property
+    def face_normals(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normals and areas of the faces, see unit_normals."""
+        return unit_normals(self.vertices, self.faces)
 
     def without_topology(self: _Kind) -> _Kind:
         """The same mesh with its report, but not what that was found from, which takes more memory than the faces."""

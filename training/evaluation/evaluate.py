@@ -29,6 +29,7 @@ from pipeline.weights import Models, open_checkpoint
 from .. import objects, pictures, truth
 from ..networks import Design, StructureEncoder, new
 from ..tasks import SHAPE_VAE, STRUCTURE_VAE, TEXTURE_VAE, Weights
+from .goals import Goal
 
 _SIDE = 192  # pixels of the pictures that are compared
 _POINTS = 8192  # on each surface, for its distance from another one
@@ -50,16 +51,6 @@ class Measures:
     colour_error: float
     chamfer: float
     sound: float
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a measure must reach; share: the mean over objects counts instead of the median."""
-
-    measure: str
-    bound: float
-    at_least: bool
-    share: bool = False
 
 
 # What a checkpoint must reach on held-out objects to be bundled.
@@ -283,7 +274,7 @@ def verdicts(rows: Sequence[Row], goals: Sequence[Goal]) -> list[tuple[Goal, flo
         values = [getattr(row.measures, goal.measure) for row in rows]
         values = [worst if value != value else value for value in values]
         reached = sum(values) / len(values) if goal.share else median(values)
-        found.append((goal, reached, reached >= goal.bound if goal.at_least else reached <= goal.bound))
+        found.append((goal, reached, goal.reached(reached)))
     return found
 
 

@@ -23,8 +23,9 @@ from pipeline.views import PictureCamera
 from pipeline.weights import Models
 
 from ..networks import Design
-from .evaluate import Goal, Solid, colour_error, on_grey
+from .evaluate import Solid, colour_error, on_grey
 from .examples import Example, each_measured
+from .goals import Goal, goal_table
 from .symmetry import told_angle
 
 _SIDE = 512  # pixels of the pictures that are projected and compared
@@ -206,21 +207,16 @@ def psnr(seen: np.ndarray, expected: np.ndarray) -> float:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """A Markdown table of medians against the goals."""
-    lines = ["| measure | median | goal | |", "|---|---|---|---|"]
-    goals = {goal.measure: goal for goal in GOALS}
-    for field in fields(Measures):
-        values = [getattr(row.measures, field.name) for row in rows]
-        values = [value for value in values if value == value]
-        middle, goal = median(values) if values else math.nan, goals.get(field.name)
-        verdict = ""
-        if goal:
-            verdict = "pass" if (middle >= goal.bound if goal.at_least else middle <= goal.bound) else "MISS"
-        bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}" if goal else ""
-        lines.append(f"| {field.name} | {middle:.4g} | {bound} | {verdict} |")
+
+    def middle(measure: str, values: Sequence[float]) -> tuple[str, float]:
+        return measure, median(values) if values else math.nan
+
+    measured = {field.name: [getattr(row.measures, field.name) for row in rows] for field in fields(Measures)}
+    lines = goal_table("median", measured, GOALS, middle)
     for name, words in (("angle", ""), ("angle_told", ", or of a direction that shows the same")):
-        share = float(np.mean([getattr(row.measures, name) <= WITHIN for row in rows]))
-        verdict = "pass" if share >= SHARE else "MISS"
-        lines.append(f"| cameras within {WITHIN:g} degrees{words} | {share:.0%} | >= {SHARE:.0%} | {verdict} |")
+        share = float(np.mean([value <= WITHIN for value in measured[name]]))
+        columns = Goal(name, SHARE, True).columns(share, "{:.0%}")
+        lines.append(f"| cameras within {WITHIN:g} degrees{words} | {columns}")
     return lines
 
 

@@ -26,8 +26,9 @@ from pipeline.stages.types import UNKNOWN
 from pipeline.weights import Models
 
 from ..networks import Design
-from .evaluate import Goal, Solid, chamfer, colour_error, on_grey
+from .evaluate import Solid, chamfer, colour_error, on_grey
 from .examples import Example, each_measured
+from .goals import Goal, goal_table
 
 STRENGTHS = (0.0, 0.3, 0.6, 1.0)  # refine's: nothing changes, two of what one would ask for, sampled anew
 _SIDE = 256  # pixels of the pictures that are compared
@@ -207,24 +208,17 @@ def _solid(mesh: stages.Mesh) -> Solid:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """A Markdown table against the goals: medians, or means where a share counts."""
-    lines = ["| measure | reached | goal | |", "|---|---|---|---|"]
-    goals = {goal.measure: goal for goal in GOALS}
-    for field in fields(Measures):
-        values = [getattr(row.measures, field.name) for row in rows]
-        values = [value for value in values if value == value]
-        goal = goals.get(field.name)
-        if field.name == "kept":
-            reached, kind = max(values, default=float("nan")), "most"
-        elif goal and goal.share:
-            reached, kind = float(np.mean(values)), "share"
-        else:
-            reached, kind = median(values), "median"
-        verdict, bound = "", ""
-        if goal:
-            bound = f"{'>=' if goal.at_least else '<='} {goal.bound:g}"
-            verdict = "pass" if (reached >= goal.bound if goal.at_least else reached <= goal.bound) else "MISS"
-        lines.append(f"| {field.name}, {kind} | {reached:.4g} | {bound} | {verdict} |")
-    return lines
+    shares = {goal.measure for goal in GOALS if goal.share}
+
+    def over_objects(measure: str, values: Sequence[float]) -> tuple[str, float]:
+        if measure == "kept":
+            return f"{measure}, most", max(values, default=float("nan"))
+        if measure in shares:
+            return f"{measure}, share", float(np.mean(values))
+        return f"{measure}, median", median(values)
+
+    measured = {field.name: [getattr(row.measures, field.name) for row in rows] for field in fields(Measures)}
+    return goal_table("reached", measured, GOALS, over_objects)
 
 
 def contact_sheet(rows: Sequence[Row]) -> Image.Image:

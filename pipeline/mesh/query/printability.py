@@ -10,7 +10,6 @@ import torch
 
 from ...sums import running_sums
 from ..mesh import Mesh
-from ..topology.measures import unit_normals
 
 OVERHANG = 45.0  # degrees from the vertical beyond which printers need supports, as slicers have it by default
 _ON_THE_BED = 5e-3  # of the height: faces this low lie on the bed and hang over nothing
@@ -42,7 +41,7 @@ def printability(
     wall_thickness: Callable[[Mesh, torch.Tensor], torch.Tensor],
 ) -> Printability:
     """Measure a mesh with faces, Z up. crossing, wall_thickness: rows of the backend table for these operations."""
-    normals, areas = unit_normals(mesh.vertices, mesh.faces)
+    normals, areas = mesh.face_normals
     walls = _walls(mesh, areas, wall_thickness)
     crossed = int(crossing(mesh.vertices, mesh.faces).count_nonzero())
     return Printability(crossed, *walls, _overhang(mesh, normals, areas), float(areas.sum()))

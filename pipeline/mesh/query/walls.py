@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 
 from ..mesh import Mesh
-from ..topology.measures import unit_normals
 from .cells import FaceCells
 from .surface import Surface
 
@@ -42,7 +41,7 @@ def wall_thickness_by_kernels(mesh: Mesh, faces: torch.Tensor) -> torch.Tensor:
 
 
 def _thickness(mesh: Mesh, faces: torch.Tensor, first_hits: _FirstHits) -> torch.Tensor:
-    normals = unit_normals(mesh.vertices, mesh.faces)[0]
+    normals, _ = mesh.face_normals
     middles = mesh.vertices.double()[mesh.faces[faces].long()].mean(1)
     bias = _RAY_BIAS * float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     inward = -normals[faces]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...sums import running_sums, sum_by
 from ..mesh import Mesh
 from ..query.surface import Surface
 from ..topology.measures import unit_normals
@@ -64,7 +65,7 @@ class Hollowed:
         near = Surface(self.body.vertices, self.body.faces).closest(middle[apart], self.wall / 2).face >= 0
         label = Mesh.known(mesh.vertices, mesh.faces[apart], kernels=mesh.kernels).sheets.label.long()
         votes = torch.where(near, -1, 1)
-        behind = torch.zeros(len(apart), dtype=torch.int64, device=votes.device).index_add_(0, label, votes)[label] > 0
+        behind = sum_by(votes, label, len(apart))[label] > 0
         return Sides(apart[behind], apart[~behind])
 
     def thickened(self, mesh: Mesh, sides: Sides) -> Mesh:
@@ -136,12 +137,14 @@ class Hollowed:
         own, middle = self._lack(outside, points[rows]), self._lack(outside, points[faces].mean(1))
         lack, move = torch.zeros(len(points), device=points.device), torch.zeros_like(points)
         lack[rows], move[rows] = own
-        for corner in faces.unbind(1):
-            most = lack.scatter_reduce(0, corner, middle[0], "amax")
-            source = (middle[0] >= most[corner]) & (middle[0] > lack[corner])
-            move[corner[source]] = middle[1][source]
-            lack = most
-        return lack, move
+        corner, between = faces.reshape(-1), middle[0].repeat_interleave(3)
+        most = lack.scatter_reduce(0, corner, between, "amax")
+        source = ((between >= most[corner]) & (between > lack[corner])).nonzero().squeeze(1)
+        first = torch.full((len(points),), len(faces), device=points.device)  # of equals, in one order on any device
+        first.scatter_reduce_(0, corner[source], source // 3, "amin")
+        given = first < len(faces)
+        move[given] = middle[1][first[given]]
+        return most, move
 
     def _lack(self, outside: _Outside, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[N] what the wall lacks at points [N, 3], and [N, 3] the move inward that would mend it."""
@@ -164,7 +167,7 @@ class Hollowed:
         if not bool(thin.any()):
             return {}
         found, order = found[thin].sort()
-        share = areas[thin][order].cumsum(0) / areas[thin].sum()
+        share = running_sums(areas[thin][order]) / areas[thin].sum()
         return {
             "thin_share": float(areas[thin].sum() / areas.sum()),
             "thin": float(found[int((share < 0.01).count_nonzero())]),
@@ -172,12 +175,17 @@ class Hollowed:
 
     def _through(self, mesh: Mesh) -> dict:
         """How many drains are open, and how narrow the narrowest of them is."""
-        surface, least, seen = Surface(mesh.vertices, mesh.faces), math.inf, 0
+        # in cells: rays are cast in fp32, and neither lengths nor areas may leave its range
+        middle = mesh.vertices.double().mean(0)
+        surface = Surface(((mesh.vertices.double() - middle) / self.cell).float(), mesh.faces)
+        least, seen = math.inf, 0
+        low = middle[[0, 1, 2, 2]].cpu()
+        radius = self.drain / 2 / self.cell
         turn = 2 * math.pi * torch.arange(_WAYS, dtype=torch.float64) / _WAYS
         ways = torch.stack([turn.cos(), turn.sin(), torch.zeros_like(turn)], 1)
-        for x, y, bottom, top in self.drains.tolist():
+        for x, y, bottom, top in ((self.drains - low) / self.cell).tolist():
             axis = torch.tensor([x, y, top], dtype=torch.float64)
-            start = torch.cat([axis[None], axis + _OPEN * self.drain / 2 * ways])
+            start = torch.cat([axis[None], axis + _OPEN * radius * ways])
             down = torch.tensor([0.0, 0.0, -1.0]).expand(len(start), 3)
             met = _rays(surface, start, down, mesh)
             if not bool((met > top - bottom).all()):
@@ -187,7 +195,7 @@ class Hollowed:
             middles = torch.stack([height.new_full(height.shape, x), height.new_full(height.shape, y), height], 1)
             start = middles.repeat_interleave(_WAYS, 0)
             least = min(least, 2 * float(_rays(surface, start, ways.repeat(_HEIGHTS, 1), mesh).min()))
-        return {"drains_open": seen, "drain_min": least if math.isfinite(least) else None}
+        return {"drains_open": seen, "drain_min": least * self.cell if math.isfinite(least) else None}
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def frame_of(mesh: Mesh, resolution: int, margin: int = 2) -> Frame:
     low, high = box_of(mesh, resolution)
     vertices, faces = mesh.vertices, mesh.faces.to(torch.int32).contiguous()
     cell = float((high - low).max()) / resolution
-    border = max(2, -(-(margin + 2) // 8))  # bricks of empty space before the mesh
+    border = 2 + _farther(margin)  # bricks of empty space before the mesh, the outermost of which are not stored
     origin = low - cell * (8 * border + torch.tensor(_SHIFT, dtype=torch.float64, device=low.device))
     points = ((vertices.double() - origin) / cell).float()
     x, y, z = (int(cells // 8) + 2 * border + 2 for cells in ((high - low) / cell).tolist())
@@ -151,13 +151,17 @@ def box_of(mesh: Mesh, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
     return low, high
 
 
+def _farther(margin: int) -> int:
+    """Bricks beyond those near faces that lie within `margin` cells of them."""
+    return max(0, -(-(margin - _NEAR) // 8))
+
+
 def marked_bricks(points: torch.Tensor, faces: torch.Tensor, size: tuple[int, int, int], margin: int) -> torch.Tensor:
     """[size] uint8: the bricks within `margin` cells of faces [F, 3] int32, or a little farther. points: in cells."""
     marks = torch.zeros(size[0] * size[1] * size[2], dtype=torch.uint8, device=points.device)
     near = min(margin, _NEAR)
     launch_parallel(crossing_kernels.mark_bricks, len(faces), points, faces, vector(size), float(near), marks)
-    if margin > near:
-        more = -(-(margin - near) // 8)
+    if more := _farther(margin):
         grown = torch.nn.functional.max_pool3d(marks.reshape(1, *size).float(), 2 * more + 1, 1, more)
         marks = grown.reshape(-1).to(torch.uint8)
     return marks

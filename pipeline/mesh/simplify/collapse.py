@@ -26,20 +26,21 @@ class CollapseConfig:
 
     # Of the planes that stand on boundary edges, per squared length, against 1 per area for a face: keeps boundaries.
     border_weight: float = 1.0
+    # Of what holds the ends where a handle or a rod is cut through, per squared length: a rod's planes lie along it.
+    end_weight: float = 0.1
     # Pull of a merged vertex towards its edge's middle, as a part of the quadric's trace: decides only what the planes
     # leave free (Trettner & Kobbelt 2020).
     tikhonov_weight: float = 1e-4
-    # Price of a long edge where all is flat, per area and squared length: short edges go first there.
-    length_cost: float = 1e-6
-    # Exponent of the area by which a cost is divided. 0: a sum of squared distances, which lets small parts vanish;
-    # 1: their mean, which spends faces on small parts. From 0.5 down the largest distances grow.
-    area_exponent: float = 0.1
+    # Price of an edge's length, per area and squared length: a length counts like 0.5 % of it in distance. Short edges
+    # go first where all is flat, and needles before what is as far from the surface.
+    length_cost: float = 2e-5
     # Added to every face's weight, in mean areas: or the tiny faces at the tips of thin parts would count for nothing.
     least_area: float = 0.02
     # Most faces round both ends of an edge that may be collapsed: bounds the work of a thread, and valences.
     largest_star: int = 48
-    # No face may turn further in one collapse than the angle of this cosine.
-    max_normal_change_cos: float = 0.3
+    # No face may turn further in one collapse than the angle of this cosine. Less than a right angle would keep the
+    # narrow sides of boards, which turn when these become flat.
+    max_normal_change_cos: float = 0.0
     # Shape (1 for an equilateral triangle, 0 for a line) below which the worst face that a collapse leaves raises its
     # price, in inverse proportion,
     good_shape: float = 0.15
@@ -51,9 +52,11 @@ class CollapseConfig:
     # Times its price that a collapse has to be worth which cuts the surface between two holes, so that they become one,
     bridge_cost: float = 0.3
     # which cuts a handle or a rod through (not one that closes a tunnel),
-    cut_cost: float = 30.0
-    # and that of the last tetrahedron or face of a component, which then is gone.
-    vanish_cost: float = 100.0
+    cut_cost: float = 10.0
+    # and that of the last tetrahedron or face of a component, which then is gone,
+    vanish_cost: float = 70.0
+    # but no less than so much for its area and squared length: planes along a rod do not know how long it is.
+    vanish_length_cost: float = 0.01
     # Independent sets that are drawn from the costs of one round, before all edges are priced again.
     passes: int = 4
     # Of the edges, the part that may go in a round however few collapses are still wanted: bounds the rounds.
@@ -69,9 +72,9 @@ class CollapseConfig:
 # what kernels take of it
 _WEIGHTS = (
     "border_weight",
+    "end_weight",
     "tikhonov_weight",
     "length_cost",
-    "area_exponent",
     "largest_star",
     "max_normal_change_cos",
     "good_shape",
@@ -80,6 +83,7 @@ _WEIGHTS = (
     "bridge_cost",
     "cut_cost",
     "vanish_cost",
+    "vanish_length_cost",
 )
 
 
@@ -290,7 +294,8 @@ class _Reduction:
         renamed = self._faces.clone()
         mesh = self._faces, stars.offsets, stars.corners, stars.edges, stars.feature
         arrays = self._points, self._quadrics, self._heir, renamed
-        self._launch(self._kernels.change_topology, len(removed), *mesh, removed, changed, rank, first, *arrays)
+        given = self._weights, *mesh, removed, changed, rank, first
+        self._launch(self._kernels.change_topology, len(removed), *given, *arrays)
         self._faces = renamed
 
     def _rename(self, left: int | None) -> None:

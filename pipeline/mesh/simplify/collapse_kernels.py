@@ -23,7 +23,7 @@ from .link_kernels import (
     previous_half_edge,
     walk,
 )
-from .quadric_kernels import Weights, bulges, keeps_bound, place, quadric, worst_shape
+from .quadric_kernels import Weights, bulges, held, keeps_bound, place, quadric, worst_shape
 
 configure(__name__)
 
@@ -41,6 +41,29 @@ def keeps_parts(weights: Weights, kind: wp.int32, a: wp.int32, b: wp.int32, thir
     if kind == CUT:
         side = wp.max(side, wp.max(wp.length(points[third] - points[a]), wp.length(points[third] - points[b])))
     return kind != VANISH and side <= weights.largest_change
+
+
+@wp.func
+def moment(
+    v: wp.int32,
+    points: wp.array[wp.vec3],
+    quadrics: wp.array[quadric],
+    faces: wp.array[wp.int32],
+    offsets: wp.array[wp.int32],
+    star: wp.array[wp.int32],
+):
+    """Of a component that is a tetrahedron or a face: the weight of its planes times its longest edge, squared."""
+    weight = quadrics[v][0] + quadrics[v][3] + quadrics[v][5]
+    longest = float(0.0)
+    for i in range(offsets[v], offsets[v + 1]):
+        u = faces[next_half_edge(star[i])]
+        w = faces[previous_half_edge(star[i])]
+        weight += quadrics[u][0] + quadrics[u][3] + quadrics[u][5]
+        if offsets[v + 1] - offsets[v] == 1:
+            weight += quadrics[w][0] + quadrics[w][3] + quadrics[w][5]
+        longest = wp.max(longest, wp.max(wp.length_sq(points[u] - points[v]), wp.length_sq(points[w] - points[u])))
+        longest = wp.max(longest, wp.length_sq(points[w] - points[v]))
+    return weight * longest
 
 
 @wp.kernel
@@ -74,7 +97,8 @@ def find_costs(
             elif keeps_bound(weights, merged):
                 kind, third = classify(h, faces, offsets, star, edges, feature)
                 if kind == VANISH:
-                    cost = price * weights.vanish_cost
+                    moved = moment(a, points, quadrics, faces, offsets, star)
+                    cost = wp.max(price * weights.vanish_cost, moved * weights.vanish_length_cost)
                 elif kind != 0:
                     worst = wp.min(
                         worst_shape(weights, a, b, at, points, faces, offsets, star),
@@ -239,6 +263,7 @@ def merge_ends(
 @wp.kernel
 def change_topology(
     start: wp.int32,
+    weights: Weights,
     faces: wp.array[wp.int32],
     offsets: wp.array[wp.int32],
     star: wp.array[wp.int32],
@@ -255,7 +280,8 @@ def change_topology(
 ):
     """Cut the surface where the chosen edges say so: one side keeps the vertices' names, the other side takes that of
     the edge's other end, and on a cycle a copy of the third vertex, in row first_copy + rank - 1. `renamed` begins as
-    faces."""
+    faces. The vertices of a cycle are held where they are: all planes of a rod lie along it, and its new ends would
+    draw back for nothing."""
     h = start + wp.tid()
     if removed[h] != wp.uint8(0) and changed[h] != wp.uint8(0):
         a = faces[h]
@@ -275,7 +301,12 @@ def change_topology(
         if kind == CUT:
             copy = first_copy + rank[h] - 1
             points[copy] = points[third]
-            quadrics[third] = quadrics[third] * 0.5
+            along = points[b] - points[a]
+            across = points[third] - points[a]
+            weight = weights.end_weight * (wp.length_sq(along) + wp.length_sq(across))
+            quadrics[a] = held(quadrics[a], weight)
+            quadrics[b] = held(quadrics[b], weight)
+            quadrics[third] = held(quadrics[third] * 0.5, weight)
             quadrics[copy] = quadrics[third]
             name_sectors(a, b, third, a, b, faces, offsets, star, renamed)
             name_sectors(b, third, a, a, b, faces, offsets, star, renamed)

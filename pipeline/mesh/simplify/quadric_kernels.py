@@ -21,9 +21,9 @@ class Weights:
     """The numbers of a CollapseConfig, see collapse.py."""
 
     border_weight: wp.float32
+    end_weight: wp.float32
     tikhonov_weight: wp.float64
     length_cost: wp.float64
-    area_exponent: wp.float64
     largest_star: wp.int32
     max_normal_change_cos: wp.float32
     good_shape: wp.float32
@@ -33,6 +33,7 @@ class Weights:
     bridge_cost: wp.float32
     cut_cost: wp.float32
     vanish_cost: wp.float32
+    vanish_length_cost: wp.float32
     largest_change: wp.float32  # side of a cycle along which the surface may be cut; below inf nothing may vanish
 
 
@@ -44,6 +45,15 @@ def add_plane(q: quadric, normal: wp.vec3, weight: float):
     q[3] += weight * normal[1] * normal[1]
     q[4] += weight * normal[1] * normal[2]
     q[5] += weight * normal[2] * normal[2]
+    return q
+
+
+@wp.func
+def held(q: quadric, weight: float):
+    """With planes through the vertex in all directions."""
+    q[0] += weight
+    q[3] += weight
+    q[5] += weight
     return q
 
 
@@ -115,8 +125,8 @@ def place(weights: Weights, p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric
 
     The least of the summed quadric with a ridge (Trettner & Kobbelt 2020 derive it from uncertain planes) that pulls
     towards the edge's middle whatever the planes leave free. If it lies far outside, the best of both ends and the
-    middle. A vertex of an open border does not move for one of the interior. The cost lies between the sum of
-    squared distances over the area, which lets small parts vanish, and their mean, which spends faces on them.
+    middle. A vertex of an open border does not move for one of the interior. The cost is the sum of squared
+    distances over the area, and of a part of the edge's length.
     """
     half = wp.float64(0.5) * (doubles(q) - doubles(p))
     ap = matrix(of_p)
@@ -154,8 +164,7 @@ def place(weights: Weights, p: wp.vec3, q: wp.vec3, of_p: quadric, of_q: quadric
                 at = q
     x = doubles(at) - doubles(p) - half
     error = wp.max(value(a, b, c, x), wp.float64(0.0))
-    size = wp.max(trace, wp.float64(1e-30))
-    cost = (error + weights.length_cost * trace * square) / wp.pow(size, weights.area_exponent)
+    cost = error + weights.length_cost * trace * square
     b = b + a * x
     merged = quadric(
         wp.float32(a[0, 0]), wp.float32(a[0, 1]), wp.float32(a[0, 2]), wp.float32(a[1, 1]), wp.float32(a[1, 2]),

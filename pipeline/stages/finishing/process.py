@@ -15,6 +15,7 @@ from ...mesh.remesh.hollow_walls import Hollowed
 from ...mesh.remesh.untangle import untangled
 from ...mesh.repair.clean import Cleaned, CleanSettings
 from ...runtime import Runtime
+from ...words import counted
 from ..checks import check_shells, geometry_device
 from ..hollowing import Hollowing
 from ..length import Length
@@ -76,8 +77,8 @@ def process_mesh(
     check_quads(quads, lods, max_error)
     if len(mesh.faces) == 0:
         raise EmptyResultError(
-            f"The mesh has no faces: no crossed edge has all four voxels round it ({len(mesh.vertices):,} voxels). "
-            "Try another seed or resolution."
+            f"The mesh has no faces: no crossed edge has all four voxels round it "
+            f"({counted(len(mesh.vertices), 'voxel')}). Try another seed or resolution."
         )
     device = geometry_device(runtime.device)
     with runtime.stage("process mesh", 4, LOWER):
