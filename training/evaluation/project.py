@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from pipeline import stages
 from pipeline.image import prepare
@@ -173,7 +173,7 @@ def surface_error(painted: Painted, camera: PictureCamera, truth: Solid) -> floa
     points = (origins + directions * seen.depth.reshape(-1, 1))[shown].cpu()
     if not len(points):
         return math.nan
-    _, nearest = cKDTree(truth.vertices.cpu().numpy()).query(points.numpy())
+    _, nearest = KDTree(truth.vertices.cpu().numpy()).query(points.numpy())
     true = truth.pbr[:, :3].clamp(0, 1).cpu()[torch.from_numpy(np.asarray(nearest))]
     return float((seen.colour.reshape(-1, 3)[shown].cpu() - true).abs().mean())
 
