@@ -101,7 +101,7 @@ def _in_light_of(shown: np.ndarray, own: np.ndarray, normal: np.ndarray) -> np.n
 
 def _step(shown: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """[2, s, s] pixels down and right by which a picture's layers [4, s, s] are to be taken from farther on."""
-    slopes = [np.stack(np.gradient(each, axis=(1, 2)), 1) for each in (shown, wanted)]  # [4, 2, s, s] each
+    slopes = [np.stack(list(np.gradient(each, axis=(1, 2))), 1) for each in (shown, wanted)]  # [4, 2, s, s] each
     counts = np.ones_like(shown)
     counts[1:] = (shown[0] > _HALF) & (wanted[0] > _HALF)
     miss, slope = counts * (wanted - shown), counts[:, None] * (slopes[0] + slopes[1]) / 2

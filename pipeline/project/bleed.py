@@ -50,8 +50,8 @@ class Unbled:
             far = depth[edge[0], edge[1]]
             behind = np.where(around & (depth < far - step / 2), behind[:, edge[0], edge[1]], behind)
             limit[around] = (minimum_filter(depth, 2 * _KERNEL + 1) / 2 + far / 2)[around]
-        colours = (keeping_means(_from(filled, each, own)).to(seen.mask.device) for each in (source, behind))
-        return cls(*colours, torch.from_numpy(limit)[None].to(seen.mask.device))
+        front, back = (keeping_means(_from(filled, each, own)).to(seen.mask.device) for each in (source, behind))
+        return cls(front, back, torch.from_numpy(limit)[None].to(seen.mask.device))
 
     def at(self, place: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
         """[N, 3] colours at places [N, 2] right and down in picture sides of what lies at depths [N] (depth_of)."""

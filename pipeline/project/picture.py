@@ -73,8 +73,8 @@ class Picture:
         return left == 0, top == 0, right == 1, bottom == 1
 
     def mirrored(self) -> Picture:
-        flipped = (np.ascontiguousarray(each[:, ::-1]) for each in (self.colour, self.alpha))
-        return Picture(*flipped, self.slack)
+        colour, alpha = (np.ascontiguousarray(each[:, ::-1]) for each in (self.colour, self.alpha))
+        return Picture(colour, alpha, self.slack)
 
     def small(self, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Colour [s, s, 3] and the share that is object [s, s] of each of fewer pixels; colour is that of the object

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -35,7 +36,8 @@ def face_measures(
         from .topology_kernels import measure_faces
 
         parts = torch.empty(2, len(faces), dtype=torch.float64, device=vertices.device)
-        corner, centre = faces.to(torch.int32).reshape(-1), launch.wp.vec3d(*middle(vertices).tolist())
+        wp: Any = launch.wp  # whose types a checker does not see
+        corner, centre = faces.to(torch.int32).reshape(-1), wp.vec3d(*middle(vertices).tolist())
         launch.launch_parallel(measure_faces, len(faces), vertices.double(), centre, corner, *parts)
         return sum_by(parts[0], group, groups), sum_by(parts[1], group, groups)
     if vertices.device.type == "cuda":
