@@ -8,6 +8,7 @@ from meshes import needs_warp
 
 from pipeline import stages
 from pipeline.backends import PLAIN
+from pipeline.bench import shapes
 from pipeline.errors import SettingsError
 from pipeline.mesh import FARTHEST, Mesh, examples
 from pipeline.mesh.query.farthest import _square_distance, farthest_by_centres, farthest_by_tree
@@ -46,6 +47,18 @@ def test_what_is_simplified_lies_within_the_bound_and_a_looser_bound_leaves_fewe
     assert counts[0] > 2 * counts[1] > 4 * counts[2] > 16
     # a ball of radius 1 within 0.05: each face of side s is s^2 / 6 off its middle
     assert counts[2] < 1000
+
+
+@needs_warp
+def test_fair_shapes_cost_no_faces_under_a_bound():
+    """A plate with round corners and holes: its needles may stay."""
+
+    def plate(p):
+        body = torch.maximum((p[:, :2].abs() - 0.34).clamp_min(0).norm(dim=1) - 0.1, p[:, 2].abs() - 0.05)
+        return torch.maximum(body, 0.1 - (p[:, :2].abs() - 0.22).norm(dim=1))
+
+    mesh = Mesh(*shapes.surface_net(plate, 64))
+    assert len(collapse(mesh, 4, quiet, bounded(0.002)).faces) < 1800
 
 
 @needs_warp

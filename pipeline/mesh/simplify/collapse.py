@@ -34,6 +34,8 @@ class CollapseConfig:
     # Price of an edge's length, per area and squared length: a length counts like 0.5 % of it in distance. Short edges
     # go first where all is flat, and needles before what is as far from the surface.
     length_cost: float = 2e-5
+    # The same under an error bound, where a fair shape would cost faces.
+    bounded_length_cost: float = 1e-6
     # Added to every face's weight, in mean areas: or the tiny faces at the tips of thin parts would count for nothing.
     least_area: float = 0.02
     # Most faces round both ends of an edge that may be collapsed: bounds the work of a thread, and valences.
@@ -164,6 +166,8 @@ class _Reduction:
             setattr(self._weights, name, getattr(self._config, name))
         self._weights.largest_mean_square = min(self._bound**2, 1e300)
         self._weights.largest_change = self._bound
+        if self._bound < math.inf:
+            self._weights.length_cost = self._config.bounded_length_cost
         if not keeps_shape:
             self._weights.max_normal_change_cos = -1.0
 
