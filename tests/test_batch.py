@@ -322,7 +322,7 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
     (output / "a_png.glb").unlink()
     (folder / "bad.png").write_bytes(picture.read_bytes())
     code, out, _ = run("batch", folder, "--output", output, *quick)
-    assert code == 0 and "3 objects to make, 1 of them are there already." in out
+    assert code == 0 and "3 objects to make, 1 of them is there already." in out
     assert set(statuses(output).values()) == {"done"} and (output / "a_png.glb").exists()
     kept = {path for path, changed in before.items() if path.stat().st_mtime_ns == changed}
     assert kept == {output / "a.glb"}
@@ -339,7 +339,7 @@ def test_variations_have_a_sheet(run, quick, tmp_path, picture):
     assert statuses(output) == {f"{name}_seed42": "done", f"{name}_seed43": "failed"}
     (output / f"{name}_sheet.png").unlink()
     code, out, _ = run("batch", picture, "--output", output, *quick, "--variations", 2)
-    assert "2 objects to make, 1 of them are there already." in out and (output / f"{name}_sheet.png").exists()
+    assert "2 objects to make, 1 of them is there already." in out and (output / f"{name}_sheet.png").exists()
 
 
 def test_a_disk_that_gets_full_in_mid_run(run, quick, folder, tmp_path, monkeypatch):
@@ -380,5 +380,5 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(run, quick, folder, tmp_pa
     assert statuses(output) == {"a": "done", "a_png": "waiting", "bad": "waiting"}
     assert lines_of(output)[-1]["event"] == "interrupted"
     code, out, _ = run("batch", folder, "--output", output, *quick)
-    assert code == 1 and "3 objects to make, 1 of them are there already." in out
+    assert code == 1 and "3 objects to make, 1 of them is there already." in out
     assert statuses(output) == {"a": "done", "a_png": "done", "bad": "failed"}

@@ -50,7 +50,7 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--mask", "a.png", "b.png"), "2 masks for 1 picture;"),
         (("--views", "frnt"), "got 'frnt'; did you mean front?"),
         (("--views", "front", "left"), "1 picture needs as many views"),
-        (("--backend", "simplify=cumesh"), "Choose one of hybrid,"),
+        (("--backend", "simplify=cumesh"), "cumesh is not installed. Choose one of "),
         (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
         (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
         (("--shape-steps", "5000"), "--shape-...: A sampler takes at most 1,000 steps, got 5,000"),

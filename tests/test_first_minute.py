@@ -66,9 +66,9 @@ def make(shown, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(make, rocket):
-    """What became of the pictures, by class; of the rocket's by the README's command."""
-    return {"rocket": showcase.read_glb(rocket / "rocket.glb"), "teapot": make("teapot", 42)}
+def made(make):
+    """What became of the pictures, by class."""
+    return {name: make(name, 42) for name in NUMBERS}
 
 
 @pytest.fixture(scope="module")

@@ -189,7 +189,7 @@ ROUNDED = torch.tensor(
         ({"vertices": torch.full((3, 3), 0.5)}, EmptyResultError, "has an area"),
         ({"faces": torch.tensor([[0, 1, 1]])}, EmptyResultError, "has an area"),
         ({"vertices": ROUNDED, "faces": torch.tensor([[3, 2, 2], [1, 0, 0]])}, EmptyResultError, "has an area"),
-        ({"vertices": torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, torch.nan, 0]])}, MeshError, "1 of 3 vertices are NaN"),
+        ({"vertices": torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, torch.nan, 0]])}, MeshError, "1 of 3 vertices is NaN"),
         ({"faces": torch.tensor([[0, 1, 3]])}, MeshError, "0 to 2"),
         ({"faces": torch.tensor([[0, 1, -1]])}, MeshError, "-1"),
         ({"size": 0}, SettingsError, "0 pixels"),

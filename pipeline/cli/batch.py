@@ -182,8 +182,9 @@ def recorded(
 
 def print_begin(record: Record) -> None:
     done = len(record.jobs) - len(record.todo) - len(record.refused)
+    have = "is" if done == 1 else "are"
     print(
-        f"{counted(len(record.jobs), 'object')} to make{f', {done:,} of them there already' if done else ''}.",
+        f"{counted(len(record.jobs), 'object')} to make{f', {done:,} of them {have} there already' if done else ''}.",
         flush=True,
     )
     if record.refused:

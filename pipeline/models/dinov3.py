@@ -42,6 +42,13 @@ class VisionConfig:
     rope_theta: float = 100.0
 
 
+def _draw(weights: torch.Tensor) -> None:
+    """Values before training, of weights that have any: on the device "meta" drawing imports torch._dynamo in torch
+    2.11, which takes seconds."""
+    if not weights.is_meta:
+        nn.init.trunc_normal_(weights, std=_SPREAD)
+
+
 class Embeddings(nn.Module):
     """Pictures -> tokens: the class token, registers, then the patches row by row."""
 
@@ -53,7 +60,7 @@ class Embeddings(nn.Module):
         self.register_tokens = nn.Parameter(torch.empty(1, config.num_register_tokens, width))
         self.patch_embeddings = nn.Conv2d(config.num_channels, width, kernel_size=patch, stride=patch)
         for token in (self.cls_token, self.register_tokens):
-            nn.init.trunc_normal_(token, std=_SPREAD)
+            _draw(token)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """[B, 3, H, W] -> [B, 1 + registers + patches, C]."""
@@ -151,7 +158,7 @@ class VisionBlock(nn.Module):
         self.layer_scale2 = LayerScale(config)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=_SPREAD)
+                _draw(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 

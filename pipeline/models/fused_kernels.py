@@ -14,23 +14,27 @@ from .operations import norm_linear as reference_norm_linear
 
 _FEW_OUTPUTS = 16  # which a row's sums give faster than a product
 _ELEMENTS = 4096  # of a block
+# Of a block of norms whose channels fill it (measured on an H200: decoder 1536 from 202.7 to 197.5 ms, to 198.8 with 4096)
+_NORM_ELEMENTS = 2048
 _EPS = 1e-6  # of norms, as in operations.py
 
 
 @triton.jit(do_not_specialize=["rows", "scale_stride", "shift_stride"])
 def _norm_kernel(
-    x, scale, shift, out, rows, scale_stride, shift_stride, channels, eps,
+    x, scale, shift, out, rows, scale_stride, shift_stride, eps, CHANNELS: tl.constexpr,
     AFFINE: tl.constexpr, MODULATED: tl.constexpr, SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """out = norm(x) * scale + shift, with MODULATED norm(x) * (1 + scale) + shift; row strides 0 or more."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     column = tl.arange(0, WIDTH)[None, :]
-    inside = column < channels
-    live = (row < rows) & inside
-    value = tl.load(x + row * channels + column, mask=live, other=0.0).to(tl.float32)
-    mean = tl.sum(value, 1)[:, None] / channels
-    value = tl.where(inside, value - mean, 0.0)
-    value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / channels + eps)
+    live = row < rows
+    if CHANNELS != WIDTH:
+        live = live & (column < CHANNELS)
+    value = tl.load(x + row * CHANNELS + column, mask=live, other=0.0).to(tl.float32)
+    value -= tl.sum(value, 1)[:, None] / CHANNELS
+    if CHANNELS != WIDTH:
+        value = tl.where(column < CHANNELS, value, 0.0)
+    value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / CHANNELS + eps)
     if AFFINE:
         factor = tl.load(scale + row * scale_stride + column, mask=live, other=0.0).to(tl.float32)
         if MODULATED:
@@ -39,7 +43,7 @@ def _norm_kernel(
     if SILU:
         value = value.to(out.dtype.element_ty).to(tl.float32)  # the norm's result is in the activations' dtype
         value *= tl.sigmoid(value)
-    tl.store(out + row * channels + column, value.to(out.dtype.element_ty), mask=live)
+    tl.store(out + row * CHANNELS + column, value.to(out.dtype.element_ty), mask=live)
 
 
 def _norm(x, scale, shift, modulated: bool, silu: bool, over: bool = False) -> torch.Tensor:
@@ -49,11 +53,11 @@ def _norm(x, scale, shift, modulated: bool, silu: bool, over: bool = False) -> t
     if count == 0:
         return out
     width = triton.next_power_of_2(channels)
-    rows = max(1, _ELEMENTS // width)
+    rows = max(1, (_NORM_ELEMENTS if channels == width else _ELEMENTS) // width)
     strides = (0, 0) if scale is None else tuple(0 if each.ndim == 1 or len(each) == 1 else each.stride(0)
                                                  for each in (scale, shift))  # fmt: skip
     launch(_norm_kernel, (triton.cdiv(count, rows),),
-        x, scale, shift, out, count, *strides, channels, _EPS,
+        x, scale, shift, out, count, *strides, _EPS, CHANNELS=channels,
         AFFINE=scale is not None, MODULATED=modulated, SILU=silu, ROWS=rows, WIDTH=width, num_warps=4,
     )  # fmt: skip
     return out
