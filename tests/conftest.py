@@ -186,7 +186,9 @@ def coarsely(monkeypatch):
     """Cameras are fitted with fewer lines of sight and steps, for what does not depend on how exactly."""
     from pipeline.project import fit
 
-    for name, value in {"_FINE": (40, 1), "_FINEST": (64, 1), "_COARSE": (32, 1), "_FINE_STEPS": 60}.items():
+    sides = {"_COARSE": (32, 1), "_FINE": (40, 1), "_FINEST": (64, 1)}
+    steps = {"_AZIMUTHS": 16, "_STEPS": 20, "_FINE_STEPS": 50, "_LAST_STEPS": 30}
+    for name, value in {**sides, **steps}.items():
         monkeypatch.setattr(fit, name, value)
 
 
