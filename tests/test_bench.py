@@ -9,13 +9,13 @@ import pytest
 import torch
 from generate_texts import ROOT
 
-from pipeline.bench import history
+from pipeline.bench import history, networks
 from pipeline.bench import run as bench
 from pipeline.bench.networks import RandomModels, cases, small_size
 from pipeline.bench.reference import Reference
 from pipeline.errors import SettingsError
 from pipeline.runtime import Runtime
-from pipeline.spec import STRUCTURE_FLOW
+from pipeline.spec import RELEASED, STRUCTURE_FLOW, SamplerSettings
 from pipeline.stages import table
 
 CPU = torch.device("cpu")
@@ -255,8 +255,10 @@ def test_bench_settings(run, tmp_path):
 
 
 def test_bench(run, tmp_path, monkeypatch):
-    """The command with shallow networks on few voxels."""
-    small = small_size()
+    """The command with shallow networks on few voxels, and few steps of the samplers."""
+    small, two = small_size(), SamplerSettings(2, 1.0)
+    quick = replace(RELEASED, structure_sampler=two, shape_sampler=two, texture_sampler=two)
+    monkeypatch.setattr(networks, "RELEASED", quick)
     for config in small.models.values():
         if "num_heads" in config["args"]:
             config["args"] |= {"num_blocks": 1, "model_channels": 64, "num_heads": 1}
