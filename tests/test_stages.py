@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import GOLDEN, GOLDEN_CHECKPOINT
 
 from pipeline import stages
 from pipeline.errors import (
@@ -35,9 +36,17 @@ def models(checkpoint):
     return Models(open_checkpoint(checkpoint), build)
 
 
-@pytest.fixture
-def images(picture):
-    return [prepare(read_picture(picture))]
+@pytest.fixture(scope="module")
+def images():
+    return [prepare(read_picture(GOLDEN / "image_rgba.png"))]
+
+
+@pytest.fixture(scope="module")
+def sampled(images):
+    """A quick run of type 512, for tests of what comes after its latents; its subdivisions too."""
+    models = Models(open_checkpoint(GOLDEN_CHECKPOINT), build)
+    made = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
+    return made, stages.decode_shape(runtime(), models, made.shape)[1]
 
 
 def test_progress(models, images):
@@ -116,7 +125,9 @@ def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog)
     """By 128 at a time down to 1024, until there are fewer tokens than the cap, as the reference counts them. The log,
     the stage's record and what comes of the shape tell it."""
     pipeline_type = PIPELINE_TYPES["1536_cascade"]
-    coarse = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, texture=False, samplers=QUICK).shape
+    condition = stages.encode_images(runtime(), models, images, pipeline_type.image_scales())
+    structure = stages.sample_structure(runtime(), models, condition, 42, QUICK.structure)
+    coarse = stages.sample_shape(runtime(), models, condition, structure, PIPELINE_TYPES["512"], QUICK.shape)
     decoder = models.get("shape_slat_decoder", torch.device("cpu"))
     with torch.no_grad():
         fine = decoder.upsample(coarse.sparse, 4).xyz
@@ -125,8 +136,10 @@ def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog)
     assert counts[1024] < counts[1280] < counts[1408]
     for most, resolution in ((10**6, 1536), (cap, expected), (counts[expected], None), (1, 1024)):
         used = runtime()
-        made = stages.generate(used, models, images, pipeline_type, 42, texture=False, max_tokens=most, samplers=QUICK)
-        shape, said = made.shape, made.mesh.origin.notes
+        shape = stages.sample_shape(used, models, condition, structure, pipeline_type, QUICK.shape, most)
+        said = shape.origin.notes
+        if most == cap:
+            assert stages.decode_shape(runtime(), models, shape)[0].origin.notes == said
         if resolution is None:  # as many as the cap is too many
             assert shape.resolution < expected
         else:
@@ -140,14 +153,19 @@ def test_the_token_cap_lowers_the_resolution_and_says_so(models, images, caplog)
 
 
 def test_views_of_the_same_picture_are_the_picture(models, images):
-    quick = {"texture": False, "samplers": QUICK}
-    one = stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, **quick)
-    two = stages.generate(runtime(), models, images * 2, PIPELINE_TYPES["512"], 42, **quick)
-    assert torch.equal(one.structure.coords, two.structure.coords)
-    torch.testing.assert_close(one.shape.sparse.feats, two.shape.sparse.feats, atol=1e-4, rtol=0)
-    other = [images[0], images[0].rotate(90)]
-    turned = stages.generate(runtime(), models, other, PIPELINE_TYPES["512"], 42, **quick)
-    assert not torch.equal(one.structure.coords, turned.structure.coords)
+    used = runtime()
+
+    def of(views):
+        condition = stages.encode_images(used, models, views, (1,))
+        return condition, stages.sample_structure(used, models, condition, 42, QUICK.structure)
+
+    def shape(condition, structure):
+        return stages.sample_shape(used, models, condition, structure, PIPELINE_TYPES["512"], QUICK.shape)
+
+    one, two = of(images), of(images * 2)
+    assert torch.equal(one[1].occupied, two[1].occupied)
+    torch.testing.assert_close(shape(*one).sparse.feats, shape(*two).sparse.feats, atol=1e-4, rtol=0)
+    assert not torch.equal(one[1].occupied, of([images[0], images[0].rotate(90)])[1].occupied)
 
 
 def change(models, role, edit):
@@ -187,8 +205,6 @@ def fill(parameter, value):
             EmptyResultError,
             "coarse shape decodes to nothing",
         ),
-        ("shape_slat_decoder", lambda m: fill(m.output_layer.bias, torch.nan), NotFiniteError, "decoded shape"),
-        ("tex_slat_decoder", lambda m: fill(m.output_layer.bias, torch.nan), NotFiniteError, "decoded texture"),
     ],
 )
 def test_what_goes_wrong_in_a_stage_is_named(models, images, role, edit, error, message):
@@ -197,10 +213,20 @@ def test_what_goes_wrong_in_a_stage_is_named(models, images, role, edit, error, 
         stages.generate(runtime(), models, images, PIPELINE_TYPES["1024_cascade"], 42, samplers=QUICK)
 
 
-def test_a_shape_that_decodes_to_nothing(models, images):
+def test_a_shape_that_decodes_to_nothing(models, sampled):
     change(models, "shape_slat_decoder", lambda m: fill(m.blocks[0][-1].to_subdiv.bias, -1e6))
     with pytest.raises(EmptyResultError, match="The shape decodes to nothing"):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
+        stages.decode_shape(runtime(), models, sampled[0].shape)
+
+
+def test_what_is_decoded_to_no_numbers_is_named(models, sampled):
+    made, subdivisions = sampled
+    change(models, "shape_slat_decoder", lambda m: fill(m.output_layer.bias, torch.nan))
+    with pytest.raises(NotFiniteError, match="decoded shape"):
+        stages.decode_shape(runtime(), models, made.shape)
+    change(models, "tex_slat_decoder", lambda m: fill(m.output_layer.bias, torch.nan))
+    with pytest.raises(NotFiniteError, match="decoded texture"):
+        stages.decode_texture(runtime(), models, made.texture, subdivisions)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +238,7 @@ def test_a_shape_that_decodes_to_nothing(models, images):
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
     ],
 )
-def test_running_out_of_memory_says_what_to_lower(models, images, problem):
+def test_running_out_of_memory_says_what_to_lower(models, sampled, problem):
     def run_out(model):
         raise problem
 
@@ -220,7 +246,7 @@ def test_running_out_of_memory_says_what_to_lower(models, images, problem):
     with pytest.raises(
         OutOfMemoryError, match="on cpu in stage 'decode shape'. Choose a lower type, or fewer max tokens"
     ):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
+        stages.decode_shape(runtime(), models, sampled[0].shape)
 
 
 def test_the_error_keeps_no_memory():
@@ -237,13 +263,13 @@ def test_the_error_keeps_no_memory():
     assert caught.value.__cause__ is not None and held[0]() is None
 
 
-def test_other_errors_are_not_mistaken_for_memory(models, images):
+def test_other_errors_are_not_mistaken_for_memory(models, sampled):
     def fail(model):
         raise RuntimeError("shape mismatch")
 
     change(models, "shape_slat_decoder", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        stages.generate(runtime(), models, images, PIPELINE_TYPES["512"], 42, samplers=QUICK)
+        stages.decode_shape(runtime(), models, sampled[0].shape)
 
 
 def test_meshes_without_faces():
