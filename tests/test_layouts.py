@@ -12,6 +12,15 @@ from pipeline.spec import PIPELINE_TYPES, STRUCTURE_DECODER
 from pipeline.weights import open_checkpoint, survey
 
 ALL = tuple(PIPELINE_TYPES)
+_NETWORKS = {}
+
+
+def build_once(config, *rest):
+    """models.build, for a survey, which looks at names and shapes: of one configuration the same network."""
+    key = json.dumps([config, *map(str, rest)], sort_keys=True)
+    if key not in _NETWORKS:
+        _NETWORKS[key] = build(config, *rest)
+    return _NETWORKS[key]
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +117,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 def test_every_layout_opens(layout, tmp_path):
     types, precision = LAYOUTS[layout]
-    found = survey(open_checkpoint(layout(tmp_path)), build)
+    found = survey(open_checkpoint(layout(tmp_path)), build_once)
     assert found.types == types, found.text()
     assert {p.precision for p in found.parts if "flow" in p.role and not p.problem} == {precision}
     assert {part.role for part in found.missing} <= {"tex_slat_flow_model_512"}
@@ -131,7 +140,7 @@ def test_a_download_without_the_structure_decoder(tmp_path):
     home = pozzetti(tmp_path)
     for path in (home / "ckpts").glob("ss_dec*"):
         path.unlink()
-    found = survey(open_checkpoint(home), build)
+    found = survey(open_checkpoint(home), build_once)
     (part,) = found.missing
     assert found.types == () and part.role == STRUCTURE_DECODER
     assert "ckpts/ss_dec_conv3d_16l8_fp16.json and .safetensors of microsoft/TRELLIS-image-large" in part.cure
@@ -146,7 +155,7 @@ def test_a_cache_with_the_description_alone_is_not_complete(tmp_path):
     description(snapshot)
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text("af44b45f")
-    found = survey(open_checkpoint(snapshot), build)
+    found = survey(open_checkpoint(snapshot), build_once)
     assert found.types == () and len(found.missing) == 9
     assert {part.problem for part in found.missing} == {"not on this machine."}
 
@@ -162,7 +171,7 @@ def test_pixal3d_is_named(tmp_path):
 def test_one_missing_vae(tmp_path):
     comfy(tmp_path)
     (tmp_path / "vae" / "trellis_2_texture_vae_bf16.safetensors").unlink()
-    found = survey(open_checkpoint(tmp_path), build)
+    found = survey(open_checkpoint(tmp_path), build_once)
     assert found.types == () and "tex_slat_decoder: not part of it. Get ckpts/tex_dec" in found.text()
 
 

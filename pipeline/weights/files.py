@@ -77,10 +77,22 @@ class ModelFiles:
             if key.startswith(self.prefix) and not key.endswith(_NOT_WEIGHTS) and not key.startswith(_NOT_OURS)
         ]
 
-    def look(self) -> None:
-        """Raises CheckpointError if its file is damaged, or its weights are in a format that is not read."""
+    def surveyed(self, build: Build | None) -> tuple[str, int]:
+        """Its precision and its bytes of weights, once it is checked, all by one reading of the header.
+
+        Args:
+            build: models.build, to check what `verify` does; None: that the file is whole and its formats are read.
+
+        Raises:
+            CheckpointError: as verify.
+        """
         contents = self.contents
-        self._refuse(contents, self._own(contents))
+        own = self._own(contents)
+        if build is None:
+            self._refuse(contents, own)
+        else:
+            self._keys(self._empty(build, None), contents)
+        return contents.precision(own), contents.size(own)
 
     def verify(self, build: Build) -> None:
         """Check all that can be known without reading a weight: the configuration, the file's header and length, and

@@ -92,10 +92,6 @@ def _part(checkpoint: Checkpoint, role: str, build: Build | None) -> Part:
     try:
         source = checkpoint.sources[role]
         files = (source.look or source.get)()
-        if build is None:
-            files.look()
-        else:
-            files.verify(build)
-        return Part(role, files.path.name, files.precision, files.size)
+        return Part(role, files.path.name, *files.surveyed(build))
     except CheckpointError as error:
         return Part(role, problem=str(error))
