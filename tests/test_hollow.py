@@ -207,10 +207,13 @@ def test_a_wall_that_makes_the_grid_finer_than_the_object_says_what_it_costs():
 def test_a_wall_too_thin_for_the_memory_is_refused_before_it_is_made(monkeypatch):
     from pipeline.stages.finishing import shells
 
-    monkeypatch.setattr(shells, "free_memory", lambda: 5_000_000)
     raw, _ = damaged("ball", "none", 24)
-    with pytest.raises(SettingsError, match=r"in 160 cells .* takes about 0\.\d GB; 0\.0 GB are free.* times as thick"):
-        processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.01"))
+    told = r"in 160 cells .* takes about 0\.\d GB; 0\.0 GB are free.* times as thick"
+    for free in (5_000_000, 0):
+        monkeypatch.setattr(shells, "device_bytes", lambda device, free=free: free)
+        with pytest.raises(SettingsError, match=told):
+            processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.01"))
+    monkeypatch.setattr(shells, "device_bytes", lambda device: 5_000_000)
     processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.1"))
 
 
