@@ -33,6 +33,12 @@ def test_a_process_beside_does_what_this_one_does(checkpoint, picture, tmp_path,
             assert stages[-2:] == ["process mesh", "export"] and len(stages) == len(set(stages))
             assert (tmp_path / "beside" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
             (tmp_path / "beside" / "a.glb").unlink()
+    monkeypatch.setattr(maker, "sample", lambda job: sampled)
+    outcome = maker.make(job, tmp_path / "alone")
+    assert outcome.files == ("a.glb",) and outcome.report["finished_on"] == "cpu"
+    assert (tmp_path / "alone" / "a.glb").read_bytes() == (tmp_path / "here" / "a.glb").read_bytes()
+    monkeypatch.setattr(maker, "sample", lambda job: [][0])
+    assert maker.make(job, tmp_path / "alone").kind == "IndexError"
 
 
 def test_what_is_handed_over_leaves_out_what_can_be_found_again():
