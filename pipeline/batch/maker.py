@@ -18,7 +18,7 @@ from ..runtime import Runtime, Step, choose_device, named_dtype
 from ..spec import PipelineType
 from ..speed import speed_named
 from ..weights import Checkpoint, Models, open_checkpoint
-from .finishing import Finished, Sampled, complete, costs, process_object
+from .finishing import Processed, Sampled, complete, costs, process_object
 from .jobs import Job
 from .outcome import Outcome, guarded
 from .recipe import Recipe
@@ -70,11 +70,11 @@ class Maker:
         """One job from the picture to its files below `folder`."""
         return guarded(lambda: self.complete(self.process(self.sample(job)), folder))
 
-    def process(self, sampled: Sampled) -> Finished:
+    def process(self, sampled: Sampled) -> Processed:
         """As process_object, on the device of this maker."""
         return process_object(self.recipe, sampled, self.device, self.on_step, self.memory_limit)
 
-    def complete(self, made: Sampled | Finished, folder: Path) -> Outcome:
+    def complete(self, made: Sampled | Processed, folder: Path) -> Outcome:
         """As the function, whose steps are told to on_step."""
         return complete(self.recipe, made, folder, self.on_step, self.memory_limit)
 

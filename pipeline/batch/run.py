@@ -10,7 +10,7 @@ import torch
 
 from ..errors import OutputError, PipelineError
 from .beside import Beside
-from .finishing import Finished, Sampled
+from .finishing import Processed, Sampled
 from .jobs import Job
 from .maker import Maker
 from .outcome import Outcome, guarded
@@ -42,7 +42,7 @@ def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: to
         _collect(maker, record, folder, beside, wait=True)
 
 
-def _made(maker: Maker, job: Job, device: torch.device) -> Sampled | Finished:
+def _made(maker: Maker, job: Job, device: torch.device) -> Sampled | Processed:
     """As far as it is made here: all that is for the device."""
     sampled = maker.sample(job)
     return sampled if device.type == "cpu" else maker.process(sampled)
