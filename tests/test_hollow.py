@@ -10,7 +10,7 @@ from meshes import needs_warp
 from pipeline import stages
 from pipeline.bench.shapes import surface_net
 from pipeline.errors import SettingsError
-from pipeline.mesh import Mesh
+from pipeline.mesh import Mesh, examples
 from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.remesh.hollow_settings import Hollow
 from pipeline.mesh.repair.clean import CleanSettings, clean
@@ -215,6 +215,16 @@ def test_a_wall_too_thin_for_the_memory_is_refused_before_it_is_made(monkeypatch
             processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.01"))
     monkeypatch.setattr(shells, "device_bytes", lambda device: 5_000_000)
     processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.1"))
+
+
+def test_memory_is_counted_by_size_not_by_the_faces_that_an_object_has(monkeypatch):
+    """A box of 12 faces takes as much as one of many: 267 cells along a side make about a million."""
+    from pipeline.stages.finishing import shells
+
+    monkeypatch.setattr(shells, "device_bytes", lambda device: 100_000_000)
+    box = examples.cube(torch.device("cpu"), 0.8)
+    with pytest.raises(SettingsError, match=r"in 267 cells .* takes about 0\.9 GB; 0\.1 GB are free"):
+        processed(stages.Mesh(box.vertices, box.faces), shells="solid", hollow=stages.Hollowing.parse("0.006"))
 
 
 def test_a_wall_without_room_behind_it_is_warned_of():

@@ -305,7 +305,7 @@ def _finite(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and -1e9 <= value <= 1e9  # NaN is none
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 <= value <= 1e9  # NaN is none
 
 
 def _known(table: dict, key: object):

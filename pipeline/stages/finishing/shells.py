@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ...budget import device_bytes
 from ...errors import SettingsError
 from ...mesh import OUTER_SHELL, SOLID, WINDING, Mesh
-from ...mesh.remesh import RESOLUTIONS, own_resolution
+from ...mesh.remesh import RESOLUTIONS, faces_in, own_resolution
 from ...mesh.remesh.closedness import closedness
 from ...mesh.remesh.hollow_settings import Hollow
 from ...runtime import Runtime
@@ -92,7 +92,7 @@ def make_shells(
 def _check_room(mesh: Mesh, cells: int) -> None:
     """Raises SettingsError if making a mesh hollow in so many cells along its longest side takes more memory than is
     free: the surface and that of the cavities have as many faces as it has cells."""
-    needed = _FACE * 2 * len(mesh.faces) * (cells / own_resolution(mesh)) ** 2
+    needed = _FACE * 2 * faces_in(mesh, cells)
     free = device_bytes(mesh.vertices.device)
     if needed > free:
         times = math.ceil(10 * math.sqrt(needed / max(free, 1))) / 10
