@@ -1,12 +1,13 @@
 """What of an object is left for the CPU, in a process beside the sampler, and where meshes are processed."""
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 from bodies import sphere
 
-from pipeline.batch import Job, Maker, Recipe, processing_device
+from pipeline.batch import Job, Maker, Recipe, processing_device, run
 from pipeline.batch import beside as beside_module
 from pipeline.batch.beside import Beside, pays
 from pipeline.errors import SettingsError
@@ -58,6 +59,15 @@ def test_where_objects_are_processed():
         assert processing_device(choice, sampling) == expected, (choice, sampling)
     with pytest.raises(SettingsError, match="--finish-on gpu: objects are sampled on the CPU"):
         processing_device("gpu", cpu)
+
+
+@pytest.mark.parametrize(("finish_on", "told"), [(None, "gpu"), (torch.device("cpu"), "cpu")])
+def test_the_manifest_says_where_as_the_option_does(finish_on, told, tmp_path):
+    """A batch on Ray said gpu, one without cuda."""
+    begun = {}
+    record = SimpleNamespace(todo=[], begin=begun.update, end=lambda why: None)
+    run(SimpleNamespace(device=torch.device("cuda"), recipe=Recipe()), record, tmp_path, True, finish_on)
+    assert begun["finish_on"] == told
 
 
 def test_when_a_process_beside_pays(monkeypatch):

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import OutputError, PipelineError
 from .beside import Beside
-from .finishing import Processed, Sampled
+from .finishing import CPU, GPU, Processed, Sampled
 from .jobs import Job
 from .maker import Maker
 from .outcome import Outcome, guarded
@@ -30,7 +30,8 @@ def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: to
         OutputError: the disk is full; what was made until then is accounted for.
     """
     device = finish_on or maker.device
-    record.begin(device=str(maker.device), overlap=overlap, finish_on=device.type)
+    # as the option names it, and so a batch on Ray
+    record.begin(device=str(maker.device), overlap=overlap, finish_on=CPU if device.type == "cpu" else GPU)
     with ended(record), Beside(maker.recipe, folder) as beside:
         for job in record.todo:
             made = guarded(_made, maker, job, device)
