@@ -120,7 +120,8 @@ class Gltf:
 
     def check_materials(self) -> None:
         """Raises MeshError for materials and textures that cannot be looked up, as entries are of another type."""
-        for number, material in enumerate(self.list("materials")):
+        materials, textures = (self.list(key) if key in self.json else [] for key in ("materials", "textures"))
+        for number, material in enumerate(materials):
             where = f"material {number}"
             look = self._object(material.get("pbrMetallicRoughness", {}), f"pbrMetallicRoughness of {where}")
             for key, info in [*look.items(), *material.items()]:
@@ -133,7 +134,7 @@ class Gltf:
                 if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
                     expected = f"{count} numbers" if count > 1 else "a number"
                     raise MeshError(f"{key} of {where} of {self.name} is {str(look[key])[:40]}; expected {expected}.")
-        for number, texture in enumerate(self.list("textures")):
+        for number, texture in enumerate(textures):
             own = self._object(texture.get("extensions", {}), f"extensions in texture {number}")
             self._object(own.get("EXT_texture_webp", {}), f"EXT_texture_webp in texture {number}")
 
