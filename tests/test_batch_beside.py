@@ -7,10 +7,11 @@ import pytest
 import torch
 from bodies import sphere
 
+from pipeline import stages
 from pipeline.batch import Job, Maker, Recipe, processing_device, run
 from pipeline.batch import beside as beside_module
 from pipeline.batch.beside import Beside, pays
-from pipeline.errors import SettingsError
+from pipeline.errors import OutOfMemoryError, SettingsError
 from pipeline.stages import Mesh
 
 
@@ -50,6 +51,23 @@ def test_what_is_handed_over_leaves_out_what_can_be_found_again():
     again = pickle.loads(pickle.dumps(mesh))
     assert len(pickle.dumps(mesh)) < alone + 2000 and again.__dict__["report"] == report
     assert torch.equal(again.faces, mesh.faces) and torch.equal(again.edges.twin, mesh.edges.twin)
+
+
+def test_models_are_kept_until_memory_runs_out_beside_them(checkpoint, picture, monkeypatch):
+    """In processing too: the next object would run out of it there as well."""
+    maker = Maker(Recipe(checkpoint=str(checkpoint), pipeline_type="1024", texture=False), "cpu")
+    sampled = maker.sample(Job("a", str(picture), "1" * 64, 42, "a"))
+    assert maker.keep_models
+    process, calls = stages.finish_mesh, []
+
+    def short_of_memory(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OutOfMemoryError("Memory ran out.")
+        return process(*arguments)
+
+    monkeypatch.setattr("pipeline.make.from_state.finish_mesh", short_of_memory)
+    assert maker.process(sampled).tried and not maker.keep_models
 
 
 def test_where_objects_are_processed():

@@ -68,7 +68,7 @@ class Processed:
     """An object that was processed, ready to be written.
 
     result: on the CPU. facts: for the file. views: [4, S, S, 4] uint8, pictures of it from four sides; None if none are
-    asked for. report: what is known by now.
+    asked for. report: what is known by now. tried: memory plans that ran out of memory before.
     """
 
     job: Job
@@ -76,6 +76,7 @@ class Processed:
     facts: dict
     views: np.ndarray | None
     report: dict
+    tried: tuple[str, ...] = ()
 
     def packed(self) -> Processed:
         """To be pickled: itself, as it is on the CPU and meshes leave out what can be found again."""
@@ -119,7 +120,7 @@ def process_object(
     spent = costs(runtime, time.perf_counter() - start)
     report = _and_then({**sampled.report, **made.facts, "plan": sampled.report["plan"]}, sampled.report, spent)
     report |= {"finished_on": spent["device"]}
-    return Processed(sampled.job, result, facts, views, report)
+    return Processed(sampled.job, result, facts, views, report, tuple(made.plan.tried))
 
 
 def write_object(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,9 @@ class Maker:
 
     def process(self, sampled: Sampled) -> Processed:
         """As process_object, on the device of this maker."""
-        return process_object(self.recipe, sampled, self.device, self.on_step, self.memory_limit)
+        made = process_object(self.recipe, sampled, self.device, self.on_step, self.memory_limit)
+        self._keep_less(made.tried)
+        return made
 
     def complete(self, made: Sampled | Processed, folder: Path) -> Outcome:
         """As the function, whose steps are told to on_step."""
@@ -88,14 +90,18 @@ class Maker:
         run = self._planned()
         # finishing has a plan of its own, as it may run elsewhere
         made = make_object(run, self.models, images, replace(self.wanted, seed=job.seed, export=None))
-        if made.plan.tried and self.keep_models:
-            log.warning("%s From now on models are released after each stage.", " ".join(made.plan.tried))
-            self.keep_models = False
+        self._keep_less(made.plan.tried)
         runtime, generation = run.runtime, made.result
         assert isinstance(generation, stages.Generation)  # as no file was asked for
         report = {**made.facts, "plan": made.plan.as_dict(), **costs(runtime, time.perf_counter() - start)}
         known = {**made.facts, "backends": dict(runtime.backends.used)}
         return Sampled(job, generation.mesh, generation.voxels, known, report)
+
+    def _keep_less(self, tried: Sequence[str]) -> None:
+        """Keep models no longer if memory ran out beside them. tried: plans that ran out of it."""
+        if tried and self.keep_models:
+            log.warning("%s From now on models are released after each stage.", " ".join(tried))
+            self.keep_models = False
 
     def _planned(self) -> PlannedRun:
         recipe = self.recipe
