@@ -77,8 +77,8 @@ def near_path(path: Path) -> str:
     anything is."""
     folder = path.parent
     try:
-        here = [each.name for each in islice(folder.iterdir(), _LOOKED_AT)]
+        # a link whose target has gone is there by the same name
+        here = [each.name for each in islice(folder.iterdir(), _LOOKED_AT) if each.name != path.name]
     except OSError:
         return f": there is no folder {folder}." if not folder.is_dir() else "."
-    meant = did_you_mean(path.name, here)
-    return meant or "."
+    return did_you_mean(path.name, here) or "."

@@ -147,16 +147,17 @@ class Reusing:
     def forget(self, before: float) -> None:
         """Drop passes that no answer from a time on needs."""
         old = sum(time > before for time, _ in self._passes)
-        del self._passes[: max(0, min(old, len(self._passes)) - 3)]
+        del self._passes[: max(0, old - 3)]
 
 
 def _through(points: Sequence[tuple[float, torch.Tensor]], t: float) -> torch.Tensor:
-    """The polynomial through points (time, value) at a time."""
-    at, places = log_snr(t), [log_snr(time) for time, _ in points]
+    """The polynomial through points (time, value) at a time. Times near pure noise have one place, and the last of
+    their values counts: a large time shift has several passes there."""
+    at, values = log_snr(t), {log_snr(time): value for time, value in points}
     total = torch.zeros_like(points[0][1])
-    for here, (_, value) in zip(places, points):
+    for here, value in values.items():
         weight = 1.0
-        for other in places:
+        for other in values:
             weight *= 1.0 if other == here else (at - other) / (here - other)
         total = total.add_(value, alpha=weight)
     return total

@@ -1,5 +1,6 @@
 """The command line as users and other tools call it: options and their errors."""
 
+import logging
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from pipeline.batch import guarded
 from pipeline.cli.main import main as program
 from pipeline.cli.main import parser
 from pipeline.cli.options import pictures
@@ -268,3 +270,20 @@ def test_limits_of_a_service_that_cannot_be_are_refused(option, value, capsys):
     with pytest.raises(SystemExit):
         serving_parser(["run"]).parse_args(["run", f"{option}={value}"])
     assert f"argument {option}: must be" in capsys.readouterr().err
+
+
+def test_each_text_is_said_once_but_no_traceback_is_lost(monkeypatch, capsys):
+    """Errors that were not foreseen have one text, whatever they are."""
+    log = logging.getLogger("pipeline.batch.outcome")
+
+    def run(options):
+        log.warning("twice")
+        log.warning("twice")
+        guarded(lambda: [][0])
+        guarded(lambda: {}["absent"])
+        return 0
+
+    monkeypatch.setattr("pipeline.cli.finish.run", run)
+    assert program(["finish", "state.safetensors"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("twice") == 1 and "IndexError" in said and "KeyError: 'absent'" in said

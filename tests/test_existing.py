@@ -120,6 +120,31 @@ def test_textures_that_a_transform_shrinks_to_a_texel_are_told(tmp_path, scale, 
     assert any("a scale of 0 shows one texel" in each for each in notes) == told
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"pbrMetallicRoughness": None}, "pbrMetallicRoughness of material 0 of x.glb is no JSON object"),
+        ({"pbrMetallicRoughness": []}, "pbrMetallicRoughness of material 0"),
+        ({"pbrMetallicRoughness": {"metallicFactor": "much"}}, "metallicFactor of material 0 .* is much; expected a n"),
+        ({"pbrMetallicRoughness": {"baseColorFactor": [1, 1, 1]}}, r"is \[1, 1, 1\]; expected 4 numbers"),
+        ({"pbrMetallicRoughness": {"baseColorTexture": 0}}, "baseColorTexture of material 0"),
+        ({"normalTexture": {"index": 0, "extensions": None}}, "extensions in normalTexture of material 0"),
+        ({"normalTexture": {"extensions": {"KHR_texture_transform": [1]}}}, "KHR_texture_transform in normalTexture"),
+    ],
+)
+def test_materials_that_are_none_are_told_when_the_file_is_read(tmp_path, edit, said):
+    with pytest.raises(MeshError, match=said):
+        read_scene(textured(lambda builder: builder.json["materials"][0].update(edit)).save(tmp_path / "x.glb"))
+
+
+def test_textures_that_are_none_are_told_when_the_file_is_read(tmp_path):
+    def edit(builder):
+        builder.json["textures"][0]["extensions"] = {"EXT_texture_webp": 1}
+
+    with pytest.raises(MeshError, match="EXT_texture_webp in texture 0 of x.glb is no JSON object"):
+        read_scene(textured(edit).save(tmp_path / "x.glb"))
+
+
 def test_uvs_that_a_texture_names_and_the_mesh_lacks_are_told(tmp_path):
     def move(builder):
         builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["texCoord"] = 5

@@ -10,7 +10,7 @@ from meshes import needs_warp
 from pipeline import stages
 from pipeline.bench.shapes import surface_net
 from pipeline.errors import SettingsError
-from pipeline.mesh import Mesh
+from pipeline.mesh import Mesh, examples
 from pipeline.mesh.query.crossing import crossing_by_kernels
 from pipeline.mesh.remesh.hollow_settings import Hollow
 from pipeline.mesh.repair.clean import CleanSettings, clean
@@ -207,11 +207,24 @@ def test_a_wall_that_makes_the_grid_finer_than_the_object_says_what_it_costs():
 def test_a_wall_too_thin_for_the_memory_is_refused_before_it_is_made(monkeypatch):
     from pipeline.stages.finishing import shells
 
-    monkeypatch.setattr(shells, "free_memory", lambda: 5_000_000)
     raw, _ = damaged("ball", "none", 24)
-    with pytest.raises(SettingsError, match=r"in 160 cells .* takes about 0\.\d GB; 0\.0 GB are free.* times as thick"):
-        processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.01"))
+    told = r"in 160 cells .* takes about 0\.\d GB; 0\.0 GB are free.* times as thick"
+    for free in (5_000_000, 0):
+        monkeypatch.setattr(shells, "device_bytes", lambda device, free=free: free)
+        with pytest.raises(SettingsError, match=told):
+            processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.01"))
+    monkeypatch.setattr(shells, "device_bytes", lambda device: 5_000_000)
     processed(raw, shells="solid", hollow=stages.Hollowing.parse("0.1"))
+
+
+def test_memory_is_counted_by_size_not_by_the_faces_that_an_object_has(monkeypatch):
+    """A box of 12 faces takes as much as one of many: 267 cells along a side make about a million."""
+    from pipeline.stages.finishing import shells
+
+    monkeypatch.setattr(shells, "device_bytes", lambda device: 100_000_000)
+    box = examples.cube(torch.device("cpu"), 0.8)
+    with pytest.raises(SettingsError, match=r"in 267 cells .* takes about 0\.9 GB; 0\.1 GB are free"):
+        processed(stages.Mesh(box.vertices, box.faces), shells="solid", hollow=stages.Hollowing.parse("0.006"))
 
 
 def test_a_wall_without_room_behind_it_is_warned_of():

@@ -80,6 +80,9 @@ def test_unusable_pictures(tmp_path, save):
         read_picture(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="there is no folder .*absent"):
         read_picture(tmp_path / "absent" / "x.png")
+    (tmp_path / "link.png").symlink_to("gone.png")
+    with pytest.raises(ImageError, match=r"There is no picture .*link\.png\.$"):
+        read_picture(tmp_path / "link.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match="cannot be read as a picture"):
         read_picture(tmp_path / "text.png")

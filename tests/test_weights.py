@@ -118,10 +118,13 @@ def test_two_models_for_one_role_are_refused(checkpoint, tmp_path):
         open_checkpoint(tmp_path)
 
 
-def test_a_single_file_encoder(tmp_path):
-    """The DINOv3 file that circulates for ComfyUI: the encoder's keys, with an upsampler's beside them."""
+@pytest.mark.parametrize("kind", [{}, {"use_gated_mlp": True, "hidden_act": "silu"}], ids=["plain", "gated"])
+def test_a_single_file_encoder(kind, tmp_path):
+    """The DINOv3 file that circulates for ComfyUI: the encoder's keys, with an upsampler's beside them. Gated ones, of
+    the larger models, have SiLU, of which no key tells."""
     config = {"name": "DinoV3FeatureExtractor", "args": {"hidden_size": 64, "intermediate_size": 96}}
     config["args"] |= {"num_hidden_layers": 3, "num_attention_heads": 1, "num_register_tokens": 4, "patch_size": 16}
+    config["args"] |= kind
     original = build(config)
     save_file({**original.state_dict(), "naf.conv.weight": torch.zeros(3)}, tmp_path / "dino.safetensors")
     opened = open_checkpoint(tmp_path / "dino.safetensors")

@@ -5,7 +5,7 @@ process. Other hosts (a service, a cluster) take the same Recipe, Job, Maker and
 begun another can go on with.
 """
 
-from .finishing import FINISH_ON, Finished, Sampled, complete, process_object, processing_device, write_object
+from .finishing import FINISH_ON, Processed, Sampled, complete, process_object, processing_device, write_object
 from .jobs import PICTURES, Job, find_pictures, plan_jobs
 from .log import log_lines
 from .maker import Maker, settings_of
@@ -19,11 +19,11 @@ __all__ = [
     "FINISH_ON",
     "MANIFEST",
     "PICTURES",
-    "Finished",
     "Job",
     "Maker",
     "Manifest",
     "Outcome",
+    "Processed",
     "Recipe",
     "Record",
     "Sampled",

@@ -20,7 +20,7 @@ import torch
 
 from ..runtime import free_memory
 from ..warp import cores
-from .finishing import Finished, Sampled, complete
+from .finishing import Processed, Sampled, complete
 from .outcome import Outcome, guarded
 from .recipe import Recipe
 
@@ -42,7 +42,7 @@ class Beside:
         self._recipe, self._folder = recipe, folder
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
-        self._given: Sampled | Finished | None = None
+        self._given: Sampled | Processed | None = None
 
     def __enter__(self) -> Beside:
         return self
@@ -50,7 +50,7 @@ class Beside:
     def __exit__(self, *exception) -> None:
         self._end()
 
-    def takes(self, made: Sampled | Finished) -> bool:
+    def takes(self, made: Sampled | Processed) -> bool:
         """Hand an object over; False if the process is at work, or memory does not allow it."""
         if self._given is not None or free_memory() < _OWN + _TIMES * made.bytes:
             return False
@@ -62,7 +62,7 @@ class Beside:
         self._given = made
         return True
 
-    def result(self, wait: bool = False) -> tuple[Sampled | Finished, Outcome | None] | None:
+    def result(self, wait: bool = False) -> tuple[Sampled | Processed, Outcome | None] | None:
         """What was handed over, and its outcome (None if the process has died); None while there is nothing to say."""
         if self._given is None or self._pipe is None or not (wait or self._pipe.poll()):
             return None

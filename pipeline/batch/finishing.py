@@ -64,11 +64,11 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """An object that is ready to be written.
+class Processed:
+    """An object that was processed, ready to be written.
 
     result: on the CPU. facts: for the file. views: [4, S, S, 4] uint8, pictures of it from four sides; None if none are
-    asked for. report: what is known by now.
+    asked for. report: what is known by now. tried: memory plans that ran out of memory before.
     """
 
     job: Job
@@ -76,8 +76,9 @@ class Finished:
     facts: dict
     views: np.ndarray | None
     report: dict
+    tried: tuple[str, ...] = ()
 
-    def packed(self) -> Finished:
+    def packed(self) -> Processed:
         """To be pickled: itself, as it is on the CPU and meshes leave out what can be found again."""
         return self
 
@@ -100,7 +101,7 @@ def process_object(
     device: torch.device,
     on_step: Callable[[Step], None] = lambda step: None,
     memory_limit: int | None = None,
-) -> Finished:
+) -> Processed:
     """The raw mesh repaired, simplified and textured on a device, and drawn where the recipe wants pictures.
 
     Args:
@@ -119,11 +120,11 @@ def process_object(
     spent = costs(runtime, time.perf_counter() - start)
     report = _and_then({**sampled.report, **made.facts, "plan": sampled.report["plan"]}, sampled.report, spent)
     report |= {"finished_on": spent["device"]}
-    return Finished(sampled.job, result, facts, views, report)
+    return Processed(sampled.job, result, facts, views, report, tuple(made.plan.tried))
 
 
 def write_object(
-    recipe: Recipe, made: Finished, folder: Path, on_step: Callable[[Step], None] = lambda step: None
+    recipe: Recipe, made: Processed, folder: Path, on_step: Callable[[Step], None] = lambda step: None
 ) -> Outcome:
     """The files of a job below `folder`.
 
@@ -146,7 +147,7 @@ def write_object(
 
 def complete(
     recipe: Recipe,
-    made: Sampled | Finished,
+    made: Sampled | Processed,
     folder: Path,
     on_step: Callable[[Step], None] = lambda step: None,
     memory_limit: int | None = None,

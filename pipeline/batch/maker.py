@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..runtime import Runtime, Step, choose_device, named_dtype
 from ..spec import PipelineType
 from ..speed import speed_named
 from ..weights import Checkpoint, Models, open_checkpoint
-from .finishing import Finished, Sampled, complete, costs, process_object
+from .finishing import Processed, Sampled, complete, costs, process_object
 from .jobs import Job
 from .outcome import Outcome, guarded
 from .recipe import Recipe
@@ -70,11 +70,13 @@ class Maker:
         """One job from the picture to its files below `folder`."""
         return guarded(lambda: self.complete(self.process(self.sample(job)), folder))
 
-    def process(self, sampled: Sampled) -> Finished:
+    def process(self, sampled: Sampled) -> Processed:
         """As process_object, on the device of this maker."""
-        return process_object(self.recipe, sampled, self.device, self.on_step, self.memory_limit)
+        made = process_object(self.recipe, sampled, self.device, self.on_step, self.memory_limit)
+        self._keep_less(made.tried)
+        return made
 
-    def complete(self, made: Sampled | Finished, folder: Path) -> Outcome:
+    def complete(self, made: Sampled | Processed, folder: Path) -> Outcome:
         """As the function, whose steps are told to on_step."""
         return complete(self.recipe, made, folder, self.on_step, self.memory_limit)
 
@@ -88,14 +90,18 @@ class Maker:
         run = self._planned()
         # finishing has a plan of its own, as it may run elsewhere
         made = make_object(run, self.models, images, replace(self.wanted, seed=job.seed, export=None))
-        if made.plan.tried and self.keep_models:
-            log.warning("%s From now on models are released after each stage.", " ".join(made.plan.tried))
-            self.keep_models = False
+        self._keep_less(made.plan.tried)
         runtime, generation = run.runtime, made.result
         assert isinstance(generation, stages.Generation)  # as no file was asked for
         report = {**made.facts, "plan": made.plan.as_dict(), **costs(runtime, time.perf_counter() - start)}
         known = {**made.facts, "backends": dict(runtime.backends.used)}
         return Sampled(job, generation.mesh, generation.voxels, known, report)
+
+    def _keep_less(self, tried: Sequence[str]) -> None:
+        """Keep models no longer if memory ran out beside them. tried: plans that ran out of it."""
+        if tried and self.keep_models:
+            log.warning("%s From now on models are released after each stage.", " ".join(tried))
+            self.keep_models = False
 
     def _planned(self) -> PlannedRun:
         recipe = self.recipe

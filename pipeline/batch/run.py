@@ -10,7 +10,7 @@ import torch
 
 from ..errors import OutputError, PipelineError
 from .beside import Beside
-from .finishing import Finished, Sampled
+from .finishing import CPU, GPU, Processed, Sampled
 from .jobs import Job
 from .maker import Maker
 from .outcome import Outcome, guarded
@@ -30,7 +30,8 @@ def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: to
         OutputError: the disk is full; what was made until then is accounted for.
     """
     device = finish_on or maker.device
-    record.begin(device=str(maker.device), overlap=overlap, finish_on=device.type)
+    # as the option names it, and so a batch on Ray
+    record.begin(device=str(maker.device), overlap=overlap, finish_on=CPU if device.type == "cpu" else GPU)
     with ended(record), Beside(maker.recipe, folder) as beside:
         for job in record.todo:
             made = guarded(_made, maker, job, device)
@@ -42,7 +43,7 @@ def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: to
         _collect(maker, record, folder, beside, wait=True)
 
 
-def _made(maker: Maker, job: Job, device: torch.device) -> Sampled | Finished:
+def _made(maker: Maker, job: Job, device: torch.device) -> Sampled | Processed:
     """As far as it is made here: all that is for the device."""
     sampled = maker.sample(job)
     return sampled if device.type == "cpu" else maker.process(sampled)

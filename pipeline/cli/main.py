@@ -39,7 +39,8 @@ _SIGNED = re.compile(r"-\.?\d")
 
 
 class _Once(logging.Filter):
-    """Each text once: pictures to project, for one, are cut out a second time, with all of their pixels."""
+    """Each text once: pictures to project, for one, are cut out a second time, with all of their pixels. What has a
+    traceback is always let through, as the text alone does not tell two errors apart."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class _Once(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        new = text not in self._said
+        new = text not in self._said or bool(record.exc_info)
         self._said.add(text)
         return new
 

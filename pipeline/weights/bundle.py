@@ -195,6 +195,7 @@ def _encoder(shapes: Shapes) -> dict:
     width = shapes["embeddings.cls_token"][2]
     released = RELEASED_MODELS[IMAGE_ENCODER]["args"]
     head = released["hidden_size"] // released["num_attention_heads"]  # 64 in every released DINOv3
+    gated = "layer.0.mlp.gate_proj.weight" in shapes
     return {
         "hidden_size": width,
         "intermediate_size": shapes["layer.0.mlp.up_proj.weight"][0],
@@ -203,5 +204,6 @@ def _encoder(shapes: Shapes) -> dict:
         "num_register_tokens": shapes["embeddings.register_tokens"][1],
         "patch_size": shapes["embeddings.patch_embeddings.weight"][2],
         **{f"{part}_bias": f"layer.0.attention.{part[0]}_proj.bias" in shapes for part in ("query", "key", "value")},
-        "use_gated_mlp": "layer.0.mlp.gate_proj.weight" in shapes,
+        "use_gated_mlp": gated,
+        "hidden_act": "silu" if gated else "gelu",  # as in every released DINOv3
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batch import Finished, Job, Outcome, Recipe, Sampled
+    from pipeline.batch import Job, Outcome, Processed, Recipe, Sampled
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Row:
     ended. tries: of the step that took most. spans: who worked on it when, see timeline.write."""
 
     job: Job
-    made: Sampled | Finished | None = None
+    made: Sampled | Processed | None = None
     outcome: Outcome | None = None
     tries: int = 0
     spans: tuple[dict[str, Any], ...] = ()
@@ -126,7 +126,7 @@ class Sampler(_Actor):
             return replace(row, made=made)
         return replace(row, outcome=_unless_lost(made))
 
-    def _make(self, job: Job) -> Sampled | Finished:
+    def _make(self, job: Job) -> Sampled | Processed:
         sampled = self._maker.sample(job)
         return self._maker.process(sampled).packed() if self._process else sampled.packed()
 

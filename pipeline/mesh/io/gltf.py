@@ -25,6 +25,7 @@ _COMPRESSION = {
     "EXT_meshopt_compression": "meshopt",
     "KHR_meshopt_compression": "meshopt",
 }
+_FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # numbers of each
 _LARGEST = 1 << 32  # bytes of a GLB or of a buffer
 
 
@@ -116,6 +117,26 @@ class Gltf:
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise MeshError(f"{key} of {self.name} is no list of objects.")
         return found
+
+    def check_materials(self) -> None:
+        """Raises MeshError for materials and textures that cannot be looked up, as entries are of another type."""
+        materials, textures = (self.list(key) if key in self.json else [] for key in ("materials", "textures"))
+        for number, material in enumerate(materials):
+            where = f"material {number}"
+            look = self._object(material.get("pbrMetallicRoughness", {}), f"pbrMetallicRoughness of {where}")
+            for key, info in [*look.items(), *material.items()]:
+                if key.endswith("Texture") and info is not None:
+                    own = self._object(info, f"{key} of {where}").get("extensions", {})
+                    moved = self._object(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
+                    self._object(moved, f"KHR_texture_transform in {key} of {where}")
+            for key, count in _FACTORS.items():
+                numbers = look[key] if count > 1 and key in look else [look.get(key, 1)] * count
+                if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
+                    expected = f"{count} numbers" if count > 1 else "a number"
+                    raise MeshError(f"{key} of {where} of {self.name} is {str(look[key])[:40]}; expected {expected}.")
+        for number, texture in enumerate(textures):
+            own = self._object(texture.get("extensions", {}), f"extensions in texture {number}")
+            self._object(own.get("EXT_texture_webp", {}), f"EXT_texture_webp in texture {number}")
 
     def index(self, value: object, of, what: str) -> int:
         """A reference into a list, or MeshError."""
@@ -282,6 +303,10 @@ def node_matrix(node: dict, name: str) -> np.ndarray:
 
 def _finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 <= value <= 1e9  # NaN is none
 
 
 def _known(table: dict, key: object):

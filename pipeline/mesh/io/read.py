@@ -59,6 +59,7 @@ def read_scene(path: Path, up: str = "") -> Scene:
 
 def scene_of(document: Gltf) -> Scene:
     """The parts of a document's scene: that of `scene`, or the first, or all root nodes."""
+    document.check_materials()
     nodes = document.list("nodes")
     parts: list[Part] = []
     notes: list[str] = []
@@ -172,8 +173,8 @@ def _single_texels(document: Gltf) -> list[str]:
     for number, material in enumerate(document.list("materials")):
         name = material.get("name", f"material {number}")
         for key, info in [*material.get("pbrMetallicRoughness", {}).items(), *material.items()]:
-            moved = info.get("extensions", {}).get("KHR_texture_transform", {}) if isinstance(info, dict) else {}
-            scale = moved.get("scale", ()) if isinstance(moved, dict) else ()
+            extensions = info.get("extensions", {}) if key.endswith("Texture") and info else {}
+            scale = extensions.get("KHR_texture_transform", {}).get("scale")
             if isinstance(scale, list) and any(each == 0 for each in scale):
                 notes.append(
                     f"{key} of {name!r} is scaled by {scale} (KHR_texture_transform): a scale of 0 shows one texel, or "

@@ -1,5 +1,5 @@
 """Surfaces made anew: outer shell, closed surface, hollowed out; quads."""
 
-from .resolution import RESOLUTIONS, own_resolution
+from .resolution import RESOLUTIONS, faces_in, own_resolution
 
-__all__ = ["RESOLUTIONS", "own_resolution"]
+__all__ = ["RESOLUTIONS", "faces_in", "own_resolution"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-
+from ...budget import device_bytes
 from ...errors import SettingsError
 from ...mesh import OUTER_SHELL, SOLID, WINDING, Mesh
-from ...mesh.remesh import RESOLUTIONS, own_resolution
+from ...mesh.remesh import RESOLUTIONS, faces_in, own_resolution
 from ...mesh.remesh.closedness import closedness
 from ...mesh.remesh.hollow_settings import Hollow
-from ...runtime import Runtime, free_memory
+from ...runtime import Runtime
 from ...words import counted
 from ..hollowing import cells_for
 from .simplify import Look
@@ -23,23 +22,7 @@ _LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may
 _DISTANCE = 0.25  # voxels that it may move
 _SHARE = 0.999  # of either surface that stays within it; the rest are tips and flakes, which move farthest
 _LEAST_FACES = 20_000  # below which it is not simplified
-
-
 _FACE = 350  # bytes that a face of a hollow solid takes while it is made (ball of 1.07 M faces: 328)
-
-
-def _check_room(mesh: Mesh, cells: int) -> None:
-    """Raises SettingsError if making a mesh hollow in so many cells along its longest side takes more memory than is
-    free: the surface and that of the cavities have as many faces as it has cells."""
-    needed = _FACE * 2 * len(mesh.faces) * (cells / own_resolution(mesh)) ** 2
-    device = mesh.vertices.device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    if needed > free:
-        raise SettingsError(
-            f"For a wall or a drain so thin the object would be looked at in {cells:,} cells along its longest side, "
-            f"which takes about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free. Make both at least "
-            f"{math.sqrt(needed / free):.2g} times as thick."
-        )
 
 
 def same_look(grid: int) -> Look:
@@ -104,3 +87,17 @@ def make_shells(
     if hollow is not None:
         facts["hollow"] |= {"cells": cells, "own_cells": own}
     return made, facts
+
+
+def _check_room(mesh: Mesh, cells: int) -> None:
+    """Raises SettingsError if making a mesh hollow in so many cells along its longest side takes more memory than is
+    free: the surface and that of the cavities have as many faces as it has cells."""
+    needed = _FACE * 2 * faces_in(mesh, cells)
+    free = device_bytes(mesh.vertices.device)
+    if needed > free:
+        times = math.ceil(10 * math.sqrt(needed / max(free, 1))) / 10
+        raise SettingsError(
+            f"For a wall or a drain so thin the object would be looked at in {cells:,} cells along its longest side, "
+            f"which takes about {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free. Make both at least {times:g} "
+            "times as thick."
+        )
