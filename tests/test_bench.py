@@ -262,6 +262,8 @@ def test_bench(run, tmp_path, monkeypatch):
     for config in small.models.values():
         if "num_heads" in config["args"]:
             config["args"] |= {"num_blocks": 1, "model_channels": 64, "num_heads": 1}
+        if "channels" in config["args"]:
+            config["args"] |= {"channels": [8, 8, 8]}
     monkeypatch.setattr(bench, "_REPEATS", 1)
     surfaces = ((32, 300, 1), (64, 1200, 2))
     monkeypatch.setattr(bench, "small_size", lambda: replace(small, surfaces=surfaces, faces=2000, texture_size=64))
