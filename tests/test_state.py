@@ -196,6 +196,7 @@ def test_hostile_tensors_are_refused(rewritten, tensors, said):
         ({"plan": {"tiles": "yes"}}, "'plan'.tiles is 'yes'; expected true or false"),
         ({"samplers": {"shape": {"steps": 0}}}, "'samplers'.shape.steps is 0"),
         ({"samplers": {"shape": {"guidance_interval": [0.9, 0.2]}}}, "'samplers'.shape cannot be: Guidance cannot"),
+        ({"samplers": {"shape": {"solver": "foo"}}}, "solver"),
         ({"views": [3]}, r"'views'\[0\] is 3; expected a text"),
         ({"view_mixing": {"carve": 1}}, "'view_mixing' lacks structure"),
         ({"warnings": "none"}, "'warnings' is 'none'; expected a list"),

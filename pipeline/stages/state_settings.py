@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, SettingsError, StateError
+from ..sampling import SOLVERS
 from ..schema import Check, flag, items, nullable, number, one_of, record, table, text, whole
 from ..spec import MAX_STEPS, PIPELINE_TYPES, SamplerSettings
 from ..speed import SPEEDS
@@ -31,7 +32,7 @@ def _sampler(value: Any, where: str) -> dict:
             "steps": whole(1, MAX_STEPS),
             **dict.fromkeys(("guidance_scale", "guidance_rescale", "time_shift", "sigma_min"), _NUMBER),
             "guidance_interval": items(number(0, 1), 2, 2),
-            "solver": _NAME,
+            "solver": one_of(*SOLVERS),
         },
     )(value, where)
     try:

@@ -240,14 +240,15 @@ def _refusal(photo: Photo, fit: Fit, moved: Aligned | None, min_iou: float) -> s
     closes = moved is not None and moved.iou >= (1 + min_iou) / 2 and fit.colour <= _STRANGE
     if fit.iou < min_iou and not closes:
         how = "from its camera" if photo.camera else "from the best camera that was found"
-        more = "" if moved is None else f", {moved.iou:.3f} once its parts are moved to the object's"
-        if fit.colour > _STRANGE:
-            more += f"; colours differ by {fit.colour:.2f} of 1"
+        more = needed = ""
+        if moved is not None:
+            more = f", {moved.iou:.3f} once its parts are moved to the object's"
+            needed = f", or {(1 + min_iou) / 2:.3f} of moved parts with colours within {_STRANGE:g}"
         return (
-            f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.3f} "
-            f"(intersection over union{more}), needed are {min_iou:.3f}. Is it a picture of this object, from the "
-            "direction that is named, with the right mask? A lower least overlap (--project-min-iou, min_iou of the "
-            "node) takes it all the same."
+            f"{photo.name} does not fit the object: {how} the silhouettes overlap by {fit.iou:.3f} (intersection over "
+            f"union{more}) and colours differ by {fit.colour:.2f} of 1; needed are {min_iou:.3f}{needed}. Is it a "
+            "picture of this object, from the direction that is named, with the right mask? A lower least overlap "
+            "(--project-min-iou, min_iou of the node) takes it all the same."
         )
     if min_iou and fit.mirrored > _MIRRORED:
         return (
