@@ -23,7 +23,7 @@ def sum_by(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tens
 def whole_sum_by(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:
     """sum_by on any device by WholeSums."""
     flat = values.reshape(len(values), prod(values.shape[1:])).double()
-    sums = WholeSums(groups, len(flat), _largest(flat))
+    sums = WholeSums(groups, len(flat), largest_of(flat))
     sums.add(group, flat)
     return sums.total().reshape(groups, *values.shape[1:]).to(values.dtype)
 
@@ -37,7 +37,7 @@ def running_sums(values: torch.Tensor) -> torch.Tensor:
 
 def whole_running_sums(values: torch.Tensor) -> torch.Tensor:
     """running_sums on any device by whole numbers."""
-    largest = _largest(values.double())
+    largest = largest_of(values.double())
     unit = _unit(largest, _bits(len(values)))
     return (values.double() / unit).round().long().cumsum(0) * unit + (largest - largest)
 
@@ -108,7 +108,7 @@ def _bits(count: int) -> int:
     return _WHOLE_BITS - max(count, 1).bit_length()
 
 
-def _largest(values: torch.Tensor) -> torch.Tensor:
+def largest_of(values: torch.Tensor) -> torch.Tensor:
     """The largest absolute value of each column, 0 without rows."""
     return values.abs().amax(0) if len(values) else values.new_zeros(values.shape[1:])
 

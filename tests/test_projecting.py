@@ -220,7 +220,9 @@ def test_pictures_that_do_not_show_the_object_are_refused(runtime, coarsely):
     cross.putalpha(
         Image.fromarray(((np.minimum(rows, columns) < 14) & (np.maximum(rows, columns) < 55)).astype("u1") * 255)
     )
-    with pytest.raises(ImageError, match=r"overlap by 0\.\d\d\d .* needed are 0\.850, or 0\.925 of moved parts .*--project-min-iou"):
+    with pytest.raises(
+        ImageError, match=r"overlap by 0\.\d\d\d .* needed are 0\.850, or 0\.925 of moved parts .*--project-min-iou"
+    ):
         stages.project_texture(runtime, one, [Photo(cross, view=View(25, 20))])
     view = drawn(sheet(), CAMERA, 128)
     with pytest.raises(ImageError, match="mirrored"):

@@ -68,7 +68,7 @@ class Beside:
             return None
         given, self._given = self._given, None
         try:
-            outcome = pickle.loads(self._pipe.recv_bytes())
+            outcome = pickle.loads(self._pipe.recv_bytes())  # safe: only _work below writes to this pipe
         except (EOFError, OSError):
             self._end()
             return given, None
@@ -97,7 +97,7 @@ def _work(pipe: Connection, recipe: Recipe, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
     while True:
         try:
-            made = pickle.loads(pipe.recv_bytes())
+            made = pickle.loads(pipe.recv_bytes())  # safe: only Beside above writes to this pipe
         except EOFError:
             return
         outcome = guarded(complete, recipe, made, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from statistics import mean, median
 
@@ -49,15 +49,9 @@ Report = Callable[[int, str, str, Cost], None]  # number, name of the class, spe
 
 
 def compare(
-    runtime: Runtime,
-    models: Models,
-    design: Design,
-    count: int,
-    seed: int,
-    report: Report,
-    numbers: Container[int] | None = None,
+    runtime: Runtime, models: Models, design: Design, count: int, seed: int, report: Report
 ) -> dict[str, list[Cost]]:
-    """Speed -> the cost for each of `count` held-out objects; numbers: of those alone, for several processes."""
+    """Speed -> the cost for each of `count` held-out objects."""
     random = torch.Generator().manual_seed(seed)
     held = objects.sample(count, random, runtime.device, held_out=True)
     costs: dict[str, list[Cost]] = {name: [] for name in SPEEDS}
@@ -65,8 +59,6 @@ def compare(
         one = held.select(slice(number, number + 1))
         grids = truth.dual_grids(one, design.resolution)
         shown, full = pictures.rendered(one, grids, random, design.image_size)
-        if numbers is not None and number not in numbers:
-            continue  # its picture was rendered, which moves `random` on
         judge = _Judge(Solid(*grids.mesh(0)), shown.cameras.camera(0), 2 * one.half[0].norm().item())
         for name, cost in _costs(runtime, models, prepare(full[0]), seed + number, judge):
             costs[name].append(cost)

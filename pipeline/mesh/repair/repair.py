@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from ...sums import grouped_sums, sum_by
+from ...sums import grouped_sums, largest_of, sum_by
 from ..topology.columns import chunks, corners, cross, difference, dot
 from ..topology.half_edges import components, next_half_edge
 from ..topology.manifold import Topology
@@ -188,8 +188,7 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """[V, 3] float32 unit normals, faces weighted by area; (0, 0, 1) where they cancel."""
     a, b, c = vertices[faces.long()].double().unbind(1)
     normal = torch.linalg.cross(b - a, c - a)
-    largest = normal.abs().amax(0) if len(normal) else normal.new_zeros(3)
-    added = grouped_sums(len(vertices), 3 * len(faces), largest)
+    added = grouped_sums(len(vertices), 3 * len(faces), largest_of(normal))
     for corner in range(3):
         added.add(faces[:, corner].long(), normal)
     total = added.total()
