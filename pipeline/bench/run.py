@@ -75,7 +75,7 @@ def run(
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {measurements.heading([facts])}"
     print(title, flush=True)
     runtime = Runtime(
-        device, stages.default_backends(), choose_dtype(device), _begun, memory_limit=limit, speed=speed_named(speed)
+        device, stages.default_backends(), choose_dtype(device), _Begun(), memory_limit=limit, speed=speed_named(speed)
     )
     networks = [] if run_only else _networks(runtime, size, theirs)
     second = ", models in memory, second run" if keep_models else ""
@@ -100,10 +100,16 @@ def run(
     return 0
 
 
-def _begun(step: Step) -> None:
+class _Begun:
     """A line on stderr for each network and stage that begins: its row of a table comes when it, or all, is done."""
-    if step.step == 0:
-        print(f"{step.stage} ...", file=sys.stderr, flush=True)
+
+    def __init__(self) -> None:
+        self.stage = ""
+
+    def __call__(self, step: Step) -> None:
+        if step.stage != self.stage:  # a stage reports its step 0 again while it works, so that it can be interrupted
+            self.stage = step.stage
+            print(f"{step.stage} ...", file=sys.stderr, flush=True)
 
 
 def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[dict]:
