@@ -70,6 +70,6 @@ def test_what_a_rough_surface_hides_of_itself_is_seen(colour, shown):
     vertices = made.vertices.clone()
     vertices[24:, 1] = 0.192 + vertices[24:, 1] * 0.02  # 0.188 to 0.192
     made = replace(made, vertices=vertices)
-    found, points, _ = looked(made, Picture.of(drawn(made, camera)), camera)
+    _, points, _ = looked(made, Picture.of(drawn(made, camera)), camera)
     shadow = (points[:, 1] > 0.199) & (points[:, 0] > -0.199) & (points[:, 0] < -0.01) & (points[:, 2].abs() < 0.19)
     assert (shadow.sum() > 100) == shown
