@@ -1,4 +1,4 @@
-"""A picture's colours without what a part has bled onto another one beside it, across a jump of depth."""
+"""A picture's colours without bleeding from one part onto another across a depth discontinuity."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _beside(depth: np.ndarray, step: float, near: float) -> tuple[np.ndarray, np
     distance, edge = _nearest(edges)
     close = distance <= near
     behind = depth > depth[edge[0], edge[1]] - step / 2
-    # outlines lie between pixels: what is in front must not be the nearest one by a tie
+    # outlines lie between pixels: in a tie the pixel in front must not be taken
     refused = np.where(behind, close, distance <= near + 2) | (depth >= FAR)
     place = edge if refused.all() else _nearest(~refused)[1]
-    # the nearest place that is not near an outline may be in front of it all the same
+    # the nearest pixel away from outlines may nevertheless be in front
     beside = depth[place[0], place[1]] > depth - step / 2
     return close & behind & beside & (depth < FAR), place
 

@@ -16,14 +16,14 @@ from ..image import OPAQUE_ENOUGH
 from ..views import PictureCamera
 from .painted import Seen
 
-_MASK_SIDE = 1024  # pixels; distances to outlines need no more
-_SLIT = 0.014  # picture sides that a slit in the surface is wide at most
+_MASK_SIDE = 1024  # pixels; sufficient for distances to outlines
+_SLIT = 0.014  # picture sides; largest width of a slit in the surface
 # What pixels give to the mean of bicubic samples (torch's, a = -0.75) over the area of the one in the middle.
 _MEANS = (-0.01953125, 0.09375, 0.8515625, 0.09375, -0.01953125)
 _CORRECTIONS = 2  # rounds
 FAR = 1e9  # depth of nothing
-_STEEP = 6.0  # pixels of depth from one pixel to the next; a surface seen at more than 80 degrees to its normal
-_STEP = 0.03  # picture sides of depth, from which one part hides another; generated surfaces are rough by less
+_STEEP = 6.0  # depth in pixels from one pixel to the next: a surface at more than 80 degrees to its normal
+_STEP = 0.03  # depth in picture sides from which one part occludes another; above the roughness of generated surfaces
 
 
 @dataclass(frozen=True)

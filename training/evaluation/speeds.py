@@ -1,4 +1,4 @@
-"""What the settings of speed cost: results of held-out objects beside those of the exact setting."""
+"""The quality cost of the speed settings: results of held-out objects against those of the exact setting."""
 
 from __future__ import annotations
 
