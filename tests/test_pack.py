@@ -83,16 +83,14 @@ def test_charts_stand_where_a_plain_search_finds_the_lowest_place(size, gap, tur
     halo = torch.from_numpy(np.stack([rows, np.sqrt(gap * gap - rows * rows)], 1).astype(np.int32))
     number = torch.arange(len(charts), dtype=torch.int32)
     found = torch.zeros(len(charts), 3, dtype=torch.int32)
-    launch_single_thread(
-        kernels.place,
-        *(0, len(charts), turns, number, sizes, torch.arange(4 * len(charts), dtype=torch.int32).reshape(4, -1)),
-        *(torch.from_numpy(first.astype(np.int32)), torch.tensor(flat, dtype=torch.int32), halo, -(-gap // 2)),
-        torch.zeros(size, size // 64 + 1, dtype=torch.int64),
-        torch.full((size,), size, dtype=torch.int32),
-        torch.zeros(4 * len(charts), dtype=torch.int32),
-        found,
-        torch.zeros(1, dtype=torch.int32),
-    )
+    kinds = torch.arange(4 * len(charts), dtype=torch.int32).reshape(4, -1)
+    outlines = torch.from_numpy(first.astype(np.int32)), torch.tensor(flat, dtype=torch.int32)
+    taken = torch.zeros(size, size // 64 + 1, dtype=torch.int64)
+    widest = torch.full((size,), size, dtype=torch.int32)
+    hint, failed = torch.zeros(4 * len(charts), dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    atlas = taken, widest, hint, found, failed
+    charted = number, sizes, kinds, *outlines
+    launch_single_thread(kernels.place, 0, len(charts), turns, *charted, halo, -(-gap // 2), *atlas)
     expected = searched(charts, size, gap, turns)
     failed = next((k for k, each in enumerate(expected) if each[2] < 0), len(charts))  # later ones are sought once
     assert failed > 10 and [tuple(each) for each in found[:failed].tolist()] == expected[:failed]
