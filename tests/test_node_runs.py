@@ -198,7 +198,7 @@ def test_views_with_directions_reach_the_samplers(host, made):
         host.call("T2Views")
     with pytest.raises(Exception, match="holds 0 pictures"):
         host.call("T2Views", front=image, other_views="45")
-    for weights, why in (("2; 1", "2 numbers for 1"), ("much", "takes numbers"), ("0", "above 0")):
+    for weights, why in (("2; 1", "2 numbers for 1"), ("much", "takes numbers"), ("0", "0.001 to 1000")):
         with pytest.raises(Exception, match=why):
             host.call("T2Views", front=image, front_mask=mask, mask_marks="object", view_weights=weights)
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import MeshError
+from ..used import extent
 
 _TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _COUNTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -216,7 +217,8 @@ class Gltf:
             self.list("bufferViews")[-1]["byteStride"] = stride
         entry |= {"componentType": component, "count": len(values), "type": kind, **more}
         if kind == "VEC3" and component == 5126:
-            entry |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+            low, high = extent(values)
+            entry |= {"min": low.tolist(), "max": high.tolist()}
         self.list("accessors").append(entry)
         return len(self.json["accessors"]) - 1
 
