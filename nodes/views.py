@@ -11,6 +11,7 @@ from ..pipeline.image import background_remover, cut_out
 from ..pipeline.views import NAMED_MIXING, STRATEGIES, Mixing, named_views, posed
 from ..pipeline.words import counted
 from .host import pictures
+from .host.run import explained
 from .picture import CURES, mask_marks_input
 from .sockets import CATEGORY, Views, advanced, aliases, node_schema
 
@@ -99,6 +100,10 @@ class ViewsNode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, other_views: str | None = None, view_weights: str | None = None) -> bool | str:
+        return explained(_check, other_views or "", view_weights or "")  # what comes through a link is None here
+
+    @classmethod
     def execute(
         cls,
         front: torch.Tensor | None = None,
@@ -127,14 +132,18 @@ class ViewsNode(io.ComfyNode):
                 cuts.append(_cut(image[:1], mask, mask_marks))
                 names.append(side)
         others = [] if other is None else other.split(1)
-        named = [name for name in other_views.split(";") if name.strip()]
+        named = _names(other_views)
         if len(named) != len(others):
             raise SettingsError(f"`other` holds {counted(len(others), 'picture')}, `other_views` names {len(named)}.")
         cuts += [_cut(image, None, mask_marks) for image in others]
         if not cuts:
             raise SettingsError("No view is connected. Connect at least the front view.")
         views = named_views([*names, *named], len(cuts))
-        weights = _numbers(view_weights, len(cuts))
+        weights = _numbers(view_weights)
+        if weights and len(weights) != len(cuts):
+            raise SettingsError(
+                f"`view_weights` holds {counted(len(weights), 'number')} for {counted(len(cuts), 'connected picture')}."
+            )
         mixing = Mixing(structure_views, shape_views, texture_views, carve, weights, proportions)
         found = posed(cuts, views, mixing)
         lines = [", ".join(view.name for view in views), *found.remarks, *found.residuals]
@@ -142,18 +151,23 @@ class ViewsNode(io.ComfyNode):
         return io.NodeOutput(found, shown, ui={"text": ["\n".join(lines)]})
 
 
-def _numbers(text: str, pictures: int) -> tuple[float, ...]:
-    """The weights in a text, one for each picture; none in an empty text."""
-    words = [word for word in text.split(";") if word.strip()]
+def _check(other_views: str, view_weights: str) -> None:
+    """What the texts alone can be refused for. Raises SettingsError."""
+    names = _names(other_views)
+    named_views(names, len(names))
+    Mixing(weights=_numbers(view_weights))
+
+
+def _names(other_views: str) -> list[str]:
+    return [name for name in other_views.split(";") if name.strip()]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """The weights in a text; none in an empty one."""
     try:
-        found = tuple(map(float, words))
+        return tuple(float(word) for word in text.split(";") if word.strip())
     except ValueError as error:
         raise SettingsError(f"`view_weights` takes numbers between semicolons, as 2; 1; 1, got {text!r}.") from error
-    if found and len(found) != pictures:
-        raise SettingsError(
-            f"`view_weights` holds {counted(len(found), 'number')} for {counted(pictures, 'connected picture')}."
-        )
-    return found
 
 
 def _cut(image: torch.Tensor, mask: torch.Tensor | None, mask_marks: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Sums by group that have the same bits every time, also on a GPU, whose additions come in another order each time."""
+"""Deterministic sums by group: the same bits every time, also on a GPU, where additions happen in varying order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from math import prod
 
 import torch
 
-_LANES, _PLACES = 256, 1 << 20  # that sums are spread over on a GPU: of one group, and of all together
-_WHOLE_BITS = 62  # of a whole number, without its sign and one to spare
+_LANES, _PLACES = 256, 1 << 20  # partial sums on a GPU: of one group, and of all groups together
+_WHOLE_BITS = 62  # of an integer, without its sign and one spare bit
 
 
 def sum_by(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:
@@ -44,7 +44,7 @@ def whole_running_sums(values: torch.Tensor) -> torch.Tensor:
 
 
 class PlainSums:
-    """As WholeSums, added up in the order in which they come: what a CPU does the same every time."""
+    """As WholeSums, added in the given order, which is deterministic on a CPU."""
 
     def __init__(self, groups: int, largest: torch.Tensor) -> None:
         self._total = largest.new_zeros(groups, *largest.shape)

@@ -1,6 +1,6 @@
 """Pictures of views that do not belong together are told in words, and good ones raise no alarm.
 
-The pictures are renders of held-out objects of the training set from four sides.
+Nodes and the service: test_bad_views_elsewhere.
 """
 
 import io
@@ -8,42 +8,21 @@ import logging
 
 import numpy as np
 import pytest
-import torch
 from meshes import needs_warp
 from PIL import Image
+from sides import NUMBERS, SIDES, before, lit, mirrored, renders, rough
 
 from pipeline.errors import ImageError
 from pipeline.image import background_remover, cut_out, on_black
 from pipeline.project import photo
-from pipeline.render import Camera, Subject, render
 from pipeline.views import View, posed, unposed
-from training import objects, truth
 
 pytestmark = needs_warp
-SIDES = (View(0), View(90), View(180), View(270))
-NUMBERS = {"chair": 1, "car": 3, "hammer": 11, "teapot": 15, "rings": 13, "table": 6}
-
-
-@pytest.fixture(scope="module")
-def renders():
-    """Name -> RGBA pictures from the front, the object's left, the back, its right; cameras stand differently near."""
-    held = objects.sample(30, torch.Generator().manual_seed(5), held_out=True)
-    made = {}
-    for name, number in NUMBERS.items():
-        vertices, faces, pbr = truth.dual_grids(held.select(slice(number, number + 1)), 64).mesh(0)
-        subject = Subject(vertices, faces, colours=pbr)
-        cameras = [Camera(view.azimuth, 0.0, fov=20 + number) for view in SIDES]
-        made[name] = [Image.fromarray(render(subject, camera, 160, "pbr")) for camera in cameras]
-    return made
 
 
 @pytest.fixture
-def cuts(renders):
-    return {name: [cut_out(picture) for picture in pictures] for name, pictures in renders.items()}
-
-
-def mirrored(picture):
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+def cuts():
+    return {name: [cut_out(picture) for picture in pictures] for name, pictures in renders().items()}
 
 
 def stored_again(picture):
@@ -56,24 +35,6 @@ def stored_again(picture):
     return again
 
 
-def lit(picture, gain):
-    """Under another light: gains of red, green and blue, linear."""
-    values = np.asarray(picture, np.float32) / 255
-    values[..., :3] = ((values[..., :3] ** 2.2) * gain).clip(0, 1) ** (1 / 2.2)
-    return Image.fromarray((values * 255).round().astype(np.uint8))
-
-
-def before(picture, ground):
-    """A picture before a background [S, S, 3]."""
-    values = np.asarray(picture, np.float32)
-    alpha = values[..., 3:] / 255
-    return Image.fromarray((values[..., :3] * alpha + ground * (1 - alpha)).astype(np.uint8))
-
-
-def rough():
-    return np.random.default_rng(0).normal(128, 50, (20, 20, 3)).clip(0, 255).repeat(8, 0).repeat(8, 1)
-
-
 @pytest.mark.parametrize("name", NUMBERS)
 def test_good_sets_raise_no_alarm(cuts, name, caplog):
     """Round and mirror-symmetric objects among them: rings look alike from all sides, a chair's right is its left's
@@ -84,12 +45,12 @@ def test_good_sets_raise_no_alarm(cuts, name, caplog):
     assert unposed(cuts[name]).remarks == () and not caplog.records
 
 
-def test_one_picture_twice(cuts, renders):
+def test_one_picture_twice(cuts):
     rings, teapot = cuts["rings"][0], cuts["teapot"]
     assert posed([rings, rings], SIDES[:2]).remarks == ("front and left are the same picture",)
     found = posed([rings] * 4, SIDES).remarks  # a line, not one for each of six pairs
     assert found == ("front, left, back and right are the same picture",)
-    again = cut_out(stored_again(renders["teapot"][0]))  # which is not its own mirror image
+    again = cut_out(stored_again(renders()["teapot"][0]))  # which is not its own mirror image
     assert "front and back are the same picture" in posed([teapot[0], teapot[1], again], SIDES[:3]).remarks
     assert unposed([teapot[0], again]).remarks == ("picture 1 and picture 2 are the same picture",)
 
@@ -143,9 +104,9 @@ def test_a_side_that_shows_few_of_the_colours_is_no_other_object():
     assert any("differ" in remark for remark in posed([side, disc((40, 160, 60))], SIDES[:2]).remarks)
 
 
-def test_a_mask_of_another_view(renders, caplog):
+def test_a_mask_of_another_view(caplog):
     """Which only a plain background can tell."""
-    hammer = renders["hammer"]
+    hammer = renders()["hammer"]
     masks = [each.getchannel("A") for each in hammer]
     for ground in (rough(), np.full((160, 160, 3), (200.0, 205, 210))):
         pictures = [before(each, ground) for each in hammer]
@@ -173,13 +134,13 @@ def test_many_views(cuts, caplog):
     assert "20 views" in caplog.text
 
 
-def test_a_photograph_with_its_background_is_refused(renders):
+def test_a_photograph_with_its_background_is_refused():
     with pytest.raises(ImageError, match="background is not plain"):
-        cut_out(before(renders["car"][0], rough()), None, background_remover("plain"))
+        cut_out(before(renders()["car"][0], rough()), None, background_remover("plain"))
 
 
-def test_what_is_wrong_with_one_picture_is_told(renders, caplog):
-    car = renders["car"][0]
+def test_what_is_wrong_with_one_picture_is_told(caplog):
+    car = renders()["car"][0]
     low, high = Image.new("RGBA", (160, 160)), Image.new("RGBA", (320, 160))
     low.paste(car.resize((100, 100)), (30, 90))
     assert "touches the picture's bottom" in cut_out(low).info["remarks"][0]

@@ -14,7 +14,7 @@ from pipeline.bench import run as bench
 from pipeline.bench.networks import RandomModels, cases, small_size
 from pipeline.bench.reference import Reference
 from pipeline.errors import SettingsError
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, Step
 from pipeline.spec import RELEASED, STRUCTURE_FLOW, SamplerSettings
 from pipeline.stages import table
 
@@ -240,6 +240,13 @@ def test_bench_tables(run, tmp_path):
     assert code == 0 and "## Networks" in out and "| flow | 10 | 1.000 | 2.00 GB |" in out, err
     code, _, err = run("bench-tables", tmp_path / "absent.jsonl")
     assert code == 1 and "cannot be read" in err and "--history" in err
+
+
+def test_a_stage_that_reports_its_beginning_again_is_announced_once(capsys):
+    announce = bench._Begun()
+    for stage in ("unwrap", "unwrap", "bake", "bake", "unwrap"):
+        announce(Step(stage, 0, 1))
+    assert capsys.readouterr().err == "unwrap ...\nbake ...\nunwrap ...\n"
 
 
 def test_bench_settings(run, tmp_path):

@@ -165,6 +165,15 @@ def test_errors_larger_than_the_object_are_named(asked, cure):
         processed(damaged("ball", "none", 24)[0], shells="surface", max_error=stages.Length.parse(asked))
 
 
+def test_an_error_that_leaves_little_of_a_shape_is_told():
+    """Four faces were made of an object whose longest side is more than twice the error, without a word."""
+    raw = damaged("ball", "none", 24)[0]
+    most = processed(raw, shells="surface", max_error=stages.Length(0.38)).facts["warnings"]
+    assert any(each.startswith("A max error of 0.38 left ") and "of the surface" in each for each in most)
+    for usual in ("0.02", "0.5vox"):
+        assert not processed(raw, shells="surface", max_error=stages.Length.parse(usual)).facts["warnings"]
+
+
 def test_settings_without_effect_are_named():
     raw = damaged("ball", "none", 24)[0]
     with pytest.raises(SettingsError, match="wall would have no effect"):

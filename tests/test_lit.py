@@ -86,7 +86,8 @@ def test_small_steps_hide_nothing_and_what_is_in_front_does_not_bleed(scale):
     depth = np.full((100, 100), 2.0, np.float32)
     depth[:, 30:] -= 0.02  # a step
     depth[:, 60:] -= 0.2  # a part in front
-    seen = Seen(*(torch.from_numpy(each) for each in (depth > 0, depth, depth, depth)))
+    grey = np.full((100, 100, 3), 0.5, np.float32)
+    seen = Seen(*(torch.from_numpy(each) for each in (depth > 0, depth, grey, grey)))
     colour = np.zeros((100 * scale, 100 * scale, 3), np.float32)
     colour[:, : 30 * scale], colour[:, 57 * scale :] = 0.2, 1.0
     picture = Picture(colour, np.ones(colour.shape[:2], np.float32))
@@ -95,6 +96,6 @@ def test_small_steps_hide_nothing_and_what_is_in_front_does_not_bleed(scale):
     columns = torch.arange(100)
     places = torch.stack([(columns + 0.5) / 100, torch.full((100,), 0.505)], 1)
     unbled = Unbled.of(picture, PictureCamera(0, 0, 0, 1.0), seen, 0.04)
-    found = unbled.at(places, seen.depth[50, columns]).numpy()
+    found = unbled.at(places, seen.depth[50, columns])[0].numpy()
     assert np.abs(found[:29] - 0.2).max() < 0.02 and found[31:60].max() < 0.02
     assert found[61:].min() > 0.95

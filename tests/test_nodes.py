@@ -270,6 +270,13 @@ WRONG = [
         "T2RenderMesh", {"frames": 360, "size": 4096}, "take 96.6 GB .16 bytes a pix.*most 8 GB", marks=needs_warp
     ),
     pytest.param("T2RenderMesh", {"frames": 0, "size": None}, "1 to 1000 frames, got 0", marks=needs_warp),
+    ("T2RenderMesh", {"views": "front; 400"}, "azimuth must lie in -360 to 360 degrees, got 400"),
+    ("T2ProjectTexture", {"views": "45,91"}, "elevation must lie in -90 to 90 degrees, got 91"),
+    ("T2ProjectTexture", {"views": "left; 90"}, "same view: left, left"),
+    ("T2Views", {"other_views": "45,20; -361"}, "azimuth must lie in -360 to 360 degrees, got -361"),
+    ("T2Views", {"other_views": "uo"}, "A view is front, left"),
+    ("T2Views", {"view_weights": "2; one"}, "takes numbers between semicolons"),
+    ("T2Views", {"view_weights": "2; nan"}, "must lie in 0.001 to 1000, got 2, nan"),
     ("T2SamplerSettings", {"interval_start": 0.9, "interval_end": 0.5}, "Guidance cannot count from 0.9 to 0.5"),
     ("T2ExportMesh", {"format": "fbx", "size": ""}, "Unknown format 'fbx'; choose one of .glb, .gltf, .obj"),
     ("T2ExportMesh", {"format": "stl", "size": "80"}, "A size is a number and mm, cm, m or in"),

@@ -26,13 +26,14 @@ from ..export.files import check_writable, writing
 from ..runtime import Runtime, StageRecord, Step, choose_dtype, synchronise
 from ..spec import PIPELINE_TYPES
 from ..speed import EXACT, speed_named
+from ..stages.checks import prepare_networks
 from ..stages.types import check_levels
 from . import history as measurements
 from .networks import Case, Inputs, RandomModels, Size, call, cases, full_size, small_size, sphere
 from .reference import Reference
 
 _TYPE = "1024_cascade"  # of the whole run
-_REPEATS = 3  # timed calls behind the first, which compiles
+_REPEATS = 3  # timed calls behind the first
 
 
 def run(
@@ -75,7 +76,7 @@ def run(
     title = f"{facts['sizes'].capitalize()} sizes, random weights; {measurements.heading([facts])}"
     print(title, flush=True)
     runtime = Runtime(
-        device, stages.default_backends(), choose_dtype(device), _begun, memory_limit=limit, speed=speed_named(speed)
+        device, stages.default_backends(), choose_dtype(device), _Begun(), memory_limit=limit, speed=speed_named(speed)
     )
     networks = [] if run_only else _networks(runtime, size, theirs)
     second = ", models in memory, second run" if keep_models else ""
@@ -100,10 +101,20 @@ def run(
     return 0
 
 
-def _begun(step: Step) -> None:
+class _Begun:
     """A line on stderr for each network and stage that begins: its row of a table comes when it, or all, is done."""
-    if step.step == 0:
-        print(f"{step.stage} ...", file=sys.stderr, flush=True)
+
+    def __init__(self) -> None:
+        self.stage = ""
+
+    def __call__(self, step: Step) -> None:
+        if step.stage != self.stage:  # a stage reports its step 0 again while it works, so that it can be interrupted
+            self.stage = step.stage
+            print(f"{step.stage} ...", file=sys.stderr, flush=True)
+
+
+def _prepare(runtime: Runtime, models: RandomModels, roles: Sequence[str]) -> None:
+    prepare_networks(models, roles, runtime.backends, runtime.device, runtime.dtype)
 
 
 def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[dict]:
@@ -113,6 +124,7 @@ def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[di
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
     print("|---" * (8 if theirs else 5) + "|")
     models, lines = RandomModels(size.models), []
+    _prepare(runtime, models, list(size.models))
     for case in cases(size, runtime.device):
         lines += _compared(runtime, models, case, size.models[case.role], theirs)
     return lines
@@ -227,7 +239,8 @@ def _measure(runtime: Runtime, case: Case, prepare: Callable[[], Callable[[], to
 def _whole_run(runtime: Runtime, models: RandomModels, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
     pipeline_type = PIPELINE_TYPES[_TYPE]
-    # as every run begins: kernels of the post-processing are compiled, or loaded, beside the sampler
+    # as every run begins: kernels are compiled, or loaded, while the first networks work
+    _prepare(runtime, models, pipeline_type.roles())
     stages.check_finish(stages.ExportSettings(), backends=runtime.backends, device=runtime.device)
     image = Image.linear_gradient("L").convert("RGB")
     condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())

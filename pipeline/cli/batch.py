@@ -1,4 +1,4 @@
-"""The command `batch`: a folder of pictures to an object of each."""
+"""The command `batch`: one object for each picture of a folder."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def add_finish_on(parser: argparse._ActionsContainer) -> None:
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """The pictures, and what is made of each, wherever it is made."""
+    """The options about pictures and objects, on one machine or on Ray."""
     parser.add_argument(
         "images",
         nargs="+",
@@ -144,7 +144,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 
 def run(options: argparse.Namespace) -> int:
-    """All jobs in this process, and one beside it."""
+    """Run all jobs in this process, with a second one beside it."""
     found = find_pictures(options.images, options.output)
     recipe = recipe_of(options)
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
 def recorded(
     options: argparse.Namespace, found: Sequence[tuple[Path, str]], recipe: Recipe, settings: Mapping
 ) -> Iterator[Record]:
-    """The account of a run, with manifest and log open while the block runs. found: the pictures.
+    """The record of a run, with manifest and log open while the block runs. found: the pictures.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -192,7 +192,7 @@ def print_begin(record: Record) -> None:
 
 
 def tell(job: Job, outcome: Outcome, record: Record) -> None:
-    """A line for a job that has ended."""
+    """Print a line for a finished job."""
     seconds = time.perf_counter() - record.start
     left = (len(record.todo) - record.ended) * seconds / record.ended
     start = f"[{record.ended}/{len(record.todo)}] {Path(job.picture).name}"
@@ -211,5 +211,5 @@ def print_end(record: Record) -> None:
 
 
 def exit_code(record: Record) -> int:
-    """1 if an object is missing."""
+    """1 if an object is missing, else 0."""
     return int(record.counts()["done"] < len(record.jobs))

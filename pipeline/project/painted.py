@@ -17,6 +17,7 @@ from ..mesh.query.surface import Surface
 from ..mesh.repair.repair import vertex_normals
 from ..views import PictureCamera
 from ..warp import unavailable_reason
+from .depth import without_slits
 
 _CREASE = 0.77  # cosine of the angle between a smooth normal and its face's, beyond which the edge is meant to be sharp
 _POINTS = 4096  # vertices that stand for the object's outline when it is framed
@@ -46,6 +47,11 @@ class Seen:
     depth: torch.Tensor
     normal: torch.Tensor
     colour: torch.Tensor
+
+    @cached_property
+    def opened(self) -> np.ndarray:
+        """[S, S] depth without slits in the surface, FAR where nothing is."""
+        return without_slits(self.depth.cpu().numpy())
 
 
 class Painted:
@@ -126,7 +132,7 @@ class Painted:
         normal = torch.where(away, -normal, normal) * found[:, None]
         colour = torch.zeros(side * side, 3, device=self.device)
         if colours:
-            colour[found] = self._colour(face[found], hits.weights[found])
+            colour[found] = self.colour_at(face[found], hits.weights[found])
         square = (side, side)
         return Seen(
             found.reshape(square),
@@ -135,7 +141,7 @@ class Painted:
             colour.reshape(*square, 3),
         )
 
-    def _colour(self, face: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def colour_at(self, face: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """[N, 3] base colours of points on faces [N], of the nearest texel."""
         uv = (self._uvs[self.faces[face]] * weights[:, :, None]).sum(1)
         if len(self._colours) == 1:

@@ -9,21 +9,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, grey_opening
+from scipy.ndimage import distance_transform_edt
 
 from ..errors import ImageError
 from ..image import OPAQUE_ENOUGH
-from ..views import PictureCamera
+from .depth import FAR
 from .painted import Seen
 
-_MASK_SIDE = 1024  # pixels; distances to outlines need no more
-_SLIT = 0.014  # picture sides that a slit in the surface is wide at most
+_MASK_SIDE = 1024  # pixels; sufficient for distances to outlines
 # What pixels give to the mean of bicubic samples (torch's, a = -0.75) over the area of the one in the middle.
 _MEANS = (-0.01953125, 0.09375, 0.8515625, 0.09375, -0.01953125)
 _CORRECTIONS = 2  # rounds
-FAR = 1e9  # depth of nothing
-_STEEP = 6.0  # pixels of depth from one pixel to the next; a surface seen at more than 80 degrees to its normal
-_STEP = 0.03  # picture sides of depth, from which one part hides another; generated surfaces are rough by less
 
 
 @dataclass(frozen=True)
@@ -119,39 +115,14 @@ class Picture:
         """[s, s] float32: 0 at the picture's and the object's outline, 1 from `feather` picture sides on. seen: what
         the picture's camera sees in s x s pixels."""
         side = len(seen.mask)
-        inside = (without_slits(seen.depth.cpu().numpy()) < FAR) & (self.small(side)[1] > 0.5)
+        inside = (seen.opened < FAR) & (self.small(side)[1] > 0.5)
         distance = np.asarray(distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1] - 0.5
         return smooth_step(torch.from_numpy(distance / side).float() / feather)
-
-
-def step_of(camera: PictureCamera, side: int) -> float:
-    """World units of depth between pixels of side x side, from which one part hides another."""
-    return max(_STEEP / side, _STEP) / camera.scale
 
 
 def trust_side(picture: Picture) -> int:
     """Pixels along a side in which a picture's trust is worked out."""
     return min(picture.side, _MASK_SIDE)
-
-
-def without_slits(depth: np.ndarray) -> np.ndarray:
-    """Depth [s, s] without what is far in narrow places only: pinholes and slits of a generated surface, which no
-    picture shows. A line of sight through them still tells what it meets."""
-    wide = max(3, 2 * round(_SLIT * len(depth) / 2) + 1)
-    return np.asarray(grey_opening(np.where(np.isfinite(depth), depth, FAR), (wide, wide)))
-
-
-def depth_edges(depth: np.ndarray, least: float) -> np.ndarray:
-    """[s, s] bool: pixels behind a jump of depth, on which the picture may show the part in front. least: jump, world
-    units."""
-    known = depth < FAR
-    depth = np.where(known, depth, 0)
-    edge = np.zeros_like(known)
-    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        step = np.where(known[first] & known[second], depth[first] - depth[second], 0)
-        edge[first] |= step > least
-        edge[second] |= step < -least
-    return edge
 
 
 def smooth_step(values: torch.Tensor) -> torch.Tensor:

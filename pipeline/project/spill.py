@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from ..views import PictureCamera
+from .depth import FAR, depth_edges, step_of
 from .painted import Painted
-from .picture import FAR, Picture, depth_edges, step_of, without_slits
+from .picture import Picture
 
 _SIDE = 128  # pixels along a side in which spill is looked for: parts, not details
 _REACH = 0.1  # of the object's longer side in the picture, by which generated parts are out of place
@@ -31,7 +32,7 @@ def kept(painted: Painted, picture: Picture, camera: PictureCamera) -> torch.Ten
     """
     side = min(_SIDE, picture.side)
     seen, step = painted.seen(camera, side), step_of(camera, side)
-    depth, device = without_slits(seen.depth.cpu().numpy()), painted.device
+    depth, device = seen.opened, painted.device
     known = depth < FAR
     colour, share = picture.small(side)
     usable = (torch.from_numpy(known & (share > 0.5)).to(device) & seen.mask).reshape(-1)

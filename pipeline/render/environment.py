@@ -29,14 +29,14 @@ def environment_studio(picture: np.ndarray, rotation: float = 0.0, strength: flo
     Args:
         picture: [H, W, 3] linear radiance, twice as wide as high. Its scale does not matter: it is brought to the mean
             radiance of the default studio.
-        rotation: degrees that the surroundings are turned to the right.
+        rotation: degrees that the surroundings are turned to the right, -360 to 360.
         strength: how many times as bright.
 
     Raises:
         ImageError: another shape, NaN, infinity, or nothing but black. SettingsError: rotation or strength are none.
     """
-    if not math.isfinite(rotation):
-        raise SettingsError(f"The rotation of an environment must be finite, got {rotation}.")
+    if not abs(rotation) <= 360:
+        raise SettingsError(f"The rotation of an environment must lie in -360 to 360 degrees, got {rotation:g}.")
     if not 0 < strength < math.inf:
         raise SettingsError(f"The strength of an environment must be above 0, got {strength:g}.")
     light = _checked(picture)

@@ -29,7 +29,7 @@ def turntable_frame_count(seconds: float, fps: float) -> int:
     Raises:
         SettingsError: fewer than 2 frames or more than 1000.
     """
-    if not (0 < seconds < 1e6 and 0 < fps <= 120):
+    if not (0 < seconds < 1e6 and 1 <= fps <= 120):
         raise SettingsError(
             f"A turntable needs seconds above 0 and 1-120 frames a second; got {seconds:g} and {fps:g}."
         )

@@ -18,6 +18,7 @@ from ..errors import SettingsError, did_you_mean
 from ..words import counted
 
 NAMED = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}  # degrees of azimuth
+_TURN = 360.0  # degrees; a direction that is typed as more than a turn is a slip
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def parse_view(text: str) -> View:
     """A view from its name ("left"), its azimuth ("45") or azimuth and elevation ("45,20").
 
     Raises:
-        SettingsError: the text is none of these.
+        SettingsError: the text is none of these, or more than a turn.
     """
     word = text.strip().lower()
     if word in NAMED:
@@ -81,6 +82,11 @@ def parse_view(text: str) -> View:
         raise SettingsError(
             f"A view is {', '.join(NAMED)}, an azimuth such as 45, or azimuth and elevation such as 45,20; "
             f"got {text!r}{did_you_mean(word, NAMED) or '.'}"
+        )
+    if not abs(angles[0]) <= _TURN:
+        raise SettingsError(
+            f"A view's azimuth must lie in -{_TURN:g} to {_TURN:g} degrees, got {angles[0]:g}; 0 is the front, 90 the "
+            "object's own left."
         )
     return View(*angles)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +12,8 @@ from ..words import counted
 from .mixing import STRATEGIES
 from .rig import View
 
+_LEAST, _MOST = 1e-3, 1e3  # weights of views
+
 
 @dataclass(frozen=True)
 class Mixing:
@@ -20,7 +21,8 @@ class Mixing:
 
     proportions: give the structure the pictures' proportions, where there are two or more.
 
-    weights: above 0, how much each view counts against the others in every strategy that mixes; empty: all alike.
+    weights: 0.001 to 1000, how much each view counts against the others in every strategy that mixes; empty: all
+    alike.
 
     Raises:
         SettingsError: there is no such strategy, or a weight is none.
@@ -35,9 +37,12 @@ class Mixing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(map(float, self.weights)))
-        if not all(0 < weight < math.inf for weight in self.weights):
+        if not all(_LEAST <= weight <= _MOST for weight in self.weights):
             given = ", ".join(f"{weight:g}" for weight in self.weights)
-            raise SettingsError(f"The weights of views must be above 0, got {given}. Leave out a picture instead.")
+            raise SettingsError(
+                f"The weights of views must lie in {_LEAST:g} to {_MOST:g}, got {given}. Leave out a picture that "
+                "is to count nothing."
+            )
         for stage in (self.structure, self.shape, self.texture):
             if stage not in STRATEGIES:
                 raise SettingsError(f"No strategy is called {stage!r}; there are {', '.join(STRATEGIES)}.")

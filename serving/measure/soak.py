@@ -12,7 +12,7 @@ from pipeline.words import counted
 
 from .process import ServiceProcess, add_shared, made, run_options, settings_of_jobs
 
-_WINDOW = 3  # jobs whose median counts, as a single number trembles
+_WINDOW = 3  # jobs whose median is compared, as single values are noisy
 
 
 def add(parser: argparse.ArgumentParser) -> None:

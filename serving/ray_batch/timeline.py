@@ -1,4 +1,4 @@
-"""The command `timeline`: who worked when in a batch, and how long each stood still."""
+"""The command `timeline`: when each process worked in a batch, and how long it was idle."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def idle(spans: Sequence[dict[str, Any]]) -> float:
-    """Share of the time, from the first span to the last, that the processes of these spans stood still.
+    """Share of the time, from the first span to the last, in which the processes of these spans were idle.
 
     They count as so many as were ever at work at once: one that takes the place of a dead one is the same."""
     marks = sorted((time, step) for span in spans for time, step in ((span["start"], 1), (span["end"], -1)))

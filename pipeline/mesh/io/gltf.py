@@ -1,7 +1,6 @@
-"""A glTF 2.0 document: its JSON as it stands and its buffers, read with bounds, extended and written again.
+"""A glTF 2.0 document: its unchanged JSON and its buffers, read with bounds checks, extended and written again.
 
-What is not understood stays where it is, so that a document that comes back differs from the source only where it was
-meant to. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Unknown content is kept, so that a written document differs from the source only where it was changed. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import MeshError
+from ..used import extent
 
 _TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _COUNTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -25,7 +25,7 @@ _COMPRESSION = {
     "EXT_meshopt_compression": "meshopt",
     "KHR_meshopt_compression": "meshopt",
 }
-_FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # numbers of each
+_FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # components of each
 _LARGEST = 1 << 32  # bytes of a GLB or of a buffer
 
 
@@ -217,7 +217,8 @@ class Gltf:
             self.list("bufferViews")[-1]["byteStride"] = stride
         entry |= {"componentType": component, "count": len(values), "type": kind, **more}
         if kind == "VEC3" and component == 5126:
-            entry |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+            low, high = extent(values)
+            entry |= {"min": low.tolist(), "max": high.tolist()}
         self.list("accessors").append(entry)
         return len(self.json["accessors"]) - 1
 
@@ -229,13 +230,13 @@ class Gltf:
         return self._data(entry.get("uri"), f"image {number}")
 
     def require_images(self) -> None:
-        """Raises MeshError if a picture that is a file of its own is not there, before work is done that it ends."""
+        """Raises MeshError if a referenced image file is missing, so that this is found before any other work."""
         for number, entry in enumerate(self.list("images")):
             if "bufferView" not in entry and not str(entry.get("uri", "")).startswith("data:"):
                 self.image(number)
 
     def local_images(self) -> None:
-        """Take images that are files of their own into the document, which may be written elsewhere."""
+        """Embed external image files into the document, which may be written elsewhere."""
         for number, entry in enumerate(self.list("images")):
             if "bufferView" not in entry:
                 data = self.image(number)
@@ -310,5 +311,5 @@ def _is_number(value: object) -> bool:
 
 
 def _known(table: dict, key: object):
-    """What a table has for a key out of a file, which may be anything; None if nothing."""
+    """A table's value for a key read from a file, which may be of any type; None if there is none."""
     return table.get(key) if isinstance(key, (int, str)) else None

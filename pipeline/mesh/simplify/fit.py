@@ -11,7 +11,7 @@ import torch
 from ..query.surface import Surface
 from .stars import find_stars
 
-_QUERIES = 1 << 15  # at most: the more faces there are, the less there is to gain
+_QUERIES = 1 << 17  # in all rounds together, at most: bounds the time; 20,000 faces still have two rounds
 _ALIKE = 0.7  # cosine of the angle between a face and the one that is nearest to it, or that is another wall's
 _CHECKS = 2  # rounds of holding vertices of faces that would turn over
 
