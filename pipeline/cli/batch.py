@@ -199,7 +199,7 @@ def tell(job: Job, outcome: Outcome, record: Record) -> None:
     if outcome.error:
         print(f"{start}: {outcome.error}", flush=True)
         return
-    made = f"{outcome.files[0]}, {outcome.report['faces']:,} faces, {outcome.report['seconds']:.1f} s"
+    made = f"{outcome.files[0]}, {counted(outcome.report['faces'], 'face')}, {outcome.report['seconds']:.1f} s"
     print(f"{start} -> {made}{f'; about {left / 60:.0f} min left' if left >= 60 else ''}", flush=True)
 
 

@@ -43,6 +43,7 @@ from .options import (
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
 from .results import report_result
+from .samplers import add_samplers, samplers
 from .settings import settings_of
 
 
@@ -75,6 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
     add_projection(parser)
+    add_samplers(parser, ["texture"])
     # of the options that other commands have for what they write: one file, whose numbers no preset has
     parser.set_defaults(preset="standard", faces=None, lods=[], lods_in_one_file=False)
     parser.set_defaults(normal_map=False, seams=None)
@@ -157,7 +159,14 @@ def run(options: argparse.Namespace) -> int:
     stages.check_finish(None, pictures=wants_drawing(options))
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
-    settings = settings_of(TextureSettings, options, pipeline_type=chosen, keep=keep, projection=projected)
+    settings = settings_of(
+        TextureSettings,
+        options,
+        pipeline_type=chosen,
+        keep=keep,
+        samplers=samplers(options, checkpoint.spec),
+        projection=projected,
+    )
     settings.check(checkpoint, wants_drawing(options), backends, device)
     images, models = posed_pictures(options), Models(checkpoint, build)
     shots = photos(options) if projected else []
