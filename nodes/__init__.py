@@ -1,4 +1,4 @@
-"""The only room that knows ComfyUI: thin V3 nodes over pipeline.stages, a file for each stage.
+"""The only folder that depends on ComfyUI: thin V3 nodes over pipeline.stages, one file for each stage.
 
 A class with a schema in any of these files is a node; sockets.py has the types of what travels between them.
 """
@@ -25,7 +25,7 @@ def load():
 
     package = __name__.rpartition(".")[0]
     classes = [] if copies.in_use(package, Path(__file__).parents[1]) else node_classes()
-    if classes:  # nothing of a second copy is imported, and it registers nothing
+    if classes:  # none for a second copy of the pack, which registers nothing
         from .host import folders, health, pictures
 
         folders.register()

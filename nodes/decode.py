@@ -59,7 +59,7 @@ class DecodeShape(io.ComfyNode):
 
 
 def _picture(mesh: stages.Mesh, progress: Progress) -> Image.Image | None:
-    """The raw mesh, if there is anything to see and to draw it with; what is wrong with it the next node says."""
+    """A preview of the raw mesh; None if there is nothing to draw or to draw with. The next node reports defects."""
     if unavailable_reason() or not progress.pictures or len(mesh.faces) == 0:
         return None
     try:

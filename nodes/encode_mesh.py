@@ -1,4 +1,4 @@
-"""Encode a mesh that one has, for texturing and refining."""
+"""T2EncodeMesh: a user's own mesh to a shape latent, for texturing and refining."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class EncodeMesh(io.ComfyNode):
         if keep and scene is None:
             raise SettingsError("What is to be kept is looked up in a scene. Connect that of TRELLIS.2 Load Mesh.")
         if scene is not None:
-            keep.changed_parts(scene)  # what is wrong with it is said before networks run
+            keep.changed_parts(scene)  # raises before networks run
         placed = stages.in_unit_cube(mesh)
         side = stages.shape_resolution(models, chosen)
         given = {"resolution": side, "seed": seed, "scene": scene, "keep": keep}

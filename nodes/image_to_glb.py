@@ -151,7 +151,7 @@ class ImageToGLB(io.ComfyNode):
         models: list | None = None,
         mask_marks: str = "automatic",
     ) -> io.NodeOutput:
-        # what can be known is said now rather than after minutes of sampling
+        # raise now what would otherwise be found after minutes of sampling
         if isinstance(filename_prefix, str) and (problem := output.why_not(output.filled(filename_prefix, cls.hidden))):
             raise SettingsError(problem)
         if models is None and (problem := folders.why_not(checkpoint)):
@@ -218,7 +218,7 @@ class GatherFiles(io.ComfyNode):
 
 
 def _export(preset: str, faces: int, texture_size: int, texture: bool = True) -> stages.ExportSettings:
-    """What the node says, or where it says 0 the preset. Raises SettingsError."""
+    """The node's settings; where an input is 0, the preset's. Raises SettingsError."""
     return stages.PRESETS[preset].settings(faces or None, texture_size or None, texture)
 
 
@@ -228,13 +228,13 @@ def _more(export: stages.ExportSettings) -> str:
 
 
 def _behind(link: list, prompt) -> Checkpoint | None:
-    """The checkpoint that a link leads to, if it comes straight from a Load Models whose choices the graph states."""
+    """The checkpoint behind a link, if the link comes directly from a Load Models whose inputs are all values."""
     node = prompt.get_node(link[0])
     if node["class_type"] != "T2LoadModels":
         return None
     stated = {"checkpoint": folders.SMALL, "decoders": folders.AUTOMATIC, "image_encoder": folders.OWN} | node["inputs"]
     chosen = [stated[name] for name in ("checkpoint", "decoders", "image_encoder")]
-    if not all(isinstance(each, str) for each in chosen) or folders.why_not(chosen[0]):  # which Load Models will say
+    if not all(isinstance(each, str) for each in chosen) or folders.why_not(chosen[0]):  # Load Models will report it
         return None
     return folders.open_choice(*chosen)
 

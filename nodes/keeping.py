@@ -1,4 +1,4 @@
-"""Inputs that say what of a mesh changes and what stays: a mask in its UVs, vertex colours, names of nodes."""
+"""Inputs that choose which parts of a mesh are kept: a mask in its UVs, vertex colours, names of nodes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def keep_inputs(mask: str, done: str) -> list[io.Input]:
 
 
 def keep_of(mask: torch.Tensor | None, materials: str, vertex_colors: bool, nodes: str) -> stages.Keep:
-    """What the inputs say is to stay. Raises SettingsError for a mask that marks nothing."""
+    """The parts to keep. Raises SettingsError for a mask that marks nothing."""
     masks = () if mask is None else (_mask(mask, _words(materials)),)
     return stages.Keep(_words(nodes), masks, vertex_colors)
 
@@ -54,7 +54,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _mask(changed: torch.Tensor, materials: tuple[str, ...]) -> stages.Mask:
-    """ComfyUI's mask, where 1 is to change, as one of what is kept."""
+    """ComfyUI's mask, in which 1 is changed, inverted to a mask of what is kept."""
     values = changed[None] if changed.ndim == 2 else changed
     if values.ndim != 3 or len(values) != 1:
         raise SettingsError(f"The mask must be a single picture [1, height, width], got {list(changed.shape)}.")

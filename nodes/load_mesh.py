@@ -1,4 +1,4 @@
-"""T2LoadMesh: a mesh file that one has, as a scene and as one mesh."""
+"""T2LoadMesh: a mesh file of the input folder, as a scene and as one mesh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T2LoadPictures: a folder of pictures as a list, with names for their objects; what cannot be used is left out."""
+"""T2LoadPictures: a folder of pictures as a list, with names for their objects; unusable ones are skipped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .host.progress import Progress
 from .picture import CURES
 from .sockets import CATEGORY, advanced, aliases, node_schema
 
-_SHOWN = 20  # pictures left out that the report names
+_SHOWN = 20  # skipped pictures that the report names
 
 
 class LoadPictures(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""What a mesh is like, as text on the node: defects, size, and whether it can be printed."""
+"""T2MeshReport: a mesh's defects, size and printability, as text on the node."""
 
 from __future__ import annotations
 

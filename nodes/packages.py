@@ -1,4 +1,4 @@
-"""Choices of packages that a user may have installed, in place of the pack's own ways to do a step."""
+"""Inputs that choose an installed package as the backend of a step, in place of the pack's own."""
 
 from __future__ import annotations
 

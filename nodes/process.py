@@ -203,7 +203,7 @@ def _counts(text: str) -> list[int]:
 
 
 def printing_inputs() -> list[io.Input]:
-    """What is made of the inside of a solid."""
+    """Inputs about the inside of a solid: hollowing, drains, cavities."""
     return [
         io.Combo.Input(
             "cavities",
@@ -247,7 +247,7 @@ def printing_inputs() -> list[io.Input]:
 
 
 def shells_input() -> io.Input:
-    """What becomes of inner shells and open sheets."""
+    """The choice of what to do with inner shells and open sheets."""
     return io.Combo.Input(
         "shells",
         options=list(stages.SHELLS),

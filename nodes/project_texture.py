@@ -136,7 +136,7 @@ def _photos(
     names: list[str],
     mask_marks: str,
 ) -> list[Photo]:
-    """The pictures of a batch, each with what is known of its camera."""
+    """The pictures of a batch, each with its camera or direction as far as known."""
     found = pictures.to_pil(image)
     count = len(found)
     if cameras is not None and len(cameras) != count:

@@ -202,7 +202,7 @@ class RenderMesh(io.ComfyNode):
 
 
 def _cameras(views: str) -> list[Camera]:
-    """The cameras that a text names; none where it is empty."""
+    """The cameras that a text names; none if it is empty."""
     found = [parse_view(name) for name in views.split(";") if name.strip()]
     return [Camera(view.azimuth, view.elevation) for view in found]
 

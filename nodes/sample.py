@@ -1,4 +1,4 @@
-"""The samplers: structure, shape, texture, and the settings that experts may give them."""
+"""The samplers: structure, shape, texture, and their expert settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Save what stages made and open it again: draft today, finish tomorrow."""
+"""T2SaveState and T2OpenState: values between the stages to a file and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T2TextureMesh: new textures for a mesh file, all or a part of them, everything else as it is."""
+"""T2TextureMesh: new textures for a mesh file, or for a part of it; everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TextureMesh(io.ComfyNode):
         own = resolution == folders.OWN
         chosen = models.checkpoint.default_pipeline_type if own else PipelineType.named(resolution)
         keep = keep_of(repaint, repaint_materials, keep_vertex_colors, keep_nodes)
-        keep.changed_parts(scene)  # what is wrong with it is said before networks run
+        keep.changed_parts(scene)  # raises before networks run
         roles = stages.texturing_roles(chosen, strength < 1 or bool(keep))
         models.checkpoint.require_models([role for role in roles if role != IMAGE_ENCODER], "Texturing a mesh")
         made = run(

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-_LOOKED_AT = 2000  # entries of a folder, in which a name nearly right is looked for
+_LOOKED_AT = 2000  # entries of a folder that are searched for a similar name
 
 
 class PipelineError(Exception):
@@ -21,7 +21,7 @@ class ImageError(PipelineError):
 
 
 class MissingPackageError(ImageError):
-    """A picture needs a package, or weights of one, that are not here: once they are, it may be of use."""
+    """A picture needs a package, or its weights, that are not installed; it may be usable once they are."""
 
 
 class MeshError(PipelineError):
@@ -33,7 +33,7 @@ class SettingsError(PipelineError):
 
 
 class EmptyResultError(PipelineError):
-    """A stage worked but its result holds nothing to go on with."""
+    """A stage succeeded, but its result is empty."""
 
 
 class NotFiniteError(PipelineError):
@@ -61,15 +61,22 @@ class OutputError(PipelineError):
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The message for a name that is none of those known; the nearest of them is named, if one is near."""
+    """The message for an unknown name, with the most similar known one if there is one."""
     known = list(known)
     return f"Unknown {what} {name!r}; choose one of {', '.join(known)}{did_you_mean(str(name), known) or '.'}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message that names the nearest known word; "" if none is near."""
-    near = difflib.get_close_matches(word, list(known), 1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    """The end of a message with the most similar known word; "" if none is similar."""
+    near = (each for each in difflib.get_close_matches(word, list(known), 3, cutoff=0.7) if _misspelt(word, each))
+    return "".join(f"; did you mean {each}?" for each in islice(near, 1))
+
+
+def _misspelt(word: str, known: str) -> bool:
+    """Whether words with dashes are near in each part: --texture-steps is another option than --texture-size."""
+    parts, others = word.split("-"), known.split("-")
+    alike = (difflib.SequenceMatcher(None, *pair).ratio() >= 0.6 for pair in zip(parts, others))
+    return len(parts) != len(others) or all(alike)
 
 
 def near_path(path: Path) -> str:
@@ -77,7 +84,7 @@ def near_path(path: Path) -> str:
     anything is."""
     folder = path.parent
     try:
-        # a link whose target has gone is there by the same name
+        # a dangling link has exactly this name
         here = [each.name for each in islice(folder.iterdir(), _LOOKED_AT) if each.name != path.name]
     except OSError:
         return f": there is no folder {folder}." if not folder.is_dir() else "."

@@ -13,7 +13,7 @@ from .errors import SettingsError, unknown
 from .sampling import Sample, Start, Velocity, beginning, data_from_velocity, stepped
 from .spec import SamplerSettings
 
-_EARLIEST = 0.999  # time of pure noise, whose signal is nil, on the scale of log_snr
+_EARLIEST = 0.999  # time taken for pure noise, whose SNR is 0, by log_snr
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Passes:
     shares: tuple[float, ...]
 
     def times(self, moments: Sequence[float]) -> frozenset[float]:
-        """Those of the steps of a run. moments: times of its steps and its end, falling."""
+        """The times at which the network runs. moments: times of a run's steps and its end, falling."""
         steps = len(moments) - 1
         return frozenset(moments[min(round(share * steps), steps - 1)] for share in (0.0, *self.shares, 1.0))
 
@@ -73,7 +73,7 @@ def speed_named(name: str) -> Speed:
 
 
 def check_solver(speed: Speed, settings: SamplerSettings) -> None:
-    """Raises SettingsError for a solver that calls the network where its own next step does not lie."""
+    """Raises SettingsError for a solver that evaluates the network elsewhere than at its steps' times."""
     if speed != EXACT and settings.solver != "euler":
         raise SettingsError(
             f"The speed {speed.name!r} works with the solver euler only, not with {settings.solver!r}: choose the "
@@ -151,7 +151,7 @@ class Reusing:
 
 
 def _through(points: Sequence[tuple[float, torch.Tensor]], t: float) -> torch.Tensor:
-    """The polynomial through points (time, value) at a time. Times near pure noise have one place, and the last of
+    """The polynomial through points (time, value) at a time. Times near pure noise count as one, and the last of
     their values counts: a large time shift has several passes there."""
     at, values = log_snr(t), {log_snr(time): value for time, value in points}
     total = torch.zeros_like(points[0][1])

@@ -1,4 +1,4 @@
-"""What a client is answer of a job."""
+"""The JSON about a job that a client receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes: jobs in, their state and files out; health and metrics beside them."""
+"""The HTTP routes: jobs, their state and files, health and metrics."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _add_jobs(app: FastAPI, dispatcher: Dispatcher) -> None:
     @app.delete("/jobs/{job_id}", summary="Cancel")
     @app.post("/jobs/{job_id}/cancel", summary="Cancel")
     async def cancel(job_id: str, request: Request) -> Response:
-        """A job that waits never begins; one that runs stops after the step that it is at."""
+        """A waiting job never starts; a running one stops after the current step."""
         job = await found(job_id)
         if not await dispatcher.cancel(job):
             raise problems.not_to_cancel((await found(job_id)).status)
@@ -162,7 +162,7 @@ def _add_jobs(app: FastAPI, dispatcher: Dispatcher) -> None:
             return await _file(dispatcher.store, job_id, name)
         if job.status == EXPIRED:
             raise problems.expired()
-        if job.problem:  # a job without a result answers with why
+        if job.problem:  # a job without a result answers with its problem
             return JSONResponse(job.problem, job.problem["status"], media_type=problems.MEDIA_TYPE)
         raise problems.no_file(name, list(job.files)) if job.finished else problems.not_finished(job.status)
 

@@ -1,4 +1,4 @@
-"""Refuses a body that is too long, before it is received where its length is named, else as soon as it is longer."""
+"""Refuses a body that is too long: before it is received if its length is given, else once the limit is exceeded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import problems
 
 
 class BodyLimit:
-    """bodies: bytes by path. other: of all other paths."""
+    """bodies: largest size in bytes by path. other: for all other paths."""
 
     def __init__(self, app: ASGIApp, bodies: Mapping[str, int], other: int) -> None:
         self._app, self._bodies, self._other = app, bodies, other

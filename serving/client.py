@@ -23,7 +23,7 @@ _ENDED = ("done", "failed", "cancelled", "interrupted", "expired")
 
 
 class ServiceError(Exception):
-    """What the service refused, or a job that failed. problem: its answer (RFC 9457), {} if there was none."""
+    """A refused request or a failed job. problem: the service's answer (RFC 9457), {} if there was none."""
 
     def __init__(self, text: str, problem: Mapping[str, Any] | None = None, status: int = 0) -> None:
         super().__init__(text)
@@ -54,7 +54,7 @@ class Client:
         self._on_wait = on_wait
 
     def generate(self, pictures: Iterable[Path], masks: Iterable[Path] = (), **parameters: Any) -> dict[str, Any]:
-        """Queue a job; see GET /parameters for what there is. Raises ServiceError."""
+        """Queue a job; GET /parameters lists the parameters. Raises ServiceError."""
         files = [("picture", Path(each)) for each in pictures] + [("mask", Path(each)) for each in masks]
         return self._post("generate", parameters, files)
 
@@ -100,7 +100,7 @@ class Client:
         return json.loads(self._patiently("POST", path, _form(parameters, files, boundary), headers))
 
     def _patiently(self, method: str, path: str, body: bytes | None = None, headers: Mapping | None = None) -> bytes:
-        """_send, again while that may help."""
+        """_send, repeated while the service is full or cannot be reached."""
         until = time.monotonic() + self._patience
         while True:
             try:
@@ -169,7 +169,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0, or 1 with what the service said."""
+    """Exit code 0, or 1 after printing the service's error."""
     output = options.output or Path(options.pictures[0].stem + ".glb")
     try:
         client = Client(options.url, dict(_pair(each, ":") for each in options.header), on_wait=_Waiting())
@@ -189,12 +189,13 @@ def run(options: argparse.Namespace) -> int:
     except (ServiceError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{output}: {job['facts']['faces']:,} faces in {job['seconds']:.1f} s.")
+    faces = job["facts"]["faces"]
+    print(f"{output}: {faces:,} {'face' if faces == 1 else 'faces'} in {job['seconds']:.1f} s.")
     return 0
 
 
 def _check_paths(pictures: Iterable[Path], output: Path) -> None:
-    """Raises ValueError for what would cost a job, or its result."""
+    """Raises ValueError for paths that would make the job fail, or its result be lost."""
     for path in pictures:
         if not path.is_file():
             raise ValueError(f"{path} is a folder; name a picture." if path.is_dir() else f"{path} does not exist.")
@@ -207,7 +208,7 @@ def _check_paths(pictures: Iterable[Path], output: Path) -> None:
 
 
 class _Waiting:
-    """Each reason why a request is repeated, once."""
+    """Prints each reason for repeating a request once."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -234,7 +235,7 @@ class _Line:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
+    """Write a file atomically: whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)

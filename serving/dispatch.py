@@ -1,4 +1,4 @@
-"""From the queue to the workers: one job a worker, progress, cancelling, retries, and what becomes old."""
+"""From the queue to the workers: one job for each worker, progress, cancelling, retries, expiry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORGET = 7  # rows stay that many times as long as results
 
 
 class Dispatcher:
-    """Belongs to one event loop. `state` and `waiting` are what /health tells without asking anybody."""
+    """Hands jobs to workers; belongs to one event loop. `state` and `waiting` are cached for /health."""
 
     def __init__(self, settings: ServiceSettings, jobs: Jobs, store: Store, engine: Engine, metrics: Metrics) -> None:
         self.settings, self.jobs, self.store, self.engine, self.metrics = settings, jobs, store, engine, metrics
@@ -39,7 +39,7 @@ class Dispatcher:
         self._news, self._stopping = asyncio.Event(), False
 
     async def start(self) -> None:
-        """Settle what a former service left, then begin in the background."""
+        """Settle the jobs that a former service left, then start in the background."""
         await asyncio.to_thread(self._settle)
         self._begin(self.engine.start)
         self._begin(self._look)
@@ -48,7 +48,7 @@ class Dispatcher:
             self._begin(self._serve)
 
     async def stop(self) -> None:
-        """Interrupt what runs, say so in the database, end the workers."""
+        """Interrupt running jobs, record that in the database, end the workers."""
         self._stopping = True
         for task in self._background:
             task.cancel()
@@ -60,13 +60,13 @@ class Dispatcher:
         self._news.set()
 
     async def cancel(self, job: Job) -> bool:
-        """Cancel a job that waits or runs; whether it was still to be cancelled."""
+        """Cancel a waiting or running job. Returns whether it could still be cancelled."""
         now, problem = time.time(), problems.cancelled().as_dict()
         ended = {"status": CANCELLED, "finished": now, "problem": problem}
         if await asyncio.to_thread(self.jobs.change, job.id, (QUEUED, RUNNING), **ended):
             self.metrics.jobs.labels(job.command, CANCELLED).inc()
             if task := self._tasks.get(job.id):
-                task.cancel()  # which removes what is stored
+                task.cancel()  # the task's handler removes its files
             else:
                 await asyncio.to_thread(self._drop, job)
             return True
@@ -81,7 +81,7 @@ class Dispatcher:
         self._background.append(asyncio.create_task(self._again_and_again(make)))
 
     async def _again_and_again(self, make: Callable[[], Awaitable[None]]) -> None:
-        """Run it to its end, from the start again where the database or Ray fails it."""
+        """Run a background task to its end; restart it if the database or Ray fails."""
         while True:
             try:
                 return await make()
@@ -96,7 +96,7 @@ class Dispatcher:
             self._drop(job)
             log.warning("Job %s was interrupted in the stage %r when the service stopped.", job.id, job.stage)
         for job_id in self.store.jobs():
-            if self.jobs.get(job_id) is None:  # of a request that was being received
+            if self.jobs.get(job_id) is None:  # left by a request that was being received
                 self.store.remove(job_id)
         for job in self.jobs.recent(100):
             if job.result:
@@ -134,7 +134,7 @@ class Dispatcher:
         self._drop(job)
 
     async def _run(self, job: Job) -> None:
-        """One job to its end, whatever that is."""
+        """Run one job to its end: done, failed or cancelled."""
         started, tries = time.monotonic(), 0
         while True:
             tries += 1
@@ -182,7 +182,7 @@ class Dispatcher:
         await asyncio.to_thread(self._drop_inputs, job)
 
     async def _recorded(self, job: Job, **values: Any) -> bool:
-        """Change a running job, however long the database is away: a result may not be lost for that."""
+        """Change a running job; waits as long as the database cannot be reached, so that no result is lost."""
         while True:
             try:
                 return await asyncio.to_thread(self.jobs.change, job.id, (RUNNING,), **values)
@@ -206,7 +206,7 @@ class Dispatcher:
             await asyncio.sleep(_SWEEP)
 
     def sweep(self, now: float) -> None:
-        """Remove what has been kept long enough: first the results of a job, later the job."""
+        """Remove what has expired: first the results of a job, later its row."""
         keep = self.settings.keep_seconds
         for job in self.jobs.kept_and_finished_before(now - keep):
             if self._drop(job):
@@ -215,7 +215,7 @@ class Dispatcher:
         self.jobs.forget_finished_before(now - _FORGET * keep)
 
     def _drop(self, job: Job) -> bool:
-        """Remove all that is stored of a job; whether that worked."""
+        """Remove all stored files of a job. Returns whether that worked."""
         try:
             self.store.remove(job.id)
         except PipelineError as error:
@@ -224,7 +224,7 @@ class Dispatcher:
         return True
 
     def _drop_inputs(self, job: Job) -> None:
-        """A finished job needs its pictures no more."""
+        """Remove the pictures of a finished job."""
         stored = [*job.inputs.get("pictures", ()), *job.inputs.get("masks", ())]
         stored += [job.inputs["state"]] if "state" in job.inputs else []
         for owner, name in stored:

@@ -32,7 +32,7 @@ class WorkerLostError(Exception):
 
 @dataclass(frozen=True)
 class EngineState:
-    """ready: workers that take jobs. error: why there are none and none will come, or ""."""
+    """ready: workers that take jobs. error: why there are none and will be none, or ""."""
 
     ready: int = 0
     error: str = ""
@@ -44,13 +44,13 @@ class Engine:
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings, self._error = settings, ""
         self._handle: DeploymentHandle | None = None
-        # Ray's processes end with the thread that started them, so that one must last
+        # Ray's processes end with the thread that started them, so it must live as long as they do
         self._lasting = ThreadPoolExecutor(1, "ray")
 
     async def start(self) -> None:
-        """Start Ray (or join a cluster) and the workers; returns when one takes jobs, or when none ever will."""
+        """Start Ray (or join a cluster) and the workers; returns when one is ready for jobs or all have failed."""
         try:
-            with handlers_kept():  # in this thread, which is the one that may
+            with handlers_kept():  # in this thread, the main one, which may set signal handlers
                 await asyncio.get_running_loop().run_in_executor(self._lasting, self._start_ray)
             self._handle = await asyncio.to_thread(self._start_workers)
         except (RayError, RuntimeError, ValueError, OSError) as error:
@@ -128,7 +128,7 @@ def _state() -> EngineState:
 
 
 def _own_words(message: str) -> str:
-    """What the error itself says, without the traceback."""
+    """The error's own message, without the traceback."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     named = [line for line in lines if "Error: " in line]
     return (named or lines or [""])[-1]

@@ -1,4 +1,4 @@
-"""Jobs in a database: SQLite in a file, PostgreSQL, or what else SQLAlchemy speaks with. One service a database."""
+"""Jobs in a database: SQLite in a file, PostgreSQL, or any other of SQLAlchemy. One service for each database."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _NAMES = [each.name for each in fields(Job)]
 
 
 class QueueFullError(Exception):
-    """As many jobs wait as may."""
+    """The queue has reached its limit."""
 
 
 DATABASE_ERRORS = (sa.exc.DBAPIError, sa.exc.TimeoutError)  # of any method: the database is out of reach, or full
@@ -86,7 +86,7 @@ class Jobs:
     """
 
     def __init__(self, url: str) -> None:
-        self._adding = threading.Lock()  # else several at once would find the same last place
+        self._adding = threading.Lock()  # otherwise several threads would find the same last place
         try:
             self._engine = sa.create_engine(url, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
@@ -103,7 +103,7 @@ class Jobs:
         self._engine.dispose()
 
     def add(self, job: Job, queue_limit: int) -> Job:
-        """Queue a job; the one of the same key where there is one already.
+        """Queue a job, or return the existing one with the same key.
 
         Raises:
             QueueFullError: as many jobs wait as may.
@@ -130,7 +130,7 @@ class Jobs:
         return self._one(_JOBS.c.key == key)
 
     def claim(self) -> Job | None:
-        """The job that waits longest, which is running from now on."""
+        """Mark the job that has waited longest as running, and return it."""
         with self._engine.begin() as connection:
             oldest = sa.select(_JOBS.c.id).where(_JOBS.c.status == QUEUED).order_by(_JOBS.c.created, _JOBS.c.id)
             job_id = connection.scalar(oldest.limit(1))
@@ -146,7 +146,7 @@ class Jobs:
         return self.get(job_id)
 
     def change(self, job_id: str, only: Iterable[str], **values: Any) -> bool:
-        """Set columns of a job if its status is one of `only`; whether it was."""
+        """Set columns of a job if its status is one of `only`. Returns whether it was."""
         with self._engine.begin() as connection:
             statement = _JOBS.update().where(_JOBS.c.id == job_id, _JOBS.c.status.in_(tuple(only)))
             return bool(connection.execute(statement.values(**values)).rowcount)
@@ -194,7 +194,7 @@ class Jobs:
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Readers beside a writer, and a writer that waits for another."""
+    """Settings for SQLite: readers do not block a writer, and writers wait for each other."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")

@@ -1,4 +1,4 @@
-"""Ray for a command: a cluster of its own, or one that runs already, what that is sent, and why it may refuse."""
+"""Ray for a command: its own cluster or a running one, the code sent to that, and why joining may fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def joined(address: str) -> dict[str, Any]:
 
 
 def why_not(error: BaseException) -> str:
-    """An error of ray.init for people. Ray hides why a cluster refused in the error's causes."""
+    """A readable message for an error of ray.init, whose reason is hidden in the error's causes."""
     found: BaseException | None = error
     while found is not None:
         if any(word in f"{type(found).__name__} {found}" for word in _TOKEN):

@@ -1,4 +1,4 @@
-"""One job, in the process of a worker: from what is stored of a request to what is stored as its result.
+"""One job in the process of a worker: from the stored request to the stored result.
 
 The steps and their options are those of `python -m pipeline generate` and `finish`; here the models stay loaded.
 """
@@ -86,7 +86,7 @@ class Maker:
         with tempfile.TemporaryDirectory(prefix="trellis2-job-") as folder:
             place = Path(folder)
             start, options = time.perf_counter(), options_of(job["command"], job["parameters"])
-            self.backends.used.clear()  # the result says what this job used
+            self.backends.used.clear()  # the result lists the backends of this job only
             runtime, self._journal = self._runtime(options, on_step), self._logged(job["id"])
             runtime.on_record = self._journal.stage
             try:
@@ -95,7 +95,7 @@ class Maker:
                 files = self._stored(job["id"], place)
                 self._journal.end(facts, runtime.records, time.perf_counter() - start)
             except PipelineError as error:
-                error.args = (str(error).replace(f"{folder}/", ""),)  # a client knows no folders of the server
+                error.args = (str(error).replace(f"{folder}/", ""),)  # clients must not see the server's folders
                 self._journal.end({}, runtime.records, time.perf_counter() - start, error)
                 raise
             finally:
@@ -138,7 +138,7 @@ class Maker:
         self.models.fetch(settings.roles)
         save = partial(stages.write_generation, options.save_state)
         made = make_object(self._planned(runtime, options), self.models, images, settings, shots, save)
-        if made.plan.tried:  # there is less memory than was thought
+        if made.plan.tried:  # less memory is available than estimated
             self.keeps = self.keeps and made.plan.rung.keep_models
         facts = dict(made.facts)
         if made.refused:
@@ -173,7 +173,7 @@ class Maker:
             raise written.errors[0]
 
     def _drawn(self, options: argparse.Namespace, output: Path) -> None:
-        """Where the pictures go: the preview of every job, the video of those that ask for it."""
+        """Paths of the pictures: a preview for every job, a video if asked for."""
         options.picture = output.with_name(PREVIEW) if self.backends.offers(RENDER, self.device) else None
         options.turntable = options.turntable and output.with_name(options.turntable.name)
 
@@ -199,7 +199,7 @@ class Maker:
         return found | ({"state": fetched(inputs["state"])} if "state" in inputs else {})
 
     def _stored(self, job_id: str, folder: Path) -> dict[str, int]:
-        """Store what was made. One file that cannot be stored costs all, and leaves none."""
+        """Store the results: all files or, if one cannot be stored, none."""
         made = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("input-")]
         try:
             for path in made:
@@ -211,7 +211,7 @@ class Maker:
         return {path.name: path.stat().st_size for path in made}
 
     def _tidy(self) -> None:
-        """Give memory back, so that a worker does not grow from job to job."""
+        """Release memory to the system, so that a worker does not grow from job to job."""
         if not self.keeps:
             self.models.release()
         gc.collect()
@@ -230,7 +230,7 @@ def check_generate(
     backends: Backends | None = None,
     device: torch.device | str = "cpu",
 ) -> ObjectSettings:
-    """Everything that a request can be refused for without its pictures; returns what it asks for.
+    """Check everything that can be checked without the pictures; returns the request's settings.
 
     Raises:
         PipelineError: as stages.preflight and the settings of samplers.

@@ -1,4 +1,4 @@
-"""What a monitor reads of the service, in Prometheus' format."""
+"""The service's metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Metrics:
         self._peaks: dict[str, int] = {}
 
     def finished(self, command: str, seconds: float, result: Mapping[str, Any]) -> None:
-        """Count what a finished job took. result: of making.Maker.make."""
+        """Record a finished job's time and memory. result: of making.Maker.make."""
         self.seconds.labels(command).observe(seconds)
         self._stages(result["stages"])
         for kind, size in result["memory"].items():

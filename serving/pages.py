@@ -1,4 +1,4 @@
-"""The web page and the API's page, and the npm packages that they show things with: nothing comes from elsewhere."""
+"""The web page and the API's page, with the npm packages that they use; nothing is loaded from other servers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add(app: FastAPI, node_modules: Path | None) -> None:
         return FileResponse(WEB / "page.js", media_type="text/javascript")
 
     for name in ("three", "swagger-ui-dist"):
-        if (packages / name).is_dir():  # without it the page shows the pictures in place of the model
+        if (packages / name).is_dir():  # without it the page shows pictures instead of the model
             app.mount(f"/node_modules/{name}", StaticFiles(directory=packages / name, follow_symlink=False), name=name)
 
     @app.get("/docs", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""What a request may say: the options of the command line's own parser as JSON, without those that are the server's.
+"""The parameters of requests: the command line's own options as JSON, without those that belong to the server.
 
 No parameter is listed here: name, kind, choices, default and text are the parser's, and its own converters read the
 values. A new option is a parameter at once, unless it is a path, free text, or one of the server's.
@@ -15,10 +15,11 @@ from typing import Any
 
 from pipeline.cli.main import parser
 from pipeline.errors import SettingsError
+from pipeline.words import counted
 
 # What a first user sees, as the nodes have it; all else is for experts.
 BASIC = ("type", "seed", "speed", "preset", "views", "faces", "shells", "texture_size", "geometry_only", "background")
-# Where the server runs and what it may take is not for a client to say.
+# Options about the server's machine and resources, which clients may not set.
 SERVERS_OWN = (
     "help",
     "checkpoint",
@@ -31,7 +32,7 @@ SERVERS_OWN = (
     "background_model",
     "environment_rotation",  # of a file that a client cannot name
 )
-# Options that name a file, which the service names itself: a client says whether it wants it.
+# Options that name an output file: the service chooses the name, and a client only whether it wants the file.
 FILES = {"turntable": Path("preview.mp4")}
 # Text without choices that cannot name a file: the pipeline checks it word by word.
 FREE_TEXT = ("type", "views")
@@ -92,7 +93,7 @@ class Parameter:
         return shown[1:-1].split(",") if isinstance(shown, str) and shown.startswith("{") else []
 
     def read(self, value: Any) -> Any:
-        """What the parser would make of it.
+        """The value as the parser would read it.
 
         Raises:
             SettingsError: it is no value of this option.
@@ -102,7 +103,7 @@ class Parameter:
         if self.many:
             values = value if isinstance(value, list) else [value]
             if isinstance(self.action.nargs, int) and len(values) != self.action.nargs:
-                raise SettingsError(f"{self.name}: takes {self.action.nargs} values, got {len(values)}.")
+                raise SettingsError(f"{self.name}: takes {counted(self.action.nargs, 'value')}, got {len(values)}.")
             return [self._one(each) for each in values]
         if isinstance(value, list):
             raise SettingsError(f"{self.name}: takes one value, got a list of {len(value)}.")

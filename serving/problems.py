@@ -1,4 +1,4 @@
-"""What went wrong as RFC 9457 says it (application/problem+json): what was found, what was expected, what to try."""
+"""Errors as RFC 9457 problems (application/problem+json): what was found, what was expected, what to try."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def of_error(error: errors.PipelineError, folder: str = "") -> Problem:
 
 
 def internal(error: BaseException) -> Problem:
-    """Of an error that is nobody's fault but ours."""
+    """The problem of an unexpected error: a fault of the service."""
     detail = f"An unexpected {type(error).__name__} stopped the job. The server's log has it in full; please report it."
     return Problem("internal", "An unexpected error", 500, detail)
 

@@ -1,4 +1,4 @@
-"""How far a job is and how long it will still take, from what its stages took in the last jobs."""
+"""The progress of a job and its estimated time left, from the times of its stages in the last jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Progress:
     before: tuple[str, ...] = ()  # stages that are over
 
     def follow(self, step: Mapping[str, Any]) -> bool:
-        """Take a report of a worker over; whether another stage begins with it."""
+        """Apply a worker's report. Returns whether a new stage begins with it."""
         other = step["stage"] != self.stage
         if other:
             self.before = (*self.before, self.stage) if self.stage else ()
@@ -33,7 +33,7 @@ class Progress:
 
 
 class Durations:
-    """What the stages of the last jobs took, by what the jobs had in common that matters most: command and type."""
+    """Times of the stages of the last jobs, by what determines them most: command and type."""
 
     def __init__(self) -> None:
         self._known: dict[tuple, deque[dict[str, float]]] = {}
@@ -69,6 +69,6 @@ class Durations:
 
 
 def kind_of(command: str, parameters: Mapping[str, Any]) -> tuple:
-    """What jobs have in common whose stages take about the same time."""
+    """The key of jobs whose stages take about the same time."""
     names = ("type", "geometry_only", "faces", "texture_size", "structure_steps", "shape_steps", "texture_steps")
     return (command, *(str(parameters.get(name)) for name in names))

@@ -1,4 +1,4 @@
-"""What a client sends, as a form or as JSON, to a queued job: read, checked, stored. Nothing of a refused one stays."""
+"""From a client's request, a form or JSON, to a queued job: read, checked, stored. Nothing of a refused one is kept."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Sent:
 
 
 class Receiver:
-    """Takes requests in."""
+    """Receives requests."""
 
     def __init__(self, settings: ServiceSettings, jobs: Jobs, store: Store) -> None:
         self._settings, self._jobs, self._store = settings, jobs, store
@@ -96,7 +96,7 @@ class Receiver:
             return await asyncio.to_thread(self._queue, sent, key, digest)
 
     def _check_queue(self, key: str | None) -> None:
-        """Refuse before anything is received, unless the job may be there already. The last word is the database's."""
+        """Refuse early if the queue is full, unless the job may exist already. The database decides in the end."""
         if self._jobs.waiting() >= self._settings.queue_limit and (key is None or self._jobs.of_key(key) is None):
             raise problems.queue_full(self._settings.queue_limit)
 
@@ -177,7 +177,7 @@ class Receiver:
         if name == "state" and paths:
             raise problems.malformed("One state makes one object; send one file.")
         if len(paths) >= self._settings.pictures:
-            raise problems.malformed(f"At most {self._settings.pictures} files named {name} are taken.")
+            raise problems.malformed(f"At most {counted(self._settings.pictures, 'file')} named {name} can be sent.")
         path = folder / (STATE if name == "state" else f"{name}-{len(paths) + 1}")
         paths.append(path)
         return path
@@ -188,7 +188,7 @@ class Receiver:
             raise problems.too_large(name, limit)
 
     def _check(self, sent: Sent) -> None:
-        """Refuse what can be refused without running it. Raises PipelineError or Refused."""
+        """Check everything that can be checked without running the job. Raises PipelineError or Refused."""
         options = options_of(sent.command, sent.parameters)
         export = export_settings(options, Path(MODEL))
         drawn_outputs(options, Path(MODEL))
@@ -287,7 +287,7 @@ def _decoded(name: str, value: Any) -> bytes:
 
 
 def form_schema(command: str, properties: Mapping[str, Any], binary: bool) -> dict[str, Any]:
-    """What the body of a request looks like: as a form, or as JSON."""
+    """The schema of a request's body, as a form or as JSON."""
     one = {"type": "string", "format": "binary"} if binary else {"type": "string", "contentEncoding": "base64"}
     several = {"type": "array", "items": one}
     files: dict[str, Any] = {"picture": several, "mask": several}

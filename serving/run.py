@@ -1,4 +1,4 @@
-"""The command `run`: the service, until it is told to stop."""
+"""The command `run`: the service, until it receives SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # turns Ray's telemetry off
     import uvicorn  # here, so that --help needs neither
 
     from .app import create

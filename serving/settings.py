@@ -1,4 +1,4 @@
-"""What a service is told when it starts: every limit and place, as options of `python -m serving run`."""
+"""The settings of a service: limits, paths and workers, as options of `python -m serving run`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MB = 1_000_000  # bytes
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a worker needs to know; plain values, as they travel to another process.
+    """The settings of a worker; plain values, as they are sent to another process.
 
     store: URL of the results, see store.Store. threads: of torch on a CPU; 0: all cores. log: file of
     the structured log; "-": standard error. checkpoint, device, ...: as the
@@ -172,7 +172,7 @@ def from_options(options: argparse.Namespace) -> ServiceSettings:
 
 
 def plain(settings: WorkerSettings) -> dict[str, Any]:
-    """For a process that may not have this class yet."""
+    """As plain values, for a process in which this class may not be importable yet."""
     return asdict(settings)
 
 

@@ -1,4 +1,4 @@
-"""Pictures, states and results of jobs: a folder, or any store that fsspec speaks with, a folder a job."""
+"""Pictures, states and results of jobs, a folder for each job: on disk, or in any store that fsspec supports."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import OutputError, SettingsError, StateError
+from pipeline.words import counted
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _TROUBLE = (OSError, EOFError, ValueError, RuntimeError, ftplib.Error)  # what file systems of fsspec raise
@@ -46,7 +47,7 @@ class Store:
         return Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
     def put(self, job_id: str, source: Path, name: str) -> None:
-        """Store a file under a job. Raises OutputError; nothing of the file is left then."""
+        """Store a file under a job. Raises OutputError, without leaving a partial file."""
         target = self._path(job_id, name)
         try:
             with self._one_at_a_time:
@@ -54,7 +55,7 @@ class Store:
                 self._fs.put_file(str(source), target)
                 stored = self._fs.info(target)["size"]
             if stored != source.stat().st_size:
-                raise OSError(f"{stored:,} of {source.stat().st_size:,} bytes arrived")
+                raise OSError(f"{stored:,} of {counted(source.stat().st_size, 'byte')} arrived")
         except _TROUBLE as error:
             self.remove_file(job_id, name)
             raise OutputError(
@@ -76,7 +77,7 @@ class Store:
             return bool(self._fs.exists(self._path(job_id, name)))
 
     def remove_file(self, job_id: str, name: str) -> None:
-        """Remove a file if it is there and the store lets it; what stays goes with the job."""
+        """Remove a file if it exists and the store permits it; otherwise it is removed with the job."""
         try:
             with self._one_at_a_time:
                 self._fs.rm_file(self._path(job_id, name))
@@ -101,7 +102,7 @@ class Store:
                 names = [str(path).rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._root, detail=False)]
         except _TROUBLE as error:
             raise OutputError(f"The store cannot be listed: {error}.") from error
-        return [name for name in names if re.fullmatch(r"[0-9a-f]{32}", name)]  # others are not ours to touch
+        return [name for name in names if re.fullmatch(r"[0-9a-f]{32}", name)]  # others are not the service's
 
     def free_bytes(self) -> int | None:
         """Bytes that a folder of this machine has left; None for other stores."""
@@ -109,7 +110,7 @@ class Store:
 
     def _path(self, job_id: str, name: str = "") -> str:
         for part in (job_id, name) if name else (job_id,):
-            if not _NAME.fullmatch(part):  # names are made here; a path among them would be a fault
+            if not _NAME.fullmatch(part):  # names are generated; a path among them would be a bug
                 raise ValueError(f"{part!r} is no name in a store")
         return "/".join(filter(None, (self._root.rstrip("/"), job_id, name)))
 

@@ -1,4 +1,4 @@
-"""A worker: one process with the models, on Ray Serve, that runs one job at a time and tells its progress."""
+"""A worker: one process with the models, on Ray Serve, that runs one job at a time and reports its progress."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Worker:
     """The class that Ray Serve makes replicas of. Its process does nothing else.
 
     Raises:
-        PipelineError: see making.Maker; Ray Serve tells its text to whoever asks for the status.
+        PipelineError: see making.Maker; Ray Serve includes its text in the deployment's status.
     """
 
     def __init__(self, settings: Mapping[str, Any], time_limit: float) -> None:
         from .making import Maker  # torch, which the processes of Ray itself must not import
 
         if hasattr(os, "nice"):
-            os.nice(10)  # answers to requests come first, where cores are few
+            os.nice(10)  # the processes that answer requests go first where cores are few
         self._maker, self._limit = Maker(WorkerSettings(**settings)), time_limit
         # one thread for all jobs: a thread that ends leaves its share of the allocator's memory behind
         self._thread = ThreadPoolExecutor(1, "job")
@@ -58,7 +58,7 @@ class Worker:
             yield event
         finally:
             watch.stop.set()
-            # the next job may not begin before this one has left
+            # the next job may not begin before this one has ended
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(working)
 
@@ -72,14 +72,14 @@ class Worker:
             found = problems.cancelled() if watch.stop.is_set() else problems.too_long(self._limit)
         except PipelineError as error:
             found = problems.of_error(error)
-        except BaseException as error:  # whatever it is, the worker lives on and the client hears of it
+        except BaseException as error:  # any error ends the job and reaches the client; the worker continues
             log.exception("Job %s stopped unexpectedly", job["id"])
             found = problems.internal(error)
         return {"problem": found.as_dict()}
 
 
 class _Watch:
-    """What a run calls at every step: tells it on, not too often, and stops the run where that is wanted."""
+    """The on_step of a run: reports steps at a limited rate, and stops the run if it was cancelled or timed out."""
 
     def __init__(self, limit: float, report) -> None:
         self.stop, self.report = threading.Event(), report

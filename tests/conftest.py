@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -183,13 +184,32 @@ def one_thread():
 
 @pytest.fixture
 def coarsely(monkeypatch):
-    """Cameras are fitted with fewer lines of sight and steps, for what does not depend on how exactly."""
-    from pipeline.project import fit
+    """Cameras are fitted, and parts moved, with fewer lines of sight and steps, for tests that need no accuracy."""
+    from pipeline.project import align, fit
 
+    coarse_fits(monkeypatch, fit)
+    monkeypatch.setattr(align, "_STEPS", 10)
+
+
+def coarse_fits(monkeypatch, fit):
+    """Let a module pipeline.project.fit, of whichever package, fit cameras with little effort."""
     sides = {"_COARSE": (32, 1), "_FINE": (40, 1), "_FINEST": (64, 1)}
     steps = {"_AZIMUTHS": 16, "_STEPS": 20, "_FINE_STEPS": 50, "_LAST_STEPS": 30}
     for name, value in {**sides, **steps}.items():
         monkeypatch.setattr(fit, name, value)
+
+
+@pytest.fixture(scope="module")
+def small_views():
+    """Runs draw the views of a result with an eighth of their side, for tests that are not about what they show."""
+    from pipeline import stages
+    from pipeline.stages.finishing import finish
+
+    small = partial(stages.draw, size=64)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (stages, finish):
+            patch.setattr(module, "draw", small)
+        yield
 
 
 @pytest.fixture

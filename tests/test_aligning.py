@@ -84,7 +84,7 @@ def test_a_pattern_that_was_not_generated_is_not_bent():
 
 
 @pytest.mark.parametrize(("colours", "taken"), [(COLOURS, True), (COLOURS[3:] + COLOURS[:3], False)])
-def test_an_object_of_other_proportions_takes_its_picture(runtime, colours, taken):
+def test_an_object_of_other_proportions_takes_its_picture(runtime, coarsely, colours, taken):
     """The upper box is a quarter wider in the picture: refused by silhouettes alone, taken for its colours."""
     made, other = sheet(), sheet(colours)
     vertices = other.vertices.clone()

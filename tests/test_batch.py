@@ -329,7 +329,7 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
 
 
 @needs_warp
-def test_variations_have_a_sheet(run, quick, tmp_path, picture):
+def test_variations_have_a_sheet(run, quick, tmp_path, picture, small_views):
     """Also where one of them cannot be made, and again where it is gone."""
     output, name = tmp_path / "out", picture.stem
     code, out, _ = run("batch", picture, "--output", output, *quick, "--variations", 2)

@@ -130,6 +130,7 @@ def test_true_lengths_reach_the_mesh_and_the_report():
     assert f"{told['grams']:.4g} g of {told['grams_before']:.4g}" in first and "drains 1" in first
     assert f"wall is {told['wall_min'] * told['mm_a_unit']:.3g} mm at its thinnest" in second
     assert told["wall"] * told["mm_a_unit"] == pytest.approx(4) and told["wall_min"] > 0.97 * told["wall"]
+    assert told["drain"] * told["mm_a_unit"] == pytest.approx(8, rel=1e-6)  # of the result, as the wall
     assert told["drains_open"] == 1 and 6.4 < told["drain_min"] * told["mm_a_unit"] < 8.1
 
 

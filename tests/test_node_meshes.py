@@ -7,6 +7,7 @@ import pytest
 import torch
 import trimesh
 from comfy_server import graph
+from conftest import coarse_fits
 from host_stub import PACK
 from meshes import needs_warp
 
@@ -207,8 +208,9 @@ def test_a_report_says_what_the_mesh_is_like(host, made):
 
 
 @needs_warp
-def test_a_picture_is_projected(host, made):
+def test_a_picture_is_projected(host, made, monkeypatch):
     """The shipped graph's node, with a mesh of few steps, which looks like nothing: any silhouette will do."""
+    coarse_fits(monkeypatch, sys.modules[f"{PACK}.pipeline.project.fit"])
     inputs = graph("project_texture", n23_min_iou=0.0)["23"]["inputs"]
     picture = torch.rand(1, 300, 200, 3, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 300, 200)

@@ -1,6 +1,7 @@
 """Every node's execute on the bundled small checkpoint, in graphs and alone, with a stub of ComfyUI in its place."""
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from itertools import pairwise
@@ -109,8 +110,22 @@ def test_the_graph_of_views_encodes_them_with_their_directions(host, made):
 # --- one node for everything
 
 
-def test_a_node_that_expands_gives_the_file_and_moves_one_bar(host):
-    loaded = graph("image_to_glb", n2_faces=3000, n2_texture_size=256, n2_filename_prefix="whole/it")
+@pytest.fixture
+def quick(host, root):
+    """The bundled small checkpoint with a third of its samplers' steps, as a choice of the nodes."""
+    folder = host.base / "models" / "trellis2" / "quick"
+    shutil.copytree(root / "checkpoints" / "small", folder)
+    description = folder / "pipeline.json"
+    settings = description.read_text(encoding="utf-8")
+    assert settings.count('"steps": 12') == 3
+    description.write_text(settings.replace('"steps": 12', '"steps": 4'), encoding="utf-8")
+    yield "trellis2/quick"
+    shutil.rmtree(folder)
+
+
+def test_a_node_that_expands_gives_the_file_and_moves_one_bar(host, quick):
+    changes = {"n2_checkpoint": quick, "n2_faces": 3000, "n2_texture_size": 256, "n2_filename_prefix": "whole/it"}
+    loaded = graph("image_to_glb", **changes)
     ran = host.run(loaded)
     (file,), (relative,) = ran.values["2"]
     assert relative == "whole/it_00001_.glb" and file.get_source() == str(host.base / "output" / relative)

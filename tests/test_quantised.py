@@ -101,7 +101,7 @@ def test_a_run_of_the_small_checkpoint_repacked(root, tmp_path, capsys):
     for path in (folders["bf16"] / "ckpts").glob("*.safetensors"):
         save_file({key: value.bfloat16() for key, value in load_file(path).items()}, path)
     picture = prepare(Image.open(root / "assets" / "rocket.png"))
-    samplers = Samplers(*[SamplerSettings(4, 2.0, 0.5, (0.5, 1.0), 3.0)] * 3)
+    samplers = Samplers(*[SamplerSettings(2, 2.0, 0.5, (0.5, 1.0), 3.0)] * 3)
     made = {}
     for name, folder in folders.items():
         runtime = Runtime(CPU, stages.table(), torch.float32)

@@ -16,7 +16,7 @@ from serving.measure.process import CHEAP
 from serving.parameters import from_form, options_of, parameters, schema
 from serving.settings import WorkerSettings
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), needs_warp]
+pytestmark = [pytest.mark.usefixtures("one_thread", "small_views"), needs_warp]
 
 
 @pytest.fixture(scope="module")

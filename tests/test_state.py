@@ -169,7 +169,12 @@ def test_hostile_tensors_are_refused(rewritten, tensors, said):
     [
         ({"state_version": 2}, "version 2; this release reads versions up to 1"),
         ({"state_version": -1}, "version -1"),
-        ({"state_version": "1"}, "names no version"),
+        ({"state_version": "1"}, "the version is .1.; expected a whole number"),
+        ({"state_version": None, "resolution": 16}, "the version is null; expected a whole number"),
+        ({"state_version": True}, "the version is true"),
+        ({"state_version": 1.0}, r"the version is 1\.0"),
+        ({"state_version": [1]}, r"the version is \[1\]"),
+        ({"values": None, "resolution": 16}, "does not say what it holds"),
         ({"values": {"mesh": {"resolution": 1 << 40}}}, "the resolution of the mesh"),
         ({"values": {"mesh": {"resolution": True}}}, "the resolution of the mesh"),
         ({"values": {"mesh": {"resolution": 16, "origin": {"role": 3}}}}, "an origin"),

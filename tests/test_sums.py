@@ -19,6 +19,7 @@ from pipeline.sums import (
     WholeSums,
     grouped_sums,
     lanes_of,
+    largest_of,
     running_sums,
     sum_by,
     whole_running_sums,
@@ -51,20 +52,46 @@ def test_whole_numbers_add_up_to_the_same_bits_in_any_order(lanes, scale):
         assert (total - torch.tensor(right, dtype=torch.float64)).abs().max() < 1e-14 * values.abs().max()
 
 
-def test_values_alone_groups_without_any_and_what_is_not_finite():
+def test_values_alone_and_groups_without_any():
     values, group = rows(50, 1, 3)
     sums = WholeSums(4, 50, values.abs().max())
     sums.add(group, values[:, 0])
     assert sums.total().shape == (4,) and sums.total()[3] == 0
     assert WholeSums(2, 0, torch.zeros(3, dtype=torch.float64)).total().tolist() == [[0.0] * 3] * 2
     assert WholeSums(0, 0, torch.zeros((), dtype=torch.float64)).total().shape == (0,)
-    for wrong in (math.nan, math.inf):
-        values[7] = wrong
-        sums = WholeSums(4, 50, values.abs().max())
-        sums.add(group, values[:, 0])
-        assert sums.total().isnan().all()
     assert lanes_of(1) == 256 and lanes_of(1 << 30) == 1 and lanes_of(0) == 256
     assert isinstance(grouped_sums(1, 1, torch.zeros(1)), PlainSums)
+
+
+@pytest.mark.parametrize("wrong", [(math.nan,), (math.inf,), (-math.inf,), (math.inf, -math.inf), (math.inf, math.nan)])
+def test_what_is_not_finite_stays_in_its_group_and_column_as_on_a_cpu(wrong):
+    values, group = rows(60, 2, 3)
+    for place, value in zip((7, 41), wrong):
+        values[place, 1], group[place] = value, 2
+    expected = sum_by(values, group, 4)
+    assert (~expected.isfinite()).nonzero().tolist() == [[2, 1]]
+    torch.testing.assert_close(whole_sum_by(values, group, 4), expected, equal_nan=True, rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(on_device(sum_by)(values, group, 4), expected, equal_nan=True, rtol=1e-12, atol=1e-10)
+    pieces = WholeSums(4, 60, largest_of(values))
+    for piece in torch.arange(60).split(25):
+        pieces.add(group[piece], values[piece])
+    torch.testing.assert_close(pieces.total(), expected, equal_nan=True, rtol=1e-12, atol=1e-10)
+    line = values[:, 1]
+    torch.testing.assert_close(whole_running_sums(line), line.cumsum(0), equal_nan=True, rtol=1e-12, atol=1e-10)
+    assert whole_running_sums(line)[:7].isfinite().all()
+
+
+def test_a_vertex_that_is_not_finite_spoils_the_normals_of_its_own_faces_alone(monkeypatch):
+    monkeypatch.setattr("pipeline.mesh.repair.repair.grouped_sums", WholeSums)  # also where there is no GPU
+    mesh = ball(torch.device("cpu"), 8)
+    spoilt = mesh.vertices.clone()
+    spoilt[0] = math.nan
+    near = mesh.faces[(mesh.faces == 0).any(1)].long().unique()
+    apart = torch.ones(len(spoilt), dtype=torch.bool)
+    apart[near] = False
+    for normals in (vertex_normals, on_device(vertex_normals)):
+        found = normals(spoilt, mesh.faces)
+        torch.testing.assert_close(found[apart], normals(mesh.vertices, mesh.faces)[apart], rtol=0, atol=1e-6)
 
 
 def test_a_cpu_adds_up_in_order_and_a_gpu_to_the_same_value():

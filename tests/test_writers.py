@@ -15,6 +15,7 @@ from pipeline.errors import OutputError, SettingsError
 from pipeline.export import WRITERS, AlphaMode, Geometry, Material, Scene, write, write_levels, written_paths
 from pipeline.export.formats import Contents
 from pipeline.export.writers import check_files
+from pipeline.mesh.used import extent
 
 TRIMESH = (".glb", ".gltf", ".obj", ".ply", ".stl")
 COLOURED = (".obj", ".ply", ".3mf")  # those that hold vertex colours as sRGB
@@ -372,3 +373,11 @@ def test_pictures_larger_than_webp_are_refused_before_and_at_the_file(tmp_path):
     with pytest.raises(OutputError, match="WebP holds at most 16383"):
         write(tmp_path / "x.glb", Scene((box(),), long))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_extent_of_columns_is_that_of_min_and_max():
+    points = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+    low, high = extent(points)
+    assert np.array_equal(low, points.min(0)) and np.array_equal(high, points.max(0)) and low.dtype == np.float32
+    points[7, 1] = np.nan
+    assert np.isnan(extent(points)[0]).tolist() == [False, True, False]

@@ -1,1 +1,1 @@
-"""Trains the small checkpoint of this pack on procedural objects; nothing of the pack imports this."""
+"""Trains the small checkpoint of this pack on procedurally generated objects; the pack does not import this."""

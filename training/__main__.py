@@ -154,7 +154,7 @@ def _run(options: argparse.Namespace, kind: type[Task], plan: Plan, weights: Wei
     device = choose_device(options.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-    torch.manual_seed(options.seed)  # the first weights
+    torch.manual_seed(options.seed)  # for the initial weights
     if options.batch is not None:
         plan = replace(plan, batch=options.batch, objects=options.batch * max(1, plan.objects // plan.batch))
     task = kind(DESIGNS[options.design], device, table())
@@ -190,7 +190,7 @@ def _train_all(options: argparse.Namespace) -> int:
                     command = _child(name, options, (end - time.monotonic()) / 60)
                     running[name] = subprocess.Popen(command, env={**os.environ, **places[name]})
             time.sleep(0.2)
-            if stop.asked and not told:  # once: a process that saves already would be cut off
+            if stop.asked and not told:  # once: a second signal would interrupt a process that is saving
                 told = True
                 for process in running.values():
                     process.terminate()
@@ -207,7 +207,7 @@ def _train_all(options: argparse.Namespace) -> int:
 
 
 def _gpus(device: str) -> list[dict[str, str]]:
-    """For each GPU to train on, what shows a process that one alone; nothing to add where there is no choice."""
+    """For each GPU, the environment that makes it the only visible one; one empty for fewer than two."""
     count = torch.cuda.device_count() if device == "auto" else 0
     if count < 2:
         return [{}]
@@ -353,7 +353,7 @@ def _print_verdicts(rows: list[evaluate.Row], goals: tuple[evaluate.Goal, ...]) 
 
 
 def _print_row(row: evaluate.Row | project.Row | texturing.Row) -> None:
-    """What was measured of a held-out object, as soon as it is known."""
+    """Print the measures of a held-out object as soon as they are known."""
     values = "  ".join(f"{key} {value:.4g}" for key, value in vars(row.measures).items())
     print(f"{row.number:4} {row.name:12} {values}", flush=True)
 

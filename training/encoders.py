@@ -1,4 +1,4 @@
-"""Encoders for a checkpoint whose decoders are trained: these, and with them what its flows know, stay as they are.
+"""Encoders for a checkpoint whose decoders are trained already; decoders and flows stay unchanged.
 
 For a decoder that does not move, the losses of the autoencoder have one best posterior: what a flow was trained to
 sample is what such an encoder learns to say.

@@ -24,7 +24,7 @@ KINDS = (BEAM, TURNED, BALLS, RING, EGG)
 KIND, OPERATION, ROUND, MIRROR_X, MIRROR_Y, TURNS, PHASE = range(7)
 CENTRE, SIZE, ROTATION = slice(7, 10), slice(10, 14), slice(14, 23)  # rotation: rows are the primitive's axes
 WIDTH = 23
-FAR = 1e3  # distance of what is absent
+FAR = 1e3  # distance to an absent primitive
 
 
 def distances(

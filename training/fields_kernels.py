@@ -142,7 +142,7 @@ def measure(
 
 
 def distances(table: torch.Tensor, points: torch.Tensor, owner: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As fields.distances, without being told the kinds; owner in any order."""
+    """As fields.distances, but reads the kinds from the table; owner in any order."""
     distance = torch.empty(len(points), device=points.device)
     part = torch.empty(len(points), dtype=torch.int32, device=points.device)
     launch_parallel(measure, len(points), table, points, owner, distance, part, chunk=1 << 14)

@@ -1,4 +1,4 @@
-"""Warp kernel of operations.py: rows by their numbers. Torch's own takes ten times as long on a GPU for short rows."""
+"""Warp kernel of operations.py: gather of rows by index. Torch's own takes ten times as long for short rows."""
 # No `from __future__ import annotations`: Warp reads the annotations as they are.
 
 import torch

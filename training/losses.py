@@ -1,4 +1,4 @@
-"""What each network is trained to do: losses of the three autoencoders, the image encoder and the flows.
+"""Losses of the three autoencoders, the image encoder and the flows.
 
 As TRELLIS.2 (arXiv 2512.14692 and its trainers) but for the rendering losses of the shape and texture autoencoders:
 here the truth is exact, so the fields themselves are compared.
@@ -32,7 +32,7 @@ _QUADS = (
 class LossConfig:
     """Weights of the terms against the one that each loss begins with, whose weight is 1."""
 
-    # Structure: overlap (dice) beside cross-entropy, which alone would do with a few voxels too few.
+    # Structure: overlap (dice) beside cross-entropy, which alone tends to leave out voxels.
     structure_dice: float = 0.1
     structure_kl: float = 1e-3
     # Shape: a child voxel that is missed, which leaves a hole, against one too many, which stays empty.
@@ -58,7 +58,7 @@ class LossConfig:
     sigma_min: float = 1e-5
     time_mean: float = 1.0
     time_std: float = 1.0
-    # Share of samples whose condition is left out, so that guidance has something to go away from.
+    # Share of samples without condition, which classifier-free guidance needs.
     dropout: float = 0.1
 
 
@@ -180,14 +180,14 @@ def shape_vae(
 
 
 def odd(voxels: Voxels, crossed: torch.Tensor) -> torch.Tensor:
-    """How likely it is that a closed surface does not cross the edges so: round each face of the grid it crosses an
-    even number of them. An odd number leaves a boundary edge in the mesh, between the two voxels that share the face.
+    """Penalty for grid faces with an odd number of crossed edges: a closed surface crosses the edges of a face an
+    even number of times. An odd number leaves a boundary edge in the mesh, between the two voxels that share the face.
 
     Args:
         crossed: [T, 3] how likely each voxel's edges are crossed, taken one by one.
     """
     sure = 1 - 2 * crossed
-    around = torch.cat([sure, sure.new_ones(1, 3)])  # an edge of a voxel that is not there is not crossed
+    around = torch.cat([sure, sure.new_ones(1, 3)])  # edges of absent voxels are not crossed
     before = []
     for axis in range(3):
         coords = voxels.coords.clone()
@@ -328,7 +328,7 @@ def flow(
     else:
         velocity = network(x_t, 1000 * t, context, backends)
     error = (velocity.float() - ((1 - config.sigma_min) * noise - data)).square()
-    with torch.no_grad():  # how well the data are known at the start, where the condition alone tells
+    with torch.no_grad():  # the error at the start (time 1), where only the condition carries information
         early = (at > 0.9).expand_as(error)
         start = (error * early).sum() / early.sum().clamp_min(1)
     return {"loss": error.mean(), "start": start}

@@ -1,4 +1,4 @@
-"""The networks of the small checkpoint: their JSON, and what only training needs (encoders, heads, first weights)."""
+"""The networks of the small checkpoint: their JSON, and what only training needs (encoders, heads, initial weights)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pipeline.spec import (
 )
 
 PBR = 6  # channels of a material voxel: base colour RGB, metallic, roughness, alpha
-PIXEL = 10  # what the picture head says of a pixel: mask logit, base colour, position, normal
+PIXEL = 10  # the picture head's output for a pixel: mask logit, base colour, position, normal
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,14 @@ DESIGNS = {"small": SMALL, "tiny": TINY}
 
 
 def new(config: Mapping) -> nn.Module:
-    """A network from its JSON, fp32, with first weights fit for training."""
+    """A network from its JSON, fp32, initialised for training."""
     module = build(config, torch.float32) if config["name"] != "DinoV3FeatureExtractor" else build(config)
     initialise(module)
     return module
 
 
 def initialise(module: nn.Module) -> None:
-    """First weights: residual branches that begin at or near zero, as the reference project's trainers, but for the
+    """Initialise the weights: residual branches begin at or near zero, as the reference project's trainers, but for the
     blocks that change the grid, see _pass_through."""
     if isinstance(module, FlowTransformer):
         _initialise_flow(module)
@@ -246,9 +246,9 @@ def initialise(module: nn.Module) -> None:
             _both_signs(block.from_latent)
 
 
-_NOISE = 0.3  # of the first weights of blocks that features pass through
-_RARE = -2.0  # first logits of children: a training follows all that are wanted
-_CERTAIN = -5.0  # first log variance of a latent
+_NOISE = 0.3  # of the initial weights of blocks that features pass through
+_RARE = -2.0  # initial logits of children; training decodes those of the true voxels in any case
+_CERTAIN = -5.0  # initial log variance of a latent
 
 
 @torch.no_grad()
@@ -274,7 +274,7 @@ def _pass_through(block: SparseResBlockC2S3d | SparseResBlockS2C3d) -> None:
 
 @torch.no_grad()
 def _almost_certain(to_latent: nn.Linear) -> None:
-    """Begin with hardly any noise on the latent: a decoder that hears noise alone learns to do without."""
+    """Begin with hardly any noise on the latent: a decoder that sees only noise learns to ignore the latent."""
     half = to_latent.out_features // 2
     to_latent.weight[half:] *= 0.1
     to_latent.bias[half:] = _CERTAIN
@@ -288,7 +288,7 @@ def _zero(layer: nn.Module) -> None:
 
 @torch.no_grad()
 def _mostly_straight(encoder: SparseEncoder) -> None:
-    """Begin with a mean that is the mean material, and little of what comes through the blocks."""
+    """Begin with the mean material as the posterior's mean, and little of the blocks' output."""
     straight = encoder.straight
     assert straight is not None, "an encoder without a straight way round its blocks"
     encoder.to_latent.weight[: len(straight.weight)] *= 0.1

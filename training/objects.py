@@ -27,7 +27,7 @@ class Objects:
     middle, scale: [B, 3], [B]: world = (own - middle) * scale.
     materials: [B, P, 6] base colour RGB (sRGB 0-1, as voxels and GLB textures hold it), metallic, roughness, alpha.
     half: [B, 3] half extents of the bounding box in the world.
-    keys: [B] the class's main proportion in 0-1, which tells train from held-out objects. names: [B] classes.
+    keys: [B] the class's main proportion in 0-1, which separates training from held-out objects. names: [B] classes.
     """
 
     table: torch.Tensor

@@ -147,7 +147,7 @@ def _padded(x: torch.Tensor, rows: torch.Tensor, batch: int, size: int) -> torch
     return dense.unflatten(0, (batch, size)).transpose(1, 2)
 
 
-@lru_cache(maxsize=16)  # the blocks of a network ask the same question
+@lru_cache(maxsize=16)  # the blocks of a network use the same result
 def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, int, torch.Tensor | None]:
     """Where the rows of a pack lie when each sample is padded, the padded length, and which places are taken
     [B, 1, 1, size]; None if all are."""

@@ -1,4 +1,4 @@
-"""Rays through distance fields in plain torch: what tracing_kernels.py must do, and what runs where Warp is absent."""
+"""Rays through distance fields in plain torch: the definition of tracing_kernels.py and its fallback without Warp."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from .objects import Objects
 
 NEAR = 4e-4  # world units from the surface that count as hit
-STEPS, _AT_ONCE = 96, 8  # of a ray; and before those that have ended are dropped
+STEPS, _AT_ONCE = 96, 8  # of a ray; and steps between two removals of finished rays
 CAUTION = 0.9  # of the distance that a step takes: not all distances are exact
 LIFT = 4e-3  # from the surface, of rays that leave it
 SHADOW_STEPS, SHADOW_STEP = 20, (0.012, 0.12)  # and the shortest and longest of them, world units

@@ -1,4 +1,4 @@
-"""The training loop: learning rate, moving average, logs, saved states that go on where they stopped."""
+"""The training loop: learning rate, moving average, logs, saved states from which a run can be resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOG_EVERY, _SAVE_EVERY = 100, 150.0  # steps, seconds
 
 
 class TrainingError(Exception):
-    """A run cannot begin or go on; says why and what to try."""
+    """A run cannot begin or continue; the message says why and what to try."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def train(
     stopped: Callable[[], bool] = lambda: False,
     report: Callable[[int, float, Mapping[str, float]], None] = lambda steps, seconds, terms: None,
 ) -> Outcome:
-    """Train until the run is finished, this process's time is up, or it is told to stop; then save.
+    """Train until the run is finished, this process's time is up, or a stop is requested; then save.
 
     All that is random follows from the seed and the number of the cycle, and states are saved between cycles, so a run
     that is resumed makes the weights of one that was not interrupted (exactly so where the device computes alike).
@@ -206,7 +206,7 @@ class _Run:
 
     @torch.no_grad()
     def _averaged(self) -> dict[str, torch.Tensor]:
-        """What others need of the moving average, in fp16, and the statistics under it."""
+        """The moving average as other runs need it, in fp16, with the statistics measured with it."""
         mine = [weight.detach().clone() for weight in self.weights]
         for weight, average in zip(self.weights, self.average.module.parameters()):
             weight.copy_(average)
@@ -224,7 +224,7 @@ class _Run:
 
 
 def load_weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """What a run has made so far: "<module>.<key>" and "statistics.<key>".
+    """The weights of a run so far: "<module>.<key>" and "statistics.<key>".
 
     Raises:
         TrainingError: nothing yet.

@@ -1,4 +1,4 @@
-"""What the decoders should say: flexible dual grids and material voxels straight from the distance functions."""
+"""Ground truth of the decoders: flexible dual grids and material voxels straight from the distance functions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def dual_grids(objects: Objects, resolution: int) -> DualGrids:
 def repainted(grids: DualGrids, palette: torch.Tensor, random: torch.Generator) -> DualGrids:
     """The same surfaces in other materials: those of each part are drawn anew, in half of the objects box by box.
 
-    An object has two or three materials, a batch some fifty: too few to learn how all of them are told apart from.
+    An object has two or three materials, a batch some fifty: too few to learn to distinguish them all.
 
     Args:
         palette: [N, 6] what is drawn from, on the CPU.

@@ -19,12 +19,12 @@ _stop_if_cancelled = getattr(comfy.ops, "run_every_op", management.throw_excepti
 
 
 def make_castable(model: nn.Module) -> nn.Module:
-    """Let the manager offload every layer of a model that has a weight, and at most a bias beside it."""
+    """Let the manager offload every layer of a model whose parameters are a weight and at most a bias."""
     for layer in model.modules():
         names = set(layer._parameters)
         if names and names <= {"weight", "bias"} and layer._parameters.get("weight") is not None:
             layer._parameters.setdefault("bias", None)
-            # what the manager looks for, as comfy.ops.CastWeightBiasOp has it
+            # the attributes of comfy.ops.CastWeightBiasOp, which the manager looks for
             vars(layer).update(comfy_cast_weights=False, weight_function=[], bias_function=[])
             vars(layer).update(fetch_weights=fetch_weights)
             here = _Here()
@@ -34,7 +34,7 @@ def make_castable(model: nn.Module) -> nn.Module:
 
 
 def is_castable(layer: nn.Module) -> bool:
-    """Whether make_castable has seen to it."""
+    """Whether make_castable has prepared the layer."""
     return hasattr(layer, "comfy_cast_weights")
 
 
@@ -56,7 +56,7 @@ class _Here:
 
     def bring(self, layer: nn.Module, inputs: tuple) -> None:
         _stop_if_cancelled()
-        self._back.close()  # of a run that an interrupt ended, which torch tells no hook of
+        self._back.close()  # left by a run that was interrupted: torch then calls no forward hook
         if not _is_elsewhere(layer):
             return
         own = dict(layer._parameters)

@@ -24,7 +24,7 @@ def registered(node_id: str, package: str) -> type | None:
 
 
 def in_use(package: str, here: Path) -> bool:
-    """Whether another copy of the pack was loaded before this one, which should then stay out of its way.
+    """Whether another copy of the pack was loaded before this one, which should then register nothing.
 
     Args:
         package: the name under which ComfyUI imported this copy.

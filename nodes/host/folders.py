@@ -90,7 +90,7 @@ def open_choice(choice: str, decoders: str = AUTOMATIC, encoder: str = OWN, on_d
 
 
 def fingerprint(choice: str | None, decoders: str | None, encoder: str | None) -> str:
-    """Changes when a local file behind the choice does; a value that is linked (None) tells nothing."""
+    """Changes when a local file behind the choice does; constant for a linked input (None), whose value is unknown."""
     paths = []
     if choice and (kind_and_name := _bundle(choice)):
         paths.append(folder_paths.get_full_path(*kind_and_name))
@@ -137,7 +137,7 @@ def _file(kind: str, name: str) -> Path:
 
 
 def _completing(roles: frozenset[str]) -> list[Path]:
-    """The files among the VAEs that bring the decoders which a bundle lacks."""
+    """The VAE files that contain the decoders which a bundle lacks."""
     return [_file("vae", name) for name, more in found().bundles["vae"].items() if more & DECODERS - roles]
 
 

@@ -1,4 +1,4 @@
-"""GET /trellis2/health: what a monitor or a script wants to know before it queues a graph."""
+"""GET /trellis2/health: the state of the pack, for monitors and scripts."""
 
 from __future__ import annotations
 

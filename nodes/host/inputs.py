@@ -1,4 +1,4 @@
-"""Files that a node reads: below ComfyUI's output or input folder, whatever a graph says."""
+"""Files that nodes read: only those below ComfyUI's output or input folder, whatever path a graph contains."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ManagedModels(Models):
         opened.add(self)
 
     def patcher(self, role: str) -> comfy.model_patcher.ModelPatcher:
-        """The patcher of a model, whose weights are read when it is first asked for."""
+        """The patcher of a model; its weights are read at the first call."""
         if role not in self._patchers:
             self.config(role)
             offload = management.unet_offload_device()
@@ -107,7 +107,7 @@ class HostRuntime(Runtime):
         room = management.get_total_memory(self.device) - sum(patcher.model_size() for patcher in patchers)
         room -= management.minimum_inference_memory()
         needed = working_bytes(model, tokens, condition, voxels, int(room))
-        if self._rung.stream:  # whose weights the manager keeps in main memory, all but a few, and casts layer by layer
+        if self._rung.stream:  # the manager keeps most weights in main memory and casts them layer by layer
             needed = max(needed, int(management.get_total_memory(self.device)))
         management.load_models_gpu(patchers, memory_required=needed)
         for patcher in patchers:
@@ -117,15 +117,15 @@ class HostRuntime(Runtime):
         yield model
 
     def free_bytes(self) -> int:
-        """What the manager says is free, less what it keeps for others; of that the rung's share."""
+        """Free memory by the manager, minus its reserve; of that the rung's share."""
         free = int(management.get_free_memory(self.device)) - management.extra_reserved_memory()
         return max(0, int(self._rung.share * free))
 
     def spend(self, part: nn.Module) -> None:
-        """The manager keeps its models."""
+        """Nothing to do: the manager keeps the models."""
 
     def replays(self, model: nn.Module, tokens: int) -> bool:
-        """Only where the manager has put the whole model on the device: what it casts must not be recorded."""
+        """Only if the whole model is on the device: cast weights must not be recorded in a graph."""
         stays = all(not layer.comfy_cast_weights for layer in model.modules() if is_castable(layer))
         return stays and super().replays(model, tokens)
 

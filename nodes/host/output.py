@@ -1,4 +1,4 @@
-"""Where a file is written: ComfyUI's output folder, and what %...% in a file's name stands for."""
+"""Where a file is written: ComfyUI's output folder, with the %...% placeholders in a file's name replaced."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _VIEW /= np.linalg.norm(_VIEW, axis=1, keepdims=True)
 
 
 def offer_examples() -> None:
-    """Put the examples of our graphs into ComfyUI's input folder, each once: a deleted one stays away."""
+    """Put the examples of our graphs into ComfyUI's input folder, each once: one that was deleted is not restored."""
     offered = Path(folder_paths.get_user_directory()) / _OFFERED
     try:
         known = set(offered.read_text(encoding="utf-8").split()) if offered.exists() else set()

@@ -46,7 +46,7 @@ class Progress:
         self.show((self._done + step.step / max(step.total, 1)) / self._count, image)
 
     def say(self, text: str) -> None:
-        """Show a text on the running node, or on the one whose part it is."""
+        """Show a text on the running node, or on the expanded node that it is a part of."""
         context = get_executing_context()
         if self._whole:
             self._whole.say(text)
@@ -56,7 +56,7 @@ class Progress:
     def show(self, share: float, image=None) -> None:
         """Set the bar to a share in 0-1, with a picture if there is one."""
         preview = None if image is None or not self.pictures else ("JPEG", image, args.preview_size)
-        if self._whole:  # whose picture it is, too
+        if self._whole:  # the picture belongs on the expanded node, too
             share, preview = self._whole.show(share, preview), None
         self._bar.update_absolute(round(share * _TICKS), _TICKS, preview)
 
@@ -79,7 +79,7 @@ class _Whole:
 
     @classmethod
     def of_the_running_node(cls) -> _Whole | None:
-        """The bar to move besides the running node's own; None if the node is no such part."""
+        """The bar of the expanded node that the running node is a part of; None if it is no such part."""
         context, registry = get_executing_context(), get_progress_state()
         if context is None or not registry.dynprompt.has_node(context.node_id):
             return None
@@ -124,7 +124,7 @@ def _tell(text: str, node: str) -> None:
 
 
 def _pictures_wanted() -> bool:
-    """Whether nodes show pictures on the way: yes unless somebody said none.
+    """Whether nodes show previews while they run: yes unless they were turned off.
 
     ComfyUI's default is none, for its samplers, whose previews cost time. Pictures of a shape are most of what there
     is to see while these nodes run, so the default leaves them on; --preview-method none and the editor's setting
@@ -137,7 +137,7 @@ def _pictures_wanted() -> bool:
 
 @cache
 def _none_on_the_command_line() -> bool:
-    """Whether --preview-method was given; argparse leaves what a namespace has alone and fills in what was given."""
+    """Whether --preview-method was given: argparse sets no default over an attribute that the namespace has."""
     unset = argparse.Namespace(preview_method=None)
     return parser.parse_known_args(sys.argv[1:], unset)[0].preview_method is not None
 

@@ -1,11 +1,11 @@
-"""What a mesh is like, in the lines that a node shows on itself."""
+"""A mesh's counts, repairs and warnings as the lines of text that a node shows."""
 
 from __future__ import annotations
 
 from ...pipeline import stages
 from ...pipeline.words import counted
 
-# name in facts["cleaned"] -> what is said of one of it, and of several
+# name in facts["cleaned"] -> the text for one, and for several
 _REPAIRS = {
     "welded_vertices": ("vertex welded", "vertices welded"),
     "degenerate_faces": ("face without area removed", "faces without area removed"),

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def add_once(path: str, handler) -> None:
-    """Answer GET requests for a path, also below /api as ComfyUI does for its own, unless somebody does already.
+    """Answer GET requests for a path, also below /api as ComfyUI does for its own, unless it has a handler already.
 
     Routes in ComfyUI's table are added one after another when it starts, and the server refuses two equal ones in a
     row. Ours go to the application at once, apart from that table: an older copy of the pack, which fills the table
@@ -27,5 +27,5 @@ def add_once(path: str, handler) -> None:
     try:
         for each in (path, f"/api{path}"):
             server.app.router.add_get(each, handler)
-    except RuntimeError as error:  # the server runs already, which freezes its routes
+    except RuntimeError as error:  # a running server accepts no new routes
         log.warning("%s is not served until ComfyUI starts again: %s", path, error)

@@ -29,7 +29,7 @@ _Value = TypeVar("_Value")
 
 @cache
 def tables() -> dict[tuple[tuple[str, str], ...], Backends]:
-    """The tables of nodes that have no models, by what they choose; kept so that what ran can be told."""
+    """Backend tables of nodes without models, by the backends they choose; kept so that reports can name what ran."""
     return {}
 
 
@@ -131,7 +131,7 @@ def _log(record: StageRecord, rung: Rung) -> None:
 
 
 def explained(check: Callable, *arguments, **more) -> bool | str:
-    """Whether a check of the pipeline accepts its arguments, as validate_inputs tells it: True, or what is wrong."""
+    """The result of a check of the pipeline as validate_inputs must return it: True, or the error's text."""
     try:
         check(*arguments, **more)
     except PipelineError as error:

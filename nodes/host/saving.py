@@ -49,14 +49,14 @@ def glb_outputs() -> list[io.Output]:
 
 
 def mesh_input() -> io.Input:
-    """What is written."""
+    """The mesh to write."""
     return io.MultiType.Input(
         "mesh", types=[Mesh, TexturedMesh], tooltip="A mesh, or a textured one from TRELLIS.2 Bake Texture."
     )
 
 
 def place_input() -> io.Input:
-    """Where the result lies."""
+    """The scene whose place a GLB takes."""
     return io.MultiType.Input(
         "place",
         types=[Scene, Mesh],
@@ -67,7 +67,7 @@ def place_input() -> io.Input:
 
 
 def alpha_mode_input() -> io.Input:
-    """What viewers do with alpha."""
+    """How viewers treat alpha."""
     return io.Combo.Input(
         "alpha_mode",
         options=[mode.name.lower() for mode in AlphaMode],
@@ -82,7 +82,7 @@ def double_sided_input() -> io.Input:
 
 
 def why_not(filename_prefix: str | None) -> str:
-    """What is wrong with the widget's value, or "". None: linked, and not known yet; with a % it may be another name in
+    """The error in the widget's value, or "". None: linked, and not known yet; with a % it may be another name in
     the end."""
     if filename_prefix is None or "%" in filename_prefix:
         return ""
@@ -119,14 +119,14 @@ def shown(written: Sequence[Path], relative: str, report: str) -> io.NodeOutput:
     path = written[0]
     subfolder = Path(relative).parent.as_posix()
     subfolder = "" if subfolder == "." else subfolder
-    # the mesh itself last, as clients of the queue fetch the last file
+    # the mesh itself last: clients of the queue fetch the last file
     files = [{"filename": each.name, "subfolder": subfolder, "type": "output"} for each in reversed(written)]
     text = f"{relative}, {path.stat().st_size / 1e6:,.1f} MB\n{report}"
     return io.NodeOutput(_file_3d(path), relative, ui={"3d": files, "text": [text]})
 
 
 def _facts(mesh: stages.Mesh | stages.TexturedMesh) -> dict:
-    """What the file says of itself."""
+    """The facts that are stored in the file."""
     plain = mesh.levels[0].mesh if isinstance(mesh, stages.TexturedMesh) else mesh
     facts = {"vertices": len(plain.vertices), "faces": len(plain.faces), **mesh.facts}
     if isinstance(mesh, stages.Mesh) and not mesh.facts and mesh.origin.notes:  # raw

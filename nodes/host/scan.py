@@ -1,4 +1,4 @@
-"""What checkpoints lie in ComfyUI's model folders and in the Hugging Face cache, whatever else is there.
+"""The checkpoints in ComfyUI's model folders and in the Hugging Face cache, among whatever else is there.
 
 A listing is asked for whenever ComfyUI declares a node, so it must neither fail nor take long: what cannot be read is
 left out and said once, headers are searched and not kept, and the bytes that one listing reads have a bound.
@@ -37,15 +37,15 @@ FOLDER = "trellis2"  # models/trellis2
 OTHER_FOLDERS = ("Trellis2", "microsoft")  # in which other packs keep the released files
 FLOWS = frozenset({STRUCTURE_FLOW, SHAPE_FLOW_512, SHAPE_FLOW_1024, TEXTURE_FLOW_1024})
 DECODERS = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
-# kind of model folder -> what a bundle there is listed for
+# kind of model folder -> roles for which a bundle there is listed
 _WANTED = {
     FOLDER: FLOWS | DECODERS,
     "diffusion_models": FLOWS,
     "vae": DECODERS,
     "clip_vision": frozenset({IMAGE_ENCODER}),
 }
-_FRESH = 1.0  # seconds that a listing is good for; ComfyUI asks for several in a row
-_BUDGET = 128 << 20  # bytes of headers that one listing reads; the next one goes on
+_FRESH = 1.0  # seconds for which a listing is reused; ComfyUI asks for several in a row
+_BUDGET = 128 << 20  # bytes of headers that one listing reads; the next one continues
 _SHOWN = 5  # of what was left out
 
 
@@ -107,7 +107,7 @@ class _Scanner:
         seen: dict[tuple, frozenset[str]] = {}
         budget = _BUDGET
         bundles: dict[str, dict[str, frozenset[str]]] = {kind: {} for kind in _WANTED}
-        # what is called like ours comes first, for the case that not everything can be read
+        # files with our names first, in case the budget does not suffice for all
         for kind, name, path in sorted(files, key=lambda file: "trellis" not in file[1].lower()):
             key: tuple = (str(path),)
             try:
@@ -146,7 +146,7 @@ _scanner = _Scanner()
 
 
 def found(fresh: float = _FRESH) -> Found:
-    """The checkpoints that are there. fresh: seconds that an earlier listing is good for."""
+    """The checkpoints on this machine. fresh: seconds for which an earlier listing may be reused."""
     return _scanner.found(fresh)
 
 

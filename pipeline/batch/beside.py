@@ -24,13 +24,13 @@ from .finishing import Processed, Sampled, complete
 from .outcome import Outcome, guarded
 from .recipe import Recipe
 
-_OWN = 3_000_000_000  # bytes that the process takes by itself, and for an object of a million faces
-_TIMES = 8  # what finishing takes, in sizes of the object that is handed over
+_OWN = 3_000_000_000  # bytes that the process needs itself, and for an object of a million faces
+_TIMES = 8  # memory of finishing, as a multiple of the object's size
 
 
 def pays(sampling: torch.device, processing: torch.device, recipe: Recipe) -> bool:
-    """Whether a process beside this one makes a batch faster: not where the CPU samples, as that takes all cores, nor
-    where there are fewer than four. A chosen backend may run on the GPU alone, which that process does not use."""
+    """Whether a second process makes a batch faster: not if the CPU samples, which uses all cores, nor
+    with fewer than four. A chosen backend may need the GPU, which that process does not use."""
     possible = processing.type != "cpu" or not recipe.backends
     return sampling.type != "cpu" and cores() >= 4 and possible
 
@@ -51,19 +51,19 @@ class Beside:
         self._end()
 
     def takes(self, made: Sampled | Processed) -> bool:
-        """Hand an object over; False if the process is at work, or memory does not allow it."""
+        """Hand an object over; returns False if the process is busy or memory does not suffice."""
         if self._given is not None or free_memory() < _OWN + _TIMES * made.bytes:
             return False
         try:
             self._started().send_bytes(pickle.dumps(made.packed(), pickle.HIGHEST_PROTOCOL))
-        except OSError:  # it has ended; the next one may do better
+        except OSError:  # the process has ended; a new one is started for the next object
             self._end()
             return False
         self._given = made
         return True
 
     def result(self, wait: bool = False) -> tuple[Sampled | Processed, Outcome | None] | None:
-        """What was handed over, and its outcome (None if the process has died); None while there is nothing to say."""
+        """The object handed over and its outcome (None if the process has died); None if nothing is finished."""
         if self._given is None or self._pipe is None or not (wait or self._pipe.poll()):
             return None
         given, self._given = self._given, None
@@ -86,15 +86,15 @@ class Beside:
 
     def _end(self) -> None:
         if self._process is not None and self._pipe is not None:
-            self._process.kill()  # files appear whole or not at all
+            self._process.kill()  # safe: files are written atomically
             self._process.join()
             self._pipe.close()
         self._process = self._pipe = None
 
 
 def _work(pipe: Connection, recipe: Recipe, folder: Path) -> None:
-    """The process: complete what comes until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gives the work
+    """The process's loop: complete objects until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     while True:
         try:
             made = pickle.loads(pipe.recv_bytes())  # safe: only Beside above writes to this pipe

@@ -1,9 +1,9 @@
 """From the raw mesh to the files, in two steps: `process_object` works on the device, `write_object` on the CPU alone.
 
-What lies between the steps can be pickled, so that each can run in a process of its own. The device's work is best done
-by the process that samples there, one after the other: processes that share a GPU take turns in slices of time, and the
-thousands of short kernels of these steps would wait for the long ones of sampling (two finishers beside a sampler on an
-H200: processing a mesh took 0.75 s in place of 0.24), and its memory would have to be shared.
+The value between the steps can be pickled, so that each step can run in a process of its own. The device's work is best
+done by the process that samples there, in sequence: a GPU time-slices the processes that share it, so the thousands of
+short kernels of these steps would wait for the long ones of sampling (two finishers beside a sampler on an H200:
+processing a mesh took 0.75 s instead of 0.24), and its memory would have to be shared.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Sampled:
-    """What the networks made of a picture. voxels: None without texture. settings: for the files; report: what is known
-    by now."""
+    """The networks' result for a picture. voxels: None without texture. settings: for the files; report: as far as
+    complete."""
 
     job: Job
     mesh: stages.Mesh
@@ -68,7 +68,7 @@ class Processed:
     """An object that was processed, ready to be written.
 
     result: on the CPU. facts: for the file. views: [4, S, S, 4] uint8, pictures of it from four sides; None if none are
-    asked for. report: what is known by now. tried: memory plans that ran out of memory before.
+    asked for. report: as far as complete. tried: memory plans that ran out of memory before.
     """
 
     job: Job
@@ -79,7 +79,7 @@ class Processed:
     tried: tuple[str, ...] = ()
 
     def packed(self) -> Processed:
-        """To be pickled: itself, as it is on the CPU and meshes leave out what can be found again."""
+        """For pickling: itself, as it is on the CPU, and meshes omit cached values when they are pickled."""
         return self
 
     @property
@@ -102,7 +102,7 @@ def process_object(
     on_step: Callable[[Step], None] = lambda step: None,
     memory_limit: int | None = None,
 ) -> Processed:
-    """The raw mesh repaired, simplified and textured on a device, and drawn where the recipe wants pictures.
+    """Repair, simplify and texture the raw mesh on a device, and render it if the recipe asks for pictures.
 
     Args:
         on_step, memory_limit: as for Runtime.
@@ -113,7 +113,7 @@ def process_object(
     start, export = time.perf_counter(), recipe.export
     runtime = Runtime(device, stages.default_backends(dict(recipe.backends)), None, on_step, memory_limit=memory_limit)
     made = finish_object(PlannedRun(runtime=runtime), sampled.mesh, sampled.voxels, export, sampled.settings)
-    # before drawing, which is no part of the file
+    # before rendering, which is not part of the file
     facts = {**made.facts, "backends": {**made.facts.get("backends", {}), **runtime.backends.used}}
     views = stages.draw(runtime, made.result, alpha_mode=export.alpha_mode) if recipe.pictures else None
     result = made.result.to(_CPU) if isinstance(made.result, stages.Mesh) else made.result
@@ -152,7 +152,7 @@ def complete(
     on_step: Callable[[Step], None] = lambda step: None,
     memory_limit: int | None = None,
 ) -> Outcome:
-    """What is left to do of an object, on the CPU. Arguments and errors as process_object and write_object."""
+    """Do the remaining steps of an object on the CPU. Arguments and errors as process_object and write_object."""
     if isinstance(made, Sampled):
         made = process_object(recipe, made, _CPU, on_step, memory_limit)
     return write_object(recipe, made, folder, on_step)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import OutputError, SettingsError
 from ..export import written_paths
+from ..words import counted
 from .recipe import Recipe
 
 # how the names of pictures end; a file of another name can be named by itself
@@ -83,7 +84,9 @@ def plan_jobs(
         SettingsError: no variation, or a seed would be too large.
     """
     if not 1 <= variations <= 2**64 - seed:
-        raise SettingsError(f"{variations} variations from seed {seed} are not possible; give 1 or more.")
+        raise SettingsError(
+            f"{counted(variations, 'variation')} from seed {seed} cannot be made; give 1 or more, of seeds below 2^64."
+        )
     seeds = [seed + number for number in range(variations)]
     digests = {path: file_hash(path) for path, _ in found}
     groups = _named(found, output, recipe, seeds, digests, earlier or {})

@@ -52,18 +52,18 @@ class Maker:
         self.checkpoint = open_checkpoint(recipe.checkpoint, recipe.image_encoder)
         self.wanted = wanted(recipe, self.checkpoint)
         self.pipeline_type = self.wanted.pipeline_type
-        writer(Path(f"object{recipe.suffix}"))  # which refuses an unknown one
+        writer(Path(f"object{recipe.suffix}"))  # raises for an unknown suffix
         table = stages.default_backends(dict(recipe.backends))
         self.wanted.check(self.checkpoint, recipe.pictures, table, self.device)
         self._remover = background_remover(recipe.background, recipe.background_model)
         self._prepared: tuple[str, list] = ("", [])
         self.models = Models(self.checkpoint, build)
         self.models.fetch(self.wanted.roles)
-        self.keep_models = True  # as far as they fit; until memory runs out once
+        self.keep_models = True  # if they fit, and until memory runs out once
 
     @property
     def settings(self) -> dict:
-        """The recipe for the manifest, with what the checkpoint really is."""
+        """The recipe for the manifest, with fingerprints of the networks."""
         return _settings(self.recipe, self.models, self.pipeline_type)
 
     def make(self, job: Job, folder: Path) -> Outcome:
@@ -77,7 +77,7 @@ class Maker:
         return made
 
     def complete(self, made: Sampled | Processed, folder: Path) -> Outcome:
-        """As the function, whose steps are told to on_step."""
+        """As the function, with on_step called at its steps."""
         return complete(self.recipe, made, folder, self.on_step, self.memory_limit)
 
     def sample(self, job: Job) -> Sampled:
@@ -98,7 +98,7 @@ class Maker:
         return Sampled(job, generation.mesh, generation.voxels, known, report)
 
     def _keep_less(self, tried: Sequence[str]) -> None:
-        """Keep models no longer if memory ran out beside them. tried: plans that ran out of it."""
+        """Stop keeping models loaded if memory ran out. tried: plans that ran out of it."""
         if tried and self.keep_models:
             log.warning("%s From now on models are released after each stage.", " ".join(tried))
             self.keep_models = False
@@ -116,7 +116,7 @@ class Maker:
         return PlannedRun(runtime=runtime, allow_lower=recipe.allow_lower, reuse=self.keep_models)
 
     def _pictures(self, job: Job) -> list:
-        """The prepared picture; kept for the next variation of it."""
+        """The prepared picture, cached for its next variation."""
         if self._prepared[0] != job.picture:
             picture = prepare(read_picture(job.picture), None, self._remover, reduce_first=self.recipe.reduce_first)
             self._prepared = (job.picture, [picture])
@@ -154,7 +154,7 @@ def _settings(recipe: Recipe, models: Models, pipeline_type: PipelineType) -> di
 
 
 def wanted(recipe: Recipe, checkpoint: Checkpoint) -> ObjectSettings:
-    """What a recipe says of each object. Raises SettingsError for an unknown pipeline type."""
+    """The settings of each object. Raises SettingsError for an unknown pipeline type."""
     kind = PipelineType.named(recipe.pipeline_type) if recipe.pipeline_type else checkpoint.default_pipeline_type
     return ObjectSettings(
         pipeline_type=kind,

@@ -1,4 +1,4 @@
-"""A batch in this process: make one object after another; what is left for the CPU is done in a process beside it."""
+"""A batch in this process: one object after another, with the CPU's part optionally in a second process."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .record import Record
 
 
 def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: torch.device | None = None) -> None:
-    """Make what is left to do of a run; every job that ends is accounted for at once.
+    """Make the remaining objects of a run; every finished job is recorded at once.
 
     Args:
         maker: of the record's recipe.
-        overlap: do what the CPU is to do (write files, and where finish_on is the CPU all that follows sampling) in a
-            process beside this one as long as it keeps pace; what it cannot take is done here.
+        overlap: do the CPU's part (writing files, and if finish_on is the CPU everything after sampling) in a second
+            process; while that is busy, do it here.
         finish_on: where meshes are processed, textured and drawn: the CPU, or the maker's device (None).
 
     Raises:
-        OutputError: the disk is full; what was made until then is accounted for.
+        OutputError: the disk is full; what was made until then is recorded.
     """
     device = finish_on or maker.device
-    # as the option names it, and so a batch on Ray
+    # the option's name, as in a batch on Ray
     record.begin(device=str(maker.device), overlap=overlap, finish_on=CPU if device.type == "cpu" else GPU)
     with ended(record), Beside(maker.recipe, folder) as beside:
         for job in record.todo:
@@ -44,13 +44,13 @@ def run(maker: Maker, record: Record, folder: Path, overlap: bool, finish_on: to
 
 
 def _made(maker: Maker, job: Job, device: torch.device) -> Sampled | Processed:
-    """As far as it is made here: all that is for the device."""
+    """Do the device's part of a job."""
     sampled = maker.sample(job)
     return sampled if device.type == "cpu" else maker.process(sampled)
 
 
 def _collect(maker: Maker, record: Record, folder: Path, beside: Beside, wait: bool = False) -> None:
-    """Account for what the process beside has done; what it died of is done again here."""
+    """Record what the second process has finished; if it died, do its object again here."""
     if found := beside.result(wait):
         made, outcome = found
         record.take(made.job, outcome or guarded(maker.complete, made, folder))
@@ -58,7 +58,7 @@ def _collect(maker: Maker, record: Record, folder: Path, beside: Beside, wait: b
 
 @contextmanager
 def ended(record: Record) -> Iterator[None]:
-    """Account for how the block ended: at its end, by an error or by an interruption."""
+    """Record how the block ended: normally, by an error or by an interruption."""
     try:
         yield
     except PipelineError as error:

@@ -1,4 +1,4 @@
-"""The command `batch`: a folder of pictures to an object of each."""
+"""The command `batch`: one object for each picture of a folder."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         choices=("auto", "on", "off"),
         default="auto",
-        help="write the files of an object, and process it where that is done on the CPU, in a process beside the one "
-        "that samples the next; auto: on a GPU with four cores beside it; default: auto",
+        help="do the CPU's part of an object in a second process while the next one is sampled; auto: on with a GPU "
+        "and at least four CPU cores; default: auto",
     )
     add_finish_on(parser)
 
@@ -66,20 +66,20 @@ def add_finish_on(parser: argparse._ActionsContainer) -> None:
         "--finish-on",
         choices=FINISH_ON,
         default=FINISH_ON[0],
-        help="where meshes are processed, unwrapped and baked; gpu, auto: on the GPU that samples them, by the process "
-        "that does; cpu: on the CPU, whose simplifier may place other triangles, beside the sampling of others; "
+        help="where meshes are processed, unwrapped and baked; gpu, auto: on the GPU that samples them, by the same "
+        "process; cpu: on the CPU, whose simplifier may place other triangles, while others are sampled; "
         "default: auto",
     )
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """The pictures, and what is made of each, wherever it is made."""
+    """The options about pictures and objects, on one machine or on Ray."""
     parser.add_argument(
         "images",
         nargs="+",
         type=Path,
         metavar="FOLDER_OR_IMAGE",
-        help="pictures, and folders of pictures with all that is below them; an object is made of each",
+        help="pictures, and folders that are searched for pictures recursively; each gives an object",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help=f"folder of the objects and of {MANIFEST}"
@@ -88,22 +88,22 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=[suffix.lstrip(".") for suffix in WRITERS],
         default="glb",
-        help="of the objects' files; default: glb",
+        help="format of the objects' files; default: glb",
     )
     parser.add_argument(
         "--variations",
         type=int,
         default=1,
         metavar="K",
-        help="objects of each picture, with seeds from --seed on, and a contact sheet of them; default: 1",
+        help="number of objects for each picture, with seeds from --seed on, and a contact sheet; default: 1",
     )
     parser.add_argument(
-        "--pictures", action="store_true", help="draw each object from four sides, into a PNG beside its file"
+        "--pictures", action="store_true", help="render each object from four sides, into a PNG beside its file"
     )
     parser.add_argument(
         "--retry",
         action="store_true",
-        help="try pictures again that were refused for what they are, such as damaged ones, though they are the same",
+        help="also try unchanged pictures again that were refused before, such as damaged ones",
     )
     add_log(parser)
     add_checkpoint(parser)
@@ -144,7 +144,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
 
 
 def run(options: argparse.Namespace) -> int:
-    """All jobs in this process, and one beside it."""
+    """Run all jobs in this process, with a second one beside it."""
     found = find_pictures(options.images, options.output)
     recipe = recipe_of(options)
     maker = Maker(recipe, options.device, lambda step: options.check(), options.memory_limit)
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
 def recorded(
     options: argparse.Namespace, found: Sequence[tuple[Path, str]], recipe: Recipe, settings: Mapping
 ) -> Iterator[Record]:
-    """The account of a run, with manifest and log open while the block runs. found: the pictures.
+    """The record of a run, with manifest and log open while the block runs. found: the pictures.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -192,14 +192,14 @@ def print_begin(record: Record) -> None:
 
 
 def tell(job: Job, outcome: Outcome, record: Record) -> None:
-    """A line for a job that has ended."""
+    """Print a line for a finished job."""
     seconds = time.perf_counter() - record.start
     left = (len(record.todo) - record.ended) * seconds / record.ended
     start = f"[{record.ended}/{len(record.todo)}] {Path(job.picture).name}"
     if outcome.error:
         print(f"{start}: {outcome.error}", flush=True)
         return
-    made = f"{outcome.files[0]}, {outcome.report['faces']:,} faces, {outcome.report['seconds']:.1f} s"
+    made = f"{outcome.files[0]}, {counted(outcome.report['faces'], 'face')}, {outcome.report['seconds']:.1f} s"
     print(f"{start} -> {made}{f'; about {left / 60:.0f} min left' if left >= 60 else ''}", flush=True)
 
 
@@ -211,5 +211,5 @@ def print_end(record: Record) -> None:
 
 
 def exit_code(record: Record) -> int:
-    """1 if an object is missing."""
+    """1 if an object is missing, else 0."""
     return int(record.counts()["done"] < len(record.jobs))

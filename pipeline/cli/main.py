@@ -1,4 +1,4 @@
-"""The commands as one program: which there are, and how a run of one ends."""
+"""The commands as one program: their table, and the exit codes of a run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: Sequence[str]) -> int:
-    """Parse the arguments and call `run` of the result. Returns the exit code: 0 done, 1 an error that names its cure,
+    """Parse the arguments and call `run` of the result. Returns the exit code: 0 done, 1 an error with a suggestion,
     2 wrong usage, 128 + the signal's number if interrupted: 130 for Ctrl-C."""
     with patient_console(), ExitStack() as stack:
         # imports what the command needs, which can swallow an exception: see signals.leave_at_once
@@ -71,7 +71,7 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
         handler = logging.StreamHandler()
         handler.addFilter(_Once())
         log.handlers[:] = [handler]
-        log.getChild("warp.kernel_cache").setLevel(logging.INFO)  # why a first run takes longer
+        log.getChild("warp.kernel_cache").setLevel(logging.INFO)  # explains why a first run takes longer
         try:
             code = options.run(options)
             interruption.check()

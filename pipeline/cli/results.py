@@ -63,7 +63,7 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
 def _print_result(report: dict, written: list[Path]) -> None:
     if "faces" in report:
         texture = f", {report['texture_size']} px texture" if "texture_size" in report else ""
-        print(f"{report['faces']:,} faces, {report['vertices']:,} vertices{texture}.")
+        print(f"{counted(report['faces'], 'face')}, {counted(report['vertices'], 'vertex', 'vertices')}{texture}.")
     for each in report.get("projected", ()):
         moved = f", {each['aligned_iou']:.2f} once its parts are moved to the object's" if "aligned_iou" in each else ""
         print(

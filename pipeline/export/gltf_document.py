@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import OutputError
+from ..mesh.used import extent
 from ..srgb import srgb_to_linear
 from .formats import GENERATOR, Contents
 from .scene import AlphaMode, Geometry, Material, Scene
@@ -42,7 +43,8 @@ class Buffer:
         accessor = {"bufferView": self.view(array.tobytes(), target), "componentType": component}
         accessor |= {"count": len(array), "type": kind}
         if bounds:
-            accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
+            low, high = extent(array)
+            accessor |= {"min": low.tolist(), "max": high.tolist()}
         self.accessors.append(accessor)
         return len(self.accessors) - 1
 

@@ -77,13 +77,17 @@ class StateFile:
                 "T2SaveState wrote; write it again if it was cut off."
             ) from error
         self.settings = {key: self._decoded(key, value) for key, value in metadata.items()}
-        version = self.settings.pop(_VERSION_KEY, None)
-        if version is None and "resolution" in self.settings:
-            version = 0  # of a release that wrote no version
+        if not {_VERSION_KEY, "resolution"} & self.settings.keys():
+            have = ", ".join(sorted(self.names)[:8]) or "no tensor at all"
+            raise StateError(
+                f"{path} names no version, so it is no state file (it has {have}). Name one that --save-state or "
+                "T2SaveState wrote."
+            )
+        version = self.settings.pop(_VERSION_KEY, 0)  # a first release wrote none
         if type(version) is not int:
             raise StateError(
-                f"{path} names no version, so it is no state file (it has {', '.join(sorted(self.names)[:8])}). Name "
-                "one that --save-state or T2SaveState wrote."
+                f"{path}: the version is {json.dumps(version)[:60]}; expected a whole number. The file is damaged or "
+                "not a state; write it again."
             )
         if not 0 <= version <= VERSION:
             raise StateError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError
+from ..mesh.used import extent
 from ..srgb import srgb_to_linear
 from .formats import Contents, Files, Format
 from .scene import Geometry, Material, Scene
@@ -49,7 +50,7 @@ def _mesh(stage, level: Geometry, material: Material, images: list[str]) -> None
     mesh = UsdGeom.Mesh.Define(stage, "/Object/Mesh")
     vertices = np.ascontiguousarray(level.vertices, np.float32)
     mesh.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(vertices))
-    mesh.CreateExtentAttr(Vt.Vec3fArray.FromNumpy(np.stack([vertices.min(0), vertices.max(0)])))
+    mesh.CreateExtentAttr(Vt.Vec3fArray.FromNumpy(np.stack(extent(vertices))))
     mesh.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(level.faces), 3, np.int32)))
     mesh.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(np.ascontiguousarray(level.faces.reshape(-1), np.int32)))
     mesh.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(level.normals, np.float32)))

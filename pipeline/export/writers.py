@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError, SettingsError
-from ..mesh.used import used_vertices
+from ..mesh.used import extent, used_vertices
 from ..warp import cores
 from ..words import counted
 from . import glb, gltf, obj, ply, stl, threemf, usdz
@@ -156,6 +156,7 @@ def _difference(found: Format, contents: Contents, scene: Scene) -> str:
         if len(faces):
             read = used_vertices(vertices, faces)
             most = _TOLERANCE * max(np.abs(used).max(), 1e-30)
-            if np.abs(read.min(0) - used.min(0)).max() > most or np.abs(read.max(0) - used.max(0)).max() > most:
-                return f"it reaches from {read.min(0)} to {read.max(0)} in place of {used.min(0)} to {used.max(0)}"
+            (low, high), (wanted_low, wanted_high) = extent(read), extent(used)
+            if np.abs(low - wanted_low).max() > most or np.abs(high - wanted_high).max() > most:
+                return f"it reaches from {low} to {high} in place of {wanted_low} to {wanted_high}"
     return ""

@@ -1,8 +1,8 @@
-"""A picture brought onto an object of slightly other proportions: its parts are moved, smoothly, to where the object
-has them.
+"""Non-rigid registration of a picture to an object of slightly other proportions: its parts are moved smoothly to where
+the object has them.
 
-What was generated is not quite what a picture shows: a handle stands lower, an eye higher, and even from the best
-camera pixels of one part would fall on another one behind it. The moves are found by demons (Thirion, "Image matching
+A generated object differs slightly from its picture: a handle is lower, an eye higher, and even from the best camera
+pixels of one part would be projected on another one behind it. The moves are found by demons (Thirion, "Image matching
 as a diffusion process: an analogy with Maxwell's demons", 1998) with the gradients of both pictures (Vercauteren et
 al., "Diffeomorphic demons", 2009), coarse to fine: silhouettes must agree, and colours in the light that suits them
 best.
@@ -24,13 +24,13 @@ from .shading import estimated
 
 _SIDES, _SAMPLES = (32, 64, 128, 256), 2  # pixels along a side, level by level; and lines of sight along a side of each
 _STEPS = 30  # of each level
-_STRIDE = 0.5  # pixels that a step moves something at most
-_FLUID, _STIFF = 2.0, 1.0  # pixels over which steps, and the moves they add up to, are smoothed
-_MOST = 0.06  # of the object's longer side in the picture, that something is moved at most
+_STRIDE = 0.5  # pixels; largest move in a step
+_FLUID, _STIFF = 2.0, 1.0  # pixels over which steps, and the total moves, are smoothed
+_MOST = 0.06  # of the object's longer side in the picture; largest total move
 _NEAR = 3.0  # pixels within which a picture's edges must meet edges of the object's colours to pull at each other
-_QUIET = 1e-3  # squared gradient of what moves nothing
-_SLACK = 2  # pixels of the last level that outlines may still miss the object's by
-_HALF, _WHOLE = 0.5, 0.9  # shares of a pixel that count as object, and as nothing else
+_QUIET = 1e-3  # squared gradient; smaller ones are ignored
+_SLACK = 2  # pixels of the last level by which outlines may still differ from the object's
+_HALF, _WHOLE = 0.5, 0.9  # shares of a pixel that count as object, and as fully covered
 
 
 @dataclass(frozen=True)

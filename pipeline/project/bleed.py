@@ -1,4 +1,4 @@
-"""A picture's colours without what a part has bled onto another one beside it, across a jump of depth."""
+"""A picture's colours without bleeding from one part onto another across a depth discontinuity."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ def _beside(depth: np.ndarray, jumps: np.ndarray, near: float) -> tuple[np.ndarr
     half = jumps[edge[0], edge[1]] / 2
     close = distance <= near
     behind = depth > depth[edge[0], edge[1]] - half
-    # outlines lie between pixels: what is in front must not be the nearest one by a tie
+    # outlines lie between pixels: in a tie the pixel in front must not be taken
     refused = np.where(behind, close, distance <= near + 2) | (depth >= FAR)
     place = edge if refused.all() else _nearest(~refused)[1]
-    # the nearest place that is not near an outline may be in front of it all the same
+    # the nearest pixel away from outlines may nevertheless be in front
     beside = depth[place[0], place[1]] > depth - half
     wanted = close & behind & (depth < FAR)
     return wanted & beside, wanted & ~beside, place

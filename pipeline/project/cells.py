@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csr_matrix, diags
 
-from ..sums import grouped_sums
+from ..sums import grouped_sums, largest_of
 
 _SIDE = 48  # cells along the object's longest side
 _ROWS = 1 << 19  # points whose temporaries are held at once
@@ -42,7 +42,7 @@ class Cells:
         self, points: torch.Tensor, normals: torch.Tensor, values: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums at the cells of weights [N] times values [N, C], and of the weights: [M, C] and [M] float64."""
-        most = torch.cat([values.new_ones(1).double(), values.abs().amax(0).double()]) * weights.abs().amax()
+        most = torch.cat([values.new_ones(1).double(), largest_of(values).double()]) * largest_of(weights)
         added = grouped_sums(self.count, 24 * len(points), 2 * most)  # squares of a rounded unit normal may pass 1
         for part in _parts(len(points)):
             given, trust = values[part].double(), weights[part].double()

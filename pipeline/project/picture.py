@@ -16,7 +16,7 @@ from ..image import OPAQUE_ENOUGH
 from .depth import FAR
 from .painted import Seen
 
-_MASK_SIDE = 1024  # pixels; distances to outlines need no more
+_MASK_SIDE = 1024  # pixels; sufficient for distances to outlines
 # What pixels give to the mean of bicubic samples (torch's, a = -0.75) over the area of the one in the middle.
 _MEANS = (-0.01953125, 0.09375, 0.8515625, 0.09375, -0.01953125)
 _CORRECTIONS = 2  # rounds

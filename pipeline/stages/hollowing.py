@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -132,17 +132,22 @@ class Hollowing:
                 )
         return Hollow(units(self.wall), units(self.drain), self.flat_base)
 
-    def wall_of(self, made: TriangleMesh, asked: Hollow) -> float:
-        """The wall in world units of a finished object, whose box, and so what a mm is in it, simplifying has moved.
+    def as_made(self, made: TriangleMesh, asked: Hollow) -> Hollow:
+        """The same in world units of a finished object, whose box, and so what a mm is in it, simplifying has moved.
         asked: in_units of the mesh before."""
-        if self.size is None or not self.wall.metres:
-            return asked.wall
-        return self.wall.value / float(self.size.metres_a_unit(made.vertices.cpu().numpy(), made.faces.cpu().numpy()))
+        if self.size is None:
+            return asked
+        metres = float(self.size.metres_a_unit(made.vertices.cpu().numpy(), made.faces.cpu().numpy()))
+        wall, drain = (
+            length.value / metres if length is not None and length.metres else before
+            for length, before in ((self.wall, asked.wall), (self.drain, asked.drain))
+        )
+        return replace(asked, wall=wall, drain=drain)
 
     def facts(self, found: dict, made: TriangleMesh, asked: Hollow) -> tuple[dict, list[str]]:
         """Facts about a hollow object, and warnings. found: of remesh.solid and Hollowed.measured. asked: in_units."""
-        volume = made.report.volume
-        facts = {**found, "wall": self.wall_of(made, asked), "drain": asked.drain, "volume": volume}
+        volume, hollow = made.report.volume, self.as_made(made, asked)
+        facts = {**found, "wall": hollow.wall, "drain": hollow.drain, "volume": volume}
         if self.size is not None and volume is not None:
             metres = float(self.size.metres_a_unit(made.vertices.cpu().numpy(), made.faces.cpu().numpy()))
             before, after = (each * metres**3 * 1e6 for each in (found["volume_before"], volume))

@@ -106,9 +106,9 @@ def pipeline_type_of(state: State) -> str:
 
 def _facts(file: StateFile) -> Mapping[str, Mapping]:
     """What is said of each value; it leaves the settings."""
+    if "values" not in file.settings and "resolution" in file.settings:  # of a release that wrote no more
+        return _facts_of_old(file)
     facts = file.settings.pop("values", None)
-    if facts is None and "resolution" in file.settings:  # of a release that wrote no more
-        facts = _facts_of_old(file)
     if not isinstance(facts, Mapping) or not all(isinstance(each, Mapping) for each in facts.values()):
         raise StateError(f"{file.path} does not say what it holds. Write it again with --save-state or T2SaveState.")
     return facts

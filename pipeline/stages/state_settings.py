@@ -1,4 +1,4 @@
-"""Settings that stand in a state file: what of a run they may say, checked one by one."""
+"""The settings in a state file, checked one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..spec import MAX_STEPS, PIPELINE_TYPES, SamplerSettings
 from ..speed import SPEEDS
 
 _LONGEST = 1 << 12  # characters of a text, and entries of a list
-LARGEST_GRID = 1 << 13  # voxels a side; no type makes more than 1536, so that more is damage
+LARGEST_GRID = 1 << 13  # voxels a side; no pipeline type makes more than 1536, so a larger value means damage
 MOST_VIEWS = 64  # pictures of a condition
 _COUNT = whole(0, 1 << 40)
 _NUMBER = number(-1e9, 1e9)
@@ -67,7 +67,7 @@ _CHECKS: Mapping[str, Check] = {
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Settings that are not known here stay: another release may have written them.
+    """Check the known settings; others are ignored, as another release may have written them.
 
     Raises:
         StateError: names the setting that cannot be, what it is and what was expected.

@@ -35,18 +35,18 @@ _PREFIXES = {
     "shape_dec.": SHAPE_DECODER,
     "txt_dec.": TEXTURE_DECODER,
 }
-# What ComfyUI's own files and a saved workflow's checkpoint put in front.
+# Prefixes of ComfyUI's own files, and of checkpoints saved by a workflow.
 _OUTER = ("", "model.diffusion_model.", "model.", "diffusion_model.", "vae.", "first_stage_model.")
 _FULL = {outer + prefix: role for prefix, role in _PREFIXES.items() for outer in _OUTER}
-# A key of Pixal3D, another model, whose flows are called as ours.
+# A key of Pixal3D, another model with the same names for its flows.
 PIXAL3D = b".cross_attn.proj_linear."
 _ENCODER_KEY = "embeddings.register_tokens"
 _MOST_LEVELS = 64
 _DECODER_ROLES = frozenset({STRUCTURE_DECODER, SHAPE_DECODER, TEXTURE_DECODER})
-# role -> how its keys may begin in a header's text
+# role -> possible beginnings of its keys in a header's text
 _KEYS = {role: [f'"{outer}{prefix}'.encode() for outer in _OUTER] for prefix, role in _PREFIXES.items()}
 _KEYS[IMAGE_ENCODER] = [f'"{_ENCODER_KEY}"'.encode(), b'"blocks.0.gamma_1"']  # as released, timm's
-# role -> what stands in the header of every file that has it, and of few others: one search excludes most
+# role -> a text in the header of every file that has it and of few others, to exclude most files by one search
 _MARKS = {
     role: prefix.encode() if role in _DECODER_ROLES else b".blocks.0.cross_attn.to_kv.weight"
     for prefix, role in _PREFIXES.items()
@@ -81,7 +81,7 @@ def bundled_models(path: Path) -> dict[str, ModelFiles]:
     """The models in one safetensors file, by role; empty if it holds none of ours.
 
     Raises:
-        CheckpointError: the file is damaged, quantised, or lacks what tells a model's size.
+        CheckpointError: the file is damaged, quantised, or lacks tensors that determine a model's size.
     """
     if not bundled_roles(path):
         return {}
@@ -111,7 +111,7 @@ def configured(role: str, path: Path, shapes: Shapes) -> dict:
     """The configuration of a model, read off the shapes of its tensors.
 
     Raises:
-        CheckpointError: they lack what tells its size.
+        CheckpointError: tensors that determine its size are missing.
     """
     try:
         return _configuration(role, shapes)
@@ -148,7 +148,7 @@ def _flow(shapes: Shapes) -> dict:
         "cond_channels": shapes["blocks.0.cross_attn.to_kv.weight"][1],
         "num_blocks": _count(shapes, r"blocks\.(\d+)\."),
         "num_heads": heads or RELEASED_MODELS[STRUCTURE_FLOW]["args"]["num_heads"],
-        "mlp_ratio": (hidden + 0.5) / width,  # half a unit more, as the model rounds down
+        "mlp_ratio": (hidden + 0.5) / width,  # half a unit is added because the model rounds down
         "share_mod": "adaLN_modulation.1.weight" in shapes,
         "qk_rms_norm": heads is not None,
         "qk_rms_norm_cross": "blocks.0.cross_attn.q_rms_norm.gamma" in shapes,

@@ -23,7 +23,7 @@ _NOT_WEIGHTS = ("rope_phases",)
 _NOT_OURS = ("naf.",)
 
 Build = Callable[..., nn.Module]
-_SAMPLE = 64  # bytes of each tensor that tell it from another
+_SAMPLE = 64  # bytes of each tensor that enter the fingerprint
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ModelFiles:
 
     @property
     def contents(self) -> Contents:
-        """What its file holds now. Raises CheckpointError if it is missing or damaged."""
+        """The contents of its file. Raises CheckpointError if it is missing or damaged."""
         return read_contents(self.path)
 
     @cached_property
@@ -125,7 +125,7 @@ class ModelFiles:
                     state[f"{key}_scale"] = tensors.scale(stored)
                 if expected[key].is_floating_point():
                     state[key] = tensors.dense(stored, expected[key].dtype)
-                else:  # a layer that takes it as it is
+                else:  # the layer takes packed weights
                     state[key] = tensors.stored(stored)
         module.load_state_dict(state, assign=True)
         return module.to(device).requires_grad_(False).eval()

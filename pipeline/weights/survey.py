@@ -1,4 +1,4 @@
-"""What a checkpoint is, without reading a weight: models, precisions, what it is complete for, what is missing."""
+"""A summary of a checkpoint without reading weights: models, precisions, complete pipeline types, missing files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Survey:
-    """A checkpoint as it lies on this machine. types: what it is complete for, texture included."""
+    """A checkpoint on this machine. types: the pipeline types it is complete for, texture included."""
 
     name: str
     parts: tuple[Part, ...]
@@ -72,7 +72,7 @@ class Survey:
 
 
 def survey(checkpoint: Checkpoint, build: Build | None = None) -> Survey:
-    """Look at every model of a checkpoint whose files are on this machine; nothing is downloaded, no weight is read.
+    """Inspect every model of a checkpoint whose files are on this machine, without downloading or reading weights.
 
     Args:
         build: models.build, to check names and shapes of all tensors too; without it only headers are looked at.

@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 1 if /health is slower than it may be, a job is lost or fails, or nobody was refused."""
+    """Exit code 1 if /health is too slow, a job is lost or fails, or no request was refused."""
     with tempfile.TemporaryDirectory(prefix="trellis2-load-") as folder:
         more = ("--queue-limit", options.queue_limit, *run_options(options))
         with ServiceProcess(Path(folder) / "data", *more) as service:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _measured(options: argparse.Namespace, url: str) -> dict[str, float]:
     here, there = multiprocessing.Pipe()
-    # a process of its own: a hundred threads of this one would hold it up and be measured in its place
+    # in a process of its own: a hundred threads of this process would delay the probe itself
     probe = multiprocessing.get_context("spawn").Process(target=_probe, args=(url, there), daemon=True)
     probe.start()
     counts, until = Counter(), time.monotonic() + options.seconds

@@ -1,4 +1,4 @@
-"""A service in a process of its own, for what measures it."""
+"""A service in a process of its own, for the commands that measure it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ServiceProcess:
         return psutil.Process(self.process.pid).memory_info().rss
 
     def until(self, look: Callable[[], _Found | None], seconds: float, every: float = 0.2) -> _Found:
-        """What `look` finds, as soon as that is anything."""
+        """The first result of `look` that is not None or empty."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if found := look():

@@ -1,1 +1,1 @@
-"""The commands on Ray Data: a batch over many GPUs (`batch`), and who worked when in it (`timeline`)."""
+"""The commands on Ray Data: a batch over many GPUs (`batch`), and when each process worked in it (`timeline`)."""

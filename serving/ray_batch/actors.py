@@ -29,13 +29,13 @@ class Row:
 
 
 class Ledger:
-    """How often each step of each object was begun, asked by whoever begins it: what a killed process cannot tell."""
+    """Counts how often each step of each object was started; kept outside the workers, which may be killed."""
 
     def __init__(self) -> None:
         self._tries: dict[tuple[str, str], int] = {}
 
     def begin(self, step: str, name: str) -> int:
-        """Count a try; returns how many there were, this one included."""
+        """Count an attempt; returns the number of attempts, this one included."""
         self._tries[step, name] = self._tries.get((step, name), 0) + 1
         return self._tries[step, name]
 
@@ -88,9 +88,11 @@ class _Actor:
 
     def _given_up(self, row: Row, tries: int) -> Row:
         from pipeline.batch import Outcome
+        from pipeline.words import counted
 
+        died = "in each of " * (tries > 2) + counted(tries - 1, "try", "tries")
         error = (
-            f"The process that was to {self.kind} it died in each of {tries - 1} tries, which systems do to a process "
+            f"The process that was to {self.kind} it died {died}, which systems do to a process "
             "when memory is short. Give the actors more memory, or choose a lower --type or fewer --max-tokens."
         )
         return replace(row, made=None, outcome=Outcome(error=error, kind="ProcessDied"))
@@ -147,7 +149,7 @@ class Finisher(_Actor):
 
 
 def _unless_lost(outcome: Outcome) -> Outcome:
-    """The outcome; where the device answers nothing any more, this process ends: a new one may have answers."""
+    """The outcome. If this process can no longer use its device, it ends, so that Ray starts a new one."""
     from pipeline.batch import device_lost
 
     if device_lost(outcome):

@@ -20,7 +20,7 @@ from ..joining import OWN, joined, why_not
 
 def imported() -> Any:
     """The module ray. Raises BackendError where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # turns Ray's telemetry off
     try:
         import ray
         import ray.data
@@ -31,7 +31,7 @@ def imported() -> Any:
 
 
 def quiet() -> None:
-    """Of Ray's remarks only errors are shown: a row is a Python object to Ray Data, which it remarks on."""
+    """Show only errors of Ray: Ray Data warns of rows that are Python objects, as ours are."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -68,7 +68,7 @@ def machines(ray: Any) -> list[dict[str, float]]:
 
 
 def reason(error: BaseException) -> str:
-    """The line of an error of Ray's that says why: the last that names an error, behind which Ray may give advice."""
+    """The line with the reason in an error of Ray: the last that names an error; Ray may append advice."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     named = [line.strip() for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line.strip())]
     return (named or lines)[-1]

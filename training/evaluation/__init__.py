@@ -1,1 +1,1 @@
-"""What a checkpoint is worth: on held-out objects, by kind of evaluation a file; the pictures of the README."""
+"""The quality of a checkpoint on held-out objects, one file for each kind of evaluation; the README's picture."""

@@ -1,4 +1,4 @@
-"""How good a checkpoint is on held-out objects, through pipeline.stages itself, and how good its autoencoders are."""
+"""Quality of a checkpoint on held-out objects, through pipeline.stages itself, and of its autoencoders alone."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def examples(design: Design, numbers: Sequence[int], finer: int = 2) -> list[Exa
 def each_measured(
     design: Design, numbers: Iterable[int], measure: Callable[[Example], _Row], report: Callable[[_Row], None]
 ) -> list[_Row]:
-    """What is measured of each example; one is made, measured and reported before the next."""
+    """Measure examples one by one; each is reported before the next is made."""
     rows = []
     for number in numbers:
         [example] = examples(design, [number])

@@ -1,4 +1,4 @@
-"""What measures must reach, and the Markdown table that says whether they did."""
+"""The goals of measures, and the Markdown table of whether they were reached."""
 
 from __future__ import annotations
 

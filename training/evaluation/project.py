@@ -1,4 +1,4 @@
-"""How well pictures are projected: on held-out objects that a checkpoint made, the pictures that it made them from."""
+"""Quality of projection: pictures of held-out objects, projected on what a checkpoint made of them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Measures:
     fitted: float
 
 
-# What projecting must reach: share of the error that is left, dB inside of what a picture shows.
+# Goals of projecting: share of the error that remains, PSNR in dB where the picture sees the object.
 GOALS = (
     Goal("ratio", 0.5, False),
     Goal("lit_ratio", 1.0, False),

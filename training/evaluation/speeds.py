@@ -1,4 +1,4 @@
-"""What the settings of speed cost: results of held-out objects beside those of the exact setting."""
+"""The quality cost of the speed settings: results of held-out objects against those of the exact setting."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def table(costs: dict[str, list[Cost]]) -> str:
     for speed, found in costs.items():
         cells = [f"{median(getattr(cost, name) for cost in found):.4f}" for name in names]
         change = torch.tensor([cost.f_score_truth - before for cost, before in zip(found, exact)])
-        error = change.std().item() / len(change) ** 0.5 if len(change) > 1 else float("nan")
+        error = f" +- {change.std().item() / len(change) ** 0.5:.4f}" if len(change) > 1 else ""  # of one there is none
         truth_mean = mean(cost.f_score_truth for cost in found)
-        cells[names.index("f_score_truth")] = f"{truth_mean:.4f} ({change.mean():+.4f} +- {error:.4f})"
+        cells[names.index("f_score_truth")] = f"{truth_mean:.4f} ({change.mean():+.4f}{error})"
         lines.append(f"| {speed} | {' | '.join(cells)} |")
     return "\n".join(lines)

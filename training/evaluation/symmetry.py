@@ -1,4 +1,4 @@
-"""How far a camera is from the true one as far as a picture can tell: an object that looks the same from several sides
+"""A camera's error as far as a picture can determine it: an object that looks the same from several sides
 leaves open which of them was meant."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How well meshes that one has are textured and refined: held-out objects, each as a file, from its picture."""
+"""Quality of texturing and refining a user's meshes: held-out objects, each as a file, from its picture."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from .evaluate import Solid, chamfer, colour_error, on_grey
 from .examples import Example, each_measured
 from .goals import Goal, goal_table
 
-STRENGTHS = (0.0, 0.3, 0.6, 1.0)  # refine's: nothing changes, two of what one would ask for, sampled anew
+STRENGTHS = (0.0, 0.3, 0.6, 1.0)  # of refine: unchanged, two typical values, sampled anew
 _SIDE = 256  # pixels of the pictures that are compared
 _TEXTURE = 512  # of the object's own textures and of the new ones
 _NOISE = 1.02  # of a distance of two surfaces that is measured from some thousand points
 _FACES = 1_000_000  # of the true mesh: as many as it has
-_PLACE = Frame((12.0, -3.0, 400.0), 250.0)  # where the file has it
+_PLACE = Frame((12.0, -3.0, 400.0), 250.0)  # where the object lies in the file
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _row(runtime: Runtime, models: Models, example: Example) -> Row:
 
 @dataclass(frozen=True)
 class _Own:
-    """The true object as a mesh that someone has, in the unit cube."""
+    """The true object as a user's mesh, in the unit cube."""
 
     mesh: stages.Mesh
     textured: stages.TexturedMesh
@@ -156,7 +156,7 @@ def _own(runtime: Runtime, example: Example) -> _Own:
 
 
 def _file(runtime: Runtime, textured: stages.TexturedMesh, path: Path) -> Scene:
-    """What a program reads: a GLB that lies somewhere, at some scale."""
+    """The object as a GLB at some other place and scale."""
     stages.export_mesh(runtime, textured, path, stages.ExportSettings(), {})
     place_glb(path, _PLACE)
     return read_scene(path)

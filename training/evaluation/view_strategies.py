@@ -1,4 +1,4 @@
-"""What several views are worth: every strategy that mixes them, on held-out objects whose every side is known."""
+"""The benefit of several views: every mixing strategy, on held-out objects, all sides of which are known."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _MEASURES = ("silhouette_iou", "chamfer", "colour_error")
 
 
 def cases(counts: Sequence[int] = tuple(SETS), more: Iterable[str] = ()) -> list[Case]:
-    """Everything that is compared, what matters most first. more: names beside those of the strategies."""
+    """All cases that are compared, the most important first. more: names beside those of the strategies."""
     names = (DEFAULT, UNPOSED, *more, *STRATEGIES)
     return [(1, ONE), *((count, name) for name in names for count in counts if count > 1)]
 

@@ -1,4 +1,4 @@
-"""Recipes of things in a house. See __init__.py."""
+"""Recipes of household objects. See __init__.py."""
 
 from __future__ import annotations
 

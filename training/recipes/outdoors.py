@@ -1,4 +1,4 @@
-"""Recipes of what stands outside, animals among them. See __init__.py."""
+"""Recipes of outdoor objects, including animals. See __init__.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recipes are written in: random numbers for many objects at once, parts with a place and a shape, materials."""
+"""Building blocks of recipes: random numbers for many objects at once, parts with a place and a shape, materials."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Draw:
         return low + (high - low) * torch.rand(self.count, generator=self._random)
 
     def proportion(self, low: float, high: float) -> torch.Tensor:
-        """The class's main proportion: the one that tells training objects from held-out ones."""
+        """The class's main proportion: the one that separates training objects from held-out ones."""
         return low + (high - low) * self.main
 
     def chance(self, probability: float) -> torch.Tensor:

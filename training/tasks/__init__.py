@@ -1,4 +1,4 @@
-"""The seven training runs: which networks each one trains, on what, and what it needs of the others."""
+"""The seven training runs: the networks that each trains, its data, and the runs that it depends on."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .task import GroupedTask
 
 @dataclass(frozen=True)
 class _Views:
-    """Pictures and what the objects in them are like, see losses.picture."""
+    """Pictures, with occupancy and materials of the objects in them, see losses.picture."""
 
     pictures: pictures.Pictures
     occupied: torch.Tensor

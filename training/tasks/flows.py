@@ -20,7 +20,7 @@ from .task import TOGETHER, Task
 
 @dataclass(frozen=True)
 class _Known:
-    """What a flow learns from: image tokens [N, L, C], and a dense latent [N, C, R, R, R] or, object by object, latent
+    """Training data of a flow: image tokens [N, L, C], and a dense latent [N, C, R, R, R] or, object by object, latent
     voxels [n, 3], what is sampled [n, C] and what goes beside it [n, C']."""
 
     tokens: torch.Tensor

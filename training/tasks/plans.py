@@ -1,4 +1,4 @@
-"""How long and how fast each of the seven training runs goes."""
+"""Length and learning rate of each of the seven training runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training runs have in common."""
+"""The base class of the training runs."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Task:
         blocks_in_bfloat16(self.modules, self.device)
 
     def make(self) -> dict[str, nn.Module]:
-        """The networks with their first weights."""
+        """The networks with their initial weights."""
         raise NotImplementedError
 
     def load(self, weights: Weights) -> None:
-        """Take what is needed from other runs."""
+        """Load the weights of other runs that this one needs."""
 
     def batches(self, plan: Plan, random: torch.Generator) -> Iterator:
         """The batches of one cycle, on training objects. random: a CPU generator."""
@@ -55,7 +55,7 @@ class Task:
                 yield self.select(held, rows)
 
     def draw(self, count: int, random: torch.Generator):
-        """What the batches of a cycle are taken from."""
+        """The data of a cycle, from which its batches are taken."""
         raise NotImplementedError
 
     def select(self, held, rows: torch.Tensor):
@@ -67,7 +67,7 @@ class Task:
         raise NotImplementedError
 
     def statistics(self, count: int) -> dict[str, torch.Tensor]:
-        """Numbers that other runs need beside the weights, measured on `count` objects with the weights of now."""
+        """Numbers that other runs need beside the weights, measured on `count` objects with the current weights."""
         return {}
 
     def sample(self, count: int, random: torch.Generator, together: int) -> list[objects.Objects]:
@@ -79,7 +79,7 @@ class Task:
         return new(self.design.models[role])
 
     def frozen(self, network: nn.Module, weights: Mapping[str, torch.Tensor], name: str) -> nn.Module:
-        """A network that another run has made."""
+        """A network trained by another run."""
         own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
         network.load_state_dict(own)
         network.to(self.device).requires_grad_(False).eval()

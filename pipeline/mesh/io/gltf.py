@@ -1,7 +1,6 @@
-"""A glTF 2.0 document: its JSON as it stands and its buffers, read with bounds, extended and written again.
+"""A glTF 2.0 document: its unchanged JSON and its buffers, read with bounds checks, extended and written again.
 
-What is not understood stays where it is, so that a document that comes back differs from the source only where it was
-meant to. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Unknown content is kept, so that a written document differs from the source only where it was changed. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import MeshError
+from ...schema import strict_json
+from ...words import counted
+from ..used import extent
 
 _TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _COUNTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -25,7 +27,7 @@ _COMPRESSION = {
     "EXT_meshopt_compression": "meshopt",
     "KHR_meshopt_compression": "meshopt",
 }
-_FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # numbers of each
+_FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # components of each
 _LARGEST = 1 << 32  # bytes of a GLB or of a buffer
 
 
@@ -59,7 +61,7 @@ class Gltf:
             raise MeshError(f"{path} cannot be read: {error.strerror}.") from error
         document, binary = _chunks(data, path.name) if data[:4] == b"glTF" else (data, b"")
         try:
-            parsed = json.loads(document)
+            parsed = strict_json(document)
         except (ValueError, RecursionError) as error:
             raise MeshError(f"{path.name} is no glTF: its JSON cannot be read ({error}).") from error
         return cls(parsed, binary, path.parent, path.name)
@@ -118,6 +120,17 @@ class Gltf:
             raise MeshError(f"{key} of {self.name} is no list of objects.")
         return found
 
+    def _check_transform(self, moved: dict, key: str, where: str) -> None:
+        """Raises MeshError for a KHR_texture_transform of a texture that cannot be followed."""
+        for name, count in (("offset", 2), ("scale", 2), ("rotation", 1)):
+            found = moved.get(name, [1] * count if count > 1 else 1)
+            numbers = found if count > 1 else [found]
+            if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
+                raise MeshError(
+                    f"{name} of KHR_texture_transform in {key} of {where} of {self.name} is {str(found)[:40]}; "
+                    f"expected {counted(count, 'number')} of at most 1e9. Export it again."
+                )
+
     def check_materials(self) -> None:
         """Raises MeshError for materials and textures that cannot be looked up, as entries are of another type."""
         materials, textures = (self.list(key) if key in self.json else [] for key in ("materials", "textures"))
@@ -128,7 +141,7 @@ class Gltf:
                 if key.endswith("Texture") and info is not None:
                     own = self._object(info, f"{key} of {where}").get("extensions", {})
                     moved = self._object(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
-                    self._object(moved, f"KHR_texture_transform in {key} of {where}")
+                    self._check_transform(self._object(moved, f"KHR_texture_transform in {key} of {where}"), key, where)
             for key, count in _FACTORS.items():
                 numbers = look[key] if count > 1 and key in look else [look.get(key, 1)] * count
                 if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
@@ -217,7 +230,8 @@ class Gltf:
             self.list("bufferViews")[-1]["byteStride"] = stride
         entry |= {"componentType": component, "count": len(values), "type": kind, **more}
         if kind == "VEC3" and component == 5126:
-            entry |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
+            low, high = extent(values)
+            entry |= {"min": low.tolist(), "max": high.tolist()}
         self.list("accessors").append(entry)
         return len(self.json["accessors"]) - 1
 
@@ -229,13 +243,13 @@ class Gltf:
         return self._data(entry.get("uri"), f"image {number}")
 
     def require_images(self) -> None:
-        """Raises MeshError if a picture that is a file of its own is not there, before work is done that it ends."""
+        """Raises MeshError if a referenced image file is missing, so that this is found before any other work."""
         for number, entry in enumerate(self.list("images")):
             if "bufferView" not in entry and not str(entry.get("uri", "")).startswith("data:"):
                 self.image(number)
 
     def local_images(self) -> None:
-        """Take images that are files of their own into the document, which may be written elsewhere."""
+        """Embed external image files into the document, which may be written elsewhere."""
         for number, entry in enumerate(self.list("images")):
             if "bufferView" not in entry:
                 data = self.image(number)
@@ -310,5 +324,5 @@ def _is_number(value: object) -> bool:
 
 
 def _known(table: dict, key: object):
-    """What a table has for a key out of a file, which may be anything; None if nothing."""
+    """A table's value for a key read from a file, which may be of any type; None if there is none."""
     return table.get(key) if isinstance(key, (int, str)) else None

@@ -1,4 +1,4 @@
-"""Read a scene: GLB and glTF by their own document, OBJ, PLY and STL through trimesh into a document of that kind."""
+"""Read a scene: GLB and glTF as they are, OBJ, PLY and STL through trimesh, converted to a glTF document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .gltf import Gltf, node_matrix
 from .scene import Part, Scene
 
 _GLTF = (".glb", ".gltf")
-_Z_UP = {".stl", ".ply"}  # as printers' and scanners' files mostly are; OBJ is Y up as modellers write it
+_Z_UP = {".stl", ".ply"}  # usual for printing and scanning; OBJ is Y up, as modelling programs write it
 _OTHER = (".obj", ".ply", ".stl")
 FORMATS = (*_GLTF, *_OTHER)
 _INSTANCED = "EXT_mesh_gpu_instancing"
@@ -153,7 +153,7 @@ def _triangles(corners: np.ndarray, mode: int) -> np.ndarray:
 
 
 def _lost(document: Gltf) -> list[str]:
-    """What moves and is looked at as it stands at rest."""
+    """A warning about animations and skins, which are ignored: the mesh is used in its rest pose."""
     notes = []
     if document.json.get("skins"):
         notes.append("The mesh has a skeleton: it is textured in its rest pose; skeleton and weights stay.")
@@ -168,7 +168,7 @@ def _lost(document: Gltf) -> list[str]:
 
 
 def _single_texels(document: Gltf) -> list[str]:
-    """What to say of textures that a transform shrinks to a texel or a line of them."""
+    """A warning about textures that a transform shrinks to a texel or a line of texels."""
     notes = []
     for number, material in enumerate(document.list("materials")):
         name = material.get("name", f"material {number}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import MeshError
-from ..used import used_vertices
+from ..used import extent, used_vertices
 from .gltf import Gltf
 
 SIDE = 0.99999  # of the unit cube that the longest side of a scene fills
@@ -34,7 +34,7 @@ class Frame:
         """
         if len(points) == 0:
             raise MeshError("The scene has no vertices. Export the mesh again.")
-        low, high = points.min(0), points.max(0)
+        low, high = extent(points)
         longest = float((high - low).max())
         if not _LEAST <= longest <= _MOST:
             raise MeshError(

@@ -1,4 +1,4 @@
-"""Surfaces made anew: outer shell, closed surface, hollowed out; quads."""
+"""Remeshing: outer shell, closed surface, hollowed solids; quads."""
 
 from .resolution import RESOLUTIONS, faces_in, own_resolution
 

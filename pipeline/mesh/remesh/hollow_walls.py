@@ -1,6 +1,6 @@
-"""Walls and drains of a hollow object as it turned out: walls brought back to their thickness, and all of it measured.
+"""Walls and drains of a hollow object after simplifying: walls restored to their thickness, and all of it measured.
 
-Snapping and simplifying move both sides of a wall without knowing of each other.
+Snapping and simplifying move the two sides of a wall independently.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ..mesh import Mesh
 from ..query.surface import Surface
 from ..topology.measures import unit_normals
 
-_FAR = 2.0  # walls, within which the nearest place of one is sought
-_ROUNDS = 6  # of moves: each sees the cavity as the one before left it
-_LEAST = 1e-3  # of the wall, that is no lack
-_SHORTEST = 0.2  # of a move, below which it is not tried
-_SURE = 0.1  # of the wall, from which on the way from the nearest point is the way inward
+_FAR = 2.0  # wall thicknesses within which the nearest point is searched
+_ROUNDS = 6  # of moves, each starting from the previous result
+_LEAST = 1e-3  # of the wall; smaller deficits are ignored
+_SHORTEST = 0.2  # of a move; below, it is not tried
+_SURE = 0.1  # of the wall; above, the direction from the nearest point is taken as inward
 _BESIDE = 1.5  # cells round a drain whose faces belong to it
 _HEIGHTS, _WAYS = 8, 16  # at which a drain's width is measured
 _OPEN = 0.5  # of a drain's radius, as far from its axis as one must see through it
-_THINNER = 0.9  # of the wall: what is thicker than that is thinner by rounding alone
+_THINNER = 0.9  # of the wall; above, a deficit is rounding
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Hollowed:
-    """What a hollow object was made of and what was asked for, in world units.
+    """The input and the settings of a hollow object, in world units.
 
     body: the solid before. wall: thickness. drain: diameter. drains: [N, 4] float64, their axes: x, y, lower and upper
     end. cell: of the lattice.
@@ -56,7 +56,7 @@ class Hollowed:
     def sides(self, mesh: Mesh) -> Sides:
         """Which faces of a mesh that was made of the hollow solid are those of its cavities, and which its outside.
 
-        Nothing joins the two but drains, which are neither: cavities are what hangs together behind half of the wall.
+        Only drains, which are neither, connect the two: cavities are the components behind half of the wall.
         """
         middle = mesh.vertices.float()[mesh.faces.long()].mean(1)
         apart = (~self._drains_near(middle)).nonzero().squeeze(1)
@@ -91,14 +91,14 @@ class Hollowed:
                 worse = found > torch.maximum(lack, least)
                 if not bool(worse.any()):
                     break
-                # in a narrow place the way from one wall leads into another: less, for all who may have gone it
+                # in a narrow place a move away from one wall leads into another: reduce the moves there
                 held = faces[worse[faces].any(1)].reshape(-1)
                 share[held] = torch.where(share[held] > _SHORTEST, share[held] / 2, 0.0)
             points, lack, move = moved, found, onward
         return Mesh.known(points, mesh.faces, kernels=mesh.kernels)
 
     def measured(self, mesh: Mesh, sides: Sides, thickness: Callable[[Mesh, torch.Tensor], torch.Tensor]) -> dict:
-        """What became of the promises.
+        """Measure walls and drains of the result.
 
         Args:
             sides: of it, before its vertices were moved. thickness: a row of the backend table for WALL_THICKNESS.
@@ -152,7 +152,7 @@ class Hollowed:
         at = hits.points(outside.vertices, outside.faces)
         away = torch.where(hits.face[:, None] < 0, points.new_tensor([self.wall, 0.0, 0.0]), points - at)
         normal = outside.normals[hits.face.clamp_min(0)]
-        through = (hits.face >= 0) & ((away * normal).sum(1) > 0)  # beyond the outside
+        through = (hits.face >= 0) & ((away * normal).sum(1) > 0)  # outside of the object
         distance = torch.where(through, -hits.distance, hits.distance)  # inf where there is no lack
         sure = hits.distance > _SURE * self.wall
         way = torch.nn.functional.normalize(torch.where(through[:, None], -away, away), dim=1, eps=1e-30)
@@ -160,7 +160,7 @@ class Hollowed:
         return lack, lack[:, None] * torch.where(sure[:, None], way, -normal)
 
     def _thin(self, mesh: Mesh, outer: torch.Tensor, thickness: Callable) -> dict:
-        areas = mesh.face_normals[1][outer]  # which thickness asks for, too
+        areas = mesh.face_normals[1][outer]  # also used by thickness
         outer, areas = outer[areas > 0], areas[areas > 0]
         found = thickness(mesh, outer).double()
         thin = found < _THINNER * self.wall
@@ -174,7 +174,7 @@ class Hollowed:
         }
 
     def _through(self, mesh: Mesh) -> dict:
-        """How many drains are open, and how narrow the narrowest of them is."""
+        """The number of open drains, and the diameter of the narrowest."""
         # in cells: rays are cast in fp32, and neither lengths nor areas may leave its range
         middle = mesh.vertices.double().mean(0)
         surface = Surface(((mesh.vertices.double() - middle) / self.cell).float(), mesh.faces)

@@ -13,9 +13,9 @@ from . import band_kernels, crossing_kernels, flood_kernels
 from .lattice_functions import Grid, vector
 from .resolution import RESOLUTIONS
 
-# The lattice is moved by odd fractions of a cell: modelled parts like to lie on round coordinates.
+# The lattice is shifted by odd fractions of a cell, since modelled parts often lie on round coordinates.
 _SHIFT = (0.381966, 0.236068, 0.302776)
-_NEAR = 8  # cells up to which bricks near a face are found exactly, which takes the face time
+_NEAR = 8  # cells up to which bricks near a face are found exactly; the cost of that grows with the distance
 _LARGEST = 2**31  # 3 edges a lattice point are numbered as int32
 
 
@@ -88,7 +88,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Lattice(Frame):
-    """A lattice with what faces do in it, and on which side its points lie (see interior.py)."""
+    """A lattice with the cells and edges that faces touch and cross, and the side of its points (see interior.py)."""
 
     touched: torch.Tensor  # [slots * 512] uint8, cells that a face touches
     crossed: torch.Tensor  # [K] int64, crossed lattice edges node * 3 + axis, several rows for several faces

@@ -1,4 +1,4 @@
-"""How finely a mesh is looked at when its surface is made anew."""
+"""The voxel resolution at which a mesh is remeshed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ..mesh import Mesh
 from ..topology.measures import face_measures
 
-RESOLUTIONS = (8, 2048)  # cells along the longest side in which a mesh's outside can be sought
+RESOLUTIONS = (8, 2048)  # allowed cells along the longest side
 _FACES = 3  # of a surface of the area of one cell's side: it crosses 1.5 edges of the lattice, each with two faces
 
 
@@ -23,7 +23,7 @@ def own_resolution(mesh: Mesh) -> int:
 
 
 def faces_in(mesh: Mesh, cells: int) -> float:
-    """About how many faces the surface of a mesh has if it is made anew in so many cells along its longest side."""
+    """Estimate of the faces of a mesh remeshed at a number of cells along its longest side."""
     return _in_one_cell(mesh) * cells**2
 
 

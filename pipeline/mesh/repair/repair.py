@@ -1,7 +1,7 @@
 """Repair of triangle meshes, one defect a function, on the mesh's device; `clean` runs them in the right order.
 
-vertices: [V, 3] float, faces: [F, 3] int32 or int64, wound anticlockwise as seen from outside. The order of what stays
-is kept.
+vertices: [V, 3] float, faces: [F, 3] int32 or int64, wound anticlockwise as seen from outside. The order of
+remaining elements is kept.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..topology.measures import face_measures
 from ..topology.sorting import by_kernels
 from ..topology.steady import steady_sum
 
-_FLAT = 1e-9  # twice the area of a face by its longest edge squared, below which it has none in fp32
-_SLIT = 1e-6  # area of a hole by its perimeter squared, below which it is a slit
-_SHEET = 0.7  # area of a hole by its component's, above which it is no hole but the rim of a sheet
+_FLAT = 1e-9  # twice a face's area over its longest edge squared; below, the face is degenerate in fp32
+_SLIT = 1e-6  # a hole's area over its perimeter squared; below, it is a slit
+_SHEET = 0.7  # a hole's area over its component's; above, the loop is the rim of an open sheet, not a hole
 
 
 def weld(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -31,7 +31,7 @@ def weld(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, tor
     """
     place = (vertices.float() + 0.0).view(torch.int32).long()  # adding 0 makes -0 the same as 0
     x, y, z = place.unbind(1)
-    # A hash of 64 bits, so one sort is enough; that two places fall together is ruled out below.
+    # A 64-bit hash, so that one sort is enough; collisions are ruled out below.
     mixed = x * 0x2545F4914F6CDD1D + y
     mixed = (mixed ^ (mixed >> 31)) * 0x1B03738712FAD5C9 + z
     mixed, order = ((mixed ^ (mixed >> 29)) * 0x27BB2EE687B0B0FD).sort(stable=True)
@@ -86,9 +86,9 @@ def close_holes(vertices: torch.Tensor, topology: Topology, max_perimeter: float
 
     Loops and centres as CuMesh: boundary edges join at vertices where exactly two of them meet; a chain is a loop if
     both ends of each edge lead on within it; the centre is the mean of the edges' midpoints. The fan continues the
-    winding of the faces beside it. Slits, which enclose no area, stay open: they want welding. So do loops that lead
-    through several components, or through a non-orientable one against its winding, and the rims of sheets, whose fans
-    would lie on the sheet itself.
+    winding of the adjacent faces. Left open are slits, which enclose no area and need welding, loops through several
+    components or through a non-orientable one against its winding, and the rims of open sheets, whose fans would lie
+    on the sheet itself.
 
     Returns:
         vertices with the centres behind, the topology with the fans behind, the number of holes filled.

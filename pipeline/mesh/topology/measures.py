@@ -36,7 +36,7 @@ def face_measures(
         from .topology_kernels import measure_faces
 
         parts = torch.empty(2, len(faces), dtype=torch.float64, device=vertices.device)
-        wp: Any = launch.wp  # whose types a checker does not see
+        wp: Any = launch.wp  # untyped for the type checker
         corner, centre = faces.to(torch.int32).reshape(-1), wp.vec3d(*middle(vertices).tolist())
         launch.launch_parallel(measure_faces, len(faces), vertices.double(), centre, corner, *parts)
         return sum_by(parts[0], group, groups), sum_by(parts[1], group, groups)

@@ -36,6 +36,11 @@ class PackConfig:
     worthwhile: float = 1.004
     # The scale found in coarse cells times this is the first at full resolution.
     finer: float = 1.01
+    # A texture is crowded where charts and half of the padding round them take so many times the charts' area: coarse
+    # cells would say nothing of charts that are smaller than a cell. There the first scale is that
+    crowded: float = 2.0
+    # at which charts and half of the padding are to take this share of the texture.
+    crowded_fill: float = 0.9
     # Of the scale at which charts should just fill the texture, by what a try tells.
     safety: float = 0.995
     # Scales below this part of the first one are not tried: the charts do not fit.
@@ -105,19 +110,24 @@ def pack(
 
     def attempt(cells: int, *scales: float) -> list[_Atlas]:
         grid, gap = size // cells, max(1, -(-padding // cells))
-        atlases = [_Atlas(points, pieces, labels, scale, grid, gap, config) for scale in scales]
+        atlases = [_Atlas(points, pieces, labels, scale, grid, gap, footprint, config) for scale in scales]
         _place(atlases, len(pieces.begin) - 1, tick)
         return atlases
 
     scale = math.sqrt(config.first_fill / area)
     smallest = scale * config.smallest_scale
     coarse = min(config.coarse_cell, max(2, padding))
-    if size // coarse >= config.smallest_coarse_grid:
+    footprint = _Footprint.of(points, pieces, area, max(padding, 1) / size)
+    crowded = footprint.at(scale) > config.crowded * config.first_fill
+    if crowded:
+        scale *= footprint.growth(scale, config.crowded_fill / footprint.at(scale), config.smallest_scale)
+    elif size // coarse >= config.smallest_coarse_grid:
+        footprint = _Footprint(area)
         rough = attempt(coarse, scale)[0]
         while not rough.hopeful and rough.scale > smallest:
             rough = attempt(coarse, rough.better_scale())[0]
         scale = config.finer * rough.better_scale()
-    best, misses = None, 0
+    best, misses, too_large = None, 0, math.inf
     patience = config.patience if len(pieces.begin) - 1 <= config.few_charts else 0
     while True:
         if scale < smallest:
@@ -134,10 +144,44 @@ def pack(
         elif best is None:
             scale = one.scale * min(one.better_scale() / one.scale, 1 / config.second_scale**2) ** misses
             continue
+        if crowded:
+            too_large = min([too_large, *(each.scale for each in (one, two) if not each.fits)])
+            scale = min(scale, math.sqrt(best.scale * too_large))
+            if scale < best.scale * config.worthwhile or too_large < best.scale * config.second_scale**2:
+                break
+            continue
         if misses > patience or (patience == 0 and scale < two.scale * config.worthwhile):
             break
         scale = max(scale, two.scale * config.worthwhile)
     return (best.placed(pieces.chart) + 0.5) / size
+
+
+@dataclass(frozen=True)
+class _Footprint:
+    """What charts take of a texture, of 1, at a scale: area * scale^2 + sides * scale + corners.
+
+    sides, corners: half of the padding round their boxes; without them charts are taken for large beside the padding.
+    """
+
+    area: float
+    sides: float = 0.0
+    corners: float = 0.0
+
+    @staticmethod
+    def of(points: torch.Tensor, pieces: Pieces, area: float, padding: float) -> _Footprint:
+        """padding: of 1, as wide as the texture."""
+        low, high = boxes(points, pieces, points.new_tensor([[1.0, 0.0]]))
+        return _Footprint(area, (high - low).sum().item() * padding, len(low) * math.pi / 4 * padding**2)
+
+    def at(self, scale: float) -> float:
+        return (self.area * scale + self.sides) * scale + self.corners
+
+    def growth(self, scale: float, factor: float, least: float) -> float:
+        """The change of this scale, `least` or more, that makes the footprint so many times as large."""
+        whole = self.at(scale)
+        area, sides, corners = self.area * scale**2 / whole, self.sides * scale / whole, self.corners / whole
+        under_root = sides**2 + 4 * area * (factor - corners)
+        return max(least, (math.sqrt(max(under_root, 0.0)) - sides) / (2 * area))
 
 
 class _Atlas:
@@ -155,9 +199,11 @@ class _Atlas:
         scale: float,
         grid: int,
         gap: int,
+        footprint: _Footprint,
         config: PackConfig,
     ) -> None:
         self.scale, self._grid, self._gap, self._config = scale, grid, gap, config
+        self._footprint = footprint
         self._points = points
         texels = self._texels()
         low, sizes = chart_boxes(texels, pieces)
@@ -204,14 +250,16 @@ class _Atlas:
 
     def better_scale(self) -> float:
         """The scale at which the charts should just fill the texture."""
+        if self._overfull:
+            return self.scale * self._config.shrink
+        safety = self._config.safety if self.hopeful else 1.0
         if self.fits:
             heights = self._outlines.sizes.gather(1, 1 - self._found[:, 2:].long() % 2)[:, 0]
-            return self.scale * self._config.safety * math.sqrt(self._grid / int((self._found[:, 1] + heights).amax()))
-        if self.hopeful:
-            return self.scale * self._config.safety * math.sqrt(1 - self._shares()[1])
-        return self.scale * (
-            self._config.shrink if self._overfull else math.sqrt(max(self._shares()[0], self._config.shrink**2))
-        )
+            part = self._grid / int((self._found[:, 1] + heights).amax())
+        else:
+            placed, left = self._shares()
+            part = 1 - left if self.hopeful else placed
+        return self.scale * safety * self._footprint.growth(self.scale, part, self._config.shrink)
 
     def place(self, begin: int) -> None:
         """Put _AT_ONCE charts from the begin-th largest on."""
@@ -251,13 +299,13 @@ def _place(atlases: list[_Atlas], charts: int, tick: Callable[[], None]) -> None
 
 
 def _classes(sizes: torch.Tensor, order: torch.Tensor, config: PackConfig) -> torch.Tensor:
-    """[2, C] int32 of charts whose boxes, as they are and after a quarter turn, are of about the same size; the first
-    `exhaustive` in `order` are like no other. sizes: [C, 2] int64."""
+    """[4, C] int32 of charts whose boxes, after each of four quarter turns, are of about the same size; the first
+    `exhaustive` in `order` are like no other, and no turn of theirs like another. sizes: [C, 2] int64."""
     wide, high = (sizes.double().log() / math.log(config.similar)).round().long().unbind(1)
     many = int(torch.maximum(wide, high).amax()) + 1
-    alike = torch.stack([wide * many + high, high * many + wide])
+    alike = torch.stack([wide * many + high, high * many + wide]).repeat(2, 1)
     largest = order[: config.exhaustive].long()
-    alike[:, largest] = many * many + torch.arange(2 * len(largest)).reshape(2, -1)
+    alike[:, largest] = many * many + torch.arange(4 * len(largest)).reshape(4, -1)
     return alike.int()
 
 

@@ -108,7 +108,7 @@ def process_mesh(
             levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
         facts |= {"max_error": bound} if bound else {}
         if hollow and inner:
-            hollowed = replace(hollowed, wall=hollow.wall_of(next(iter(levels.values())), inner))
+            hollowed = replace(hollowed, wall=hollow.as_made(next(iter(levels.values())), inner).wall)
             levels, measured = _walled(runtime, levels, hollowed)
             found["hollow"] |= measured
         first, *rest = (_reported(runtime, level, goal, shell, mesh.origin) for goal, level in levels.items())

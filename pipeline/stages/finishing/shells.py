@@ -1,4 +1,4 @@
-"""Shells: what becomes of inner and open surfaces and of holes."""
+"""Shells: the treatment of inner surfaces, open surfaces and holes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ...words import counted
 from ..hollowing import cells_for
 from .simplify import Look
 
-_LEAST = 128  # cells in which "solid" sees a mesh of few faces, whose parts may be thin all the same
-# The raw mesh of a grid that "auto" makes solid is simplified until it would look different: what is finer comes from
-# the grid, not from the object.
-_DISTANCE = 0.25  # voxels that it may move
+_LEAST = 128  # cells for "solid" of a mesh with few faces, whose parts may be thin nevertheless
+# A raw mesh of a grid that "auto" makes solid is simplified as long as it looks the same: finer detail comes from the
+# grid, not from the object.
+_DISTANCE = 0.25  # voxels that its surface may move
 _SHARE = 0.999  # of either surface that stays within it; the rest are tips and flakes, which move farthest
 _LEAST_FACES = 20_000  # below which it is not simplified
-_FACE = 350  # bytes that a face of a hollow solid takes while it is made (ball of 1.07 M faces: 328)
+_FACE = 350  # peak bytes for each face while a hollow solid is made (ball of 1.07 M faces: 328)
 
 
 def same_look(grid: int) -> Look:

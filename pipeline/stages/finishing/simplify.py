@@ -18,6 +18,7 @@ from .source_mesh import surface_by_row
 
 _NEW_LEVEL = 0.9  # of the faces of the level before, that one which misses its target may have at most
 _LOOKED_AT = 50_000  # faces at most, for whether meshes look the same
+_GONE = 2 / 3  # of its surface, below which little is left of a shape; noise that an error smooths takes less
 _ROOMY = 1.3  # times the faces that its holes and handles need, below which a shape suffers
 
 
@@ -59,7 +60,8 @@ def simplify_levels(
     first, *lods = target_faces
     level, warnings = simplify_mesh(runtime, mesh, first, row)
     if max_error:
-        level = _within(runtime, mesh, level, row, max_error)
+        most, level = level, _within(runtime, mesh, level, row, max_error)
+        warnings += _told(most, level, max_error)
     if look:
         level = _alike(runtime, mesh, level, row, look)
     levels = {first: level}
@@ -116,6 +118,21 @@ def _within(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, max_erro
     if len(fewer.faces) == len(mesh.faces):
         return mesh
     return runtime.backends.pick(CLEAN, device)(fewer, AFTER_SIMPLIFYING)
+
+
+def _told(most: Mesh, level: Mesh, max_error: float) -> list[str]:
+    """What to warn of where an error of nearly half of an object, or of more than its thickness, left little of it.
+
+    most: the mesh before it was simplified to `level`, as far as the error allows.
+    """
+    share = level.report.area / most.report.area if level is not most else 1.0
+    if share >= _GONE:
+        return []
+    left = f"{counted(len(level.faces), 'face')} with {100 * share:.0f} % of the surface"
+    return [
+        f"A max error of {max_error:g} left {left}: little of the shape. Choose a smaller one; 0.002 or "
+        "0.5vox are usual."
+    ]
 
 
 def _alike(runtime: Runtime, whole: Mesh, mesh: Mesh, row: str | None, look: Look) -> Mesh:

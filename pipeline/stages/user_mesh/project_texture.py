@@ -1,4 +1,4 @@
-"""Project: pictures onto the texture of a finished mesh, which keeps what they do not show."""
+"""Project pictures onto the texture of a finished mesh; what they do not show keeps its texture."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from .keep import Keep, put_back
 from .texture_mesh import SceneTextures
 
 _LESS = "Ask for a smaller texture, or for smaller pictures."
-_MIRRORED = 0.03  # of the score, by which a mirrored picture must fit better before it is refused
-_STRANGE = 0.15  # mean difference of colours that no light explains, from which it is worth a warning
-_FAINT = 0.02  # of the texture; a picture that shows less has hardly an effect
+_MIRRORED = 0.03  # of the score; a picture is refused if its mirror image fits better by more than this
+_STRANGE = 0.15  # mean difference of colours that no light explains; above, there is a warning
+_FAINT = 0.02  # share of the texture; a picture that colours less causes a warning
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Shots:
 def project_texture(
     runtime: Runtime, textured: TexturedMesh, photos: Sequence[Photo], settings: Projection = DEFAULT_PROJECTION
 ) -> TexturedMesh:
-    """A textured mesh with pictures projected on its base colour, its levels of detail too.
+    """Project pictures on the base colour of a textured mesh and of its levels of detail.
 
     Where a picture's camera is not known it is fitted: direction, field of view, scale and shift, and what it shows
     elsewhere than the object has it is moved there (project.aligned). Maps are enlarged where the pictures have more
@@ -71,7 +71,7 @@ def project_texture(
         silhouettes (iou; aligned_iou once parts are moved, by `moved` picture sides at most) and the share of the
         texture that it gives; and warnings, which are not logged.
 
-    Of several pictures one that is refused is left out, with a warning.
+    If one of several pictures is refused, it is left out with a warning.
 
     Raises:
         ImageError: a picture is empty; every one is mirrored or does not show this object. SettingsError: no pictures.
@@ -163,7 +163,7 @@ def project_scene(
 
 
 def _kept(scene: Scene, frame: Frame, made: SceneTextures) -> list[Sheet]:
-    """Meshes of a scene that have no new texture, in grey: they only stand in the way."""
+    """Meshes of a scene that have no new texture, in grey: they only occlude others."""
     new = {piece.part for baked in made.groups for piece in baked.group.pieces}
     grey, sheets = np.full((1, 1, 6), 128, np.uint8), []
     for number, part in enumerate(scene.parts):
@@ -192,7 +192,7 @@ def _shots(
             warnings += photo.remarks
             done += 1
             runtime.step("fit cameras", done, len(photos))
-            # whoever knows a camera means every pixel where it is
+            # with a known camera every pixel is used where it is
             moved = None if known else aligned(painted, picture, fit.camera)
             if reason := _refusal(photo, fit, moved, settings.min_iou):
                 refused.append(reason)
@@ -232,7 +232,7 @@ def _facts_of(photo: Photo, fit: Fit) -> dict:
 
 
 def _refusal(photo: Photo, fit: Fit, moved: Aligned | None, min_iou: float) -> str:
-    """Why a picture is not projected; empty if it is. Nothing is refused where any overlap will do.
+    """Why a picture is not projected; empty if it is. With a minimum overlap of 0 nothing is refused.
 
     An object of other proportions than its picture's is taken all the same if parts of the picture can be moved to the
     object's, and if they have its colours: any outline can be moved to one that is a little like it.
@@ -268,7 +268,7 @@ def _written(maps: np.ndarray, texels: Texels, colours: torch.Tensor) -> np.ndar
 
 
 def _held(colours: torch.Tensor, texels: Texels, group: Group, scene: Scene, keep: Keep) -> torch.Tensor:
-    """Base colours [N, 3] uint8 with those that are to be kept put back."""
+    """Base colours [N, 3] uint8 with the kept ones restored."""
     values = torch.zeros(len(colours), 6, device=colours.device)
     values[:, BASE_COLOR] = colours.float() / 255
     put_back(values, texels, group, scene, keep, Materials(scene, not keep.vertex_colors))
