@@ -38,7 +38,7 @@ def blended(
     size = float((points.amax(0) - points.amin(0)).amax())
     cells, fade = Cells(points, normals), _FADE * size
     length = size * (_DETAIL if colours == "texture" else _LENGTH)
-    plain = _plain(cells, points, normals, baked, size) if colours == "texture" else None
+    plain = _plain(cells, points, normals, baked, size) if colours == "texture" else baked.new_ones(len(baked))
     tones: list[torch.Tensor] = []
     pooled = mass = torch.zeros((), dtype=torch.float64, device=points.device)  # of all pictures
     for each in looks:
