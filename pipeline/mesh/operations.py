@@ -37,6 +37,8 @@ FARTHEST, NEAREST_VOXEL = "farthest", "nearest_voxel"
 
 
 _APART = 1_000_000  # faces of a solid up to which snapping may take the time to keep them from crossing
+_FITTED = 100_000  # up to which it may take that to fit them: finer ones have little to gain
+_FAIR = 0.15  # shape of a face, as CollapseConfig.good_shape
 
 
 def clean_by_kernels(mesh: Mesh, settings: CleanSettings) -> Cleaned:
@@ -70,15 +72,25 @@ def solid(
     cavities: bool = False,
     hollow: Hollow | None = None,
 ) -> tuple[Mesh, dict]:
-    """remesh.solid, which imports Warp, moved onto the mesh where that is near."""
-    from .remesh.project import project
+    """remesh.solid, which imports Warp, moved onto the mesh where that is near; small ones so that their faces lie on
+    it on the average: vertices on a thin rod's surface leave the rod a hundredth thinner in cells a third of its
+    radius."""
+    from .remesh.project import moved, project
     from .remesh.solid import solid as run
+    from .simplify.fit import FitConfig, Source, fit
 
     closed, report = run(mesh, resolution, wall, cavities, hollow)
     tick()
     floor = float(closed.vertices[:, 2].amin()) if hollow and hollow.base else None
     apart = len(closed.faces) <= _APART
-    return project(closed, mesh, 0.5 * report["cell"], floor, apart), report
+    cell = report["cell"]
+    snapped = project(closed, mesh, 0.5 * cell, floor, apart)
+    if len(snapped.faces) > _FITTED or floor is not None:  # a base stays flat
+        return snapped, report
+    points, source = snapped.vertices.clone(), Source(mesh.vertices.float(), mesh.faces)
+    weights = FitConfig(rounds=1, least_move=1e-3 * cell, good_shape=_FAIR, limit=0.25 * cell)
+    fit(points, snapped.faces.reshape(-1), source, weights)
+    return moved(snapped.vertices, points - snapped.vertices, snapped.faces, apart), report
 
 
 def unwrap(

@@ -44,6 +44,14 @@ def project(mesh: Mesh, original: Mesh, limit: float = _FAR, floor: float | None
     if floor is not None:
         move[start[:, 2] <= floor] = 0
         move[:, 2] = torch.maximum(move[:, 2], (floor - start[:, 2]).clamp_max(0))
+    return moved(start, move, faces, apart)
+
+
+def moved(start: torch.Tensor, move: torch.Tensor, faces: torch.Tensor, apart: bool) -> Mesh:
+    """A mesh with its vertices moved as far as no face turns by a right angle or more, see project().
+
+    start, move: [V, 3] float32. faces: [F, 3] int32. apart: as for project().
+    """
     share = torch.ones(len(start), 1, device=start.device)
     asked = torch.ones(len(faces), dtype=torch.bool, device=faces.device)  # whose crossings are looked for
     changed = faces  # by the last round: no other face can have begun to turn

@@ -13,11 +13,12 @@ from ...errors import SettingsError
 from ..mesh import Mesh
 from ..topology.steady import steady_sum
 from .bounded import ErrorBound, within
-from .fit import Source, fit
+from .fit import FitConfig, Source, fit
 from .relax import Relaxation, RelaxConfig
 from .stars import Stars, find_stars
 
 _SAMPLES = 1 << 20  # costs or faces from which a limit or a mean is estimated
+_QUERIES = 1 << 17  # of all rounds of the fit together, at most: bounds the time; 20,000 faces still have two rounds
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class CollapseConfig:
     least_part: float = 0.02
     # Costs up to so many times the last round's limit are examined in full.
     examined: float = 2.0
-    # Rounds in which vertices are moved at the end, so that faces lie on the surface on the average.
+    # Rounds in which vertices are moved at the end, so that faces lie on the surface on the average: at most, and fewer
+    # above 20,000 faces.
     fit_rounds: int = 2
     # How slivers and faces that go through others are relaxed at the end.
     relax: RelaxConfig = field(default_factory=RelaxConfig)
@@ -227,8 +229,10 @@ class _Reduction:
         assert self._quadrics is not None
         if not self._sources:  # which all copies share
             self._sources.append(Source(self._mesh.vertices.float() * self._scale, self._mesh.faces))
+        rounds = min(self._config.fit_rounds, _QUERIES // max(len(self._faces), 1))
+        weights = FitConfig(rounds, self._config.flip_tolerance, self._config.good_shape)
+        fit(self._points, self._faces, self._sources[0], weights, self._quadrics)
         given = self._points, self._quadrics, self._faces, self._weights
-        fit(*given, self._sources[0], self._config.fit_rounds)
         Relaxation(*given, self._config.relax).run(self._tick)
         self._pack()
         return Mesh.known(self._points / self._scale, self._faces.reshape(-1, 3).clone(), kernels=self._mesh.kernels)

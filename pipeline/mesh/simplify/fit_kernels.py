@@ -10,7 +10,6 @@ import warp as wp
 
 from ...warp.launch import configure
 from .link_kernels import next_half_edge, previous_half_edge
-from .quadric_kernels import Weights
 from .relax_kernels import worst_at
 
 configure(__name__)
@@ -22,7 +21,8 @@ FAR = wp.constant(0.16666667)  # of each of the other two
 @wp.kernel
 def find_goals(
     start: wp.int32,
-    weights: Weights,
+    least_move: float,
+    good_shape: float,
     offset: wp.array[wp.float32],
     points: wp.array[wp.vec3],
     faces: wp.array[wp.int32],
@@ -50,8 +50,8 @@ def find_goals(
             total += wp.length(normal)
         if total > 0.0:
             move = move / total
-            if wp.length(move) > weights.flip_tolerance:
-                fair = 0.9 * wp.min(worst_at(v, p, points, faces, offsets, star), weights.good_shape)
+            if wp.length(move) > least_move:
+                fair = 0.9 * wp.min(worst_at(v, p, points, faces, offsets, star), good_shape)
                 if worst_at(v, p + move, points, faces, offsets, star) >= fair:
                     goals[v] = p + move
                     picked[v] = wp.uint8(1)
