@@ -11,6 +11,7 @@ from pathlib import Path
 from ..batch import (
     FINISH_ON,
     MANIFEST,
+    MAX_VARIATIONS,
     Job,
     Maker,
     Manifest,
@@ -95,7 +96,8 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="K",
-        help="number of objects for each picture, with seeds from --seed on, and a contact sheet; default: 1",
+        help="number of objects for each picture, with seeds from --seed on, and a contact sheet; at most "
+        f"{MAX_VARIATIONS}; default: 1",
     )
     parser.add_argument(
         "--pictures", action="store_true", help="render each object from four sides, into a PNG beside its file"
