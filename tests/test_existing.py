@@ -192,6 +192,17 @@ def test_numbers_that_json_has_not_are_told_when_the_file_is_read(tmp_path, writ
         Gltf.open(path)
 
 
+@pytest.mark.parametrize("source", [[], {"a": 1}, "x", True, 9])
+def test_images_that_are_none_are_named(tmp_path, source):
+    """A list ended in a traceback."""
+
+    def edit(builder):
+        builder.json["textures"][0]["source"] = source
+
+    with pytest.raises(MeshError, match="image of texture 0 of x.glb is .*; expected a number below"):
+        colors(read_scene(textured(edit).save(tmp_path / "x.glb")))
+
+
 def test_textures_that_cannot_be_read(tmp_path):
     def ktx(builder):
         builder.json["textures"] = [{"extensions": {"KHR_texture_basisu": {"source": 0}}}]

@@ -11,6 +11,7 @@ import json
 import math
 import struct
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -41,11 +42,12 @@ class Gltf:
     def __init__(self, document: dict, binary: bytes, folder: Path, name: str) -> None:
         self.json, self.folder, self.name = document, folder, name
         self.binary = bytearray()
-        version = str(self._object(document, "the document").get("asset", {}).get("version", ""))
+        asset = self.held(self._object(document, "the document"), "asset", dict, "the document")
+        version = str(asset.get("version", ""))
         if not version.startswith("2."):
             raise MeshError(f"{name} is glTF {version or 'without a version'}; version 2.0 is read. Export it again.")
-        used = {*document.get("extensionsRequired", ()), *document.get("extensionsUsed", ())}
-        for extension in sorted(used & set(_COMPRESSION)):
+        used = [self.held(document, key, list, "the document") for key in ("extensionsRequired", "extensionsUsed")]
+        for extension in sorted(each for each in _COMPRESSION if each in used[0] or each in used[1]):
             raise MeshError(
                 f"{name} is compressed with {_COMPRESSION[extension]} ({extension}), which is not read here. Undo it "
                 "first, which loses nothing more: npx @gltf-transform/cli copy IN.glb OUT.glb"
@@ -112,6 +114,22 @@ class Gltf:
         if not isinstance(value, dict):
             raise MeshError(f"{what} of {self.name} is no JSON object.")
         return value
+
+    def held(self, owner: dict, key: str, kind: type[dict] | type[list], where: str) -> Any:
+        """The object or list that `owner`, in words `where`, has by a key; an empty one if it has none."""
+        found = owner.get(key, kind())
+        if not isinstance(found, kind):
+            expected = "an object" if kind is dict else "a list"
+            raise MeshError(f"{key} of {where} of {self.name} is {str(found)[:40]}; expected {expected}.")
+        return found
+
+    def primitives(self, mesh: int) -> list[dict]:
+        """Those of a mesh, whose attributes are objects."""
+        found = self.held(self.list("meshes")[mesh], "primitives", list, f"mesh {mesh}")
+        for number, primitive in enumerate(found):
+            where = f"primitive {number} of mesh {mesh}"
+            self.held(self._object(primitive, where), "attributes", dict, where)
+        return found
 
     def list(self, key: str) -> list[dict]:
         """A list of objects of the document, [] if it has none; what is added to the result stays in the document."""

@@ -75,14 +75,17 @@ def scene_of(document: Gltf) -> Scene:
             )
         visited.add(number)
         name = str(node.get("name", f"node {number}"))
-        world = above @ node_matrix(node, name)
+        with np.errstate(over="ignore", invalid="ignore"):
+            world = above @ node_matrix(node, name)
+        if not np.isfinite(world).all():
+            raise MeshError(f"The transform of node {name!r} leads out of all numbers. Export it again.")
         if "mesh" in node:
             mesh = document.index(node["mesh"], document.list("meshes"), f"the mesh of node {name!r}")
             instance = shown[mesh] = shown.get(mesh, -1) + 1
             parts.extend(
                 replace(part, instance=instance) for part in _parts(document, number, mesh, world, name, notes)
             )
-        for child in node.get("children", ()):
+        for child in document.held(node, "children", list, f"node {name!r}"):
             visit(child, world, depth + 1)
 
     for root in _roots(document):
@@ -102,15 +105,18 @@ def scene_of(document: Gltf) -> Scene:
 def _roots(document: Gltf) -> list[int]:
     scenes = document.list("scenes")
     if scenes:
-        return list(scenes[document.index(document.json.get("scene", 0), scenes, "the scene")].get("nodes", ()))
-    children = {child for node in document.list("nodes") for child in node.get("children", ())}
-    return [number for number in range(len(document.list("nodes"))) if number not in children]
+        chosen = scenes[document.index(document.json.get("scene", 0), scenes, "the scene")]
+        return list(document.held(chosen, "nodes", list, "the scene"))
+    nodes = document.list("nodes")
+    children = [child for node in nodes for child in document.held(node, "children", list, "a node")]
+    below = {child for child in children if isinstance(child, int)}
+    return [number for number in range(len(nodes)) if number not in below]
 
 
 def _parts(document: Gltf, node: int, mesh: int, world: np.ndarray, name: str, notes: list[str]) -> list[Part]:
     """The triangle primitives of a mesh."""
     found = []
-    for number, primitive in enumerate(document.list("meshes")[mesh].get("primitives", ())):
+    for number, primitive in enumerate(document.primitives(mesh)):
         mode, attributes = primitive.get("mode", _TRIANGLES), primitive.get("attributes", {})
         if mode not in (_TRIANGLES, _STRIP, _FAN):
             notes.append(f"Points and lines of {name!r} stay as they are.")
