@@ -67,9 +67,16 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message, with the most similar known word; "" if none is similar."""
-    near = difflib.get_close_matches(word, list(known), 1, cutoff=0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    """The end of a message with the most similar known word; "" if none is similar."""
+    near = (each for each in difflib.get_close_matches(word, list(known), 3, cutoff=0.7) if _misspelt(word, each))
+    return "".join(f"; did you mean {each}?" for each in islice(near, 1))
+
+
+def _misspelt(word: str, known: str) -> bool:
+    """Whether words with dashes are near in each part: --texture-steps is another option than --texture-size."""
+    parts, others = word.split("-"), known.split("-")
+    alike = (difflib.SequenceMatcher(None, *pair).ratio() >= 0.6 for pair in zip(parts, others))
+    return len(parts) != len(others) or all(alike)
 
 
 def near_path(path: Path) -> str:

@@ -5,6 +5,7 @@ A check is called with a value and the words for where it stands, and returns th
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,21 @@ from .errors import CheckpointError
 from .words import counted
 
 Check = Callable[[Any, str], Any]
+
+
+def strict_json(text: bytes | str) -> Any:
+    """As json.loads, without what Python reads and JSON has not: NaN and infinity, also by way of 1e999.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is no number of JSON")
+    return value
 
 
 def whole(least: int, most: int) -> Check:

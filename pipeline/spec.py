@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 
 from .errors import CheckpointError, SettingsError, unknown
@@ -79,6 +79,10 @@ class Samplers:
     structure: SamplerSettings | None = None
     shape: SamplerSettings | None = None
     texture: SamplerSettings | None = None
+
+    def changed(self) -> dict[str, dict]:
+        """Those that are not the checkpoint's own, JSON-able, for files."""
+        return {stage: sampler for stage, sampler in asdict(self).items() if sampler}
 
 
 CHECKPOINTS_OWN = Samplers()

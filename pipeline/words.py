@@ -1,9 +1,9 @@
 """Numbers in sentences."""
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number and what there is so much of, as in "1 face" and "2,000 faces".
+def counted(number: float, one: str, many: str = "") -> str:
+    """A number and what there is so much of, as in "1 face", "2,000 faces" and "0.5 GPUs".
 
     many: the plural, where it is not one with an s.
     """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{f'{number:g}' if number % 1 else f'{int(number):,}'} {one if number == 1 else many or one + 's'}"

@@ -189,7 +189,8 @@ def run(options: argparse.Namespace) -> int:
     except (ServiceError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{output}: {job['facts']['faces']:,} faces in {job['seconds']:.1f} s.")
+    faces = job["facts"]["faces"]
+    print(f"{output}: {faces:,} {'face' if faces == 1 else 'faces'} in {job['seconds']:.1f} s.")
     return 0
 
 

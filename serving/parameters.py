@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.cli.main import parser
 from pipeline.errors import SettingsError
+from pipeline.words import counted
 
 # What a first user sees, as the nodes have it; all else is for experts.
 BASIC = ("type", "seed", "speed", "preset", "views", "faces", "shells", "texture_size", "geometry_only", "background")
@@ -102,7 +103,7 @@ class Parameter:
         if self.many:
             values = value if isinstance(value, list) else [value]
             if isinstance(self.action.nargs, int) and len(values) != self.action.nargs:
-                raise SettingsError(f"{self.name}: takes {self.action.nargs} values, got {len(values)}.")
+                raise SettingsError(f"{self.name}: takes {counted(self.action.nargs, 'value')}, got {len(values)}.")
             return [self._one(each) for each in values]
         if isinstance(value, list):
             raise SettingsError(f"{self.name}: takes one value, got a list of {len(value)}.")

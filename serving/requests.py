@@ -177,7 +177,7 @@ class Receiver:
         if name == "state" and paths:
             raise problems.malformed("One state makes one object; send one file.")
         if len(paths) >= self._settings.pictures:
-            raise problems.malformed(f"At most {self._settings.pictures} files named {name} are taken.")
+            raise problems.malformed(f"At most {counted(self._settings.pictures, 'file')} named {name} can be sent.")
         path = folder / (STATE if name == "state" else f"{name}-{len(paths) + 1}")
         paths.append(path)
         return path

@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import OutputError, SettingsError, StateError
+from pipeline.words import counted
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _TROUBLE = (OSError, EOFError, ValueError, RuntimeError, ftplib.Error)  # what file systems of fsspec raise
@@ -54,7 +55,7 @@ class Store:
                 self._fs.put_file(str(source), target)
                 stored = self._fs.info(target)["size"]
             if stored != source.stat().st_size:
-                raise OSError(f"{stored:,} of {source.stat().st_size:,} bytes arrived")
+                raise OSError(f"{stored:,} of {counted(source.stat().st_size, 'byte')} arrived")
         except _TROUBLE as error:
             self.remove_file(job_id, name)
             raise OutputError(

@@ -184,10 +184,11 @@ def one_thread():
 
 @pytest.fixture
 def coarsely(monkeypatch):
-    """Cameras are fitted with fewer lines of sight and steps, for what does not depend on how exactly."""
-    from pipeline.project import fit
+    """Cameras are fitted, and parts moved, with fewer lines of sight and steps, for tests that need no accuracy."""
+    from pipeline.project import align, fit
 
     coarse_fits(monkeypatch, fit)
+    monkeypatch.setattr(align, "_STEPS", 10)
 
 
 def coarse_fits(monkeypatch, fit):

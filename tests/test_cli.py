@@ -179,6 +179,8 @@ def test_usage(run):
     assert "; did you mean generate?\n" in run("genrate", "x.png")[2]
     assert "; did you mean solid?\n" in run("generate", "x.png", "--shells", "sold")[2]
     assert "did you mean" not in run("tidy")[2]
+    assert "did you mean" not in run("finish", "x.safetensors", "--texture-steps", 3)[2]  # --texture-size is another
+    assert "; did you mean --texture-size?" in run("finish", "x.safetensors", "--texturesize", 3)[2]
     assert "--seed: expected a whole number, got '1.5'\n" in run("generate", "x.png", "--seed", 1.5)[2]
     assert "--faces: expected a whole number, got '10k'\n" in run("generate", "x.png", "--faces", "10k")[2]
     assert "--memory-limit: expected a number, got '8GB'\n" in run("generate", "x.png", "--memory-limit", "8GB")[2]

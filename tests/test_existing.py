@@ -11,7 +11,7 @@ from scenes import Builder, cube
 
 from pipeline import stages
 from pipeline.errors import MeshError
-from pipeline.mesh.io import read_scene
+from pipeline.mesh.io import Gltf, read_scene
 from pipeline.mesh.io.atlas import groups_of
 from pipeline.spec import PIPELINE_TYPES
 from pipeline.stages.user_mesh.existing import Materials, Place
@@ -163,14 +163,33 @@ def test_textures_go_on_beyond_their_border_as_the_file_says(tmp_path, wrap, see
     assert np.allclose(colors(scene)[:, :3], seen, atol=0.01)
 
 
-def test_transforms_that_are_none(tmp_path):
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        ({"offset": ["a", None]}, "offset of KHR_texture_transform in baseColorTexture of material 0 of x.glb is .'a'"),
+        ({"offset": [1e308, 0]}, r"is \[1e\+308, 0\]; expected 2 numbers of at most 1e9"),  # its texels were NaN
+        ({"scale": [1]}, "scale of .* expected 2 numbers"),
+        ({"scale": None}, "scale of .* is None"),
+        ({"rotation": "much"}, "rotation of .* is much; expected 1 number"),
+        ({"rotation": True}, "rotation of .* is True"),
+    ],
+)
+def test_transforms_that_are_none(tmp_path, moved, said):
     def move(builder):
         texture = builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
-        texture["extensions"] = {"KHR_texture_transform": {"offset": ["a", None]}}
+        texture["extensions"] = {"KHR_texture_transform": moved}
 
-    scene = read_scene(textured(move).save(tmp_path / "x.glb"))
-    with pytest.raises(MeshError, match="KHR_texture_transform of x.glb has no valid numbers"):
-        colors(scene)
+    with pytest.raises(MeshError, match=said):
+        read_scene(textured(move).save(tmp_path / "x.glb"))
+
+
+@pytest.mark.parametrize("written", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_json_has_not_are_told_when_the_file_is_read(tmp_path, written):
+    """They were read, and ended in a traceback when the new file was written."""
+    path = tmp_path / "x.gltf"
+    path.write_text(f'{{"asset": {{"version": "2.0"}}, "materials": [{{"alphaCutoff": {written}}}]}}')
+    with pytest.raises(MeshError, match=f"x.gltf is no glTF: its JSON cannot be read .{written} is no number"):
+        Gltf.open(path)
 
 
 def test_textures_that_cannot_be_read(tmp_path):

@@ -51,25 +51,31 @@ HEIGHT = {
 }
 
 
-@cache
 def parsed(path):
-    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    """The nodes of a file's syntax tree. Not kept: a million objects would slow every garbage collection after it."""
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
+@cache
+def import_nodes(path):
+    return tuple(node for node in parsed(path) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+@cache
 def rooms(path, root):
     """(room of the file, rooms it imports from the pipeline, other modules it imports)."""
     parts = path.relative_to(root / "pipeline").with_suffix("").parts
     package = parts[:-1]
     own = parts[0] if parts != ("__init__",) else ""
     ours, others = set(), set()
-    for node in parsed(path):
+    for node in import_nodes(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             full = (*base, *(node.module.split(".") if node.module else ()))
             ours |= {full[0]} if full else {alias.name for alias in node.names if alias.name in HEIGHT}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Import):
+        else:
             others |= {alias.name.split(".")[0] for alias in node.names}
     return own, ours, others
 
@@ -99,7 +105,7 @@ def imports(root, folder):
     for module, path in paths.items():
         package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
         graph[module] = targets = set()
-        for node in parsed(path):
+        for node in import_nodes(path):
             if not isinstance(node, ast.ImportFrom):
                 continue
             base = package[: len(package) - node.level + 1] if node.level else []

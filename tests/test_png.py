@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.errors import OutputError
 from pipeline.export import png
 from pipeline.export.formats import Contents
+from pipeline.export.images import decoded_size
 from pipeline.export.scene import Geometry, Scene
 from pipeline.export.writers import WRITERS, check_files
 from pipeline.mesh.used import used_vertices
@@ -133,3 +134,37 @@ def test_a_damaged_picture_is_found_beside_others():
         found = Contents([(vertices, faces)], pictures)
         with pytest.raises(OutputError, match=problem):
             check_files(replace(WRITERS[".glb"], read=lambda given, found=found: found), {"x.glb": b""}, scene)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (1030, 1021)])
+def test_pictures_of_others_pass(mode, size):
+    """Of fewer bits than a byte, of two bytes, with a palette, and of more than one piece to inflate."""
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 60).convert("L").convert(mode).save(buffer, "PNG")
+    assert decoded_size(buffer.getvalue()) == size
+
+
+def _with_rows(data, change):
+    """The PNG with other rows, and right checksums."""
+    rows = bytearray(zlib.decompress(b"".join(body for kind, body in chunks(data) if kind == b"IDAT")))
+    return data[:33] + png._chunk(b"IDAT", zlib.compress(bytes(change(rows)))) + data[-12:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-1], "in place of"),
+        (lambda rows: rows + b"\0", "in place of"),
+        (lambda rows: rows[:22] + b"\x09" + rows[23:], "filter that PNG lacks"),
+    ],
+)
+def test_rows_that_no_decoder_takes_are_found(change, message):
+    data = png.encode_pngs({"x": noise(5, 7, 3)})["x"]
+    assert decoded_size(_with_rows(data, lambda rows: rows)) == (7, 5)
+    with pytest.raises(ValueError, match=message):
+        decoded_size(_with_rows(data, change))
+    chunk = next(body for kind, body in chunks(data) if kind == b"IDAT")
+    cut = data[:33] + png._chunk(b"IDAT", chunk[:-6]) + data[-12:]
+    with pytest.raises(ValueError, match="no end"):
+        decoded_size(cut)

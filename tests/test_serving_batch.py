@@ -78,7 +78,7 @@ def test_how_a_cluster_is_divided(serving, nodes, given, expected):
     [
         ({"gpus": 3}, "--gpus 3: the cluster has 2 GPUs"),
         ({"gpu_share": 0.0}, "--gpu-share must be above 0"),
-        ({"samplers": 3}, "3 samplers of 1 GPUs need more than 2"),
+        ({"samplers": 3}, "3 samplers of 1 GPU need more than 2: give fewer --samplers"),
         ({"finishers": 0}, "--finishers must be at least 1"),
         ({"gpus": 0, "finish_on": "gpu"}, "--finish-on gpu: there is no GPU"),
     ],
@@ -89,6 +89,12 @@ def test_what_a_cluster_cannot_give(serving, given, message):
         division.shares([{"CPU": 8, "GPU": 2}], options(**given))
     with pytest.raises(SettingsError, match="No machine of the cluster has CPUs"):
         division.shares([{"CPU": 0}], options())
+
+
+def test_one_of_each_is_told_as_one(serving):
+    shares = serving("division").Shares
+    assert str(shares(1, 1.0, 1, 1, 2, "gpu")).startswith("1 sampler, 1 GPU each; at most 1 finisher on the CPU")
+    assert str(shares(2, 0.5, 1, 3, 2)).startswith("2 samplers, 0.5 GPUs each; at most 3 finishers on the CPU")
 
 
 @needs_ray
@@ -210,7 +216,7 @@ def test_the_timeline_tells_who_stood_still(serving, tmp_path):
     assert len(lines) == 6 and lines[0].endswith("| 2 objects") and lines[2].count("=") in range(7, 10)
     assert lines[4:] == [
         "sample on cuda: 3 objects, 10% of the time idle",
-        "finish on cuda: 1 objects, 0% of the time idle",
+        "finish on cuda: 1 object, 0% of the time idle",
     ]
     for text in (
         "",

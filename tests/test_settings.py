@@ -20,7 +20,11 @@ SETTINGS = [
     (ExportSettings, ["generate", "x.png"], set()),
     (ObjectSettings, ["generate", "x.png"], {"pipeline_type", "samplers", "export", "projection"}),
     (RefineSettings, ["refine", "x.obj", "x.png", "--output", "y.glb"], {"pipeline_type", "samplers", "export"}),
-    (TextureSettings, ["texture", "x.obj", "x.png", "--output", "y.glb"], {"pipeline_type", "keep", "projection"}),
+    (
+        TextureSettings,
+        ["texture", "x.obj", "x.png", "--output", "y.glb"],
+        {"pipeline_type", "keep", "samplers", "projection"},
+    ),
     (Recipe, ["batch", "x", "--output", "y"], {"checkpoint", "pipeline_type", "samplers", "export", "pictures"}),
     (PlannedRun, ["generate", "x.png"], {"runtime", "journal", "chosen", "reuse"}),
 ]

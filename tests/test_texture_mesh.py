@@ -1,5 +1,7 @@
 """A mesh as input: from file to file against the stages one by one, on a tiny checkpoint of seeded weights."""
 
+import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -83,6 +85,7 @@ def test_what_cannot_be_encoded(runtime, models, ball, checkpoint):
 def test_texture_through_the_command_line_is_the_stages_one_by_one(run, encoders, models, runtime, picture, tmp_path):
     source, out = furniture().save(tmp_path / "furniture.glb"), tmp_path / "out.glb"
     options = ("--checkpoint", encoders, "--type", "512", "--seed", 5, "--texture-size", 64, "--uvs", "fill")
+    options += ("--texture-steps", 3, "--report", tmp_path / "report.json")
     code, _, err = run("texture", source, picture, "--output", out, "--device", "cpu", "--dtype", "float32", *options)
     assert code == 0, err
     from pipeline.export.scene_textures import textured_document
@@ -93,14 +96,17 @@ def test_texture_through_the_command_line_is_the_stages_one_by_one(run, encoders
     condition = stages.encode_images(runtime, models, images, (1,))
     mesh = stages.scene_mesh(scene, scene.frame())
     encoded = stages.encode_mesh(runtime, models, mesh, stages.texture_resolution(models, TYPE), 5)
-    latent = stages.sample_texture(runtime, models, condition, encoded.shape, TYPE)
+    sampler = replace(models.spec.texture_sampler, steps=3)
+    latent = stages.sample_texture(runtime, models, condition, encoded.shape, TYPE, sampler)
     voxels = stages.decode_texture(runtime, models, latent, encoded.subdivisions)
-    whole = stages.texture_scene(runtime, models, condition, scene, TYPE, size=64, seed=5, uvs="fill")
+    given = {"size": 64, "seed": 5, "uvs": "fill", "settings": sampler}
+    whole = stages.texture_scene(runtime, models, condition, scene, TYPE, **given)
     assert torch.equal(whole.voxels.sparse.voxels.coords, voxels.sparse.voxels.coords)
     assert torch.equal(whole.voxels.sparse.feats, voxels.sparse.feats)
     document = textured_document(scene, whole.groups)
     document.json["asset"]["extras"] = extras = Gltf.open(out).json["asset"]["extras"]
     assert document.glb() == out.read_bytes() and extras["trellis2"]["kind"] == "job"
+    assert json.loads((tmp_path / "report.json").read_text())["samplers"]["texture"]["steps"] == 3
     assert extras["trellis2"]["counts"] == {"faces": whole.facts["faces"], "vertices": whole.facts["vertices"]} | {
         "texture_size": 64
     }

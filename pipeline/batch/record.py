@@ -12,6 +12,7 @@ import torch
 
 from .. import __version__
 from ..errors import OutputError
+from ..words import counted
 from .jobs import Job, sheet_path, views_path
 from .manifest import DONE, FAILED, WAITING, Manifest
 from .outcome import Outcome
@@ -108,4 +109,4 @@ class Record:
             return f"seed {job.seed}: {line.get('error', 'not made')}", None
         faces = line.get("report", {}).get("faces", 0)
         path = views_path(self.manifest.folder / f"{job.name}{self._suffix}")
-        return f"seed {job.seed}: {Path(job.name).name}{self._suffix}, {faces:,} faces", path
+        return f"seed {job.seed}: {Path(job.name).name}{self._suffix}, {counted(faces, 'face')}", path

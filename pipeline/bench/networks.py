@@ -76,7 +76,7 @@ class RandomModels(Models):
 
     def __init__(self, configs: dict[str, dict]) -> None:
         super().__init__(Checkpoint("random", RELEASED, dict.fromkeys(configs)), build)  # pyright: ignore[reportArgumentType]
-        self._configs, self._made = configs, {}
+        self._configs, self._made, self._drawn = configs, {}, {}
 
     def config(self, role: str) -> dict:
         return self._configs[role]
@@ -88,8 +88,10 @@ class RandomModels(Models):
         return role in self._configs
 
     def outline(self, role: str, dtype: torch.dtype | None = None) -> nn.Module:
-        with torch.device("meta"):
-            return build(self._configs[role], dtype)
+        if (role, dtype) not in self._drawn:
+            with torch.device("meta"):
+                self._drawn[role, dtype] = build(self._configs[role], dtype)
+        return self._drawn[role, dtype]
 
     def get(self, role: str, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
         if role not in self._made:

@@ -113,8 +113,13 @@ class _Begun:
             print(f"{step.stage} ...", file=sys.stderr, flush=True)
 
 
-def _prepare(runtime: Runtime, models: RandomModels, roles: Sequence[str]) -> None:
-    prepare_networks(models, roles, runtime.backends, runtime.device, runtime.dtype)
+def _compile(runtime: Runtime, models: RandomModels) -> None:
+    """Compile what a run compiles while its first networks work, so that no single one is measured beside it."""
+    begun = time.perf_counter()
+    if thread := prepare_networks(models, models.checkpoint.roles, runtime.backends, runtime.device, runtime.dtype):
+        thread.join()
+        seconds = time.perf_counter() - begun
+        print(f"Kernels of the networks compiled or found in {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[dict]:
@@ -124,7 +129,7 @@ def _networks(runtime: Runtime, size: Size, theirs: Reference | None) -> list[di
     print(f"\n{head}{' reference | its memory | difference |' if theirs else ''}")
     print("|---" * (8 if theirs else 5) + "|")
     models, lines = RandomModels(size.models), []
-    _prepare(runtime, models, list(size.models))
+    _compile(runtime, models)
     for case in cases(size, runtime.device):
         lines += _compared(runtime, models, case, size.models[case.role], theirs)
     return lines
@@ -240,7 +245,7 @@ def _whole_run(runtime: Runtime, models: RandomModels, size: Size) -> str:
     """The stages of a 1024_cascade run; only the structure is replaced by a sphere's. Returns its counts in words."""
     pipeline_type = PIPELINE_TYPES[_TYPE]
     # as every run begins: kernels are compiled, or loaded, while the first networks work
-    _prepare(runtime, models, pipeline_type.roles())
+    prepare_networks(models, pipeline_type.roles(), runtime.backends, runtime.device, runtime.dtype)
     stages.check_finish(stages.ExportSettings(), backends=runtime.backends, device=runtime.device)
     image = Image.linear_gradient("L").convert("RGB")
     condition = stages.encode_images(runtime, models, [image], pipeline_type.image_scales())

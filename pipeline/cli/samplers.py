@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import SettingsError
@@ -21,9 +22,10 @@ _FIELDS = {
 }
 
 
-def add_samplers(parser: argparse.ArgumentParser) -> None:
+def add_samplers(parser: argparse.ArgumentParser, stages: Sequence[str] = STAGES) -> None:
+    """stages: those that the command samples."""
     group = parser.add_argument_group("sampler settings", "each in place of the checkpoint's own for that stage")
-    for stage in STAGES:
+    for stage in stages:
         for option, (_, metavar, kind, what) in _FIELDS.items():
             nargs = len(metavar) if isinstance(metavar, tuple) else None
             help = f"{stage}: {what}"
@@ -33,12 +35,12 @@ def add_samplers(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--solver",
         choices=tuple(SOLVERS),
-        help=f"of all stages. {SOLVERS_IN_WORDS} Default: {next(iter(SOLVERS))}",
+        help=f"{'of all stages. ' if len(stages) > 1 else ''}{SOLVERS_IN_WORDS} Default: {next(iter(SOLVERS))}",
     )
 
 
 def samplers(options: argparse.Namespace, spec: CheckpointSpec) -> Samplers:
-    """The checkpoint's samplers with what the options change; None for a stage that they leave alone.
+    """The checkpoint's samplers with what the options change; None for a stage that they leave alone or have no say in.
 
     Raises:
         SettingsError: a stage's settings cannot work; says which stage's.
@@ -51,6 +53,8 @@ def samplers(options: argparse.Namespace, spec: CheckpointSpec) -> Samplers:
 
 
 def _changed(options: argparse.Namespace, stage: str, sampler: SamplerSettings) -> SamplerSettings | None:
+    if not hasattr(options, _name(stage, "steps")):  # a stage that the command does not sample
+        return None
     given = {row[0]: getattr(options, _name(stage, option)) for option, row in _FIELDS.items()}
     given["solver"] = options.solver
     changes = {

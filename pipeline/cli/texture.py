@@ -43,6 +43,7 @@ from .options import (
 from .planning import Run, add_log, add_plan
 from .project import add_projection, photos, projection
 from .results import report_result
+from .samplers import add_samplers, samplers
 from .settings import settings_of
 
 
@@ -55,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--uvs",
         choices=UVS,
         default="keep",
-        help="keep: bake into the UVs that are there; fill: make new ones for meshes without; new: for all; "
+        help="keep: bake into the existing UVs; fill: make UVs for meshes without; new: make UVs for all; "
         "default: keep",
     )
     parser.add_argument(
@@ -63,8 +64,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="S",
-        help="1: textures from the pictures alone; below, from those that the mesh has, which change the less the "
-        "lower; default: 1",
+        help="1: textures from the pictures alone; below 1: start from the mesh's textures, which change less at lower "
+        "values; default: 1",
     )
     add_keep(parser)
     least, most = stages.TEXTURE_SIZES
@@ -75,6 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--texture-format", choices=("png", "webp"), default="png", help="default: png, which every viewer reads"
     )
     add_projection(parser)
+    add_samplers(parser, ["texture"])
     # of the options that other commands have for what they write: one file, whose numbers no preset has
     parser.set_defaults(preset="standard", faces=None, lods=[], lods_in_one_file=False)
     parser.set_defaults(normal_map=False, seams=None)
@@ -88,13 +90,11 @@ def add_keep(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MASK.png [MATERIAL ...]",
-        help="a picture in the UVs of the mesh; what is white in it stays as it is. With names of materials it is for "
-        "these alone; may be given again",
+        help="a mask in the UVs of the mesh; white is kept as it is. With names of materials it applies to these only; "
+        "may be given several times",
     )
-    parser.add_argument(
-        "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
-    )
-    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
+    parser.add_argument("--keep-vertex-colors", action="store_true", help="keep what has white vertex colours")
+    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes to keep as they are")
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser, sampled: Sequence[str]) -> None:
@@ -159,7 +159,14 @@ def run(options: argparse.Namespace) -> int:
     stages.check_finish(None, pictures=wants_drawing(options))
     checkpoint = opened_checkpoint(options)
     chosen = asked or checkpoint.default_pipeline_type
-    settings = settings_of(TextureSettings, options, pipeline_type=chosen, keep=keep, projection=projected)
+    settings = settings_of(
+        TextureSettings,
+        options,
+        pipeline_type=chosen,
+        keep=keep,
+        samplers=samplers(options, checkpoint.spec),
+        projection=projected,
+    )
     settings.check(checkpoint, wants_drawing(options), backends, device)
     images, models = posed_pictures(options), Models(checkpoint, build)
     shots = photos(options) if projected else []

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ..errors import OutputError
-from .png import encode_pngs
+from .png import check_rows, encode_pngs
 
 MAX_WEBP = 16383  # pixels a side, by the format
 _DECODED = 4096**2  # pixels; decoding larger pictures takes seconds and up to a gigabyte
@@ -43,8 +43,8 @@ def encode_images(pictures: Mapping[str, np.ndarray], kind: str, lossy: Collecti
 def decoded_size(data: bytes) -> tuple[int, int]:
     """(width, height) of an encoded picture that decodes: PNG, WebP or JPEG.
 
-    Pillow's limit on the number of pixels does not count, as textures may have more. Large ones are not decoded; of PNG
-    the checksums are compared.
+    Pillow's limit on the number of pixels does not count, as textures may have more. Of PNG the checksums are compared
+    and the rows inflated; other large ones are not decoded.
 
     Raises:
         ValueError: it is none of these, or damaged.
@@ -53,11 +53,13 @@ def decoded_size(data: bytes) -> tuple[int, int]:
     try:
         kind = next(kind for magic, kind in kinds.items() if data.startswith(magic))
         with kind(io.BytesIO(data)) as image:
-            if image.width * image.height <= _DECODED:
-                image.load()
-            else:
+            if kind is PngImageFile or image.width * image.height > _DECODED:
                 image.verify()
-            return image.size
+            else:
+                image.load()
+        if kind is PngImageFile:
+            check_rows(data)
+        return image.size
     except StopIteration:
         raise ValueError("it is neither PNG nor WebP nor JPEG") from None
     except (OSError, SyntaxError) as error:

@@ -56,6 +56,7 @@ def texture_object(
             uvs=settings.uvs,
             strength=settings.strength,
             keep=settings.keep,
+            settings=settings.samplers.texture,
             finishing=plan.finishing(runtime),
         )
         if settings.projection:
@@ -109,4 +110,6 @@ def refine_object(
 def _common(run: PlannedRun, models: Models, settings: RefineSettings | TextureSettings, images: PosedPictures) -> dict:
     """What led to a result, for its file."""
     facts = {"checkpoint": models.checkpoint.name, "seed": settings.seed, "strength": settings.strength}
+    if changed := settings.samplers.changed():
+        facts["samplers"] = changed
     return {**facts, "speed": run.runtime.speed.name, "version": __version__, **picture_notes(images)}

@@ -124,7 +124,10 @@ class RefineSettings(_Sampled):
 
 @dataclass(frozen=True, kw_only=True)
 class TextureSettings:
-    """New textures of a scene. Fields as the arguments of stages.texture_scene; projection as ObjectSettings."""
+    """New textures of a scene. Fields as the arguments of stages.texture_scene; projection as ObjectSettings.
+
+    samplers: only the texture's has an effect.
+    """
 
     pipeline_type: PipelineType
     seed: int = 42
@@ -132,6 +135,7 @@ class TextureSettings:
     uvs: str = "keep"
     strength: float = 1.0
     keep: Keep = field(default_factory=Keep)
+    samplers: Samplers = CHECKPOINTS_OWN
     projection: Projection | None = None
 
     def __post_init__(self) -> None:

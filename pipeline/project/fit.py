@@ -12,7 +12,7 @@ import torch
 
 from ..views import PictureCamera, View
 from .painted import Painted
-from .picture import Picture
+from .picture import Picture, sampled
 from .shading import estimated
 
 MIN_IOU = 0.85  # overlap of silhouettes below which picture and object do not belong together
@@ -30,6 +30,7 @@ _BEGINNINGS = 3  # directions of the coarse search that the local one starts fro
 _COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
 _FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
 _ASIDE = 0.03  # of the score, for all that is more than 50 to 70 degrees away from it
+_STRETCH = 0.15  # of the score, for a factor of e between height and width of what was generated and of the picture
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
 _ALIKE = 0.02  # difference of likeness below which two directions are equally good
 _ELSEWHERE = 45.0  # degrees between two such from which on it is open where the picture was taken from
@@ -46,9 +47,11 @@ class Fit:
 
     iou: overlap of silhouettes (intersection over union, 0-1). colour: mean difference of colours (sRGB, 0-1) in the
     low-order light that suits them best. correlation: of colours in that light, up to 1, which also tells where
-    something blurred belongs. mirrored: by how much the score of the mirrored picture is better (below 0: worse), near
+    something blurred belongs. mirrored: by how much the mirrored picture fits better (below 0: worse), near
     0 for objects that look the same in a mirror; 0 for a camera that was not searched. rival: another direction, far
-    from this one, from which the object looks nearly as much like the picture; None if there is none.
+    from this one, from which the object looks nearly as much like the picture; None if there is none. stretched: the
+    likeness if the picture is stretched to the object's height and width, less what the stretch costs; None where that
+    was not looked at.
     """
 
     camera: PictureCamera
@@ -57,6 +60,7 @@ class Fit:
     correlation: float
     mirrored: float = 0.0
     rival: PictureCamera | None = None
+    stretched: float | None = None
 
     @property
     def likeness(self) -> float:
@@ -64,11 +68,17 @@ class Fit:
         return self.iou + _COLOUR * self.correlation
 
     @property
+    def shape(self) -> float:
+        """The likeness by which directions are compared: one object is generated deeper than another, and from aside
+        its silhouette would fit less than that of a side which has the picture's proportions by chance."""
+        return self.likeness if self.stretched is None else self.stretched
+
+    @property
     def score(self) -> float:
-        """The likeness; of directions that look alike the one nearest to the front is the best, above all one in
-        front: the networks take what they make an object from for that."""
+        """That; of directions that look alike the one nearest to the front is the best, above all one in front: the
+        networks take what they make an object from for that."""
         away = abs((self.camera.azimuth + 180) % 360 - 180)
-        return self.likeness - _FRONT * away - _ASIDE * min(max((away - 50) / 20, 0), 1)
+        return self.shape - _FRONT * away - _ASIDE * min(max((away - 50) / 20, 0), 1)
 
 
 def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> Fit:
@@ -86,11 +96,20 @@ def fit_camera(painted: Painted, picture: Picture, near: View | None = None) -> 
     round_ = [] if near else _all_round(fine, refined[0].camera)
     last = [fit for fit in [*refined, *round_[:1]] if rank(fit) > rank(refined[0]) - _CLOSE]
     best = max((_settled(finest, fit.camera, near) for fit in last), key=rank)
-    reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)[0]
-    alike = [fit for fit in turned[1:] if fit.likeness > turned[0].likeness - _ALIKE]
-    alike += [fit for fit in round_ if fit.likeness > refined[0].likeness - _ALIKE]
+    reflected = _roughly(_Matcher(painted, picture.mirrored(), *_COARSE), near)
+    alike = [fit for fit in turned[1:] if fit.shape > turned[0].shape - _ALIKE]
+    alike += [fit for fit in round_ if fit.shape > refined[0].shape - _ALIKE]
     rivals = [fit.camera for fit in alike if angle(fit.camera, best.camera) > _ELSEWHERE]
-    return replace(best, mirrored=rank(reflected) - rank(turned[0]), rival=rivals[0] if rivals else None)
+    return replace(best, mirrored=_mirrored(turned, reflected, near), rival=rivals[0] if rivals else None)
+
+
+def _mirrored(turned: Sequence[Fit], reflected: Sequence[Fit], near: View | None) -> float:
+    """By how much the fits of a mirrored picture are better than those of the picture. A picture of the back is not
+    mirrored because its mirror image would do for a front: it must not fit worse, wherever it was taken from."""
+    by_rank, by_shape = (
+        max(map(measure, reflected)) - max(map(measure, turned)) for measure in (_rank(near), lambda fit: fit.shape)
+    )
+    return by_rank if by_shape > -_ALIKE else min(by_rank, by_shape)
 
 
 def measured(painted: Painted, picture: Picture, camera: PictureCamera) -> Fit:
@@ -121,34 +140,61 @@ class _Matcher:
         self.painted, self.side, self.box, self.cut_off = painted, side, picture.box, picture.cut_off
         self.colour, self.share = torch.from_numpy(colour), torch.from_numpy(share)
 
-    def at(self, camera: PictureCamera) -> Fit:
+    def at(self, camera: PictureCamera, stretched: bool = False) -> Fit:
+        """How well a camera fits. stretched: whether to find that, too, which a picture that is cut off has not."""
         side, samples = self.side, self.samples
         seen = self.painted.seen(camera, side * samples)
         cover = _means(seen.mask.float(), samples).cpu()
-        whole = torch.maximum(cover, self.share).sum() + self._beyond(camera) * cover.sum()
-        iou = float(torch.minimum(cover, self.share).sum() / whole.clamp_min(1e-6))
-        both = (cover > 0.99) & (self.share > 0.99)
+        drawn = cover, *(_means(each, samples).cpu() for each in (seen.colour, seen.normal))
+        fit = Fit(camera, *self._compared(drawn, self.colour, self.share, self._beyond(camera) * float(cover.sum())))
+        if not stretched or any(self.cut_off) or not cover.any():
+            return fit
+        low, high = self._ends(camera)
+        wanted = np.array(self.box).reshape(2, 2)
+        ratio = (wanted[1] - wanted[0]) / np.maximum(high - low, 1e-6)
+        line = (torch.arange(side) + 0.5) / side
+        across, down = ((line - low[k]) * ratio[k] + wanted[0][k] for k in (0, 1))
+        place = torch.stack(torch.meshgrid(down, across, indexing="ij")[::-1], 2).float().reshape(-1, 2)
+        both = torch.cat([self.colour.permute(2, 0, 1), self.share[None]])
+        picture = sampled(both, place, "bilinear").reshape(side, side, 4)
+        iou, _, correlation = self._compared(drawn, picture[..., :3], picture[..., 3], 0.0)
+        cost = _STRETCH * abs(math.log(ratio[0] / ratio[1]))
+        return replace(fit, stretched=iou + _COLOUR * correlation - cost)
+
+    def _compared(
+        self, drawn: tuple[torch.Tensor, ...], colour: torch.Tensor, share: torch.Tensor, beyond: float
+    ) -> tuple[float, float, float]:
+        """Overlap, difference and correlation of colours of what is drawn (cover [S, S], colour and normal [S, S, 3])
+        and a picture [S, S, 3] with its shares [S, S]; beyond: pixels of the object beyond the picture's borders."""
+        cover, own, normal = drawn
+        iou = float(torch.minimum(cover, share).sum() / (torch.maximum(cover, share).sum() + beyond).clamp_min(1e-6))
+        both = (cover > 0.99) & (share > 0.99)
         if int(both.sum()) < _FEW:
-            return Fit(camera, iou, 1.0, 0.0)
+            return iou, 1.0, 0.0
         # means, as the picture's pixels are: a single line of sight may meet a detail that covers little of the pixel
-        own, normal = (_means(each, samples).cpu()[both] for each in (seen.colour, seen.normal))
+        own, normal = own[both], normal[both]
         some = slice(None, None, max(1, len(own) // _SAMPLES))
-        wanted, own, normal = self.colour[both][some], own[some], torch.nn.functional.normalize(normal[some], dim=1)
+        wanted, own, normal = colour[both][some], own[some], torch.nn.functional.normalize(normal[some], dim=1)
         shown = estimated(wanted, own, normal, _ROUNDS).on(own, normal)
-        return Fit(camera, iou, float((shown - wanted).abs().mean()), _correlation(shown, wanted))
+        return iou, float((shown - wanted).abs().mean()), _correlation(shown, wanted)
 
     def _beyond(self, camera: PictureCamera) -> float:
         """What lies beyond the picture's borders, times what lies in it; by boxes. At borders where the picture cuts
         the object off nothing does."""
-        place, _ = camera.project(self.painted.outline)
-        low, high = (each.double().cpu().numpy() for each in place.aminmax(dim=0))
+        low, high = self._ends(camera)
         cut = np.array(self.cut_off).reshape(2, 2)
         inside = np.maximum(np.minimum(high, 1) - np.maximum(low, 0), 1e-3).prod()
         low, high = np.where(cut[0], np.maximum(low, 0), low), np.where(cut[1], np.minimum(high, 1), high)
         return float(np.maximum(high - low, 1e-3).prod() / inside) - 1
 
+    def _ends(self, camera: PictureCamera) -> tuple[np.ndarray, np.ndarray]:
+        """[2] and [2] left and top, right and bottom of the object, in picture sides."""
+        place, _ = camera.project(self.painted.outline)
+        low, high = (each.double().cpu().numpy() for each in place.aminmax(dim=0))
+        return low, high
+
     def framed(self, view: View, fov: float = _FOV) -> Fit:
-        return self.at(self.framing(PictureCamera(view.azimuth, view.elevation, fov, target=self.painted.middle)))
+        return self.at(self.framing(PictureCamera(view.azimuth, view.elevation, fov, target=self.painted.middle)), True)
 
     def framing(self, camera: PictureCamera) -> PictureCamera:
         """With the scale and shift at which the object's box in the picture is the picture's, as far as it is whole."""
@@ -222,7 +268,7 @@ def _all_round(matcher: _Matcher, camera: PictureCamera) -> list[Fit]:
     too small for the coarse search."""
     count = round(360 / _ROUND)
     turned = [replace(camera, azimuth=camera.azimuth + number * _ROUND) for number in range(1, count)]
-    return sorted((matcher.at(matcher.framing(each)) for each in turned), key=lambda fit: -fit.score)
+    return sorted((matcher.at(matcher.framing(each), True) for each in turned), key=lambda fit: -fit.score)
 
 
 def _settled(matcher: _Matcher, camera: PictureCamera, near: View | None) -> Fit:
@@ -267,4 +313,4 @@ def _searched(matcher: _Matcher, of, start: np.ndarray, step: np.ndarray, most: 
 
     simplex = np.concatenate([start[None], start + np.diag(step)])
     minimize(loss, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": most, "fatol": 1e-4})
-    return best
+    return matcher.at(best.camera, True)

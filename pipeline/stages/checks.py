@@ -7,6 +7,7 @@ same functions, for those who call it alone.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 from functools import partial
 
@@ -112,18 +113,20 @@ def _prepare(ops: Iterable[str], backends: Backends, device: torch.device) -> No
 
 def prepare_networks(
     models: Models, roles: Iterable[str], backends: Backends, device: torch.device, dtype: torch.dtype | None
-) -> None:
+) -> threading.Thread | None:
     """Begin to compile the Triton kernels of these networks, in threads, on a GPU: those of the last ones while the
     first ones work. Nothing is downloaded for it: networks whose files are not here are left out.
 
-    dtype: torso dtype in place of the checkpoint's.
+    dtype: torso dtype in place of the checkpoint's. Returns the thread that ends when they are compiled, if any.
     """
     if device.type != "cuda":
-        return
+        return None
     workers = min(3, cores())
     outlines = [partial(models.outline, role, dtype) for role in dict.fromkeys(roles) if models.is_fetched(role)]
-    if compile_ahead(outlines, backends, device, workers):
+    thread = compile_ahead(outlines, backends, device, workers)
+    if thread:
         backends.prepare((*(op.name for op in NETWORK_OPERATIONS), *CONVOLUTIONS), device, workers)
+    return thread
 
 
 def _operations(export: ExportSettings | None, texture: bool, pictures: bool) -> list[str]:

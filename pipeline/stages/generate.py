@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from PIL import Image
@@ -96,7 +95,7 @@ def generation_settings(
     runtime: Runtime, models: Models, plan: Plan, seed: int, samplers: Samplers, made: Generation
 ) -> dict:
     """What led to a generation, and how large it is, for the files that are made of it."""
-    changed = {stage: sampler for stage, sampler in asdict(samplers).items() if sampler}
+    changed = samplers.changed()
     settings = {
         "checkpoint": models.checkpoint.name,
         "pipeline_type": plan.pipeline_type.name,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..schema import strict_json
 from .damage import HEAD, deleted, diagnosis, open_regular
 
 LARGEST = 1 << 20  # bytes; pipeline.json has 4 kB
@@ -37,7 +37,7 @@ def parse(path: Path, text: bytes) -> dict:
         CheckpointError: it is no JSON object.
     """
     try:
-        value = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse)
+        value = strict_json(text.decode("utf-8-sig"))
     except RecursionError as error:
         raise CheckpointError(f"{path} is nested too deeply to be a checkpoint's. {deleted(path)}.") from error
     except ValueError as error:
@@ -45,7 +45,3 @@ def parse(path: Path, text: bytes) -> dict:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__} instead of a JSON object. {deleted(path)}.")
     return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")

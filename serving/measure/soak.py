@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
+from pipeline.words import counted
+
 from .process import ServiceProcess, add_shared, made, run_options, settings_of_jobs
 
 _WINDOW = 3  # jobs whose median is compared, as single values are noisy
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"bytes": held, "growth_percent": growth, "fits": fits}))
         return 0 if fits else 1
-    print(f"| memory | after {options.after} jobs | after {len(held)} | growth |\n|---|---|---|---|")
+    print(f"| memory | after {counted(options.after, 'job')} | after {len(held)} | growth |\n|---|---|---|---|")
     for name, percent in growth.items():
         numbers = (held[min(options.after, len(held)) - 1][name], held[-1][name])
         print(f"| {name} | {' | '.join(f'{number / 1e6:,.1f} MB' for number in numbers)} | {percent:+.1f} % |")

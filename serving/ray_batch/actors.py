@@ -88,9 +88,11 @@ class _Actor:
 
     def _given_up(self, row: Row, tries: int) -> Row:
         from pipeline.batch import Outcome
+        from pipeline.words import counted
 
+        died = "in each of " * (tries > 2) + counted(tries - 1, "try", "tries")
         error = (
-            f"The process that was to {self.kind} it died in each of {tries - 1} tries, which systems do to a process "
+            f"The process that was to {self.kind} it died {died}, which systems do to a process "
             "when memory is short. Give the actors more memory, or choose a lower --type or fewer --max-tokens."
         )
         return replace(row, made=None, outcome=Outcome(error=error, kind="ProcessDied"))

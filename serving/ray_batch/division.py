@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.batch.finishing import AUTO, CPU, GPU
 from pipeline.errors import SettingsError
+from pipeline.words import counted
 
 _FINISHING_CPUS = 2  # of a finisher beside a GPU; its kernels take as many threads as there are cores
 _ROUNDING = 1e-9
@@ -30,9 +31,10 @@ class Shares:
     processing: str = CPU
 
     def __str__(self) -> str:
-        on = f"{self.gpu_share:g} GPUs each" if self.gpu_share else "on the CPU"
+        on = f"{counted(self.gpu_share, 'GPU')} each" if self.gpu_share else "on the CPU"
         doing = "writing what these have processed" if self.processing == GPU else "processing and writing"
-        return f"{self.samplers} samplers, {on}; at most {self.finishers} finishers on the CPU, {doing}."
+        samplers, finishers = counted(self.samplers, "sampler"), counted(self.finishers, "finisher")
+        return f"{samplers}, {on}; at most {finishers} on the CPU, {doing}."
 
 
 def shares(nodes: Sequence[Mapping[str, float]], options: argparse.Namespace) -> Shares:
@@ -54,7 +56,7 @@ def shares(nodes: Sequence[Mapping[str, float]], options: argparse.Namespace) ->
     there = sum(node.get("GPU", 0.0) for node in nodes)
     gpus = there if options.gpus is None else options.gpus
     if not 0 <= gpus <= there:
-        raise SettingsError(f"--gpus {gpus:g}: the cluster has {there:g} GPUs.")
+        raise SettingsError(f"--gpus {gpus:g}: the cluster has {counted(there, 'GPU')}.")
     if not 0 < options.gpu_share <= 1:
         raise SettingsError(f"--gpu-share must be above 0 and at most 1, got {options.gpu_share:g}.")
     for name in ("samplers", "finishers"):
@@ -63,7 +65,11 @@ def shares(nodes: Sequence[Mapping[str, float]], options: argparse.Namespace) ->
     if gpus:
         samplers = options.samplers or max(1, _floor(gpus / options.gpu_share))
         if samplers * options.gpu_share > gpus + _ROUNDING:
-            raise SettingsError(f"{samplers} samplers of {options.gpu_share:g} GPUs need more than {gpus:g}.")
+            wanted = counted(samplers, "sampler"), "needs" if samplers == 1 else "need"
+            raise SettingsError(
+                f"{wanted[0]} of {counted(options.gpu_share, 'GPU')} {wanted[1]} more than {gpus:g}: give fewer "
+                "--samplers or a lower --gpu-share."
+            )
         processing = GPU if options.finish_on == AUTO else options.finish_on
         return _on_gpus(nodes, samplers, options.gpu_share, options.finishers, processing)
     if options.finish_on == GPU:

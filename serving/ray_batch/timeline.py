@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import StateError
 from pipeline.export.files import writing
+from pipeline.words import counted
 
 TIMELINE = "timeline.json"
 _COLUMNS = 72  # characters of a bar, beside 33 of the process's name
@@ -91,9 +92,9 @@ def drawn(spans: Sequence[dict[str, Any]]) -> str:
             for span in own:
                 first, last = (min(int((span[end] - start) * scale), _COLUMNS - 1) for end in ("start", "end"))
                 bar[first : last + 1] = mark * (last + 1 - first)
-            lines.append(f"{kind} {worker:<24} |{''.join(bar)}| {len(own)} objects")
+            lines.append(f"{kind} {worker:<24} |{''.join(bar)}| {counted(len(own), 'object')}")
         if of_kind:
             devices = ", ".join(dict.fromkeys(filter(None, (span.get("device") for span in of_kind))))
             where = f" on {devices}" if devices else ""
-            totals.append(f"{kind}{where}: {len(of_kind)} objects, {idle(of_kind):.0%} of the time idle")
+            totals.append(f"{kind}{where}: {counted(len(of_kind), 'object')}, {idle(of_kind):.0%} of the time idle")
     return "\n".join([*lines, f"{'':<33}0 s{'':<{_COLUMNS - 10}}{_COLUMNS / scale:.0f} s", *totals])

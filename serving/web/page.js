@@ -94,7 +94,7 @@ function tell(job) {
     const said = {
         queued: `Waiting, ${job.ahead} before it.`,
         running: `${job.stage || "Beginning"}, step ${job.step ?? 0} of ${job.steps ?? 0}${left}`,
-        done: `Done in ${job.seconds} s: ${job.facts?.faces?.toLocaleString()} faces.`,
+        done: `Done in ${job.seconds} s: ${job.facts?.faces?.toLocaleString()} ${job.facts?.faces === 1 ? "face" : "faces"}.`,
     };
     element("status").textContent = said[job.status] ?? `The job is ${job.status}.`;
     const bar = element("bar");

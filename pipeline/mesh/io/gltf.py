@@ -16,6 +16,8 @@ from urllib.parse import unquote
 import numpy as np
 
 from ...errors import MeshError
+from ...schema import strict_json
+from ...words import counted
 from ..used import extent
 
 _TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
@@ -59,7 +61,7 @@ class Gltf:
             raise MeshError(f"{path} cannot be read: {error.strerror}.") from error
         document, binary = _chunks(data, path.name) if data[:4] == b"glTF" else (data, b"")
         try:
-            parsed = json.loads(document)
+            parsed = strict_json(document)
         except (ValueError, RecursionError) as error:
             raise MeshError(f"{path.name} is no glTF: its JSON cannot be read ({error}).") from error
         return cls(parsed, binary, path.parent, path.name)
@@ -118,6 +120,17 @@ class Gltf:
             raise MeshError(f"{key} of {self.name} is no list of objects.")
         return found
 
+    def _check_transform(self, moved: dict, key: str, where: str) -> None:
+        """Raises MeshError for a KHR_texture_transform of a texture that cannot be followed."""
+        for name, count in (("offset", 2), ("scale", 2), ("rotation", 1)):
+            found = moved.get(name, [1] * count if count > 1 else 1)
+            numbers = found if count > 1 else [found]
+            if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
+                raise MeshError(
+                    f"{name} of KHR_texture_transform in {key} of {where} of {self.name} is {str(found)[:40]}; "
+                    f"expected {counted(count, 'number')} of at most 1e9. Export it again."
+                )
+
     def check_materials(self) -> None:
         """Raises MeshError for materials and textures that cannot be looked up, as entries are of another type."""
         materials, textures = (self.list(key) if key in self.json else [] for key in ("materials", "textures"))
@@ -128,7 +141,7 @@ class Gltf:
                 if key.endswith("Texture") and info is not None:
                     own = self._object(info, f"{key} of {where}").get("extensions", {})
                     moved = self._object(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
-                    self._object(moved, f"KHR_texture_transform in {key} of {where}")
+                    self._check_transform(self._object(moved, f"KHR_texture_transform in {key} of {where}"), key, where)
             for key, count in _FACTORS.items():
                 numbers = look[key] if count > 1 and key in look else [look.get(key, 1)] * count
                 if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):

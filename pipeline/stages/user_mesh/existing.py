@@ -127,7 +127,7 @@ class Materials:
             )
         if uvs is None:
             return torch.ones(len(place.rows), 4, device=place.rows.device)
-        uvs = _transformed(uvs, moved, self._scene.document.name) if moved else uvs
+        uvs = _transformed(uvs, moved) if moved else uvs
         image, key = self.image(info.get("index")), (info.get("index"), place.rows.device)
         if key not in self._tensors:
             self._tensors[key] = torch.tensor(image, device=place.rows.device)
@@ -182,15 +182,11 @@ def attribute(scene: Scene, part: Part, name: str) -> np.ndarray | None:
     return document.accessor(attributes[name]).astype(np.float64) if name in attributes else None
 
 
-def _transformed(uvs: np.ndarray, moved: dict, name: str) -> np.ndarray:
+def _transformed(uvs: np.ndarray, moved: dict) -> np.ndarray:
     """UVs [V, 2] as KHR_texture_transform moves them: scaled, turned, then moved; v downwards."""
-    try:
-        (x, y), (wide, high) = moved.get("offset", (0, 0)), moved.get("scale", (1, 1))
-        turn, numbers = float(moved.get("rotation", 0)), np.array([x, y, wide, high], np.float64)
-    except (TypeError, ValueError) as error:
-        raise MeshError(f"A KHR_texture_transform of {name} has no valid numbers. Export it again.") from error
+    turn = moved.get("rotation", 0)
     cos, sin = np.cos(turn), np.sin(turn)
-    return uvs * numbers[2:] @ np.array([[cos, -sin], [sin, cos]]) + numbers[:2]
+    return uvs * moved.get("scale", (1, 1)) @ np.array([[cos, -sin], [sin, cos]]) + moved.get("offset", (0, 0))
 
 
 def bilinear(image: torch.Tensor, uvs: torch.Tensor, wrap: tuple[int, int] = (_REPEAT, _REPEAT)) -> torch.Tensor:
