@@ -155,7 +155,7 @@ def _with_rows(data, change):
     ("change", "message"),
     [
         (lambda rows: rows[:-1], "in place of"),
-        (lambda rows: rows + b"\0", "in place of"),
+        (lambda rows: rows + b"\0", "more than its 110 bytes"),
         (lambda rows: rows[:22] + b"\x09" + rows[23:], "filter that PNG lacks"),
     ],
 )
@@ -168,3 +168,52 @@ def test_rows_that_no_decoder_takes_are_found(change, message):
     cut = data[:33] + png._chunk(b"IDAT", chunk[:-6]) + data[-12:]
     with pytest.raises(ValueError, match="no end"):
         decoded_size(cut)
+
+
+def _png(width, height, *between, interlaced=0):
+    """An RGB PNG of these chunks between its header and its end."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, interlaced)
+    given = (b"IHDR", header), *between, (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png._chunk(kind, body) for kind, body in given)
+
+
+def test_pngs_without_rows_or_with_other_first_chunks_are_damaged():
+    rows = (b"IDAT", zlib.compress(bytes(13 * 4)))
+    assert decoded_size(_png(4, 4, rows)) == (4, 4)
+    with pytest.raises(ValueError, match="no rows"):
+        decoded_size(_png(4, 4))
+    with pytest.raises(ValueError, match="truncated"):  # interlaced, it has other rows than these
+        decoded_size(_png(4, 4, rows, interlaced=1))
+    whole = _png(4, 4, rows)
+    with pytest.raises(ValueError, match="begin with its size"):
+        decoded_size(whole[:8] + png._chunk(b"tEXt", b"Title\0" + b"\1" * 6 + b"\0" * 12) + whole[8:])
+
+
+def test_inflating_stops_where_rows_end_and_copies_little(monkeypatch):
+    """A small file holds far more than its size says; the rest of one large chunk was copied for each piece."""
+    given = []
+
+    def decompressor(original=zlib.decompressobj):
+        stream = original()
+
+        class Counted:
+            unconsumed_tail = property(lambda self: stream.unconsumed_tail)
+            eof = property(lambda self: stream.eof)
+            flush = staticmethod(stream.flush)
+
+            def decompress(self, part, most):
+                given.append(len(part))
+                return stream.decompress(part, most)
+
+        return Counted()
+
+    monkeypatch.setattr(png.zlib, "decompressobj", decompressor)
+    with pytest.raises(ValueError, match="more than its 52 bytes"):
+        decoded_size(_png(4, 4, (b"IDAT", zlib.compress(bytes(10_000_000)))))
+    assert len(given) == 1
+
+    given.clear()
+    rows = np.pad(noise(1500, 1500 * 3), ((0, 0), (1, 0))).tobytes()
+    stream = zlib.compress(rows, 0)
+    assert decoded_size(_png(1500, 1500, (b"IDAT", stream))) == (1500, 1500)
+    assert sum(given) < 2 * len(stream)

@@ -44,7 +44,7 @@ def decoded_size(data: bytes) -> tuple[int, int]:
     """(width, height) of an encoded picture that decodes: PNG, WebP or JPEG.
 
     Pillow's limit on the number of pixels does not count, as textures may have more. Of PNG the checksums are compared
-    and the rows inflated; other large ones are not decoded.
+    and the rows inflated, unless they are interlaced; other large ones are not decoded.
 
     Raises:
         ValueError: it is none of these, or damaged.
@@ -53,11 +53,14 @@ def decoded_size(data: bytes) -> tuple[int, int]:
     try:
         kind = next(kind for magic, kind in kinds.items() if data.startswith(magic))
         with kind(io.BytesIO(data)) as image:
-            if kind is PngImageFile or image.width * image.height > _DECODED:
+            if kind is PngImageFile and not image.tile:
+                raise ValueError("it has no rows")
+            inflated = kind is PngImageFile and not image.info.get("interlace")
+            if inflated or image.width * image.height > _DECODED:
                 image.verify()
             else:
                 image.load()
-        if kind is PngImageFile:
+        if inflated:
             check_rows(data)
         return image.size
     except StopIteration:
