@@ -1,6 +1,7 @@
 """What a scene looks like before it is textured anew: old textures and colours of every format, and what is missing."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -190,6 +191,42 @@ def test_numbers_that_json_has_not_are_told_when_the_file_is_read(tmp_path, writ
     path.write_text(f'{{"asset": {{"version": "2.0"}}, "materials": [{{"alphaCutoff": {written}}}]}}')
     with pytest.raises(MeshError, match=f"x.gltf is no glTF: its JSON cannot be read .{written} is no number"):
         Gltf.open(path)
+
+
+HUGE = 10**400  # a whole number of JSON, and no float
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("asset",), None, "asset of x.glb is no JSON object"),
+        (("extensionsUsed",), None, "extensionsUsed of the document of x.glb is None; expected a list"),
+        (("extensionsRequired",), [[]], r"needs \[\]"),
+        (("scenes", 0, "nodes"), 1, "nodes of the scene of x.glb is 1; expected a list"),
+        (("nodes", 0, "children"), None, "children of node .* of x.glb is None; expected a list"),
+        (("nodes", 0, "translation"), [0, HUGE, 0], "translation of node .* is no list of 3 numbers of at most 1e100"),
+        (("nodes", 0, "rotation"), [0, 0, 1e308, 1], "rotation of node .* is no list of 4 numbers"),  # overflowed
+        (("meshes", 0, "primitives"), 2, "primitives of the mesh of .* is 2; expected a list"),
+        (("meshes", 0, "primitives", 0), "x", "primitive 0 of the mesh of .* is no JSON object"),
+        (("meshes", 0, "primitives", 0, "attributes"), None, "attributes of the mesh of .* is no JSON object"),
+    ],
+)
+def test_entries_of_another_type_are_told_when_a_scene_is_read(tmp_path, where, value, said):
+    """Each was a traceback."""
+
+    def change(builder):
+        builder.json.setdefault("scenes", [{"nodes": [0]}])
+        entry = builder.json
+        for key in where[:-1]:
+            entry = entry[key]
+        entry[where[-1]] = value
+
+    path = textured(change).save(tmp_path / "x.glb")
+    if "needs" in said:
+        assert any(re.search(said, note) for note in read_scene(path).notes)
+        return
+    with pytest.raises(MeshError, match=said):
+        read_scene(path)
 
 
 def test_textures_that_cannot_be_read(tmp_path):

@@ -1,6 +1,7 @@
 """A glTF 2.0 document: its unchanged JSON and its buffers, read with bounds checks, extended and written again.
 
-Unknown content is kept, so that a written document differs from the source only where it was changed. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Unknown content is kept, so that a written document differs from the source only where it was changed.
+Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -27,6 +29,7 @@ _COMPRESSION = {
     "EXT_meshopt_compression": "meshopt",
     "KHR_meshopt_compression": "meshopt",
 }
+_EXTENSIONS = "extensionsRequired", "extensionsUsed"
 _FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # components of each
 _LARGEST = 1 << 32  # bytes of a GLB or of a buffer
 
@@ -41,11 +44,12 @@ class Gltf:
     def __init__(self, document: dict, binary: bytes, folder: Path, name: str) -> None:
         self.json, self.folder, self.name = document, folder, name
         self.binary = bytearray()
-        version = str(self._object(document, "the document").get("asset", {}).get("version", ""))
+        asset = self.mapping(self.mapping(document, "the document").get("asset", {}), "asset")
+        version = str(asset.get("version", ""))
         if not version.startswith("2."):
             raise MeshError(f"{name} is glTF {version or 'without a version'}; version 2.0 is read. Export it again.")
-        used = {*document.get("extensionsRequired", ()), *document.get("extensionsUsed", ())}
-        for extension in sorted(used & set(_COMPRESSION)):
+        used = [each for key in _EXTENSIONS for each in self.array(document, key, "the document")]
+        for extension in (each for each in _COMPRESSION if each in used):
             raise MeshError(
                 f"{name} is compressed with {_COMPRESSION[extension]} ({extension}), which is not read here. Undo it "
                 "first, which loses nothing more: npx @gltf-transform/cli copy IN.glb OUT.glb"
@@ -108,10 +112,18 @@ class Gltf:
                 "one GLB."
             ) from error
 
-    def _object(self, value: object, what: str) -> dict:
+    def mapping(self, value: Any, what: str) -> dict:
+        """The value, if it is a JSON object."""
         if not isinstance(value, dict):
             raise MeshError(f"{what} of {self.name} is no JSON object.")
         return value
+
+    def array(self, owner: dict, key: str, what: str) -> Sequence[Any]:
+        """What a key of an object of the document holds, if it is a list; empty without the key."""
+        found = owner.get(key, [])
+        if not isinstance(found, list):
+            raise MeshError(f"{key} of {what} of {self.name} is {str(found)[:40]}; expected a list. Export it again.")
+        return found
 
     def list(self, key: str) -> list[dict]:
         """A list of objects of the document, [] if it has none; what is added to the result stays in the document."""
@@ -136,20 +148,20 @@ class Gltf:
         materials, textures = (self.list(key) if key in self.json else [] for key in ("materials", "textures"))
         for number, material in enumerate(materials):
             where = f"material {number}"
-            look = self._object(material.get("pbrMetallicRoughness", {}), f"pbrMetallicRoughness of {where}")
+            look = self.mapping(material.get("pbrMetallicRoughness", {}), f"pbrMetallicRoughness of {where}")
             for key, info in [*look.items(), *material.items()]:
                 if key.endswith("Texture") and info is not None:
-                    own = self._object(info, f"{key} of {where}").get("extensions", {})
-                    moved = self._object(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
-                    self._check_transform(self._object(moved, f"KHR_texture_transform in {key} of {where}"), key, where)
+                    own = self.mapping(info, f"{key} of {where}").get("extensions", {})
+                    moved = self.mapping(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
+                    self._check_transform(self.mapping(moved, f"KHR_texture_transform in {key} of {where}"), key, where)
             for key, count in _FACTORS.items():
                 numbers = look[key] if count > 1 and key in look else [look.get(key, 1)] * count
                 if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
                     expected = f"{count} numbers" if count > 1 else "a number"
                     raise MeshError(f"{key} of {where} of {self.name} is {str(look[key])[:40]}; expected {expected}.")
         for number, texture in enumerate(textures):
-            own = self._object(texture.get("extensions", {}), f"extensions in texture {number}")
-            self._object(own.get("EXT_texture_webp", {}), f"EXT_texture_webp in texture {number}")
+            own = self.mapping(texture.get("extensions", {}), f"extensions in texture {number}")
+            self.mapping(own.get("EXT_texture_webp", {}), f"EXT_texture_webp in texture {number}")
 
     def index(self, value: object, of, what: str) -> int:
         """A reference into a list, or MeshError."""
@@ -177,7 +189,7 @@ class Gltf:
                 raise MeshError(f"Accessor {number} of {self.name} claims {count:,} values without data.")
             values = np.zeros((count, columns), kind)
         if "sparse" in entry:
-            values = self._filled(self._object(entry["sparse"], "sparse"), values, number)
+            values = self._filled(self.mapping(entry["sparse"], "sparse"), values, number)
         if entry.get("normalized") and kind != np.float32:
             limits = np.iinfo(kind)
             values = np.maximum(values.astype(np.float32) / limits.max, -1.0)
@@ -199,7 +211,7 @@ class Gltf:
 
     def _filled(self, sparse: dict, values: np.ndarray, number: object) -> np.ndarray:
         count, where = sparse.get("count"), f"The sparse values of accessor {number}"
-        places, changed = (self._object(sparse.get(key), where) for key in ("indices", "values"))
+        places, changed = (self.mapping(sparse.get(key), where) for key in ("indices", "values"))
         kind = _known(_TYPES, places.get("componentType"))
         if type(count) is not int or not 0 <= count <= len(values) or kind is None:
             raise MeshError(f"{where} of {self.name} have no valid count or type.")
@@ -297,8 +309,8 @@ def node_matrix(node: dict, name: str) -> np.ndarray:
 
     def numbers(key: str, count: int, default: list[float]) -> np.ndarray:
         value = node.get(key, default)
-        if not isinstance(value, list) or len(value) != count or not all(_finite(each) for each in value):
-            raise MeshError(f"The {key} of node {name!r} is no list of {count} numbers.")
+        if not isinstance(value, list) or len(value) != count or not all(_is_number(each, 1e100) for each in value):
+            raise MeshError(f"The {key} of node {name!r} is no list of {count} numbers of at most 1e100.")
         return np.array(value, np.float64)
 
     if "matrix" in node:
@@ -315,12 +327,8 @@ def node_matrix(node: dict, name: str) -> np.ndarray:
     return made
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 <= value <= 1e9  # NaN is none
+def _is_number(value: object, most: float = 1e9) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most  # NaN is none
 
 
 def _known(table: dict, key: object):
