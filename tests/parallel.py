@@ -14,22 +14,24 @@ MOST = 8  # the longest file takes about an eighth of the whole
 # Files that take longest, in that order: begun first, or one process would end with them while the others are done.
 LONGEST = (
     "test_node_meshes",
+    "test_cli_runs",
     "test_projecting",
     "test_first_minute",
-    "test_cli_runs",
     "test_stages",
-    "test_service_making",
     "test_finish",
-    "test_cli_interruption",
-    "test_minimal",
-    "test_cores",
+    "test_service_making",
     "test_training",
-    "test_unwrap",
-    "test_weights",
+    "test_cores",
     "test_hollow",
+    "test_charts",
+    "test_closed",
+    "test_unwrap",
     "test_batch",
-    "test_quantised",
+    "test_minimal",
+    "test_weights",
+    "test_aligning",
     "test_state",
+    "test_cli_interruption",
 )
 # Files that go to one process: each process that has one of them makes what they share, which takes some seconds.
 TOGETHER = ("test_node_meshes", "test_node_memory", "test_node_runs", "test_node_server")

@@ -329,6 +329,20 @@ def test_a_batch_and_its_continuation(run, quick, folder, tmp_path, picture):
 
 
 @needs_warp
+@pytest.mark.parametrize("count", [0, -1, 101, 10**8, 2**64])
+def test_so_many_variations_are_not_planned(tmp_path, count):
+    """A hundred million of them were planned until the memory was full."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(SettingsError, match="cannot be made; give 1 to 100, of seeds below"):
+        planned([tmp_path / "a.png"], tmp_path / "out", variations=count)
+
+
+def test_an_output_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "out").write_bytes(b"x")
+    with pytest.raises(OutputError, match="out is a file; name a folder"), Manifest(tmp_path / "out"):
+        pass
+
+
 def test_variations_have_a_sheet(run, quick, tmp_path, picture, small_views):
     """Also where one of them cannot be made, and again where it is gone."""
     output, name = tmp_path / "out", picture.stem

@@ -41,6 +41,12 @@ DAMAGE = {
     "zeros": (lambda path, data: path.write_bytes(bytes(len(data))), r"begins with zeros: its download did not"),
     "pickle": (lambda path, data: path.write_bytes(b"PK\x03\x04" + data), "is a PyTorch checkpoint or a ZIP archive"),
     "gguf": (lambda path, data: path.write_bytes(b"GGUF" + data), r"is a GGUF file; safetensors is read"),
+    # not "delete it": it may be the picture that was to be made an object of
+    "picture": (
+        lambda path, data: path.write_bytes(b"\x89PNG\r\n" + data),
+        r"is a PNG picture; safetensors is read.*Take",
+    ),
+    "mesh": (lambda path, data: path.write_bytes(b"glTF\2\0\0\0" + data), r"is a GLB; safetensors is read.*Take"),
     "json": (lambda path, data: path.write_bytes(b'{"error": "x"}   '), r"is JSON \('\{\"error\": \"x\"\}"),
     "noise": (lambda path, data: path.write_bytes(b"\x01\x02\x03" * 999), r"no safetensors file"),
     "dangling link": (

@@ -280,6 +280,8 @@ def test_bench_mesh(run, tmp_path, monkeypatch):
     assert {(line["kind"], line["mesh"]) for line in lines} == {("mesh", "100 k")}
     assert "100 k dirty faces -> clean 20,000" in out and rows[0]["seconds"] > 0
     assert "0 non manifold edges, 0 inconsistent edges" in rows[0]["notes"]
+    closed = next(row for row in rows if "solid" in row["work"])
+    assert "0 inconsistent edges, 0 boundary edges" in closed["notes"]
     assert any("fast-simplification" in row["work"] for row in rows) and any("to GLB" in row["work"] for row in rows)
 
 

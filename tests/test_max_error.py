@@ -1,6 +1,7 @@
 """Simplifying within an error bound: what is measured afterwards keeps within it, on every row."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from pipeline.bench import shapes
 from pipeline.errors import SettingsError
 from pipeline.mesh import FARTHEST, Mesh, examples
 from pipeline.mesh.query.farthest import _square_distance, farthest_by_centres, farthest_by_tree
-from pipeline.mesh.simplify.bounded import ErrorBound, deviation
+from pipeline.mesh.simplify.bounded import ErrorBound, deviation, within
 from pipeline.mesh.simplify.collapse import collapse
 from pipeline.mesh.simplify.fast_simplification import fast_simplification, hybrid
 from pipeline.runtime import Runtime
@@ -90,6 +91,34 @@ def test_distances_without_warp_are_no_less_and_hardly_more(ball):
         farthest = measure(ball)
         assert farthest(turned.vertices, right / 2) == math.inf
         assert farthest(turned.vertices, 2 * right) == farthest(turned.vertices, math.inf)
+
+
+def test_where_every_next_step_goes_too_far_nearer_ones_are_tried():
+    """One collapse that no bound on quadrics sees ended the way at the last of steps of 0.7: 686 faces."""
+    whole = examples.ball(torch.device("cpu"), rows=24)
+    mesh = Mesh(whole.vertices, whole.faces[:2000])
+
+    @dataclass
+    class Way:
+        count: int
+
+        def bound(self, distance):
+            assert distance > 0
+
+        def reduce(self, target_faces):
+            self.count = target_faces
+
+        def copy(self):
+            return Way(self.count)
+
+        def finished(self):
+            return Mesh(mesh.vertices, mesh.faces[: self.count])
+
+    def measure(one):
+        return lambda points, limit: limit / 2 if len(one.faces) >= 590 else math.inf
+
+    made = within(mesh, ErrorBound(0.01, measure), Way(2000), 4)
+    assert 590 <= len(made.faces) < 640
 
 
 @pytest.mark.parametrize("name", ["warp", PLAIN])

@@ -14,6 +14,7 @@ from pipeline.export.scene_textures import textured_document
 from pipeline.mesh.bake.raster import rasterise
 from pipeline.mesh.io import Frame, Gltf, read_scene
 from pipeline.mesh.io.atlas import groups_of, has_uvs, unwrapped_group
+from pipeline.mesh.io.read import scene_of
 from pipeline.runtime import Runtime
 from pipeline.sparse import SparseTensor, Voxels
 from pipeline.stages import PBRVoxels, bake_scene, default_backends
@@ -37,6 +38,45 @@ def test_every_part_lies_where_trimesh_sees_it(scene, tmp_path):
     for part in scene.parts:
         candidates = [one for name, places in expected.items() if name.startswith(part.name) for one in places]
         assert any(one.shape == part.placed().shape and np.abs(one - part.placed()).max() < 1e-5 for one in candidates)
+
+
+def places_in(value, path=()):
+    """The path of every value of a document, of long lists the first three."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*path, key)
+        yield from places_in(each, (*path, key))
+
+
+HUGE = 10**400  # a whole number of JSON, and no float
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, True, -1, 1e300, HUGE, "x", [], [None], [HUGE] * 3, {"a": None}, [[]]],
+    ids=lambda each: str(each)[:9],
+)
+def test_a_value_of_another_type_is_refused_or_does_no_harm_anywhere_in_a_document(wrong, tmp_path):
+    """Lists and objects of the hierarchy that were something else ended in tracebacks."""
+    builder, outcomes = furniture(), set()
+    whole = builder.json
+    whole |= {"extensionsUsed": ["KHR_texture_transform"], "buffers": [{"byteLength": len(builder.binary)}]}
+    for path in list(places_in(whole)):
+        builder.json = copy.deepcopy(whole)
+        owner = builder.json
+        for key in path[:-1]:
+            owner = owner[key]
+        owner[path[-1]] = wrong
+        try:
+            scene = scene_of(Gltf(builder.json, bytes(builder.binary), tmp_path, "x.glb"))
+            scene.frame()
+            outcomes.add("read")
+        except MeshError as error:
+            assert "x.glb" in str(error) or "node" in str(error) or "vertices" in str(error) or "scene" in str(error), (
+                path
+            )
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
 
 
 def test_the_frame_goes_there_and_back(scene):

@@ -213,6 +213,21 @@ def test_a_texture_that_keeps_its_tone_takes_what_no_light_makes(runtime):
     assert np.abs(seen[84, 60:68, :3] - 230).max() < 15
 
 
+def test_a_mark_that_was_generated_elsewhere_is_no_light(runtime):
+    """A grey mark on a white ball that the picture shows darker and without it: light that brightens the mark alone."""
+    white = np.full((512, 512, 6), 255, np.uint8)
+    white[:, :, :3] = 230
+    darker, marked = white.copy(), white.copy()
+    darker[:, :, :3] = 230 * 0.75
+    marked[248:264, 376:392, :3] = 120  # in front, a twentieth of the ball high
+    ball, camera = sphere(marked), PictureCamera(0, 0, 20, 0.8)
+    photo = Photo(drawn(replace(ball, maps=darker), camera, 128), camera=camera)
+    found = stages.project_texture(runtime, textured(ball), [photo], Projection(colours="texture"))
+    seen = np.asarray(drawn(replace(ball, maps=found.maps), camera, 128)).astype(int)
+    assert np.abs(seen[62:67, 62:67, 0] - 230).max() < 25
+    assert np.abs(seen[84, 60:68, 0] - 230).max() < 8
+
+
 def test_pictures_that_do_not_show_the_object_are_refused(runtime, coarsely):
     one = textured(sheet())
     rows, columns = np.abs(np.indices((128, 128)) - 63.5)

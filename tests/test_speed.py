@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from safetensors import safe_open
 
 from pipeline import sampling
 from pipeline.cli.main import parser
+from pipeline.cli.results import _predicted
 from pipeline.cli.samplers import samplers
 from pipeline.errors import SettingsError
+from pipeline.runtime import StageRecord
 from pipeline.sampling import Start, guided, step_times, times
 from pipeline.spec import SamplerSettings
 from pipeline.speed import SPEEDS, Passes, Reusing, euler, log_snr, speed_named
@@ -173,6 +176,13 @@ def test_unknown_speed_and_a_solver_that_does_not_go_with_one(checkpoint, run, p
         samplers(options, spec)
     code, _, err = run("generate", picture, "--checkpoint", checkpoint, "--solver", "heun", "--speed", "balanced")
     assert code == 1 and "euler only" in err
+
+
+def test_a_speed_that_came_to_nothing_is_told():
+    """Each of one or two steps is run at any speed; nothing said so."""
+    record = StageRecord("texture", 1.0, 0.0, 0, counts={"predicted_passes": 1})
+    assert _predicted([record]) == "1 pass was predicted, not run."
+    assert _predicted([replace(record, counts={})]).startswith("no pass was predicted: so few steps need each.")
 
 
 def test_the_command_line_samples_at_a_speed(run, picture, checkpoint, tmp_path):

@@ -6,7 +6,7 @@ begun another can go on with.
 """
 
 from .finishing import FINISH_ON, Processed, Sampled, complete, process_object, processing_device, write_object
-from .jobs import PICTURES, Job, find_pictures, plan_jobs
+from .jobs import MAX_VARIATIONS, PICTURES, Job, find_pictures, plan_jobs
 from .log import log_lines
 from .maker import Maker, settings_of
 from .manifest import MANIFEST, Manifest
@@ -18,6 +18,7 @@ from .run import ended, run
 __all__ = [
     "FINISH_ON",
     "MANIFEST",
+    "MAX_VARIATIONS",
     "PICTURES",
     "Job",
     "Maker",

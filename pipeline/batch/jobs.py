@@ -16,6 +16,7 @@ from ..words import counted
 from .recipe import Recipe
 
 # how the names of pictures end; a file of another name can be named by itself
+MAX_VARIATIONS = 100  # of a picture: their sheet has a row of renderings for each
 PICTURES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"])
 
 
@@ -81,11 +82,12 @@ def plan_jobs(
             name, also where its folder has moved; another one does not take it.
 
     Raises:
-        SettingsError: no variation, or a seed would be too large.
+        SettingsError: no variation, more than MAX_VARIATIONS, or a seed would be too large.
     """
-    if not 1 <= variations <= 2**64 - seed:
+    if not 1 <= variations <= min(MAX_VARIATIONS, 2**64 - seed):
         raise SettingsError(
-            f"{counted(variations, 'variation')} from seed {seed} cannot be made; give 1 or more, of seeds below 2^64."
+            f"{counted(variations, 'variation')} from seed {seed} cannot be made; give 1 to {MAX_VARIATIONS}, of seeds "
+            "below 2^64."
         )
     seeds = [seed + number for number in range(variations)]
     digests = {path: file_hash(path) for path, _ in found}

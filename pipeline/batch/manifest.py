@@ -46,6 +46,8 @@ class Manifest:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND | _BINARY, 0o666)
         except OSError as error:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise OutputError(f"{self.folder} is a file; name a folder for the objects.") from error
             raise OutputError(f"{self.path} cannot be written: {error.strerror}. Choose another folder.") from error
         if not locked(self._file):
             os.close(self._file)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..batch import (
     FINISH_ON,
     MANIFEST,
+    MAX_VARIATIONS,
     Job,
     Maker,
     Manifest,
@@ -55,8 +56,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         choices=("auto", "on", "off"),
         default="auto",
-        help="write the files of an object, and process it where that is done on the CPU, in a process beside the one "
-        "that samples the next; auto: on a GPU with four cores beside it; default: auto",
+        help="do the CPU's part of an object in a second process while the next one is sampled; auto: on with a GPU "
+        "and at least four CPU cores; default: auto",
     )
     add_finish_on(parser)
 
@@ -66,8 +67,8 @@ def add_finish_on(parser: argparse._ActionsContainer) -> None:
         "--finish-on",
         choices=FINISH_ON,
         default=FINISH_ON[0],
-        help="where meshes are processed, unwrapped and baked; gpu, auto: on the GPU that samples them, by the process "
-        "that does; cpu: on the CPU, whose simplifier may place other triangles, beside the sampling of others; "
+        help="where meshes are processed, unwrapped and baked; gpu, auto: on the GPU that samples them, by the same "
+        "process; cpu: on the CPU, whose simplifier may place other triangles, while others are sampled; "
         "default: auto",
     )
 
@@ -79,7 +80,7 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FOLDER_OR_IMAGE",
-        help="pictures, and folders of pictures with all that is below them; an object is made of each",
+        help="pictures, and folders that are searched for pictures recursively; each gives an object",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help=f"folder of the objects and of {MANIFEST}"
@@ -88,22 +89,23 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=[suffix.lstrip(".") for suffix in WRITERS],
         default="glb",
-        help="of the objects' files; default: glb",
+        help="format of the objects' files; default: glb",
     )
     parser.add_argument(
         "--variations",
         type=int,
         default=1,
         metavar="K",
-        help="objects of each picture, with seeds from --seed on, and a contact sheet of them; default: 1",
+        help="number of objects for each picture, with seeds from --seed on, and a contact sheet; at most "
+        f"{MAX_VARIATIONS}; default: 1",
     )
     parser.add_argument(
-        "--pictures", action="store_true", help="draw each object from four sides, into a PNG beside its file"
+        "--pictures", action="store_true", help="render each object from four sides, into a PNG beside its file"
     )
     parser.add_argument(
         "--retry",
         action="store_true",
-        help="try pictures again that were refused for what they are, such as damaged ones, though they are the same",
+        help="also try unchanged pictures again that were refused before, such as damaged ones",
     )
     add_log(parser)
     add_checkpoint(parser)

@@ -16,15 +16,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--full-size", action="store_true", help="the released sizes, for a GPU with 12 GB; default: a small model"
     )
     parser.add_argument(
-        "--memory-limit", type=gigabytes, metavar="GB", help="let the process use so much of a CUDA device"
+        "--memory-limit", type=gigabytes, metavar="GB", help="limit the process's memory on a CUDA device"
     )
     add_speed(parser)
     parser.add_argument(
         "--keep-models",
         action="store_true",
-        help="let the networks stay on the device and show the second of two runs, as for one picture after another",
+        help="keep the networks on the device and show the second of two runs, as in a batch",
     )
-    parser.add_argument("--run-only", action="store_true", help="leave the single networks out")
+    parser.add_argument("--run-only", action="store_true", help="skip the single networks")
     parser.add_argument("--faces", type=int, metavar="N", help="of the whole run; default: 100000, small 20000")
     add_report(parser)
     add_history(parser)

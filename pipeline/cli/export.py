@@ -21,7 +21,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=stages.PRESETS,
         default="standard",
-        help="what --faces, --texture-size, --lods, --normal-map and --seams are where they are not given: "
+        help="defaults of --faces, --texture-size, --lods, --normal-map and --seams: "
         + "; ".join(f"{name}: {_in_words(preset.export)}" for name, preset in stages.PRESETS.items())
         + "; default: standard",
     )
@@ -31,71 +31,71 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="about so many quads along the shape in place of --faces triangles; .obj and .ply hold them, the other "
-        "formats their triangles; needs pynanoinstantmeshes",
+        help="about this many quads aligned with the shape instead of --faces triangles; .obj and .ply store quads, "
+        "the other formats triangles; needs pynanoinstantmeshes",
     )
     parser.add_argument(
         "--shells",
         choices=stages.SHELLS,
         default="auto",
         help="surface: keep inner shells and open sheets; outer: drop what cannot be reached from outside; "
-        "solid: remesh to closed surfaces; auto: solid where a mesh with holes is meant to be closed, else outer; "
-        "default: auto",
+        "solid: remesh to closed surfaces; auto: solid if a mesh with holes is apparently meant to be closed, else "
+        "outer; default: auto",
     )
     parser.add_argument(
         "--wall",
         type=float,
         default=0.0,
         metavar="D",
-        help="with solid, how thick open sheets become at least, in sides of the cube of 1 that "
-        "the object is made in (before --size); default: two cells of the solid's grid",
+        help="with solid, the least thickness that open sheets are given, as a fraction of the side of the unit cube "
+        "that the object is made in (before --size); default: two cells of the solid's grid",
     )
     parser.add_argument(
         "--cavities",
         choices=stages.CAVITIES,
         default="fill",
-        help="what solid makes of cavities without a way out: fill or keep them; default: fill",
+        help="with solid, fill or keep closed cavities; default: fill",
     )
     parser.add_argument(
         "--hollow",
         type=_thickness,
         metavar="2mm",
-        help="hollow the solid out behind a wall of this thickness: true, with --size, or in sides of the cube of 1 "
-        "that the object is made in",
+        help="hollow the solid out behind a wall of this thickness: a true length (needs --size), or a fraction of "
+        "the unit cube's side",
     )
     parser.add_argument(
         "--drain",
         type=_thickness,
         metavar="5mm",
-        help="with --hollow, a hole of this diameter at the lowest place of each cavity, for resin and powder to "
-        "leave; places without room for it stay solid",
+        help="with --hollow, a hole of this diameter at the lowest point of each cavity, for resin and powder to "
+        "leave; cavities without room for it stay solid",
     )
     parser.add_argument(
         "--max-error",
         type=_length,
         metavar="D",
-        help="how far simplifying may move the surface, in sides of that cube (0.002) or voxels (0.5vox), where "
-        "that allows fewer faces; default: as far as --faces asks, and where auto makes it solid, as long as it looks "
-        "the same",
+        help="how far simplifying may move the surface, as a fraction of the unit cube's side (0.002) or in voxels "
+        "(0.5vox), if that allows fewer faces than --faces; default: until --faces is reached, and for a solid that "
+        "auto chose, as long as it looks the same",
     )
     parser.add_argument(
         "--lods",
         type=int,
         nargs="+",
         metavar="N",
-        help="face counts of coarser levels, each in a file of its own: OUT_LOD1.glb and so on",
+        help="face counts of coarser levels of detail, each in a file of its own: OUT_LOD1.glb and so on",
     )
     parser.add_argument(
         "--lods-in-one-file",
         action="store_true",
-        help="levels in the one GLB by MSFT_lod, for viewers that know it; others may show all of them at once",
+        help="all levels in one GLB by MSFT_lod, for viewers that support it; others may show all levels at once",
     )
-    parser.add_argument("--vertex-colors", action="store_true", help="colours at the vertices in place of textures")
+    parser.add_argument("--vertex-colors", action="store_true", help="vertex colours instead of textures")
     parser.add_argument("--normal-map", action="store_true", help="bake the raw mesh's relief into a normal map")
     parser.add_argument(
         "--seams",
         choices=stages.SEAMS,
-        help="fewer: larger charts, about a quarter as many, stretched by up to 15 %%; default: usual",
+        help="fewer: about a quarter as many charts, larger ones, with up to 15 %% stretch; default: usual",
     )
     parser.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
     least, most = stages.TEXTURE_SIZES
@@ -115,8 +115,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=_size,
         metavar="80mm|height=80mm",
-        help="true size by the longest side, or by the height: mm, cm, m or in; GLB, glTF and USDZ are in metres, the "
-        "others in millimetres, as slicers read them",
+        help="true size by the longest side, or by the height, in mm, cm, m or in; GLB, glTF and USDZ are written in "
+        "metres, the others in millimetres, as slicers expect",
     )
     parser.add_argument(
         "--flat-base",
@@ -125,7 +125,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         const=0.02,
         default=0.0,
         metavar="SHARE",
-        help="flatten the lowest part, this share of the height, to a plane to stand on; without a number 0.02",
+        help="flatten the lowest part, this fraction of the height, to a plane to stand on; without a number 0.02",
     )
     parser.add_argument("--single-sided", action="store_true", help="let viewers hide back faces")
 

@@ -19,7 +19,7 @@ from .results import report_result, write_result
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("state", type=Path, metavar="STATE", help="what --save-state or T2SaveState wrote")
+    parser.add_argument("state", type=Path, metavar="STATE", help="a file written by --save-state or T2SaveState")
     add_output(parser, "the state's name with .glb")
     add_device(parser)
     add_report(parser, "write seconds and peak memory per stage")

@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     add_dtype(parser)
     add_output(parser, "the picture's name with .glb, unless only --save-state is asked for")
-    parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write what every stage made")
+    parser.add_argument("--save-state", type=Path, metavar="OUT.safetensors", help="write the results of every stage")
     add_report(parser, "write seconds and peak memory per stage")
     add_pictures(parser)
     add_views(parser)

@@ -68,8 +68,8 @@ def add_memory_limit(parser: argparse._ActionsContainer) -> None:
         "--memory-limit",
         type=_bytes,
         metavar="GB",
-        help="use no more memory of the device: decoders work in tiles, which takes longer and gives the same result; "
-        "default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
+        help="largest memory use on the device: decoders then work in tiles, which is slower and gives the same "
+        "result; default: what is free. On a CPU the whole process counts, and the limit is a plan, not a bound",
     )
 
 
@@ -78,9 +78,9 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
         "--speed",
         choices=tuple(SPEEDS),
         default=EXACT.name,
-        help="exact runs the network at every step; balanced predicts half of its passes without the picture, fast "
-        "also passes with it, half of all. Against exact the surface moves by 0.2 %% of the diagonal and base colours "
-        "by 0.02 of 1 (medians of 16 objects, bundled small checkpoint); default: exact",
+        help="exact runs the network at every step; balanced predicts half of the unconditional passes, fast also "
+        "conditional ones, half of all passes. Against exact the surface moves by 0.2 %% of the diagonal and base "
+        "colours by 0.02 of 1 (medians of 16 objects, bundled small checkpoint); default: exact",
     )
 
 
@@ -102,8 +102,8 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OP=NAME",
-        help="run an operation by this row of the backend table, for example simplify=cumesh where CuMesh is "
-        "installed; may be given several times (docs/performance.md says what such packages are for)",
+        help="run an operation by this backend, for example simplify=cumesh if CuMesh is installed; may be given "
+        "several times (docs/performance.md describes such packages)",
     )
 
 
@@ -190,7 +190,7 @@ def add_views(parser: argparse.ArgumentParser, stages: Sequence[str] = _VIEW_STA
         metavar="VIEW",
         help="where each picture was taken from: front, left (the object's own left), back, right, an azimuth such as "
         "45 or azimuth and elevation such as 45,20; the azimuth is 0 in front, 90 on the object's own left. The first "
-        "is the primary view. Level ones are compared on one scale",
+        "is the primary view. Level views are compared on one scale",
     )
     group.add_argument(
         "--view-weights",
@@ -198,8 +198,7 @@ def add_views(parser: argparse.ArgumentParser, stages: Sequence[str] = _VIEW_STA
         type=float,
         default=[],
         metavar="W",
-        help="how much each picture counts against the others where views are mixed: a number above 0 for each; "
-        "default: all alike",
+        help="relative weight of each picture where views are mixed, a number above 0; default: all equal",
     )
     for stage in stages:
         group.add_argument(

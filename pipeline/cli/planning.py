@@ -36,9 +36,9 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
         "--memory-plan",
         choices=(planning.AUTO, *(rung.name for rung in planning.RUNGS)),
         default=planning.AUTO,
-        help="auto: the largest that fits, by an estimate; a name: begin with that one. "
+        help="auto: the largest that should fit, by an estimate; a name: start with that plan. "
         + "; ".join(f"{rung.name}: {rung.description}" for rung in planning.RUNGS)
-        + ". Where memory runs out, the next smaller one follows. All give the same shape",
+        + ". If memory runs out, the next smaller one is tried. All give the same shape",
     )
     add_allow_lower(group)
 
@@ -47,8 +47,8 @@ def add_allow_lower(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--allow-lower",
         action="store_true",
-        help="where no memory plan fits, make less than was asked for, and say so: half the max tokens, then lower "
-        "types; by default that is an error",
+        help="if no memory plan fits, lower the quality, with a warning: half the maximum tokens, then lower types; "
+        "by default that is an error",
     )
 
 

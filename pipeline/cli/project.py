@@ -17,14 +17,14 @@ def add_projection(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--project",
         action="store_true",
-        help="project the pictures onto the texture once it is baked: as sharp as they are where they see the object; "
-        "their cameras are fitted, near --views if given; the texture grows to 8192 where they have the detail",
+        help="project the pictures onto the baked texture, which becomes as sharp as they are where they see the "
+        "object; their cameras are fitted, near --views if given; the texture grows to 8192 where they have the detail",
     )
     group.add_argument(
         "--project-colors",
         choices=COLOURS,
-        help="picture: colours of the pictures, which the rest takes on near by; texture: the tone of the texture "
-        "stays, pictures give what is finer; auto: texture where a picture has light in it, picture where it has none; "
+        help="picture: the pictures' colours, to which the texture around them is adjusted; texture: the texture keeps "
+        "its tone, pictures add detail; auto: texture for a picture that contains lighting, else picture; "
         f"default: {DEFAULT_PROJECTION.colours}",
     )
     group.add_argument(
@@ -38,7 +38,7 @@ def add_projection(parser: argparse.ArgumentParser) -> None:
         "--project-remove-light",
         action="store_true",
         default=None,
-        help="divide an estimate of the light, smooth over directions, out of the pictures",
+        help="divide an estimate of smooth (low-order) lighting out of the pictures",
     )
 
 

@@ -29,14 +29,14 @@ from .texture import add_keep, add_mesh_and_pictures, check_paths, kept
 def add(parser: argparse.ArgumentParser) -> None:
     add_mesh_and_pictures(parser, ["shape", "texture"])
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="OUT.glb", help="the refined mesh where the mesh lay, GLB"
+        "--output", type=Path, required=True, metavar="OUT.glb", help="the refined mesh, placed where the mesh was, GLB"
     )
     parser.add_argument(
         "--strength",
         type=float,
         default=0.6,
         metavar="S",
-        help="how far the shape may leave the mesh's: 0 not at all, 1 it keeps the mesh's voxels alone; default: 0.6",
+        help="how far the shape may depart from the mesh: 0 not at all, 1 keeps only its voxels; default: 0.6",
     )
     add_keep(parser)
     add_max_tokens(parser, "the resolution is lowered until there are fewer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from ..console import Written
 from ..export.files import writing
 from ..plan import Plan
 from ..record import circumstances
-from ..runtime import Runtime
+from ..runtime import Runtime, StageRecord
+from ..speed import EXACT
 from ..words import counted
 from .drawing import write_drawings
 from .planning import Run
@@ -55,9 +56,16 @@ def report_result(options: argparse.Namespace, run: Run, plan: Plan, facts: Mapp
     for record in runtime.records:
         if record.notes:
             print(f"To fit into the memory, {record.stage}: {'; '.join(record.notes)}.")
-    if predicted := sum(record.counts.get("predicted_passes", 0) for record in runtime.records):
-        print(f"Speed {runtime.speed.name}: {counted(predicted, 'pass was', 'passes were')} predicted, not run.")
+    if runtime.speed != EXACT:
+        print(f"Speed {runtime.speed.name}: {_predicted(runtime.records)}")
     _print_result(report, written.paths)
+
+
+def _predicted(records: Sequence[StageRecord]) -> str:
+    """What a speed came to."""
+    if predicted := sum(record.counts.get("predicted_passes", 0) for record in records):
+        return f"{counted(predicted, 'pass was', 'passes were')} predicted, not run."
+    return "no pass was predicted: so few steps need each. Give more steps, or leave --speed out."
 
 
 def _print_result(report: dict, written: list[Path]) -> None:

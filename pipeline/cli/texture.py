@@ -56,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--uvs",
         choices=UVS,
         default="keep",
-        help="keep: bake into the UVs that are there; fill: make new ones for meshes without; new: for all; "
+        help="keep: bake into the existing UVs; fill: make UVs for meshes without; new: make UVs for all; "
         "default: keep",
     )
     parser.add_argument(
@@ -64,8 +64,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="S",
-        help="1: textures from the pictures alone; below, from those that the mesh has, which change the less the "
-        "lower; default: 1",
+        help="1: textures from the pictures alone; below 1: start from the mesh's textures, which change less at lower "
+        "values; default: 1",
     )
     add_keep(parser)
     least, most = stages.TEXTURE_SIZES
@@ -90,13 +90,11 @@ def add_keep(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MASK.png [MATERIAL ...]",
-        help="a picture in the UVs of the mesh; what is white in it stays as it is. With names of materials it is for "
-        "these alone; may be given again",
+        help="a mask in the UVs of the mesh; white is kept as it is. With names of materials it applies to these only; "
+        "may be given several times",
     )
-    parser.add_argument(
-        "--keep-vertex-colors", action="store_true", help="what has white vertex colours stays as it is"
-    )
-    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes that stay as they are")
+    parser.add_argument("--keep-vertex-colors", action="store_true", help="keep what has white vertex colours")
+    parser.add_argument("--keep-nodes", nargs="+", default=[], metavar="NODE", help="mesh nodes to keep as they are")
 
 
 def add_mesh_and_pictures(parser: argparse.ArgumentParser, sampled: Sequence[str]) -> None:

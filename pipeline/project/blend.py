@@ -13,6 +13,8 @@ COLOURS = ("auto", "picture", "texture")
 _SAMPLES = 400_000  # of the surface, from which smooth differences are found
 _LENGTH = 0.04  # of the object's longest side: what is coarser than this is smooth in a picture's tone
 _DETAIL = 0.02  # of it: what a picture gives to a texture that keeps its tone; coarser details have light in them
+_AROUND = 0.08  # of it: what is smaller is a mark on what is round it
+_MARK = 0.15  # difference of colours (sRGB, 0-1, Euclidean) from what is round a mark
 _HUE = 0.08  # of a difference across a colour, from which on it is hardly light
 _HIGHLIGHT = 0.3  # of the channel that a highlight raises most, by which it raises each
 _FADE = 0.35  # of it: how far a picture's tone reaches beyond what it shows
@@ -36,6 +38,7 @@ def blended(
     size = float((points.amax(0) - points.amin(0)).amax())
     cells, fade = Cells(points, normals), _FADE * size
     length = size * (_DETAIL if colours == "texture" else _LENGTH)
+    plain = _plain(cells, points, normals, baked, size) if colours == "texture" else baked.new_ones(len(baked))
     tones: list[torch.Tensor] = []
     pooled = mass = torch.zeros((), dtype=torch.float64, device=points.device)  # of all pictures
     for each in looks:
@@ -43,7 +46,7 @@ def blended(
         rows, trust = each.rows[some], each.weight[some].sqrt()  # grazing views tell the tone, too
         difference = each.colour[some] - baked[rows]
         if colours == "texture":
-            trust = trust * _likely_light(difference, baked[rows])
+            trust = trust * _likely_light(difference, baked[rows]) * plain[rows]
         sums, known = cells.gathered(points[rows], normals[rows], difference, trust)
         tones.append(cells.smoothed(sums, known, length, fade))
         pooled, mass = pooled + sums, mass + known
@@ -65,6 +68,15 @@ def blended(
         rest = baked.index_add(0, some, cells.at(points[some], normals[some], tone))
     shown = total / weight.clamp_min(1e-9)
     return (left * rest + (1 - left) * shown).clamp(0, 1)
+
+
+def _plain(cells: Cells, points: torch.Tensor, normals: torch.Tensor, baked: torch.Tensor, size: float) -> torch.Tensor:
+    """[N] in 0-1: whether what is there is as it is round about. Where it has a mark of its own a difference from the
+    picture is none of light: a window that was generated elsewhere is no shadow on the wall."""
+    some = slice(None, None, max(1, len(baked) // _SAMPLES))
+    sums = cells.gathered(points[some], normals[some], baked[some], torch.ones_like(baked[some, 0]))
+    around = cells.at(points, normals, cells.smoothed(*sums, _AROUND * size, 1e3 * size))
+    return 1 / (1 + ((baked - around).norm(dim=1) / _MARK) ** 4)
 
 
 def _likely_light(difference: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from ..beginnings import LONGEST, UNKNOWN, beginning
 from ..errors import CheckpointError
 
 HEAD = 512  # bytes of a file's beginning that a diagnosis wants
@@ -85,6 +86,8 @@ def diagnosis(path: Path, head: bytes, size: int, expected: str) -> str | None:
     for magic, kind in _OTHER_FORMATS.items():
         if head.startswith(magic):
             return f"{path} is {kind}; {expected} is read here. Take the checkpoint's {expected} file."
+    if (kind := beginning(head[:LONGEST])) != UNKNOWN:
+        return f"{path} is {kind}; {expected} is read here. Take the checkpoint's {expected} file."
     if not head.strip(b"\0"):
         return f"{path} ({size:,} bytes) begins with zeros: its download did not finish. {deleted(path)}."
     return None

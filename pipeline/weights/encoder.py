@@ -24,6 +24,10 @@ _NEAR = (
     "Vision",
     "clip_vision",
 )
+_NAME = (
+    "Name a folder with config.json and model.safetensors, or a safetensors file with all of its weights, such as "
+    "clip_vision/dino_v3_vit_l.safetensors of Comfy-Org/TRELLIS.2."
+)
 _MOST = 100  # files of such a folder that are looked into
 
 
@@ -82,7 +86,9 @@ def _in_folder(folder: Path) -> ModelFiles:
     for path in [weights, *sorted(folder.glob("*.safetensors"))[:_MOST]]:
         if is_file(path) and _holds_one(path):
             return _in_file(path)
-    raise CheckpointError(f"{folder} holds no DINOv3 image encoder: neither config.json nor a file with its keys.")
+    raise CheckpointError(
+        f"{folder} holds no DINOv3 image encoder: neither config.json nor a file with its keys. {_NAME}"
+    )
 
 
 def _holds_one(path: Path) -> bool:
@@ -95,5 +101,5 @@ def _holds_one(path: Path) -> bool:
 def _in_file(path: Path) -> ModelFiles:
     models = bundled_models(path)
     if IMAGE_ENCODER not in models:
-        raise CheckpointError(f"{path} holds no DINOv3 image encoder.")
+        raise CheckpointError(f"{path} holds no DINOv3 image encoder. {_NAME}")
     return models[IMAGE_ENCODER]

@@ -1,7 +1,6 @@
 """A glTF 2.0 document: its unchanged JSON and its buffers, read with bounds checks, extended and written again.
 
-Unknown content is kept, so that a written document differs from the source only where it was changed.
-Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Unknown content is kept, so that a written document differs from the source only where it was changed. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import base64
 import binascii
 import json
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -29,7 +27,6 @@ _COMPRESSION = {
     "EXT_meshopt_compression": "meshopt",
     "KHR_meshopt_compression": "meshopt",
 }
-_EXTENSIONS = "extensionsRequired", "extensionsUsed"
 _FACTORS = {"baseColorFactor": 4, "metallicFactor": 1, "roughnessFactor": 1}  # components of each
 _LARGEST = 1 << 32  # bytes of a GLB or of a buffer
 
@@ -44,12 +41,12 @@ class Gltf:
     def __init__(self, document: dict, binary: bytes, folder: Path, name: str) -> None:
         self.json, self.folder, self.name = document, folder, name
         self.binary = bytearray()
-        asset = self.mapping(self.mapping(document, "the document").get("asset", {}), "asset")
+        asset = self.held(self._object(document, "the document"), "asset", dict, "the document")
         version = str(asset.get("version", ""))
         if not version.startswith("2."):
             raise MeshError(f"{name} is glTF {version or 'without a version'}; version 2.0 is read. Export it again.")
-        used = [each for key in _EXTENSIONS for each in self.array(document, key, "the document")]
-        for extension in (each for each in _COMPRESSION if each in used):
+        used = [self.held(document, key, list, "the document") for key in ("extensionsRequired", "extensionsUsed")]
+        for extension in sorted(each for each in _COMPRESSION if each in used[0] or each in used[1]):
             raise MeshError(
                 f"{name} is compressed with {_COMPRESSION[extension]} ({extension}), which is not read here. Undo it "
                 "first, which loses nothing more: npx @gltf-transform/cli copy IN.glb OUT.glb"
@@ -112,17 +109,25 @@ class Gltf:
                 "one GLB."
             ) from error
 
-    def mapping(self, value: Any, what: str) -> dict:
-        """The value, if it is a JSON object."""
+    def _object(self, value: object, what: str) -> dict:
         if not isinstance(value, dict):
             raise MeshError(f"{what} of {self.name} is no JSON object.")
         return value
 
-    def array(self, owner: dict, key: str, what: str) -> Sequence[Any]:
-        """What a key of an object of the document holds, if it is a list; empty without the key."""
-        found = owner.get(key, [])
-        if not isinstance(found, list):
-            raise MeshError(f"{key} of {what} of {self.name} is {str(found)[:40]}; expected a list. Export it again.")
+    def held(self, owner: dict, key: str, kind: type[dict] | type[list], where: str) -> Any:
+        """The object or list that `owner`, in words `where`, has by a key; an empty one if it has none."""
+        found = owner.get(key, kind())
+        if not isinstance(found, kind):
+            expected = "an object" if kind is dict else "a list"
+            raise MeshError(f"{key} of {where} of {self.name} is {str(found)[:40]}; expected {expected}.")
+        return found
+
+    def primitives(self, mesh: int) -> list[dict]:
+        """Those of a mesh, whose attributes are objects."""
+        found = self.held(self.list("meshes")[mesh], "primitives", list, f"mesh {mesh}")
+        for number, primitive in enumerate(found):
+            where = f"primitive {number} of mesh {mesh}"
+            self.held(self._object(primitive, where), "attributes", dict, where)
         return found
 
     def list(self, key: str) -> list[dict]:
@@ -148,20 +153,20 @@ class Gltf:
         materials, textures = (self.list(key) if key in self.json else [] for key in ("materials", "textures"))
         for number, material in enumerate(materials):
             where = f"material {number}"
-            look = self.mapping(material.get("pbrMetallicRoughness", {}), f"pbrMetallicRoughness of {where}")
+            look = self._object(material.get("pbrMetallicRoughness", {}), f"pbrMetallicRoughness of {where}")
             for key, info in [*look.items(), *material.items()]:
                 if key.endswith("Texture") and info is not None:
-                    own = self.mapping(info, f"{key} of {where}").get("extensions", {})
-                    moved = self.mapping(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
-                    self._check_transform(self.mapping(moved, f"KHR_texture_transform in {key} of {where}"), key, where)
+                    own = self._object(info, f"{key} of {where}").get("extensions", {})
+                    moved = self._object(own, f"extensions in {key} of {where}").get("KHR_texture_transform", {})
+                    self._check_transform(self._object(moved, f"KHR_texture_transform in {key} of {where}"), key, where)
             for key, count in _FACTORS.items():
                 numbers = look[key] if count > 1 and key in look else [look.get(key, 1)] * count
                 if not isinstance(numbers, list) or len(numbers) != count or not all(map(_is_number, numbers)):
                     expected = f"{count} numbers" if count > 1 else "a number"
                     raise MeshError(f"{key} of {where} of {self.name} is {str(look[key])[:40]}; expected {expected}.")
         for number, texture in enumerate(textures):
-            own = self.mapping(texture.get("extensions", {}), f"extensions in texture {number}")
-            self.mapping(own.get("EXT_texture_webp", {}), f"EXT_texture_webp in texture {number}")
+            own = self._object(texture.get("extensions", {}), f"extensions in texture {number}")
+            self._object(own.get("EXT_texture_webp", {}), f"EXT_texture_webp in texture {number}")
 
     def index(self, value: object, of, what: str) -> int:
         """A reference into a list, or MeshError."""
@@ -189,7 +194,7 @@ class Gltf:
                 raise MeshError(f"Accessor {number} of {self.name} claims {count:,} values without data.")
             values = np.zeros((count, columns), kind)
         if "sparse" in entry:
-            values = self._filled(self.mapping(entry["sparse"], "sparse"), values, number)
+            values = self._filled(self._object(entry["sparse"], "sparse"), values, number)
         if entry.get("normalized") and kind != np.float32:
             limits = np.iinfo(kind)
             values = np.maximum(values.astype(np.float32) / limits.max, -1.0)
@@ -211,7 +216,7 @@ class Gltf:
 
     def _filled(self, sparse: dict, values: np.ndarray, number: object) -> np.ndarray:
         count, where = sparse.get("count"), f"The sparse values of accessor {number}"
-        places, changed = (self.mapping(sparse.get(key), where) for key in ("indices", "values"))
+        places, changed = (self._object(sparse.get(key), where) for key in ("indices", "values"))
         kind = _known(_TYPES, places.get("componentType"))
         if type(count) is not int or not 0 <= count <= len(values) or kind is None:
             raise MeshError(f"{where} of {self.name} have no valid count or type.")

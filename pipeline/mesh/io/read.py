@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,14 +75,17 @@ def scene_of(document: Gltf) -> Scene:
             )
         visited.add(number)
         name = str(node.get("name", f"node {number}"))
-        world = above @ node_matrix(node, name)
+        with np.errstate(over="ignore", invalid="ignore"):
+            world = above @ node_matrix(node, name)
+        if not np.isfinite(world).all():
+            raise MeshError(f"The transform of node {name!r} leads out of all numbers. Export it again.")
         if "mesh" in node:
             mesh = document.index(node["mesh"], document.list("meshes"), f"the mesh of node {name!r}")
             instance = shown[mesh] = shown.get(mesh, -1) + 1
             parts.extend(
                 replace(part, instance=instance) for part in _parts(document, number, mesh, world, name, notes)
             )
-        for child in document.array(node, "children", f"node {name!r}"):
+        for child in document.held(node, "children", list, f"node {name!r}"):
             visit(child, world, depth + 1)
 
     for root in _roots(document):
@@ -100,24 +102,22 @@ def scene_of(document: Gltf) -> Scene:
     return Scene(tuple(parts), document, tuple(dict.fromkeys(notes)))
 
 
-def _roots(document: Gltf) -> Sequence[int]:
-    scenes, nodes = document.list("scenes"), document.list("nodes")
+def _roots(document: Gltf) -> list[int]:
+    scenes = document.list("scenes")
     if scenes:
-        shown = scenes[document.index(document.json.get("scene", 0), scenes, "the scene")]
-        return document.array(shown, "nodes", "the scene")
-    below = [document.array(node, "children", f"node {number}") for number, node in enumerate(nodes)]
-    children = {document.index(child, nodes, "a node") for each in below for child in each}
-    return [number for number in range(len(nodes)) if number not in children]
+        chosen = scenes[document.index(document.json.get("scene", 0), scenes, "the scene")]
+        return list(document.held(chosen, "nodes", list, "the scene"))
+    nodes = document.list("nodes")
+    children = [child for node in nodes for child in document.held(node, "children", list, "a node")]
+    below = {child for child in children if isinstance(child, int)}
+    return [number for number in range(len(nodes)) if number not in below]
 
 
 def _parts(document: Gltf, node: int, mesh: int, world: np.ndarray, name: str, notes: list[str]) -> list[Part]:
     """The triangle primitives of a mesh."""
     found = []
-    where = f"the mesh of {name!r}"
-    for number, each in enumerate(document.array(document.list("meshes")[mesh], "primitives", where)):
-        primitive = document.mapping(each, f"primitive {number} of {where}")
-        mode = primitive.get("mode", _TRIANGLES)
-        attributes = document.mapping(primitive.get("attributes", {}), f"attributes of {where}")
+    for number, primitive in enumerate(document.primitives(mesh)):
+        mode, attributes = primitive.get("mode", _TRIANGLES), primitive.get("attributes", {})
         if mode not in (_TRIANGLES, _STRIP, _FAN):
             notes.append(f"Points and lines of {name!r} stay as they are.")
             continue
@@ -165,10 +165,9 @@ def _lost(document: Gltf) -> list[str]:
         notes.append("The mesh has a skeleton: it is textured in its rest pose; skeleton and weights stay.")
     if document.json.get("animations"):
         notes.append("The scene is animated: it is textured as it stands at rest; the animation stays.")
-    if _INSTANCED in document.array(document.json, "extensionsUsed", "the document"):
+    if document.json.get("extensionsUsed") and _INSTANCED in document.json["extensionsUsed"]:
         notes.append(f"Nodes are drawn several times ({_INSTANCED}): they are looked at once, where the node stands.")
-    needed = document.array(document.json, "extensionsRequired", "the document")
-    required = [each for each in needed if not str(each).startswith(_UNDERSTOOD)]
+    required = [each for each in document.json.get("extensionsRequired", ()) if not str(each).startswith(_UNDERSTOOD)]
     if required:
         notes.append(f"The file needs {', '.join(map(str, required))}, not known here: it stays as it is, unseen.")
     return notes

@@ -14,7 +14,7 @@ from ..mesh import Mesh
 from ..query.farthest import Measure
 
 _POINTS = 2_000_000  # of a surface from which distances are measured at most, evenly taken
-_LEGS = 4  # of the way down, each with a bound of its own; the result lies within max_error whatever they find
+_LEGS = 5  # of the way down, each with a bound of its own; the result lies within max_error whatever they find
 # Of max_error, the root of the mean square distance from a vertex's planes that is allowed at first: the largest
 # distance is about twice that.
 _FIRST_BOUND = 0.5
@@ -80,8 +80,9 @@ def within(mesh: Mesh, bound: ErrorBound, way: Descent, target_faces: int) -> Me
     near, max_error = _Near(mesh, bound), bound.max_error
     best = mesh
     kept, broken, own = 0.0, math.inf, _FIRST_BOUND * max_error
+    step = _STEP
     for leg in range(_LEGS):
-        steps = _steps(way, own, target_faces)
+        steps = _steps(way, own, target_faces, step)
         if not steps:
             break
         good, result, found = _last_within(steps, near)
@@ -97,18 +98,21 @@ def within(mesh: Mesh, bound: ErrorBound, way: Descent, target_faces: int) -> Me
                 break
         else:
             broken = own
+        if good < 0:  # what is next goes too far however tight the bound: nearer ones may not
+            step = math.sqrt(step)
         looser = own * _AIM * max_error / max(found, 0.2 * max_error)
         own = math.sqrt(kept * broken) if kept > 0 and broken < math.inf else looser if kept else _TIGHTER * own
     return best
 
 
-def _steps(way: Descent, bound: float, target_faces: int) -> list[Descent]:
-    """Copies on the way down within a bound, the last of them where it ends."""
+def _steps(way: Descent, bound: float, target_faces: int, step: float) -> list[Descent]:
+    """Copies on the way down within a bound, each with so much of the faces of the one before, the last of them where
+    it ends."""
     steps, way = [], way.copy()
     way.bound(bound)
     while way.count > target_faces:
         before = way.count
-        way.reduce(max(target_faces, int(_STEP * before)))
+        way.reduce(max(target_faces, int(step * before)))
         if way.count == before:
             break
         steps.append(way.copy())

@@ -9,13 +9,16 @@ import torch
 
 from ...sums import running_sums, sum_by
 from .charts import Dual, unite
-from .parameterise import Pieces, cut, relax, signed_areas, stretches
+from .parameterise import Pieces, cut, folds, relax, signed_areas, stretches
 
 _SHARE = 0.95  # of a chart's area that keeps within the limit of its stretch
 _SPENT = 0.04  # of the mesh's area that may exceed it when charts are merged once more, wherever that is,
 _MOST = 0.6  # and of a chart's then
 _WORST = 3.0  # times the limit, which no face exceeds
 _TINY = 0.03  # of a chart's area: faces smaller than that together may, then
+_DRAWN = 3  # rounds in which faces that cover each other are made smaller,
+_SMALLER = 0.8  # each to so much of their size,
+_HOPE = 0.3  # unless more of a chart's area than that is stretched too much already
 _ROUNDS = 200  # of merging; it ends long before, when no pair is left to be tried
 
 
@@ -35,8 +38,8 @@ def fewer(
     Pairs that share most of the border of the smaller one come first; in each round all that name each other are tried
     at once. A pair is laid flat by turning one chart so that the border they share fits best (Procrustes), and relaxing
     both together (as rigid as possible). What folds, covers itself or stretches too much stays apart. When no pair is
-    left that way, those are merged that add least to the stretched area of the whole mesh, as long as that is small:
-    many are small charts that cost next to nothing.
+    left that way, what covers itself by little is laid smaller there. At last those are merged that add least to the
+    stretched area of the whole mesh, as long as that is small: many are small charts that cost next to nothing.
 
     Args:
         vertices: [V, 3] float64. faces: [F, 3] int32. rest: [F, 3, 2], see flat_shapes.
@@ -51,14 +54,14 @@ def fewer(
     number = torch.arange(int(labels.max()) + 1, device=labels.device)  # names of charts, which merged ones change
     failed = torch.zeros(0, dtype=torch.int64, device=labels.device)
     most = len(number) * 2
-    once_more = False
+    draw_back = once_more = False
     for _ in range(_ROUNDS):
         tick()
         pairs = _mutual(labels, dual, number, failed, most)
         if len(pairs) == 0 and once_more:
             break
         if len(pairs) == 0:
-            once_more, failed = True, failed[:0]
+            draw_back, once_more, failed = True, draw_back, failed[:0]
             continue
         count = len(pairs)
         group = torch.full((len(number),), -1, dtype=torch.int64, device=labels.device)
@@ -69,8 +72,14 @@ def fewer(
         placed = _beside(faces[face], chart, second, corners[face], len(vertices), count)
         pieces = cut(faces[face], chart, len(vertices), count)
         points = _relaxed(placed, pieces, rest[face], tick)
-        found = _stretched(points[pieces.faces.long()], rest[face], chart, count, limit)
+        laid = points[pieces.faces.long()]
+        found = _stretched(laid, rest[face], chart, count, limit)
         good = ~covers_itself(points, pieces, chart, count)
+        if draw_back:  # not before: most pairs are of charts that find other neighbours
+            hopeful = ~good & (found.wide <= _HOPE * found.whole)
+            laid, parted = _drawn_back(faces[face], chart, laid, rest[face], hopeful, covers_itself, tick)
+            found = _stretched(laid, rest[face], chart, count, limit)
+            good |= parted
         if once_more:
             before = _stretched(corners, rest, labels, len(number), limit)
             good &= (found.wide <= _MOST * found.whole) & (found.far <= _TINY * found.whole) & ~found.mirrored
@@ -80,7 +89,7 @@ def fewer(
         else:
             good &= (found.wide <= (1 - _SHARE) * found.whole) & (found.far == 0) & ~found.mirrored
         done = good[chart]
-        corners[face[done]] = points[pieces.faces.long()][done]
+        corners[face[done]] = laid[done]
         failed = torch.cat([failed, _key(number[pairs[~good]], most)])
         merged = pairs[good]
         number[merged[:, 0]] = int(number.max()) + 1 + torch.arange(len(merged), device=labels.device)
@@ -151,6 +160,40 @@ def _relaxed(placed: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Cal
     points = sum_by(placed.reshape(-1, 2), row, count) / uses
     points = points - points[pieces.begin[pieces.chart].long()]  # near 0, where float32 is fine
     return relax(points.float(), pieces, rest, tick).double()
+
+
+def _drawn_back(
+    faces: torch.Tensor,
+    chart: torch.Tensor,
+    laid: torch.Tensor,
+    rest: torch.Tensor,
+    wanted: torch.Tensor,
+    covers_itself: Callable[[torch.Tensor, Pieces, torch.Tensor, int], torch.Tensor],
+    tick: Callable[[], None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Corners [N, 3, 2], and which of the wanted charts [C] lie flat after faces at which they cover themselves have
+    become smaller, round by round: the sides of a slit that closes, or faces round a saddle, overlap by little.
+
+    faces: [N, 3] int32. chart: [N] int64. laid: [N, 3, 2] where the corners are. rest: as for fewer().
+    """
+    laid, rest, left = laid.clone(), rest.clone(), wanted.clone()
+    for _ in range(_DRAWN):
+        face = left[chart].nonzero()[:, 0]
+        if len(face) == 0:
+            break
+        name = (left.cumsum(0) - 1)[chart[face]]
+        count = int(left.sum())
+        pieces = cut(faces[face], name, int(faces.max()) + 1, count)
+        points = torch.zeros(len(pieces.source), 2, dtype=laid.dtype, device=laid.device)
+        points[pieces.faces.long()] = laid[face]
+        near = torch.zeros(len(points), dtype=torch.bool, device=laid.device)
+        away = folds(points, pieces, name) | ~(signed_areas(points, pieces.faces) > 0)
+        near[pieces.faces[away].reshape(-1).long()] = True
+        rest[face[near[pieces.faces.long()].any(1)]] *= _SMALLER
+        points = _relaxed(laid[face], pieces, rest[face], tick)
+        laid[face] = points[pieces.faces.long()]
+        left[left.nonzero()[:, 0]] = covers_itself(points, pieces, name, count)
+    return laid, wanted & ~left
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ class Materials:
         source = texture.get("source", webp.get("source"))
         if source is None and "KHR_texture_basisu" in texture.get("extensions", {}):
             raise MeshError(f"The textures of {document.name} are KTX2, which is not read. {_READABLE}")
+        source = document.index(source, document.list("images"), f"the image of texture {number}")
         if source not in self._images:
             try:
                 image = Image.open(io.BytesIO(document.image(source)))

@@ -199,7 +199,7 @@ def _shots(
                 continue
             if fit.colour > _STRANGE:
                 warnings.append(
-                    f"{photo.name}: its colours differ from the object's by {fit.colour:.2f} (of 1) in any light; "
+                    f"{photo.name}: its colours differ from the object's by {fit.colour:.3f} (of 1) in any light; "
                     f"usual are less than {_STRANGE}. Is the mask this picture's, and does it show this object?"
                 )
             if fit.rival is not None:
