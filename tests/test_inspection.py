@@ -224,6 +224,30 @@ def test_what_a_file_is_in_place_of_a_mesh(tmp_path, suffix, data, found):
         read_mesh(tmp_path / f"x{suffix}")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("nodes", [{"mesh": 0, "translation": [10**400, 0, 0]}]), ("bufferViews", [{"byteOffset": -1}])]
+)
+def test_what_another_reader_trips_over_is_named(tmp_path, key, value):
+    """A whole number that no float holds and a negative offset: errors of trimesh that were tracebacks."""
+    write(tmp_path / "x.glb", Scene((geometry(trimesh.creation.box()),)))
+    data = (tmp_path / "x.glb").read_bytes()
+    end = 20 + int.from_bytes(data[12:16], "little")
+    root = {**json.loads(data[20:end]), key: value}
+    if key == "bufferViews":
+        root[key] = [{**each, **value[0]} for each in json.loads(data[20:end])[key]]
+    text = json.dumps(root).encode()
+    text += b" " * (-len(text) % 4)
+    sizes = [len(each).to_bytes(4, "little") for each in (text, bytes(12 + 8 + len(text)) + data[end:])]
+    (tmp_path / "x.glb").write_bytes(data[:8] + sizes[1] + sizes[0] + data[16:20] + text + data[end:])
+    with pytest.raises(MeshError, match="cannot be read as a mesh"):
+        read_mesh(tmp_path / "x.glb")
+
+
+def test_large_volumes_have_no_exponent(tmp_path):
+    write(tmp_path / "x.stl", Scene((geometry(trimesh.creation.box()),), metres=0.5))
+    assert "volume 125,000 cm3, weight 155,000 g at" in inspect_file(tmp_path / "x.stl").text()
+
+
 def test_inspect_of_a_checkpoint_has_no_backends(run, root):
     code, _, err = run("inspect", root / "checkpoints" / "small", "--backend", "crossing=torch")
     assert code == 1 and "a checkpoint is inspected without" in err

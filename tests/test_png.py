@@ -190,7 +190,7 @@ def test_pngs_without_rows_or_with_other_first_chunks_are_damaged():
 
 
 def test_inflating_stops_where_rows_end_and_copies_little(monkeypatch):
-    """A small file holds far more than its size says; the rest of one large chunk was copied for each piece."""
+    """A small file that holds far more than its size says; one large chunk, whose rest was copied for each piece."""
     given = []
 
     def decompressor(original=zlib.decompressobj):

@@ -73,3 +73,13 @@ def test_what_a_rough_surface_hides_of_itself_is_seen(colour, shown):
     _, points, _ = looked(made, Picture.of(drawn(made, camera)), camera)
     shadow = (points[:, 1] > 0.199) & (points[:, 0] > -0.199) & (points[:, 0] < -0.01) & (points[:, 2].abs() < 0.19)
     assert (shadow.sum() > 100) == shown
+
+
+def test_a_picture_of_thin_things_keeps_pixels_that_are_object():
+    """Reduced to the texels that there are, none was more than 80 % opaque, and none was the nearest that is object."""
+    thin = Picture.of(drawn(wall_and_block(WALL, BLOCK), PictureCamera(0, 0, 0, 0.9)))
+    rows = torch.arange(len(thin.alpha)) % 64 < 3
+    thin = replace(thin, alpha=thin.alpha * rows[:, None].numpy())
+    assert 16 < thin.reduced(16).side < thin.side and thin.reduced(16).solid.any()
+    found, _, _ = looked(wall_and_block(WALL, BLOCK), thin, PictureCamera(0, 0, 0, 0.9), 16)
+    assert torch.isfinite(found.colour).all()

@@ -171,7 +171,7 @@ def test_more_faces_than_texels():
     vertices, faces = tensors(trimesh.creation.icosphere(5))  # 20,480 faces, 4,096 texels
     _, new, uvs, facts = unwrap(vertices, faces, 64, 1, nothing)
     assert times_covered(uvs, new, 64).max() == 1 and facts["utilisation"] > 0.3
-    with pytest.raises(SettingsError, match="do not fit"):
+    with pytest.raises(SettingsError, match="cannot be placed"):
         unwrap(*soup(2000), 64, 4, nothing)
 
 
@@ -194,7 +194,7 @@ ROUNDED = torch.tensor(
         ({"faces": torch.tensor([[0, 1, -1]])}, MeshError, "-1"),
         ({"size": 0}, SettingsError, "0 pixels"),
         ({"size": 20000}, SettingsError, "20000 pixels"),
-        ({"size": 1}, SettingsError, "do not fit"),
+        ({"size": 1}, SettingsError, "^1 chart of|charts of this mesh cannot be placed"),
         ({"padding": -1}, SettingsError, "padding of -1"),
     ],
 )

@@ -23,7 +23,7 @@ from .writers import WRITERS
 # What readers raise for files that they do not understand.
 _UNREADABLE = (
     *(OutputError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, NotImplementedError),
-    *(ImportError, struct.error, zipfile.BadZipFile),
+    *(ImportError, struct.error, zipfile.BadZipFile, ArithmeticError, AssertionError, RecursionError),
 )
 _UNITS = {b"millimeter": 1e-3, b"meter": 1.0, b"centimeter": 1e-2, b"inch": 0.0254, b"micron": 1e-6, b"foot": 0.3048}
 _OWN = {".glb": GLB, ".3mf": ZIP, ".usdz": ZIP}  # how files of a suffix do begin

@@ -75,8 +75,8 @@ class Fit:
 
     @property
     def score(self) -> float:
-        """That; of directions that look alike the one nearest to the front is the best, above all one in front: the
-        networks take what they make an object from for that."""
+        """The likeness by shape; of directions that look alike the one nearest to the front is the best, above all one
+        in front: the networks take the picture that they make an object from for its front."""
         away = abs((self.camera.azimuth + 180) % 360 - 180)
         return self.shape - _FRONT * away - _ASIDE * min(max((away - 50) / 20, 0), 1)
 

@@ -82,14 +82,15 @@ class Picture:
         return (both[:3] / share.clamp_min(1e-6)).permute(1, 2, 0).numpy(), share.numpy()
 
     def reduced(self, side: int) -> Picture:
-        """With fewer pixels, each the mean of those that it stands for."""
+        """With fewer pixels, each the mean of those that it stands for; not with so few that none is object."""
         if side >= self.side:
             return self
         alpha = torch.from_numpy(self.alpha)[None, None]
         colour = torch.from_numpy(self.colour).permute(2, 0, 1)[None] * alpha
         both = _reduced(torch.cat([colour, alpha], 1), side)[0]
         colour = both[:3] / both[3].clamp_min(1e-6)
-        return Picture(colour.permute(1, 2, 0).contiguous().numpy(), both[3].numpy(), self.slack)
+        made = Picture(colour.permute(1, 2, 0).contiguous().numpy(), both[3].numpy(), self.slack)
+        return made if made.solid.any() else self.reduced(2 * side)
 
     def moved(self, moves: np.ndarray, slack: float = 0.0) -> Picture:
         """Each pixel from elsewhere. moves: [2, s, s], smooth, down and right in picture sides; s need not be S. slack:

@@ -11,7 +11,7 @@ from ..errors import SettingsError
 from ..export import TrueSize, check_flat_base, true_length
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.remesh.hollow_settings import NARROW, THIN, Hollow
-from ..words import counted
+from ..words import counted, figures
 
 CAVITIES = ("fill", "keep")  # what "solid" can make of cavities without a way out
 PLA = 1.24  # g/cm^3, of the most common filament
@@ -228,8 +228,8 @@ def hollow_lines(facts: dict | None) -> list[str]:
     share = f"{1 - facts['volume'] / facts['volume_before']:.0%} less material" if facts["volume"] else "not closed"
     if "grams" in facts:
         share += (
-            f": {facts['cm3']:.4g} cm3 of {facts['cm3_before']:.4g}, {facts['grams']:.4g} g of "
-            f"{facts['grams_before']:.4g} at {facts['density_g_cm3']:g} g/cm3"
+            f": {figures(facts['cm3'])} cm3 of {figures(facts['cm3_before'])}, {figures(facts['grams'])} g of "
+            f"{figures(facts['grams_before'])} at {facts['density_g_cm3']:g} g/cm3"
         )
     lines = [f"Hollow, {share}; cavities {facts['cavities']:,}, drains {facts['drains']:,}."]
     measured = []

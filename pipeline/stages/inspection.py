@@ -16,7 +16,7 @@ from ..mesh import CROSSING, WALL_THICKNESS
 from ..mesh import Mesh as TriangleMesh
 from ..mesh.query.printability import OVERHANG, Printability, printability
 from ..mesh.report import MeshReport
-from ..words import counted
+from ..words import counted, figures
 from .backend_table import default_backends
 from .hollowing import PLA
 from .types import TexturedMesh
@@ -101,8 +101,8 @@ class Inspection:
         share = prints.overhang_area / prints.area if prints.area else 0.0
         lines.append(f"overhangs beyond {OVERHANG:.0f} degrees: {share:.1%} of the area")
         if self.volume_cm3 is not None:
-            weight = self.volume_cm3 * self.density
-            lines.append(f"volume {self.volume_cm3:.4g} cm3, weight {weight:.4g} g at {self.density:g} g/cm3, solid")
+            volume, weight = figures(self.volume_cm3), figures(self.volume_cm3 * self.density)
+            lines.append(f"volume {volume} cm3, weight {weight} g at {self.density:g} g/cm3, solid")
         return "\n".join([*lines, *(f"! {warning}" for warning in self.warnings())])
 
     def _sides(self) -> list[float]:

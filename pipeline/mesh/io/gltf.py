@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -315,8 +314,8 @@ def node_matrix(node: dict, name: str) -> np.ndarray:
 
     def numbers(key: str, count: int, default: list[float]) -> np.ndarray:
         value = node.get(key, default)
-        if not isinstance(value, list) or len(value) != count or not all(_finite(each) for each in value):
-            raise MeshError(f"The {key} of node {name!r} is no list of {count} numbers.")
+        if not isinstance(value, list) or len(value) != count or not all(_is_number(each, 1e100) for each in value):
+            raise MeshError(f"The {key} of node {name!r} is no list of {count} numbers of at most 1e100.")
         return np.array(value, np.float64)
 
     if "matrix" in node:
@@ -333,12 +332,8 @@ def node_matrix(node: dict, name: str) -> np.ndarray:
     return made
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 <= value <= 1e9  # NaN is none
+def _is_number(value: object, most: float = 1e9) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -most <= value <= most  # NaN is none
 
 
 def _known(table: dict, key: object):

@@ -12,6 +12,7 @@ import torch
 
 from ...errors import SettingsError
 from ...warp.launch import launch_parallel, launch_single_thread
+from ...words import counted
 from . import pack_kernels as kernels
 from . import unwrap_kernels
 from .parameterise import Pieces, boxes
@@ -132,9 +133,9 @@ def pack(
     while True:
         if scale < smallest:
             raise SettingsError(
-                f"The {len(pieces.begin) - 1:,} charts of this mesh do not fit into {size} x {size} texels with "
-                f"{padding} between them at any scale: ask for a larger texture ({_enough(pieces, padding)} pixels "
-                "should do), less padding or fewer faces."
+                f"{counted(len(pieces.begin) - 1, 'chart')} of this mesh cannot be placed in {size} x {size} texels "
+                f"with a padding of {padding} at any scale: ask for a larger texture ("
+                f"{_enough(pieces, padding)} pixels should do), less padding or fewer faces."
             )
         one, two = attempt(1, scale, scale * config.second_scale)
         misses = 0 if two.fits else misses + 1
