@@ -88,7 +88,7 @@ class LoadModels(io.ComfyNode):
                         default=EXACT.name,
                         tooltip="exact runs the network at every step. balanced predicts half of the passes without "
                         "the picture from earlier ones; fast also predicts passes with it, half of all. The surface "
-                        "moves by 0.2 % of the diagonal and base colours by 0.02 of 1 (medians of 16 objects, small "
+                        "moves by 0.2 % of the diagonal and base colours by 0.02 of 1 (medians of 64 objects, small "
                         "checkpoint).",
                     )
                 ),

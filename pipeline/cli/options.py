@@ -80,7 +80,7 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
         default=EXACT.name,
         help="exact runs the network at every step; balanced predicts half of the unconditional passes, fast also "
         "conditional ones, half of all passes. Against exact the surface moves by 0.2 %% of the diagonal and base "
-        "colours by 0.02 of 1 (medians of 16 objects, bundled small checkpoint); default: exact",
+        "colours by 0.02 of 1 (medians of 64 objects, bundled small checkpoint); default: exact",
     )
 
 
