@@ -7,6 +7,7 @@ values. A new option is a parameter at once, unless it is a path, free text, or 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -160,6 +161,17 @@ def _is_public(action: argparse.Action) -> bool:
         return False
     free = action.nargs != 0 and action.type in (None, str) and action.choices is None
     return not free or action.dest in FREE_TEXT
+
+
+def named_as_parameters(text: str) -> str:
+    """A message of the pipeline as clients read it: options of the command line that are parameters by their names."""
+    known = {name for command in _ASIDE for name in parameters(command)}
+
+    def named(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        return name if name in known else option[0]
+
+    return re.sub(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)", named, text)
 
 
 def schema(command: str) -> dict[str, Any]:

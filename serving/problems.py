@@ -8,6 +8,8 @@ from typing import Any
 from pipeline import errors
 from pipeline.words import counted
 
+from .parameters import named_as_parameters
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -49,10 +51,11 @@ _OF_ERRORS = (
 
 
 def of_error(error: errors.PipelineError, folder: str = "") -> Problem:
-    """The problem of an error; its text without the server's folder, if that is named."""
+    """The problem of an error; its text without the server's folder, if that is named, and with the names of
+    parameters for those of options."""
     kind, title, status = next(row[1:] for row in _OF_ERRORS if isinstance(error, row[0]))
     detail = str(error).replace(folder.rstrip("/") + "/", "") if folder else str(error)
-    return Problem(kind, title, status, detail)
+    return Problem(kind, title, status, named_as_parameters(detail))
 
 
 def internal(error: BaseException) -> Problem:

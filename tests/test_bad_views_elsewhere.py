@@ -79,7 +79,10 @@ def test_nodes_tell_of_many_views_and_of_one_twice(host):
     assert any(remark.startswith("20 views: ") for remark in remarks)
     with pytest.raises(Exception, match="`other` holds 20 pictures, `other_views` names 2"):
         host.call("T2Views", other=batch, other_views="0; 90")
-    for given, words in (({"views": "0; 90"}, "as many views"), ({"cameras": ()}, "as many cameras, got 0")):
+    for given, words in (
+        ({"views": "0; 90"}, r"20 pictures and 2 views \(0 90\)"),
+        ({"cameras": ()}, "as many cameras, got 0"),
+    ):
         with pytest.raises(Exception, match=words):
             host.call("T2ProjectTexture", textured_mesh=None, image=batch, **given)
 

@@ -51,7 +51,7 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--output", "x" * 256 + ".glb"), ".glb cannot be written: File name too long"),
         (("--mask", "a.png", "b.png"), "2 masks for 1 picture;"),
         (("--views", "frnt"), "got 'frnt'; did you mean front?"),
-        (("--views", "front", "left"), "1 picture needs as many views"),
+        (("--views", "front", "left"), "1 picture and 2 views (front left); name one"),
         (("--backend", "simplify=cumesh"), "cumesh is not installed. Choose one of "),
         (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
         (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),

@@ -44,7 +44,7 @@ def test_names_and_angles():
     for bad in ("behind", "1,2,3", "", "nan", "0,91"):
         with pytest.raises(SettingsError):
             parse_view(bad)
-    with pytest.raises(SettingsError, match="2 pictures need as many views"):
+    with pytest.raises(SettingsError, match="Got 2 pictures and"):
         named_views(["front"], 2)
     with pytest.raises(SettingsError, match="the same view"):
         named_views(["left", "90"], 2)
@@ -207,7 +207,7 @@ def test_what_does_not_agree_is_said():
 
 def test_what_does_not_go_together_is_refused():
 
-    with pytest.raises(SettingsError, match="1 picture needs as many views"):
+    with pytest.raises(SettingsError, match="Got 1 picture and"):
         named_views(["front", "left"], 1)
     with pytest.raises(SettingsError, match="No strategy"):
         Mixing(shape="best")

@@ -98,9 +98,9 @@ def named_views(names: Sequence[str], pictures: int) -> tuple[View, ...]:
         SettingsError: not one view for each picture, or two pictures of the same view.
     """
     if len(names) != pictures:
-        named = " ".join(names) or "none"
+        named = f" ({' '.join(map(str.strip, names))})" if names else ""
         raise SettingsError(
-            f"{counted(pictures, 'picture needs', 'pictures need')} as many views; named: {len(names)}, {named}."
+            f"Got {counted(pictures, 'picture')} and {counted(len(names), 'view')}{named}; name one view a picture."
         )
     views = tuple(map(parse_view, names))
     if len(set(views)) < len(views):
