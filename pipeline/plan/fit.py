@@ -69,7 +69,7 @@ def compared(lines: Iterable[Mapping], found: Mapping[str, Network]) -> list[Com
     for line in lines:
         if line["kind"] == "network" and line["implementation"] == "ours" and line["network"] in _ROLES:
             network, work = found[_ROLES[line["network"]]], _work(line["network"], line["size"])
-            total = network.weight_bytes + working_bytes(network.model, *work, fused=True)
+            total = peaks.BASE + network.weight_bytes + working_bytes(network.model, *work, fused=True)
             made.append(Compared(f"{line['network']}, {line['size']}", line["peak_bytes"], total))
         elif line["kind"] == "stage":
             made += _stage(line, found)
@@ -145,7 +145,7 @@ def refitted(lines: Iterable[Mapping], found: Mapping[str, Network]) -> dict[str
             continue
         network = found[_ROLES[line["network"]]]
         tokens, _, voxels = _work(line["network"], line["size"])
-        over, model = line["peak_bytes"] - network.weight_bytes, network.model
+        over, model = line["peak_bytes"] - peaks.BASE - network.weight_bytes, network.model
         if voxels is not None:
             unit = model.dtype.itemsize * model.output_layer.in_features
             decoder.append(([unit * voxels, 1], over))

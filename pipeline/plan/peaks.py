@@ -20,9 +20,11 @@ from ..weights import Models
 from .demand import GENERATE, REFINE, STATE, Demand
 from .ladder import Rung
 
-BASE = 100_000_000  # bytes beside a network and its work: conditions, workspaces, what earlier stages left
+# Bytes beside a network and its work: conditions, what earlier stages left, and workspaces of matrix products, 32 MiB
+# for each of the three threads that compile kernels, which bench has beside single networks, too.
+BASE = 100_000_000
 PLAIN_BASE = 600_000_000  # the same without the fused kernels, which was measured before networks alone were
-FINISHING = 250_000_000  # bytes beside everything else while a mesh is processed or baked
+FINISHING = 340_000_000  # bytes beside everything else while a mesh is processed or baked: those workspaces, too
 HELD = 56  # bytes for each fine voxel of what decode shape leaves: mesh, subdivisions
 TILED = 130  # bytes for each fine voxel that a decoder in tiles holds beside them: results, subdivisions
 TILE_ROOM = 1_000_000_000  # bytes for the tiles themselves, below which they get many
