@@ -96,8 +96,9 @@ def test_unusable_pictures(tmp_path, save):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif", "avif"])
 def test_damaged_files_never_raise_anything_else(save, suffix):
-    path = save(Image.effect_noise((60, 40), 80).convert("RGB"), f"whole.{suffix}")
-    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    rng = np.random.default_rng(0)
+    path = save(Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)), f"whole.{suffix}")
+    whole, refused = path.read_bytes(), 0
     for _ in range(60):
         data = np.frombuffer(whole, np.uint8).copy()
         places = rng.integers(0, rng.choice([64, 400, len(data)]), 8) % len(data)
@@ -108,6 +109,16 @@ def test_damaged_files_never_raise_anything_else(save, suffix):
         except ImageError:
             refused += 1
     assert refused > 5
+
+
+def test_a_frame_larger_than_its_picture_is_refused_as_too_large(save):
+    path = save(Image.new("RGB", (60, 40)), "frame.gif")
+    data = bytearray(path.read_bytes())
+    frame = data.index(b",\0\0\0\0" + struct.pack("<HH", 60, 40))
+    data[frame + 5 : frame + 9] = struct.pack("<HH", 60000, 60000)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="too many pixels.*Reduce it"):
+        read_picture(path)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])

@@ -74,6 +74,8 @@ def read_picture(path: str | Path) -> Image.Image:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on damaged tags are nothing that a user can act on
             return _read(path, file)
+    except Image.DecompressionBombError as error:  # of a frame or a tile, before ours of the whole
+        raise ImageError(f"{path} has too many pixels: {error}. Reduce it or save it again as PNG or JPEG.") from error
     except _DAMAGED as error:
         raise ImageError(
             f"{path} cannot be read as a picture: {str(error) or type(error).__name__}. Save it again as PNG or JPEG."
