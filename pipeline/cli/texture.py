@@ -181,7 +181,7 @@ def run(options: argparse.Namespace) -> int:
             write_scene(options.output, scene, groups, options.texture_format, extras)
             written.paths.append(options.output)
         if wants_drawing(options):
-            drawn = stages.scene_subject(scene, groups, "cpu" if device.type == "mps" else device)
+            drawn = stages.scene_subject(scene, groups, stages.geometry_device(device))
             write_drawings(options, run.runtime, drawn, AlphaMode.OPAQUE, written)
         bars.close()
         report_result(options, run, made.plan, made.facts, written)

@@ -149,9 +149,9 @@ def _helpful(export: ExportSettings, texture: bool) -> list[str]:
 
 
 def geometry_device(device: torch.device | str) -> torch.device:
-    """Where a run on a device works on meshes: fp64 and Warp are needed, which MPS lacks."""
+    """Where a run on a device works on meshes: fp64 and Warp are needed, which MPS and Intel's GPUs lack."""
     where = torch.device(device)
-    return torch.device("cpu") if where.type == "mps" else where
+    return where if where.type in ("cpu", "cuda") else torch.device("cpu")
 
 
 def check_export(export: ExportSettings, texture: bool = True) -> None:

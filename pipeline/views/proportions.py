@@ -44,7 +44,7 @@ def stretches(voxels: Voxels, resolution: int, views: Sequence[View], masks: Seq
     """
     same = torch.ones(3, dtype=torch.float64)
     pairs = [(view, mask.cpu()) for view, mask in zip(views, masks) if bool((mask > 0.5).any())]
-    points = ((voxels.xyz.double().cpu() + 0.5) / resolution) - 0.5
+    points = ((voxels.xyz.cpu().double() + 0.5) / resolution) - 0.5
     if not pairs or len(points) == 0:
         return same
     wanted = torch.tensor([_aspect(*_box(mask)) for _, mask in pairs], dtype=torch.float64)

@@ -1,6 +1,7 @@
 """A glTF 2.0 document: its unchanged JSON and its buffers, read with bounds checks, extended and written again.
 
-Unknown content is kept, so that a written document differs from the source only where it was changed. Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+Unknown content is kept, so that a written document differs from the source only where it was changed. Specification:
+https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
 from __future__ import annotations
