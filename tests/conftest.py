@@ -33,6 +33,7 @@ from host_fixtures import host, made, ran  # noqa: E402, F401
 from once import filled_once  # noqa: E402
 from parallel import (  # noqa: E402, F401
     pytest_cmdline_main,
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_xdist_make_scheduler,
