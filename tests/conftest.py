@@ -195,7 +195,7 @@ def coarsely(monkeypatch):
 def coarse_fits(monkeypatch, fit):
     """Let a module pipeline.project.fit, of whichever package, fit cameras with little effort."""
     sides = {"_COARSE": (32, 1), "_FINE": (40, 1), "_FINEST": (64, 1)}
-    steps = {"_AZIMUTHS": 16, "_STEPS": 20, "_FINE_STEPS": 50, "_LAST_STEPS": 30}
+    steps = {"_AZIMUTHS": 12, "_STEPS": 14, "_FINE_STEPS": 40, "_LAST_STEPS": 16}
     for name, value in {**sides, **steps}.items():
         monkeypatch.setattr(fit, name, value)
 
