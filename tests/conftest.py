@@ -33,6 +33,7 @@ from host_fixtures import host, made, ran  # noqa: E402, F401
 from once import filled_once  # noqa: E402
 from parallel import (  # noqa: E402, F401
     pytest_cmdline_main,
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_xdist_make_scheduler,
@@ -194,7 +195,7 @@ def coarsely(monkeypatch):
 def coarse_fits(monkeypatch, fit):
     """Let a module pipeline.project.fit, of whichever package, fit cameras with little effort."""
     sides = {"_COARSE": (32, 1), "_FINE": (40, 1), "_FINEST": (64, 1)}
-    steps = {"_AZIMUTHS": 16, "_STEPS": 20, "_FINE_STEPS": 50, "_LAST_STEPS": 30}
+    steps = {"_AZIMUTHS": 12, "_STEPS": 14, "_FINE_STEPS": 40, "_LAST_STEPS": 16}
     for name, value in {**sides, **steps}.items():
         monkeypatch.setattr(fit, name, value)
 

@@ -40,7 +40,7 @@ no_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 def test_interruption(root, picture, checkpoint, tmp_path):
     """Ctrl-C in mid-run: exit code 130, one line, nothing half-written."""
     command = ["-m", "pipeline", "generate", picture, "--checkpoint", checkpoint, "--type", "1024"]
-    command += ["--output", tmp_path / "x.glb"]
+    command += ["--output", tmp_path / "x.glb", "--structure-steps", 2, "--shape-steps", 2, "--texture-steps", 2]
     process = begun([*command, "--save-state", tmp_path / "x.safetensors", "--texture-size", "8192"], root)
     deadline = time.monotonic() + 120
     while not (tmp_path / "x.safetensors").exists() and time.monotonic() < deadline:  # sampled: now it exports

@@ -3,6 +3,7 @@
 import json
 import struct
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -261,12 +262,13 @@ def test_vertex_colours_on_the_command_line(run, root, rocket_state, tmp_path):
 
 
 def test_bench_mesh(run, tmp_path, monkeypatch):
-    """The command: each line measured once, on half the faces, with an eighth of the texture's side, and few samples
-    for distances."""
+    """The command: each line measured once, on half the faces, seen from outside in an eighth of the cells, with an
+    eighth of the texture's side, and few samples for distances."""
     bake, measure = bench_mesh._bake, bench_mesh._measure
     monkeypatch.setattr(
         bench_mesh, "_bake", lambda used, mesh, voxels, size, raw: bake(used, mesh, voxels, size // 8, raw)
     )
+    monkeypatch.setattr(bench_mesh, "_process", partial(stages.process_mesh, resolution=64))
     monkeypatch.setattr(bench_mesh, "_measure", lambda used, work, call, calls=1: measure(used, work, call, 1))
     monkeypatch.setattr(bench_mesh, "_SAMPLES", 2000)
     monkeypatch.setitem(bench_mesh.SIDES, "100 k", 48)

@@ -1,11 +1,15 @@
 """The image encoder against transformers' layers for the same weights: the same bits."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from pipeline.models import build
 
-pytest.importorskip("transformers", reason="transformers, whose layers are the oracle, is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("transformers") is None, reason="transformers, whose layers are the oracle, is not installed"
+)  # imported by what runs: it takes a second, in every process that collects
 
 SMALL = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3}
 RELEASED = {"num_register_tokens": 4, "key_bias": False, "layerscale_value": 1.0}

@@ -50,15 +50,21 @@ HEIGHT = {
     "": 10,  # the package itself: its version
 }
 
-
-def parsed(path):
-    """The nodes of a file's syntax tree. Not kept: a million objects would slow every garbage collection after it."""
-    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+IMPORTS = ast.Import, ast.ImportFrom
 
 
 @cache
+def walked(path):
+    """A file's imports, the lines on which literals are unpacked into calls, and whether it prints, from one walk. The
+    syntax tree is not kept: a million objects would slow every garbage collection after it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    calls = (node.func for node in nodes if isinstance(node, ast.Call))
+    prints = any(isinstance(function, ast.Name) and function.id == "print" for function in calls)
+    return tuple(node for node in nodes if isinstance(node, IMPORTS)), unpacked_literals(nodes), prints
+
+
 def import_nodes(path):
-    return tuple(node for node in parsed(path) if isinstance(node, ast.Import | ast.ImportFrom))
+    return walked(path)[0]
 
 
 @cache
@@ -136,8 +142,8 @@ def test_nothing_imports_what_stands_above_it(root, folder):
     """The service is on top: what it serves knows nothing of it, nor of what it is made with."""
     above = {"serving", "ray", "fastapi", "uvicorn", "starlette", "sqlalchemy", "prometheus_client"}
     for path in (root / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        for node in import_nodes(path):
+            names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or "", *names] if not node.level else names
             assert not {name.partition(".")[0] for name in names} & above, path
@@ -237,7 +243,7 @@ def own_files(root):
 
 
 def test_arguments_are_written_as_arguments(root):
-    found = {path: unpacked_literals(parsed(path)) for path in own_files(root)}
+    found = {path: walked(path)[1] for path in own_files(root)}
     assert not {path: lines for path, lines in found.items() if lines}
 
 
@@ -245,8 +251,7 @@ def test_only_the_command_line_prints(sources, root):
     for path in sources:
         if rooms(path, root)[0] in ("cli", "bench", "console"):
             continue
-        calls = [node.func for node in parsed(path) if isinstance(node, ast.Call)]
-        assert not [f for f in calls if isinstance(f, ast.Name) and f.id == "print"], path
+        assert not walked(path)[2], path
 
 
 def numbers_in(value):

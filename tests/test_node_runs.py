@@ -119,8 +119,11 @@ def quick(host, root):
     settings = description.read_text(encoding="utf-8")
     assert settings.count('"steps": 12') == 3
     description.write_text(settings.replace('"steps": 12', '"steps": 4'), encoding="utf-8")
+    found = sys.modules[f"{PACK}.nodes.host.scan"].found
+    found(fresh=0)  # a listing may be seconds old
     yield "trellis2/quick"
     shutil.rmtree(folder)
+    found(fresh=0)
 
 
 def test_a_node_that_expands_gives_the_file_and_moves_one_bar(host, quick):

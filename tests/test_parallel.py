@@ -26,6 +26,7 @@ def chosen(monkeypatch, source=SOURCES.TESTPATHS, installed=True, **options):
     """(processes, distribution) that a run with these options gets on two cores."""
     monkeypatch.setattr(parallel, "cores", lambda: 2)
     monkeypatch.setattr(parallel, "free_memory", lambda: 16 * GB)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
     usual = {"keyword": "", "markexpr": "", "collectonly": False, "usepdb": False, "capture": "fd"}
     option = SimpleNamespace(**{"numprocesses": None, "dist": "no", **usual, **options})
     manager = SimpleNamespace(hasplugin=lambda name: installed and name == "xdist")

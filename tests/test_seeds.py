@@ -1,5 +1,6 @@
 """A test with random numbers that fails says with which seed, and `pytest --seed` gives the same numbers again."""
 
+import json
 import os
 import random
 import re
@@ -27,25 +28,43 @@ def test_passes(seed):
 """
 
 
-def outcome(root, folder, *options):
-    """What a run of FILE says: the seed, and the numbers of rng, torch, numpy and random."""
+RUNS = """
+import contextlib, io, json, re, sys
+
+import pytest
+
+outputs = []
+for _ in range(2):
+    repeated = re.findall(r"pytest --seed (\\d+)", outputs[0]) if outputs else []
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        pytest.main(["-p", "seeds", "-p", "no:cacheprovider", *(f"--seed={each}" for each in repeated)])
+    outputs.append(said.getvalue())
+print(json.dumps(outputs))
+"""
+
+
+def outcomes(root, folder):
+    """What two runs of FILE say, the second with the seed that the first one names: the seed, and the numbers of rng,
+    torch, numpy and random."""
     (folder / "test_file.py").write_text(FILE, encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "seeds", "-p", "no:cacheprovider", "--rootdir", folder, *options],
+        [sys.executable, "-c", RUNS],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root / "tests")},
         capture_output=True,
         text=True,
     )
-    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
-    (said,) = re.findall(r"^Seed (\d+)\. The same again: pytest --seed \1 'test_file", done.stdout, re.MULTILINE)
-    (drawn,) = re.findall(r"^drawn (.*)$", done.stdout, re.MULTILINE)
-    return int(said), [float(each) for each in drawn.split()]
+    assert done.returncode == 0, done.stderr
+    for output in json.loads(done.stdout):
+        assert "1 failed, 1 passed" in output, output
+        (said,) = re.findall(r"^Seed (\d+)\. The same again: pytest --seed \1 'test_file", output, re.MULTILINE)
+        (drawn,) = re.findall(r"^drawn (.*)$", output, re.MULTILINE)
+        yield int(said), [float(each) for each in drawn.split()]
 
 
 def test_a_failure_can_be_repeated_from_what_it_says(root, tmp_path):
-    seed, (own, *_) = outcome(root, tmp_path)
-    said, (again, *others) = outcome(root, tmp_path, "--seed", str(seed))
+    (seed, (own, *_)), (said, (again, *others)) = outcomes(root, tmp_path)
     assert said == seed and again == own
     torch.manual_seed(seed)
     numpy.random.seed(seed)

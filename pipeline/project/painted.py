@@ -126,13 +126,14 @@ class Painted:
         origins, directions = camera.rays(side, self.device)
         hits = self.surface.rays(origins, directions)
         found = hits.face >= 0
-        face = hits.face.clamp_min(0)
-        normal = self.normals[face]
-        away = (normal * directions).sum(1, keepdim=True) > 0
-        normal = torch.where(away, -normal, normal) * found[:, None]
-        colour = torch.zeros(side * side, 3, device=self.device)
+        rows = found.nonzero()[:, 0]  # half of a picture or so
+        face = hits.face[rows]
+        facing = self.normals[face]
+        away = (facing * directions[rows]).sum(1, keepdim=True) > 0
+        normal, colour = torch.zeros(2, side * side, 3, device=self.device)
+        normal[rows] = torch.where(away, -facing, facing)
         if colours:
-            colour[found] = self.colour_at(face[found], hits.weights[found])
+            colour[rows] = self.colour_at(face, hits.weights[rows])
         square = (side, side)
         return Seen(
             found.reshape(square),
