@@ -105,7 +105,9 @@ def finished(made, watched, video):
 def test_the_files_are_those_of_the_command_line(made, results, run, picture, checkpoint, tmp_path):
     outputs = {"output": "model.glb", "picture": "preview.png", "save-state": "state.safetensors"}
     paths = {option: tmp_path / name for option, name in outputs.items()}
-    options = words({**paths, **QUICK, "checkpoint": checkpoint, "seed": 44, "structure-guidance": 2.0, "device": "cpu"})
+    options = words(
+        {**paths, **QUICK, "checkpoint": checkpoint, "seed": 44, "structure-guidance": 2.0, "device": "cpu"}
+    )
     code, _, err = run("generate", picture, *options)
     assert code == 0, err
     told, steps = made
