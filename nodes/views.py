@@ -80,7 +80,8 @@ class ViewsNode(io.ComfyNode):
                         "view_weights",
                         default="",
                         tooltip="Relative weight of each picture where views are mixed: a number above 0 for each "
-                        "connected one, separated by semicolons, in the order of the inputs: 2; 1; 1. Empty: all equal.",
+                        "connected one, separated by semicolons, in the order of the inputs: 2; 1; 1. Empty: all "
+                        "equal.",
                     )
                 ),
                 advanced(
