@@ -57,8 +57,7 @@ class BakeTexture(io.ComfyNode):
                     io.Boolean.Input(
                         "keep_uvs",
                         default=False,
-                        tooltip="Bake into the UVs that a mesh from TRELLIS.2 Mesh from ComfyUI brings along, in place "
-                        "of new ones.",
+                        tooltip="Bake into the mesh's own UVs (from TRELLIS.2 Mesh from ComfyUI) instead of new ones.",
                     )
                 ),
                 advanced(

@@ -37,8 +37,8 @@ class ProcessMesh(io.ComfyNode):
                     min=0.0,
                     max=4.0,
                     step=0.01,
-                    tooltip="Holes up to this length round their edge are filled; the object fits into a cube of "
-                    "side 1. Longer ones in shapes of less than 512 voxels, as theirs are larger. 0 fills nothing.",
+                    tooltip="Holes with a perimeter up to this are filled; the object fits into a cube of side 1. In "
+                    "shapes of less than 512 voxels the limit is larger, as their holes are. 0 fills nothing.",
                 ),
                 shells_input(),
                 advanced(
@@ -48,8 +48,8 @@ class ProcessMesh(io.ComfyNode):
                         min=64,
                         max=1024,
                         step=64,
-                        tooltip="Cells along the longest side in which outer and solid see: gaps narrower than a cell "
-                        "count as closed, and solid has this much detail, but no more than the shape has voxels.",
+                        tooltip="Voxels along the longest side for outer and solid: gaps narrower than one count as "
+                        "closed, and solid has this much detail, but no more than the shape has voxels.",
                     )
                 ),
                 advanced(
@@ -91,7 +91,7 @@ class ProcessMesh(io.ComfyNode):
                         max=1_000_000,
                         step=100,
                         optional=True,
-                        tooltip="About so many quads along the shape in place of faces triangles; Export Mesh writes "
+                        tooltip="About this many quads aligned with the shape instead of triangles; Export Mesh writes "
                         "them as obj and ply. 0: triangles. Needs pynanoinstantmeshes.",
                     )
                 ),

@@ -54,9 +54,9 @@ class ProjectTexture(io.ComfyNode):
                     "colors",
                     options=list(COLOURS),
                     default=DEFAULT_PROJECTION.colours,
-                    tooltip="picture: the pictures' colours, which the rest takes on near by. texture: the texture "
-                    "keeps its tone, and the pictures give what is finer, which leaves light out. auto: texture where "
-                    "a picture has light in it, picture where it has none.",
+                    tooltip="picture: the pictures' colours, to which the texture around them is adjusted. texture: "
+                    "the texture keeps its tone and the pictures add detail, which leaves their lighting out. auto: "
+                    "texture for a picture that contains lighting, else picture.",
                 ),
                 io.Float.Input(
                     "min_iou",

@@ -117,8 +117,8 @@ class SamplerSettingsNode(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How far the guided result is brought back to the unguided one's spread: 0 not at all, "
-                    "1 wholly. Counters what strong guidance overdoes.",
+                    tooltip="How far the standard deviation of the guided prediction is brought back to that of the "
+                    "unguided one: 0 not at all, 1 completely. Counters over-saturation by strong guidance.",
                 ),
                 io.Float.Input(
                     "interval_start",
@@ -126,7 +126,7 @@ class SamplerSettingsNode(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Guidance counts from this time on. Times run from 1 (noise) to 0 (finished).",
+                    tooltip="Guidance acts from this time on. Times run from 1 (noise) to 0 (finished).",
                 ),
                 io.Float.Input(
                     "interval_end",
@@ -134,7 +134,7 @@ class SamplerSettingsNode(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Guidance counts up to this time.",
+                    tooltip="Guidance acts up to this time.",
                 ),
                 io.Float.Input(
                     "rescale_t",

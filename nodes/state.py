@@ -52,9 +52,7 @@ class SaveState(io.ComfyNode):
             inputs=[
                 filename_prefix_input(),
                 *(
-                    kind.Input(
-                        name, optional=True, tooltip=f"What is to be saved as {name}; leave out what you do not need."
-                    )
+                    kind.Input(name, optional=True, tooltip=f"The {name} to save; leave out what you do not need.")
                     for name, (kind, _) in _SOCKETS.items()
                 ),
             ],
@@ -120,8 +118,7 @@ class OpenState(io.ComfyNode):
                 )
             ],
             outputs=[
-                kind.Output(display_name=name, tooltip=f"The {name} as it was saved.")
-                for name, (kind, _) in _SOCKETS.items()
+                kind.Output(display_name=name, tooltip=f"The saved {name}.") for name, (kind, _) in _SOCKETS.items()
             ],
         )
 

@@ -57,7 +57,7 @@ class TextureMesh(io.ComfyNode):
                     tooltip="1: textures after the picture alone. Below, from those that the mesh has: the lower, the "
                     "less they change.",
                 ),
-                *keep_inputs("repaint", "painted anew, 0 stays to the bit (at the texture's own size)."),
+                *keep_inputs("repaint", "painted anew, 0 stays exactly as it is (at the texture's own size)."),
                 sampler_input(),
                 filename_prefix_input(),
                 texture_format_input(),

@@ -79,9 +79,9 @@ class ViewsNode(io.ComfyNode):
                     io.String.Input(
                         "view_weights",
                         default="",
-                        tooltip="How much each picture counts against the others where views are mixed: a number above "
-                        "0 for each connected one, between semicolons, in the order of the inputs: 2; 1; 1. Empty: all "
-                        "alike.",
+                        tooltip="Relative weight of each picture where views are mixed: a number above 0 for each "
+                        "connected one, separated by semicolons, in the order of the inputs: 2; 1; 1. Empty: all "
+                        "equal.",
                     )
                 ),
                 advanced(

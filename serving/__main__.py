@@ -16,7 +16,7 @@ COMMANDS = {
     ),
     "timeline": Command(
         f"{__package__}.ray_batch.timeline",
-        "print the timeline of a batch: what each process did when, and how long it stood still",
+        "print the timeline of a batch: what each process did when, and how long it was idle",
     ),
     "run": Command(f"{__package__}.run", "serve pictures to GLBs over HTTP"),
     "generate": Command(f"{__package__}.client", "send pictures to a service and fetch the GLB"),

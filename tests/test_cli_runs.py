@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes(run, cli, picture, checkpoint, tmp_p
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-def test_a_mask_is_the_cut_out(run, picture, tmp_path):
+def test_a_mask_is_the_cut_out(run, picture, checkpoint, tmp_path):
     """A picture on a background with a mask gives what the same picture with alpha gives."""
     with Image.open(picture) as image:
         background = Image.new("RGB", image.size, (9, 200, 40))
@@ -102,7 +102,8 @@ def test_a_mask_is_the_cut_out(run, picture, tmp_path):
     for name, one in (("photo.png", background), ("mask.png", alpha), ("cut.png", cut)):
         one.save(tmp_path / name)
     states = []
-    steps = ("--structure-steps", 1, "--shape-steps", 1, "--texture-steps", 1)
+    steps = ("--checkpoint", checkpoint, "--type", "1024")
+    steps += ("--structure-steps", 1, "--shape-steps", 1, "--texture-steps", 1)
     for options in (("photo.png", "--mask", tmp_path / "mask.png"), ("cut.png",)):
         state = tmp_path / "state.safetensors"
         code, _, err = run("generate", tmp_path / options[0], *options[1:], *steps, "--save-state", state)

@@ -53,7 +53,7 @@ for case, export in {"usual": {}, "all": {"shells": "auto", "normal_map": True, 
             thread.join()
     backends.raise_found()
     runtime = Runtime(device, backends, torch.float32)
-    mesh = stages.process_mesh(runtime, raw, 1500, shells=export.shells)
+    mesh = stages.process_mesh(runtime, raw, 1500, shells=export.shells, resolution=64)
     maps = {"normal_map": export.normal_map, "occlusion": export.occlusion}
     textured = stages.bake_texture(runtime, mesh, voxels, 128, original=raw, **maps)
     with tempfile.TemporaryDirectory() as folder:

@@ -57,7 +57,9 @@ def test_a_picture_in_light_does_not_make_a_right_texture_worse(ball, pictures):
 
     def error(texture, picture):
         given = replace(ball, maps=texture)
-        found = stages.project_texture(_runtime(), textured(given), [Photo(picture, camera=CAMERA)], Projection(largest=256))
+        found = stages.project_texture(
+            _runtime(), textured(given), [Photo(picture, camera=CAMERA)], Projection(largest=256)
+        )
         one, wanted = (
             np.asarray(drawn(each, CAMERA, 128), np.float32) for each in (replace(ball, maps=found.maps), ball)
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -58,6 +59,9 @@ def estimated_as(stage: str) -> str:
     return {"unwrap": "bake", "read UVs": "bake", "color vertices": "bake"}.get(stage, stage)
 
 
+_MEASURED: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()  # bytes of all layers, of the largest
+
+
 @dataclass(frozen=True)
 class Network:
     """A network without its weights (on "meta"), and what they take."""
@@ -68,11 +72,17 @@ class Network:
 
     @classmethod
     def of(cls, model: nn.Module) -> Network:
-        layers = [
-            sum(tensor.numel() * tensor.element_size() for tensor in (*layer.parameters(False), *layer.buffers(False)))
-            for layer in model.modules()
-        ]
-        return cls(model, sum(layers), max(layers))
+        """model: on "meta", where it does not change: it is measured once, though plans are chosen for every job."""
+        if model not in _MEASURED:
+            layers = [
+                sum(
+                    tensor.numel() * tensor.element_size()
+                    for tensor in (*layer.parameters(False), *layer.buffers(False))
+                )
+                for layer in model.modules()
+            ]
+            _MEASURED[model] = sum(layers), max(layers)
+        return cls(model, *_MEASURED[model])
 
 
 def networks_of(models: Models, roles: Iterable[str], dtype: torch.dtype | None) -> dict[str, Network]:
