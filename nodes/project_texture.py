@@ -71,7 +71,8 @@ class ProjectTexture(io.ComfyNode):
                     io.Boolean.Input(
                         "remove_light",
                         default=False,
-                        tooltip="Divide an estimate of the light, smooth over directions, out of the pictures.",
+                        tooltip="Divide an estimate of the light, smooth over directions, out of pictures that have "
+                        "light in them.",
                     )
                 ),
                 advanced(

@@ -38,7 +38,7 @@ def add_projection(parser: argparse.ArgumentParser) -> None:
         "--project-remove-light",
         action="store_true",
         default=None,
-        help="divide an estimate of smooth (low-order) lighting out of the pictures",
+        help="divide an estimate of smooth (low-order) lighting out of pictures that contain lighting",
     )
 
 

@@ -30,7 +30,10 @@ _BEGINNINGS = 3  # directions of the coarse search that the local one starts fro
 _COLOUR = 0.3  # of the colours' correlation in the score, against the silhouettes' overlap
 _FRONT = 2.5e-4  # of the score for each degree away from the front, where most pictures are taken from
 _ASIDE = 0.03  # of the score, for all that is more than 50 to 70 degrees away from it
-_STRETCH = 0.15  # of the score, for a factor of e between height and width of what was generated and of the picture
+# Of the score, for a factor of e between height and width of what was generated and of the picture. Of 20 held-out
+# objects from four sides, coarse search, neither preference: 3 fronts and 8 of 60 other sides are wrong with 0.1 to
+# 0.2, 3 and 9 with 0 and 0.05, 3 and 7 with 0.3, 4 and 5 with 0.5, 5 and 8 with 0.8 (docs/views.md).
+_STRETCH = 0.15
 _CLOSE = 0.01  # of the score, within which two directions are looked at more closely
 _ALIKE = 0.02  # difference of likeness below which two directions are equally good
 _ELSEWHERE = 45.0  # degrees between two such from which on it is open where the picture was taken from

@@ -15,10 +15,11 @@ LARGEST = 8192  # texels along a side that a picture may ask for
 class Projection:
     """How pictures are put on a texture.
 
-    colours: see blend.blended; "auto": "texture" if a picture has light in it which is not removed, otherwise
-    "picture". feather: picture sides over which a picture fades in from outlines. min_iou: overlap of
-    silhouettes (intersection over union) below which a picture is refused. remove_light: divide a low-order estimate of
-    the light out of the pictures. largest: texels along a side up to which the texture is enlarged where a picture has
+    colours: see blend.blended; "auto": "texture" if a picture has light in it, otherwise "picture". feather: picture
+    sides over which a picture fades in from outlines. min_iou: overlap of silhouettes (intersection over union) below
+    which a picture is refused. remove_light: divide a low-order estimate of the light out of the pictures that have
+    light in them; where the texture keeps its tone only if the estimate explains what they show. largest: texels along
+    a side up to which the texture is enlarged where a picture has
     more detail than it holds.
 
     Raises:

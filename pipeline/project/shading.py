@@ -62,6 +62,15 @@ def estimated(picture: torch.Tensor, own: torch.Tensor, normals: torch.Tensor, r
     return Shading(solution, mean)
 
 
+def explained(shading: Shading, picture: torch.Tensor, own: torch.Tensor, normals: torch.Tensor) -> float:
+    """The share of a picture's differences (of squares, linear light) from an object's own colours in one brightness
+    that a light by normal explains: 1 all, 0 none; below 0 it makes them larger. Arguments otherwise as estimated."""
+    seen, given = tensor_to_linear(picture), tensor_to_linear(own)
+    plain = (given * seen).sum() / given.square().sum().clamp_min(1e-9)
+    left, whole = ((each * given - seen).square().sum() for each in (shading.light(normals)[:, None], plain))
+    return 1 - float(left / whole.clamp_min(1e-9))
+
+
 def harmonics(normals: torch.Tensor) -> torch.Tensor:
     """[N, 9]: 1, y, z, x, xy, yz, 3zz - 1, xz, xx - yy."""
     x, y, z = normals.unbind(1)

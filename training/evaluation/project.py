@@ -42,12 +42,12 @@ class Measures:
 
     before: as generated. unlit: with a picture of the truth without light projected from its true camera by the default
     settings, and relative to before. lit: with the picture in light by the same settings; lit_ratio: relative to
-    before; lit_picture, lit_removed: by colours "picture", and those with the light removed. checker, text: PSNR in dB
-    of the view with such a picture projected, where the object is. angle: degrees by which the camera's direction that
-    is fitted to the true object misses the true one, and angle_made that which is fitted to the made one, whose shape
-    is another; iou_made: of its silhouettes. surface: of the made surface where that camera sees it, against the
-    nearest true one, as generated; fitted: with the unlit picture projected as a user does, its camera fitted and its
-    parts moved, so that a part's colour on another part counts.
+    before; lit_picture: by colours "picture"; lit_removed: by the default settings with the light removed. checker,
+    text: PSNR in dB of the view with such a picture projected, where the object is. angle: degrees by which the
+    camera's direction that is fitted to the true object misses the true one, and angle_made that which is fitted to the
+    made one, whose shape is another; iou_made: of its silhouettes. surface: of the made surface where that camera sees
+    it, against the nearest true one, as generated; fitted: with the unlit picture projected as a user does, its camera
+    fitted and its parts moved, so that a part's colour on another part counts.
     """
 
     before: float
@@ -121,7 +121,7 @@ def _row(runtime: Runtime, example: Example, made: stages.TexturedMesh) -> Row:
         for name, settings in (
             ("lit", {}),
             ("lit_picture", {"colours": "picture"}),
-            ("lit_removed", {"colours": "picture", "remove_light": True}),
+            ("lit_removed", {"remove_light": True}),
         )
     }
     errors = {name: colour_error(draw(each, example.camera), wanted) for name, each in lit.items()}
