@@ -19,8 +19,7 @@ class Projection:
     sides over which a picture fades in from outlines. min_iou: overlap of silhouettes (intersection over union) below
     which a picture is refused. remove_light: divide a low-order estimate of the light out of the pictures that have
     light in them; where the texture keeps its tone only if the estimate explains what they show. largest: texels along
-    a side up to which the texture is enlarged where a picture has
-    more detail than it holds.
+    a side up to which the texture is enlarged where a picture has more detail than it holds.
 
     Raises:
         SettingsError: a number out of range, or no such colours.
