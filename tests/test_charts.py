@@ -235,7 +235,7 @@ def test_charts_that_would_cover_themselves_by_little_draw_back():
 def test_what_would_stretch_or_fold_too_much_stays_apart():
     vertices, faces = SHAPES["sphere"]()
     tight = UnwrapConfig(charts=FEWER_SEAMS.charts, merged_stretch=1.01)
-    assert unwrap(vertices, faces, 512, 2, nothing, tight)[3]["charts"] > 5
+    assert unwrap(vertices, faces, 512, 2, nothing, tight)[3]["charts"] >= 5
     loose = UnwrapConfig(charts=FEWER_SEAMS.charts, merged_stretch=1e6)
     _, new, uvs, facts = unwrap(vertices, faces, 512, 2, nothing, loose)
     assert times_covered(uvs, new, 512).max() == 1 and facts["charts"] >= 1
@@ -247,5 +247,16 @@ def test_small_charts_are_merged_as_long_as_the_whole_mesh_hardly_stretches(root
     vertices, number = np.unique(np.asarray(geometry.vertices, np.float32), axis=0, return_inverse=True)
     mesh = torch.from_numpy(vertices), torch.from_numpy(number.reshape(-1)[geometry.faces])
     _, new, uvs, facts = unwrap(*mesh, 1024, 4, nothing, FEWER_SEAMS)
-    assert facts["charts"] <= 14 and facts["stretch"] <= 1.15
+    assert facts["charts"] <= 8 and facts["stretch"] <= 1.15 and facts["utilisation"] > 0.45
     assert times_covered(uvs, new, 1024).max() == 1 and signed(uvs, new).max() < 1e-7
+
+
+@pytest.mark.parametrize(("name", "most"), [("cup", 4), ("drilled cube", 7)])
+def test_charts_hang_together_by_a_part_of_the_border_that_they_share(name, most):
+    """6 and 9 charts where only whole borders were joined. The rest of a border is a slit in the chart."""
+    vertices, faces = surface_net(CLOSED[name][0], 48)
+    made = collapse(Mesh(vertices, faces), 2000, nothing)
+    source, new, uvs, facts = unwrap(made.vertices, made.faces, 1024, 4, nothing, FEWER_SEAMS)
+    assert facts["charts"] <= most and facts["stretch"] <= 1.15 and facts["utilisation"] > 0.4
+    assert times_covered(uvs, new, 1024).max() == 1 and signed(uvs, new).max() < 1e-7
+    assert torch.equal(source[new.long()], made.faces.long())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
@@ -34,6 +35,9 @@ from .goals import Goal
 _SIDE = 192  # pixels of the pictures that are compared
 _POINTS = 8192  # on each surface, for its distance from another one
 _STRAY = 0.01  # share of a mesh's area above which a fragment counts
+_FACES = 500_000  # that the command line allows by default
+_LEAN = 120_000  # faces that an object of these classes needs at most,
+_HANDLES = 4  # and by how much its Euler number may be off
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Measures:
     absolute difference of base colours, RGB 0-1 (sRGB), where both show a surface from that view. chamfer: mean of the
     two mean distances between the surfaces, over the diagonal of the bounding box. sound: at least one part, and no
     more parts above 1 % of the area than the object has.
+
+    Of the mesh as the command line finishes it by default: its open edges, how far its Euler number is from the
+    truth's, its faces; ready: none, at most 4 and at most 120,000.
     """
 
     structure_iou: float
@@ -51,6 +58,10 @@ class Measures:
     colour_error: float
     chamfer: float
     sound: float
+    open_edges: float = math.nan
+    euler_off: float = math.nan
+    faces: float = math.nan
+    ready: float = math.nan
 
 
 # What a checkpoint must reach on held-out objects to be bundled.
@@ -60,6 +71,7 @@ GOALS = (
     Goal("colour_error", 0.12, False),
     Goal("chamfer", 0.03, False),
     Goal("sound", 0.95, True, share=True),
+    Goal("ready", 0.9, True, share=True),
 )
 # What its autoencoders must reach, which bound what flows can.
 AUTOENCODER_GOALS = (
@@ -112,9 +124,9 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
     occupied = truth.occupancy(grids.voxels, design.resolution, design.structure)[0, 0]
     image = prepare(picture)
     try:
-        structure, result = _generate(runtime, models, image, seed)
+        structure, raw, result = _generate(runtime, models, image, seed)
     except EmptyResultError:
-        return Row(number, one.names[0], Measures(0.0, 0.0, float("nan"), float("nan"), 0.0))
+        return Row(number, one.names[0], Measures(0.0, 0.0, math.nan, math.nan, 0.0, ready=0.0))
     diagonal = 2 * one.half[0].norm().item()
     seen, expected = result.picture(camera), real.picture(camera)
     measures = Measures(
@@ -123,29 +135,44 @@ def _row(runtime, models, design: Design, one, grids, camera: Camera, picture: I
         colour_error(seen, expected),
         chamfer(result, real) / diagonal,
         float(is_sound(result, real)),
+        *_finished(runtime, raw, real),
     )
     drawn, wanted = (on_grey(each.picture(camera, "pbr")) for each in (result, real))
     stills = np.asarray(image.resize((_SIDE, _SIDE))), drawn, wanted
     return Row(number, one.names[0], measures, stills)
 
 
-def _generate(runtime: Runtime, models: Models, image: Image.Image, seed: int) -> tuple[stages.Structure, Solid]:
-    """The stages up to the raw mesh, which has a vertex for every voxel."""
+def _finished(runtime: Runtime, raw: stages.Mesh, real: Solid) -> tuple[float, float, float, float]:
+    """The last four of the measures."""
+    made = stages.process_mesh(runtime, raw, _FACES, shells="auto").facts["mesh"]
+    opened, off, faces = made["boundary_edges"], abs(made["euler"] - real.report.euler), made["faces"]
+    return opened, off, faces, float(opened == 0 and off <= _HANDLES and faces <= _LEAN)
+
+
+def _generate(
+    runtime: Runtime, models: Models, image: Image.Image, seed: int
+) -> tuple[stages.Structure, stages.Mesh, Solid]:
+    """The stages up to the raw mesh, which has a vertex for every voxel; that once more with its materials."""
     path = models.checkpoint.default_pipeline_type
     condition = stages.encode_images(runtime, models, [image], path.image_scales())
     structure = stages.sample_structure(runtime, models, condition, seed)
     shape = stages.sample_shape(runtime, models, condition, structure, path)
     texture = stages.sample_texture(runtime, models, condition, shape, path)
-    return structure, solid_of(runtime, models, shape, texture)
+    return structure, *_decoded(runtime, models, shape, texture)
 
 
 def solid_of(runtime: Runtime, models: Models, shape: stages.Latent, texture: stages.Latent) -> Solid:
     """Both latents decoded; raises EmptyResultError for a mesh without faces."""
+    return _decoded(runtime, models, shape, texture)[1]
+
+
+def _decoded(runtime: Runtime, models: Models, shape: stages.Latent, texture: stages.Latent):
+    """The raw mesh, and it with its materials: (stages.Mesh, Solid)."""
     mesh, subdivisions = stages.decode_shape(runtime, models, shape)
     voxels = stages.decode_texture(runtime, models, texture, subdivisions)
     if len(mesh.faces) == 0:
         raise EmptyResultError("The mesh has no faces.")
-    return Solid(mesh.vertices, mesh.faces, voxels.sparse.feats)
+    return mesh, Solid(mesh.vertices, mesh.faces, voxels.sparse.feats)
 
 
 def autoencode(
@@ -188,7 +215,7 @@ class _Autoencoders:
         error = (pbr[row[both], :3].clamp(0, 1) - grids.pbr[both, :3]).abs().mean().item()
         real, result = Solid(*grids.mesh(0)), Solid(*mesh, pbr)
         distance = chamfer(result, real) / (2 * one.half[0].norm().item())
-        return Measures(overlap(decoded, occupied), float("nan"), error, distance, float(is_sound(result, real)))
+        return Measures(overlap(decoded, occupied), math.nan, error, distance, float(is_sound(result, real)))
 
 
 def _encoder(network: torch.nn.Module, made, device: torch.device) -> torch.nn.Module:
@@ -210,14 +237,14 @@ def silhouette(seen: np.ndarray, expected: np.ndarray) -> float:
 def colour_error(seen: np.ndarray, expected: np.ndarray) -> float:
     """Mean absolute difference of RGB where both pictures are covered; nan if nowhere."""
     both = (seen[..., 3] > 0.5) & (expected[..., 3] > 0.5)
-    return float(np.abs(seen[both, :3] - expected[both, :3]).mean()) if both.any() else float("nan")
+    return float(np.abs(seen[both, :3] - expected[both, :3]).mean()) if both.any() else math.nan
 
 
 def chamfer(found: Solid, expected: Solid) -> float:
     """Mean of the two mean distances between surfaces, world units: from points on one, alike in area, to the other;
     nan if one has no faces."""
     if min(len(found.faces), len(expected.faces)) == 0:
-        return float("nan")
+        return math.nan
     ends = (found, expected), (expected, found)
     return float(np.mean([_distances(a, b).mean().item() for a, b in ends]))
 
@@ -225,7 +252,7 @@ def chamfer(found: Solid, expected: Solid) -> float:
 def f_score(found: Solid, expected: Solid, limit: float) -> float:
     """Harmonic mean of precision and recall: the shares of each surface within `limit`, world units, of the other."""
     if min(len(found.faces), len(expected.faces)) == 0:
-        return float("nan")
+        return math.nan
     ends = (found, expected), (expected, found)
     precision, recall = ((_distances(a, b) <= limit).double().mean().item() for a, b in ends)
     return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0

@@ -44,7 +44,8 @@ class Dual:
 
     normals: [F, 3] float64 of length 1, 0 for faces without area. areas: [F] int64, weighted [F, 3] int64 = normals *
     areas, perimeters [F] int64 in fixed point. centres: [F, 3] float64. pairs: [E, 2] int64 faces. lengths: [E]
-    int64 of the edge between them, in the unit of perimeters.
+    int64 of the edge between them, in the unit of perimeters. sides: [E, 2] int64 its half-edges in both (3 * face +
+    the corner where it begins).
     """
 
     normals: torch.Tensor
@@ -54,6 +55,7 @@ class Dual:
     centres: torch.Tensor
     pairs: torch.Tensor
     lengths: torch.Tensor
+    sides: torch.Tensor
 
 
 def dual_graph(vertices: torch.Tensor, faces: torch.Tensor) -> Dual:
@@ -76,7 +78,16 @@ def dual_graph(vertices: torch.Tensor, faces: torch.Tensor) -> Dual:
     pairs = sides // 3
     real = pairs[:, 0] != pairs[:, 1]
     shared = lengths.reshape(-1)[sides[real, 0]]
-    return Dual(normals, (areas / unit).round().long(), weighted, lengths.sum(1), corners.mean(1), pairs[real], shared)
+    return Dual(
+        normals,
+        (areas / unit).round().long(),
+        weighted,
+        lengths.sum(1),
+        corners.mean(1),
+        pairs[real],
+        shared,
+        sides[real],
+    )
 
 
 def merge(dual: Dual, tick: Callable[[], None], config: ChartConfig = ChartConfig()) -> torch.Tensor:

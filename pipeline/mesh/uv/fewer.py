@@ -2,155 +2,201 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from ...sums import running_sums, sum_by
-from .charts import Dual, unite
-from .parameterise import Pieces, cut, folds, relax, signed_areas, stretches
+from ...sums import sum_by
+from .charts import Dual
+from .joints import Joints, Seams, edge_ends, hinges, joined, lay, whole_borders
+from .parameterise import Pieces, cut, folds, relax, signed_areas, smallest_boxes, stretches
 
 _SHARE = 0.95  # of a chart's area that keeps within the limit of its stretch
 _SPENT = 0.04  # of the mesh's area that may exceed it when charts are merged once more, wherever that is,
 _MOST = 0.6  # and of a chart's then
 _WORST = 3.0  # times the limit, which no face exceeds
 _TINY = 0.03  # of a chart's area: faces smaller than that together may, then
-_DRAWN = 3  # rounds in which faces that cover each other are made smaller,
+_DRAWN = 6  # rounds in which faces that cover each other are made smaller,
 _SMALLER = 0.8  # each to so much of their size,
 _HOPE = 0.3  # unless more of a chart's area than that is stretched too much already
+_FILLED = 0.5  # of the texture: what a chart's length leaves of that, at least
+_GROWN = 0.1  # of the mesh's area, by which a chart's box may be larger than those of the two that it is made of
+_HINGE = 0.15  # of the distance from a hinge, by which edges that are joined may miss each other
 _ROUNDS = 200  # of merging; it ends long before, when no pair is left to be tried
 
 
+@dataclass(frozen=True)
+class _Phase:
+    """What is done with pairs that are left.
+
+    draw_back: faces that cover each other are made smaller. spend: what stretch the whole mesh may have is spent.
+    hinge: pairs are joined along parts of what they share, see hinges; None: along all of it.
+    """
+
+    draw_back: bool = False
+    spend: bool = False
+    hinge: float | None = None
+
+
+_PHASES = (
+    _Phase(),
+    _Phase(draw_back=True, spend=True),
+    _Phase(spend=True, hinge=_HINGE),
+    _Phase(draw_back=True, spend=True, hinge=2 * _HINGE),
+)
+
+
 def fewer(
-    vertices: torch.Tensor,
     faces: torch.Tensor,
     dual: Dual,
     rest: torch.Tensor,
     labels: torch.Tensor,
     corners: torch.Tensor,
     limit: float,
-    covers_itself: Callable[[torch.Tensor, Pieces, torch.Tensor, int], torch.Tensor],
+    covers_itself: Callable[[torch.Tensor, Pieces, torch.Tensor, torch.Tensor], torch.Tensor],
     tick: Callable[[], None],
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Merge neighbouring charts as long as what comes of it lies flat and hardly stretched.
 
-    Pairs that share most of the border of the smaller one come first; in each round all that name each other are tried
-    at once. A pair is laid flat by turning one chart so that the border they share fits best (Procrustes), and relaxing
-    both together (as rigid as possible). What folds, covers itself or stretches too much stays apart. When no pair is
-    left that way, what covers itself by little is laid smaller there. At last those are merged that add least to the
-    stretched area of the whole mesh, as long as that is small: many are small charts that cost next to nothing.
+    Pairs that share most of the border of the smaller one come first; those that name each other are tried at once, and
+    others with them. A pair is laid flat by turning one chart so that the border they share fits best (Procrustes), and
+    relaxing both together (as rigid as possible). What folds, covers itself or stretches too much stays apart. When no
+    pair is left that way, what covers itself by little is laid smaller there, and those are merged that add least to
+    the stretched area of the whole mesh, as long as that is small: many are small charts that cost next to nothing. At
+    last charts are joined along a part of the border that they share, as a lid is by its hinge; the rest of it stays a
+    seam, which is a slit in the chart. Charts that would reach far and leave much of the texture empty stay apart.
 
     Args:
-        vertices: [V, 3] float64. faces: [F, 3] int32. rest: [F, 3, 2], see flat_shapes.
+        faces: [F, 3] of the mesh. rest: [F, 3, 2], see flat_shapes.
         labels: [F] int64 charts that lie flat, 0 .. C - 1. corners: [F, 3, 2] float64, where, in the vertices' unit.
         limit: of the L2 stretch (see unwrap), for all but 5 % of the area.
-        covers_itself: (points, pieces, chart [F'], charts) -> [charts] bool.
+        covers_itself: (points, pieces, chart [F'], asked [C] bool) -> [C] bool: charts of those asked about that do.
 
     Returns:
-        labels and corners of fewer charts.
+        labels and corners of fewer charts, and faces [F, 3] int32 of a mesh that is cut open along the seams.
     """
-    corners = corners.clone()
-    number = torch.arange(int(labels.max()) + 1, device=labels.device)  # names of charts, which merged ones change
-    failed = torch.zeros(0, dtype=torch.int64, device=labels.device)
+    ends = edge_ends(dual, faces)
+    pieces = cut(faces, labels, int(faces.max()) + 1, int(labels.max()) + 1)
+    seams = Seams(labels, corners.clone(), pieces.faces.long(), len(pieces.source))
+    number = torch.arange(seams.charts, device=labels.device)  # names of charts, which merged ones change
     most = len(number) * 2
-    draw_back = once_more = False
-    for _ in range(_ROUNDS):
-        tick()
-        pairs = _mutual(labels, dual, number, failed, most)
-        if len(pairs) == 0 and once_more:
-            break
-        if len(pairs) == 0:
-            draw_back, once_more, failed = True, draw_back, failed[:0]
-            continue
-        count = len(pairs)
-        group = torch.full((len(number),), -1, dtype=torch.int64, device=labels.device)
-        group[pairs] = torch.arange(count, device=labels.device)[:, None].expand(-1, 2)
-        face = (group[labels] >= 0).nonzero()[:, 0]
-        chart = group[labels[face]]
-        second = labels[face] == pairs[chart, 1]
-        placed = _beside(faces[face], chart, second, corners[face], len(vertices), count)
-        pieces = cut(faces[face], chart, len(vertices), count)
-        points = _relaxed(placed, pieces, rest[face], tick)
-        laid = points[pieces.faces.long()]
-        found = _stretched(laid, rest[face], chart, count, limit)
-        good = ~covers_itself(points, pieces, chart, count)
-        if draw_back:  # not before: most pairs are of charts that find other neighbours
-            hopeful = ~good & (found.wide <= _HOPE * found.whole)
-            laid, parted = _drawn_back(faces[face], chart, laid, rest[face], hopeful, covers_itself, tick)
-            found = _stretched(laid, rest[face], chart, count, limit)
-            good |= parted
-        if once_more:
-            before = _stretched(corners, rest, labels, len(number), limit)
-            good &= (found.wide <= _MOST * found.whole) & (found.far <= _TINY * found.whole) & ~found.mirrored
-            added = (found.wide - before.wide[pairs].sum(1)).clamp_min(0)
-            left = _SPENT * before.whole.sum() - before.wide.sum()
-            good &= _affordable(added, good, left)
-        else:
-            good &= (found.wide <= (1 - _SHARE) * found.whole) & (found.far == 0) & ~found.mirrored
-        done = good[chart]
-        corners[face[done]] = laid[done]
-        failed = torch.cat([failed, _key(number[pairs[~good]], most)])
-        merged = pairs[good]
-        number[merged[:, 0]] = int(number.max()) + 1 + torch.arange(len(merged), device=labels.device)
-        to = torch.arange(len(number), device=labels.device)
-        to[merged[:, 1]] = merged[:, 0]
-        left, labels = to[labels].unique(return_inverse=True)
-        number = number[left]
-    return labels, corners
+    shapes = rest
+    for phase in _PHASES:
+        failed = torch.zeros(0, dtype=torch.int64, device=labels.device)
+        for _ in range(_ROUNDS):
+            tick()
+
+            def fresh(pairs: torch.Tensor) -> torch.Tensor:
+                return ~torch.isin(_key(number[pairs], most), failed)  # noqa: B023
+
+            if phase.hinge is None:
+                joints = whole_borders(seams, dual, ends, fresh)
+                tried = joints.pairs
+            else:
+                joints, tried = hinges(seams, dual, ends, fresh, phase.hinge)
+            if len(tried) == 0:
+                break
+            done, good, corners, shapes = _attempt(
+                joints, seams, dual, ends, rest, shapes, limit, phase, covers_itself, tick
+            )
+            keys = _key(number[tried], most)
+            failed = torch.cat([failed, keys[~torch.isin(keys, _key(number[joints.pairs[good]], most))]])
+            merged = joints.only(done)
+            to = torch.arange(len(number), device=labels.device)
+            to[merged.pairs[:, 1]] = merged.pairs[:, 0]
+            new_faces, count = joined(merged, seams, ends)
+            number[merged.pairs[:, 0]] = int(number.max()) + 1 + torch.arange(len(done), device=labels.device)
+            left, labels = to[seams.labels].unique(return_inverse=True)
+            number = number[left]
+            seams = Seams(labels, corners, new_faces, count)
+    return seams.labels, seams.corners, seams.faces.int()
 
 
 def _key(pairs: torch.Tensor, most: int) -> torch.Tensor:
     return pairs.amin(1) * most + pairs.amax(1)
 
 
-def _mutual(labels: torch.Tensor, dual: Dual, number: torch.Tensor, failed: torch.Tensor, most: int) -> torch.Tensor:
-    """[K, 2] pairs of charts that name each other as the neighbour to merge with, of those not tried in vain."""
-    count = len(number)
-    ends = labels[dual.pairs]
-    apart = ends[:, 0] != ends[:, 1]
-    perimeters = sum_by(dual.perimeters, labels, count)
-    inner = ~apart
-    perimeters.index_add_(0, ends[inner, 0], -2 * dual.lengths[inner])
-    pairs, lengths = unite(ends[apart], dual.lengths[apart], count)
-    fresh = ~torch.isin(_key(number[pairs], most), failed)
-    pairs, lengths = pairs[fresh], lengths[fresh]
-    share = lengths / torch.minimum(perimeters[pairs[:, 0]], perimeters[pairs[:, 1]]).clamp_min(1)
-    order = share.argsort(descending=True, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    best = torch.full((count,), len(pairs), dtype=torch.int64, device=labels.device)
-    for end in pairs.unbind(1):
-        best.scatter_reduce_(0, end, rank, "amin")
-    return pairs[(best[pairs[:, 0]] == rank) & (best[pairs[:, 1]] == rank)]
+def _attempt(
+    joints: Joints,
+    seams: Seams,
+    dual: Dual,
+    ends: torch.Tensor,
+    rest: torch.Tensor,
+    shapes: torch.Tensor,
+    limit: float,
+    phase: _Phase,
+    covers_itself: Callable[[torch.Tensor, Pieces, torch.Tensor, torch.Tensor], torch.Tensor],
+    tick: Callable[[], None],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Indices of the joints [K] that are made, [K] bool which of them would do, and corners [F, 3, 2] and shapes, which
+    faces are relaxed to, with those made."""
+    corners = seams.corners
+    count = len(joints.pairs)
+    none = torch.zeros(0, dtype=torch.int64, device=corners.device)
+    if count == 0:
+        return none, none.bool(), corners, shapes
+    trial = lay(joints, seams, dual, ends)
+    face, chart, pieces = trial.face, trial.chart, trial.pieces
+    aims = shapes[face]
+    points = _relaxed(trial.placed, pieces, aims, tick)
+    laid = points[pieces.faces.long()]
+    found = _stretched(laid, rest[face], chart, count, limit)
+    worth = found.within(phase)
+    if phase.draw_back:
+        worth |= found.wide <= _HOPE * found.whole
+    worth &= _fit(points, pieces, joints, seams, rest)
+    good = worth & ~covers_itself(points, pieces, chart, worth)
+    if phase.draw_back:  # not before: most pairs are of charts that find other neighbours
+        hopeful = worth & ~good & (found.wide <= _HOPE * found.whole)
+        laid, aims, parted = _drawn_back(pieces.faces, chart, laid, aims, hopeful, covers_itself, tick)
+        found = _stretched(laid, rest[face], chart, count, limit)
+        good |= parted
+    good &= found.within(phase)
+    added, left = torch.zeros_like(found.whole), math.inf
+    if phase.spend:
+        before = _stretched(corners, rest, seams.labels, seams.charts, limit)
+        added = (found.wide - before.wide[joints.pairs].sum(1)).clamp_min(0)
+        left = max(0.0, float(_SPENT * before.whole.sum() - before.wide.sum()))
+        good &= added <= left
+    order = (added / max(left, 1e-300) - joints.share).argsort(stable=True)
+    done = _matching(joints.pairs[order].tolist(), good[order].tolist(), added[order].tolist(), left)
+    made = order[torch.tensor(done, dtype=torch.int64, device=order.device)].sort().values
+    wanted = torch.zeros(count, dtype=torch.bool, device=corners.device)
+    wanted[made] = True
+    mine = wanted[chart]
+    corners, shapes = corners.clone(), shapes.clone()
+    corners[face[mine]] = laid[mine]
+    shapes[face[mine]] = aims[mine]
+    return made, good, corners, shapes
 
 
-def _beside(
-    faces: torch.Tensor, chart: torch.Tensor, second: torch.Tensor, corners: torch.Tensor, vertices: int, count: int
-) -> torch.Tensor:
-    """[N, 3, 2] corners with each pair's second chart turned and moved so that the vertices it shares with the first
-    come near to where they are there."""
-    key = (chart[:, None] * vertices + faces.long()).reshape(-1)
-    flat, side = corners.reshape(-1, 2), second.repeat_interleave(3)
-    keys, places = [], []
-    for chosen in (~side, side):
-        found, place = key[chosen].unique(return_inverse=True)
-        keys.append(found)
-        places.append(
-            torch.empty(len(found), 2, dtype=flat.dtype, device=flat.device).index_copy_(0, place, flat[chosen])
-        )
-    at = torch.searchsorted(keys[0], keys[1]).clamp_max(len(keys[0]) - 1)
-    both = keys[0][at] == keys[1]
-    pair = keys[1][both] // vertices
-    here, there = places[0][at[both]], places[1][both]
-    shared = torch.bincount(pair, minlength=count).clamp_min(1)[:, None]
-    middle, other = (sum_by(each, pair, count) / shared for each in (here, there))
-    p, q = there - other[pair], here - middle[pair]
-    angle = torch.atan2(sum_by(p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0], pair, count), sum_by((p * q).sum(1), pair, count))
-    cosine, sine = angle.cos()[chart, None], angle.sin()[chart, None]
-    x, y = (corners - other[chart][:, None]).unbind(2)
-    turned = torch.stack([cosine * x - sine * y, sine * x + cosine * y], 2) + middle[chart][:, None]
-    return torch.where(second[:, None, None], turned, corners)
+def _fit(points: torch.Tensor, pieces: Pieces, joints: Joints, seams: Seams, rest: torch.Tensor) -> torch.Tensor:
+    """[K] bool: charts no longer than those they are made of, or than the texture may be, be it filled no better than
+    _FILLED: all else would have to become smaller for one that reaches far."""
+    area = float((rest[:, 1, 0] * rest[:, 2, 1]).sum()) / 2
+    now = cut(seams.faces, seams.labels, seams.count, seams.charts)
+    corners = torch.zeros(len(now.source), 2, dtype=torch.float64, device=points.device)
+    corners[now.faces.long()] = seams.corners
+    before, after = smallest_boxes(corners, now)[1][joints.pairs], smallest_boxes(points, pieces)[1]
+    short = after.amax(1) <= before.amax((1, 2)).clamp_min(math.sqrt(area / _FILLED))
+    return short & (after.prod(1) <= before.prod(2).sum(1) + _GROWN * area)
+
+
+def _matching(pairs: list[list[int]], good: list[bool], costs: list[float], left: float) -> list[int]:
+    """Which of the good pairs, in their order, are made: each chart once, and none that would rather have had one that
+    is taken."""
+    taken: set[int] = set()
+    made = []
+    for k, (pair, will_do, cost) in enumerate(zip(pairs, good, costs)):
+        if not will_do or cost > left:
+            continue
+        if taken.isdisjoint(pair):
+            made.append(k)
+            left -= cost
+        taken.update(pair)
+    return made
 
 
 def _relaxed(placed: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Callable[[], None]) -> torch.Tensor:
@@ -168,13 +214,13 @@ def _drawn_back(
     laid: torch.Tensor,
     rest: torch.Tensor,
     wanted: torch.Tensor,
-    covers_itself: Callable[[torch.Tensor, Pieces, torch.Tensor, int], torch.Tensor],
+    covers_itself: Callable[[torch.Tensor, Pieces, torch.Tensor, torch.Tensor], torch.Tensor],
     tick: Callable[[], None],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Corners [N, 3, 2], and which of the wanted charts [C] lie flat after faces at which they cover themselves have
-    become smaller, round by round: the sides of a slit that closes, or faces round a saddle, overlap by little.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Corners and shapes [N, 3, 2], and which of the wanted charts [C] lie flat after faces at which they cover
+    themselves have become smaller, round by round: the sides of a slit that closes, faces round a saddle, a dent.
 
-    faces: [N, 3] int32. chart: [N] int64. laid: [N, 3, 2] where the corners are. rest: as for fewer().
+    faces: [N, 3] int32. chart: [N] int64. laid: [N, 3, 2] where the corners are. rest: [N, 3, 2] the faces' shapes.
     """
     laid, rest, left = laid.clone(), rest.clone(), wanted.clone()
     for _ in range(_DRAWN):
@@ -192,8 +238,8 @@ def _drawn_back(
         rest[face[near[pieces.faces.long()].any(1)]] *= _SMALLER
         points = _relaxed(laid[face], pieces, rest[face], tick)
         laid[face] = points[pieces.faces.long()]
-        left[left.nonzero()[:, 0]] = covers_itself(points, pieces, name, count)
-    return laid, wanted & ~left
+        left[left.nonzero()[:, 0]] = covers_itself(points, pieces, name, left[left])
+    return laid, rest, wanted & ~left
 
 
 @dataclass(frozen=True)
@@ -204,6 +250,11 @@ class _Stretched:
     wide: torch.Tensor
     far: torch.Tensor
     mirrored: torch.Tensor
+
+    def within(self, phase: _Phase) -> torch.Tensor:
+        """[C] bool: charts as little stretched as a phase asks."""
+        wide, far = (_MOST, _TINY) if phase.spend else (1 - _SHARE, 0.0)
+        return (self.wide <= wide * self.whole) & (self.far <= far * self.whole) & ~self.mirrored
 
 
 def _stretched(corners: torch.Tensor, rest: torch.Tensor, chart: torch.Tensor, count: int, limit: float) -> _Stretched:
@@ -218,11 +269,3 @@ def _stretched(corners: torch.Tensor, rest: torch.Tensor, chart: torch.Tensor, c
     mirrored = torch.where(real & ~(signed_areas(points, faces) > 0), 1, 0)
     whole, stretched, worst = (sum_by(each, chart, count) for each in (area, wide, far))
     return _Stretched(whole, stretched, worst, sum_by(mirrored, chart, count) > 0)
-
-
-def _affordable(costs: torch.Tensor, good: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
-    """[K] bool: the cheapest of the good ones that together cost no more than what is left."""
-    order = torch.where(good, costs, torch.inf).argsort(stable=True)
-    within = torch.zeros_like(good)
-    within[order] = running_sums(costs[order]) <= left
-    return within

@@ -178,12 +178,18 @@ def relax(points: torch.Tensor, pieces: Pieces, rest: torch.Tensor, tick: Callab
 
 def align(points: torch.Tensor, pieces: Pieces) -> torch.Tensor:
     """Turn each chart so that its box is small."""
+    best = smallest_boxes(points, pieces)[0][pieces.chart]  # [N, 2]
+    x, y = (points * best).sum(1), best[:, 0] * points[:, 1] - best[:, 1] * points[:, 0]
+    return torch.stack([x, y], 1)
+
+
+def smallest_boxes(points: torch.Tensor, pieces: Pieces) -> tuple[torch.Tensor, torch.Tensor]:
+    """The direction [C, 2] float64 of the x axis in which each chart's box is smallest, and its sides [C, 2] then."""
     angles = torch.arange(_TURNS, dtype=torch.float64, device=points.device) * (math.pi / 2 / _TURNS)
     directions = torch.stack([angles.cos(), angles.sin()], 1)
     low, high = boxes(points, pieces, directions)
-    best = directions[(high - low).prod(2).argmin(1)][pieces.chart]  # [N, 2]
-    x, y = (points * best).sum(1), best[:, 0] * points[:, 1] - best[:, 1] * points[:, 0]
-    return torch.stack([x, y], 1)
+    best = (high - low).prod(2).argmin(1)
+    return directions[best], (high - low)[torch.arange(len(best), device=best.device), best]
 
 
 def boxes(points: torch.Tensor, pieces: Pieces, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

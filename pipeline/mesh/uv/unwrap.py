@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Thread
 
 import torch
@@ -102,7 +102,7 @@ def _one_thread() -> Iterator[None]:
 def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], config: UnwrapConfig) -> tuple:
     labels, corners = _lay_flat(mesh, merge(mesh.dual, tick, config.charts), size, 0, tick, config.charts)
     if config.merged_stretch is not None:
-        labels, corners = _merged(mesh, labels, corners, size, config.merged_stretch, tick)
+        mesh, labels, corners = _merged(mesh, labels, corners, size, config.merged_stretch, tick)
     charts, left = 0, 0
     for attempt in range(_HALVINGS + _REPACKS):
         charts = int(labels.max()) + 1
@@ -118,7 +118,7 @@ def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], conf
         if not bad.any():  # charts are checked before they are packed, so this is the rule
             covered = signed_areas(uvs.double(), pieces.faces).abs().sum().item()
             facts = {"charts": charts, "utilisation": covered, "stretch": _stretch(mesh.rest, uvs, pieces.faces)}
-            return pieces.source, pieces.faces, uvs, facts
+            return mesh.source[pieces.source], pieces.faces, uvs, facts
         left = int(bad.sum())
         smaller = split(mesh.dual, labels, charts, bad, twice, config.charts)
         smaller, moved = _lay_flat(mesh, smaller, size, min(attempt, _HALVINGS), tick, config.charts)
@@ -132,13 +132,15 @@ def _unwrap(mesh: _Mesh, size: int, padding: int, tick: Callable[[], None], conf
 
 @dataclass(frozen=True)
 class _Mesh:
-    """vertices [V, 3] float64 within a unit cube, faces [F, 3] int32, their dual graph and flat shapes, total area."""
+    """vertices [V, 3] float64 within a unit cube, faces [F, 3] int32, their dual graph and flat shapes, total area;
+    source [V] int64, the given vertex that each of them is."""
 
     vertices: torch.Tensor
     faces: torch.Tensor
     dual: Dual
     rest: torch.Tensor
     area: float
+    source: torch.Tensor
 
     @staticmethod
     def of(vertices: torch.Tensor, faces: torch.Tensor, size: int, padding: int) -> _Mesh:
@@ -154,7 +156,15 @@ class _Mesh:
         area = (rest[:, 1, 0] * rest[:, 2, 1]).sum().item() / 2
         if area <= 0:
             raise EmptyResultError(f"None of the mesh's {len(faces):,} faces has an area, so it cannot be unwrapped.")
-        return _Mesh(points, faces, dual_graph(points, faces), rest, area)
+        return _Mesh(
+            points, faces, dual_graph(points, faces), rest, area, torch.arange(len(points), device=points.device)
+        )
+
+    def cut_open(self, faces: torch.Tensor) -> _Mesh:
+        """With faces [F, 3] int32 of vertices of their own, each a copy of one that there is."""
+        source = torch.empty(int(faces.max()) + 1, dtype=torch.int64, device=faces.device)
+        source[faces.reshape(-1).long()] = self.faces.reshape(-1).long()
+        return replace(self, vertices=self.vertices[source], faces=faces, source=self.source[source])
 
 
 def _lay_flat(
@@ -205,23 +215,24 @@ def _merged(
     size: int,
     limit: float,
     tick: Callable[[], None],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Charts that lie flat, merged; labels and corners as from _lay_flat."""
+) -> tuple[_Mesh, torch.Tensor, torch.Tensor]:
+    """Charts that lie flat, merged: the mesh cut open along seams; labels and corners as from _lay_flat."""
     resolution = min(2 * size, _FINEST)
     scale = math.sqrt(_FULL / mesh.area) * resolution
 
-    def covers_itself(points: torch.Tensor, pieces: Pieces, chart: torch.Tensor, count: int) -> torch.Tensor:
-        bad = torch.zeros(count, dtype=torch.bool, device=chart.device)
+    def covers_itself(points: torch.Tensor, pieces: Pieces, chart: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        bad = torch.zeros_like(asked)
         bad[chart[folds(points, pieces, chart)]] = True
-        bad[chart[_covered_twice(points, pieces, chart, ~bad, scale, resolution)]] = True
-        return bad
+        bad[chart[_covered_twice(points, pieces, chart, asked & ~bad, scale, resolution)]] = True
+        return bad & asked
 
-    given = mesh.vertices, mesh.faces, mesh.dual, mesh.rest
-    labels, corners = fewer(*given, labels, corners, limit, covers_itself, tick)
+    given = mesh.faces, mesh.dual, mesh.rest, labels, corners
+    labels, corners, faces = fewer(*given, limit, covers_itself, tick)
+    mesh = mesh.cut_open(faces)
     pieces = cut(mesh.faces, labels, len(mesh.vertices), int(labels.max()) + 1)
     points = torch.zeros(len(pieces.source), 2, dtype=torch.float64, device=labels.device)
     points[pieces.faces.long()] = corners
-    return labels, align(points, pieces)[pieces.faces.long()]
+    return mesh, labels, align(points, pieces)[pieces.faces.long()]
 
 
 def _covered_twice(
