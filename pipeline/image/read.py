@@ -6,7 +6,6 @@ import importlib
 import logging
 import math
 import re
-import stat
 import struct
 import threading
 import warnings
@@ -18,7 +17,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from ..beginnings import beginning
+from ..beginnings import beginning, irregular
 from ..errors import ImageError, MissingPackageError, near_path
 from .colours import converter
 
@@ -117,8 +116,7 @@ def _check(path: Path) -> None:
         raise ImageError(f"There is no picture {path}{near_path(path)}") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be opened: {error}.") from error
-    if not stat.S_ISREG(facts.st_mode):
-        what = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe or a device, not a regular file"
+    if what := irregular(path):
         raise ImageError(f"{path} is {what}. Give the path of a picture file.")
     if facts.st_size > MAX_BYTES:
         raise ImageError(
