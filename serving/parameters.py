@@ -75,7 +75,8 @@ class Parameter:
         elif self.action.nargs == "?":
             one = {"anyOf": [one, {"type": "boolean"}], "x-true": self.action.const}
         default = {} if self.action.default is None else {"default": self.action.default}
-        text = {"description": (self.action.help or "") % {"default": self.action.default, "prog": ""}}
+        help = (self.action.help or "") % {"default": self.action.default, "prog": ""}
+        text = {"description": named_as_parameters(help)}
         return {**one, **default, **text, "x-tier": self.tier, "x-group": self.group}
 
     def _schema_of_one(self) -> dict[str, Any]:
