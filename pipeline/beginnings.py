@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import stat
+from pathlib import Path
+
 LONGEST = 64  # bytes that are enough
 GLB, ZIP, UNKNOWN = "a GLB", "a ZIP archive", "something else"
 
@@ -30,3 +33,15 @@ def beginning(start: bytes) -> str:
         return "empty"
     lower = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return next((what.strip() for what, sign in _BEGINNINGS.items() if lower.startswith(sign.lower())), UNKNOWN)
+
+
+def irregular(path: Path) -> str:
+    """What is there in place of a file, in words: a folder, a pipe or a device; "" for a file, and where nothing is or
+    can be seen. Opening a pipe waits for its other end, for ever if there is none, and a device may never end."""
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISREG(kind):
+        return ""
+    return "a folder" if stat.S_ISDIR(kind) else "a pipe or a device, not a regular file"

@@ -4,7 +4,9 @@ itself, bars."""
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from .runtime import Step  # which imports torch: --help need not wait for that
 
 
+_BELOW_ZERO = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)  # how values begin that are no options
+
+
 class Parser(argparse.ArgumentParser):
     """Whose errors are the error and where help is, not the screens of all options between which it would be lost."""
 
@@ -28,6 +33,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **options)
         self.register("type", int, whole_number)  # whose errors say what was expected
         self.register("type", float, real_number)
+        self._negative_number_matcher = _BELOW_ZERO  # argparse's own knows -2, and takes -2mm and -45,20 for options
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n{self.prog} --help lists what there is.\n")
@@ -40,6 +46,12 @@ class Parser(argparse.ArgumentParser):
             meant = "".join(did_you_mean(each.partition("=")[0], known) for each in unknown if each.startswith("--"))
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found, unknown
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """An empty text names nothing, and most often was a variable of the shell that is not set."""
+        if "" in arg_strings and action.nargs != argparse.PARSER:  # whose texts are all that follows the command
+            raise argparse.ArgumentError(action, "is empty: give a value, or leave it out")
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -84,11 +96,14 @@ def whole_number(text: str) -> int:
 
 
 def real_number(text: str) -> float:
-    """Raises argparse.ArgumentTypeError, which names what was expected."""
+    """A number other than NaN and infinity. Raises argparse.ArgumentTypeError, which names what was expected."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return number
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The errors a user can meet. Every message says what was found, what was expected and what to try."""
 
 import difflib
+import math
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -64,6 +65,13 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The message for an unknown name, with the most similar known one if there is one."""
     known = list(known)
     return f"Unknown {what} {name!r}; choose one of {', '.join(known)}{did_you_mean(str(name), known) or '.'}"
+
+
+def check_finite(whose: str, **numbers: float) -> None:
+    """Raises SettingsError naming the first of the numbers that is NaN or infinite. whose: "A camera's"."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise SettingsError(f"{whose} {name.replace('_', ' ')} must be a finite number, got {number:g}.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

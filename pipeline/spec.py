@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
 
-from .errors import CheckpointError, SettingsError, unknown
+from .errors import CheckpointError, SettingsError, check_finite, unknown
 from .schema import Check, items, number, one_of, record, text, whole
 
 STRUCTURE_FLOW = "sparse_structure_flow_model"
@@ -39,8 +38,13 @@ class SamplerSettings:
     solver: str = "euler"  # a name of sampling.SOLVERS
 
     def __post_init__(self) -> None:
-        if not all(map(isfinite, (self.guidance_scale, self.guidance_rescale, self.time_shift, self.sigma_min))):
-            raise SettingsError(f"A sampler's numbers must be finite, got {self}.")
+        check_finite(
+            "A sampler's",
+            guidance_scale=self.guidance_scale,
+            guidance_rescale=self.guidance_rescale,
+            time_shift=self.time_shift,
+            sigma_min=self.sigma_min,
+        )
         if self.steps < 1:
             raise SettingsError(f"A sampler needs at least 1 step, got {self.steps}.")
         if self.steps > MAX_STEPS:

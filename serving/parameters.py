@@ -7,6 +7,7 @@ values. A new option is a parameter at once, unless it is a path, free text, or 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class Parameter:
         elif self.action.nargs == "?":
             one = {"anyOf": [one, {"type": "boolean"}], "x-true": self.action.const}
         default = {} if self.action.default is None else {"default": self.action.default}
-        text = {"description": (self.action.help or "") % {"default": self.action.default, "prog": ""}}
+        help = (self.action.help or "") % {"default": self.action.default, "prog": ""}
+        text = {"description": named_as_parameters(help)}
         return {**one, **default, **text, "x-tier": self.tier, "x-group": self.group}
 
     def _schema_of_one(self) -> dict[str, Any]:
@@ -123,6 +125,8 @@ class Parameter:
     def _one(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise SettingsError(f"{self.name}: takes {self._expected()}, got {_shown(value)}.")
+        if value == "":
+            raise SettingsError(f"{self.name}: is empty; it takes {self._expected()}. Or leave it out.")
         if isinstance(value, float) and value.is_integer() and self._schema_of_one().get("type") == "integer":
             value = int(value)  # JavaScript has no other numbers
         convert = self.action.type or str
@@ -132,6 +136,8 @@ class Parameter:
             raise SettingsError(f"{self.name}: {error}") from error
         except (ValueError, TypeError, OverflowError) as error:
             raise SettingsError(f"{self.name}: takes {self._expected()}, got {_shown(value)}.") from error
+        if isinstance(read, float) and not math.isfinite(read):
+            raise SettingsError(f"{self.name}: must be a finite number, got {_shown(value)}.")
         if self.action.choices is not None and read not in self.action.choices:
             raise SettingsError(f"{self.name}: takes {self._expected()}, got {_shown(value)}.")
         return read

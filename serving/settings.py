@@ -138,6 +138,8 @@ def from_options(options: argparse.Namespace) -> ServiceSettings:
 
     data = options.data.resolve()
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    if options.gpus_each is not None and not on_gpu:
+        raise SettingsError("--gpus-each would have no effect: the workers run on the CPU. Leave it out.")
     worker = WorkerSettings(
         store=options.store or f"file://{(data / 'results').as_posix()}",  # fsspec decodes no %20
         store_options=dict(_pair(each) for each in options.store_option),

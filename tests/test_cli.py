@@ -1,5 +1,6 @@
 """The command line as users and other tools call it: options and their errors."""
 
+import argparse
 import logging
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--output", "x.stl", "--lods", "9", "--lods-in-one-file"), "STL, binary, triangles alone holds one level"),
         (("--output", "x.ply", "--normal-map"), "normal_map would have no effect: vertex colours take the place"),
         (("--output", "a.gltf", "--picture", "a_normal.png"), "--picture and a file beside --output both name"),
-        (("--flat-base", "nan"), "A flat base can take 0 to 0.5 of the height, got nan"),
+        (("--flat-base", "0.7"), "A flat base can take 0 to 0.5 of the height, got 0.7"),
         (("--output", "absent/x.glb"), "The folder absent does not exist; create it"),
         (("--report", "tests"), "tests is a folder; name a file"),
         (("--report", "x.json", "--save-state", "./x.json"), "--save-state and --report both name x.json"),
@@ -53,10 +54,14 @@ def test_the_pipeline_type_has_two_spellings(option):
         (("--views", "frnt"), "got 'frnt'; did you mean front?"),
         (("--views", "front", "left"), "1 picture and 2 views (front left); name one"),
         (("--backend", "simplify=cumesh"), "cumesh is not installed. Choose one of "),
-        (("--shape-interval", "0.9", "0.2"), "--shape-...: Guidance cannot count from 0.9 to 0.2"),
-        (("--structure-steps", "0"), "--structure-...: A sampler needs at least 1 step"),
-        (("--shape-steps", "5000"), "--shape-...: A sampler takes at most 1,000 steps, got 5,000"),
-        (("--texture-guidance", "nan"), "--texture-...: A sampler's numbers must be finite"),
+        (("--shape-interval", "0.9", "0.2"), "--shape-interval: Guidance cannot count from 0.9 to 0.2"),
+        (("--structure-steps", "0"), "--structure-steps: A sampler needs at least 1 step"),
+        (("--shape-steps", "5000"), "--shape-steps: A sampler takes at most 1,000 steps, got 5,000"),
+        (
+            ("--shape-steps", "3", "--texture-rescale", "2"),
+            "--texture-rescale: Guidance rescale must lie in 0-1, got 2",
+        ),
+        (("--shape-rescale-t", "0"), "--shape-rescale-t: The time shift (rescale_t) must be above 0"),
         (("--backend", "unwrap"), "takes OP=NAME"),
         (("--backend", "unwrap=magic"), "'unwrap' has no backend 'magic'; it has warp, xatlas, triangles."),
         (("--backend", "unwrap=xatals"), "it has warp, xatlas, triangles; did you mean xatlas?"),
@@ -289,3 +294,38 @@ def test_each_text_is_said_once_but_no_traceback_is_lost(monkeypatch, capsys):
     assert program(["finish", "state.safetensors"]) == 0
     said = capsys.readouterr().err
     assert said.count("twice") == 1 and "IndexError" in said and "KeyError: 'absent'" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [("generate", ["a.png"]), ("texture", ["a.glb", "a.png"]), ("refine", ["a.glb", "a.png"]), ("finish", ["a"])],
+)
+def test_an_option_of_nan_infinity_or_nothing_is_named(command, given, capsys):
+    """Of each option of a command that takes a text or a number."""
+    commands = next(each for each in parser([command])._actions if each.dest == argparse.SUPPRESS)
+    takers = [
+        each
+        for each in commands.choices[command]._actions
+        if each.option_strings and each.nargs != 0 and each.choices is None
+    ]
+    numbers = [each for each in takers if each.type is float]
+    assert len(takers) > 15 and len(numbers) >= 4
+    for action, values in [
+        *((each, ("",)) for each in takers),
+        *((each, ("nan", "-inf", "1e999")) for each in numbers),
+    ]:
+        for value in values:
+            count = action.nargs if isinstance(action.nargs, int) else 1
+            with pytest.raises(SystemExit) as exit:
+                program([command, *given, action.option_strings[-1], *[value] * count])
+            said = capsys.readouterr().err
+            assert exit.value.code == 2 and f"error: argument {'/'.join(action.option_strings)}: " in said
+            assert ("is empty: give a value" if value == "" else f"must be a finite number, got {value!r}") in said
+
+
+def test_values_below_zero_are_values_wherever_they_stand():
+    """An azimuth of -45 may be the first of two views, or the second."""
+    for views in (["-45", "45"], ["45", "-45,20"], ["-.5,-20", "front", "-90"]):
+        assert parser(["generate"]).parse_args(["generate", "a.png", "--views", *views]).views == views
+    found = parser(["generate"]).parse_args(["generate", "-1.png", "--shape-interval", "-0.5", "-1e3"])
+    assert found.shape_interval == [-0.5, -1000] and found.images == ["-1.png"]

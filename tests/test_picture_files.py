@@ -1,6 +1,7 @@
 """Reading picture files, good, damaged and huge: modes, depths, profiles, orientation, bounds."""
 
 import io
+import logging
 import os
 import struct
 import threading
@@ -301,3 +302,45 @@ def test_16_bit_pictures_keep_their_transparent_colour(tmp_path, colour, key):
     (tmp_path / "deep.png").write_bytes(png(40, 40, 16, colour, zlib.compress(rows), chunk(b"tRNS", key)))
     found = read_picture(tmp_path / "deep.png")
     assert found.mode == "RGBA" and found.getpixel((0, 0))[3] == 0 and found.getpixel((10, 20)) == (156, 156, 156, 255)
+
+
+def remarked(path):
+    """A TIFF of 2048 samples a pixel instead of 3, on which Pillow's reader remarks in its log."""
+    data = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(data, "TIFF")
+    found = bytearray(data.getvalue())
+    at = found.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    found[at : at + 2] = struct.pack("<H", 2048)
+    path.write_bytes(found)
+    return path
+
+
+@pytest.fixture
+def heard():
+    """What reaches the log of Pillow's readers, beside the warnings of other threads."""
+
+    class Heard(logging.Handler):
+        def emit(self, record):
+            texts.append(record.getMessage())
+
+    texts, handler, logger = [], Heard(logging.DEBUG), logging.getLogger("PIL")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield texts
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+def test_remarks_of_pillow_on_damage_stay_beside_our_own_error(tmp_path, heard):
+    """Our users see our error alone; what others read with Pillow in the same process is none of our business."""
+    path = remarked(tmp_path / "a.tif")
+    with pytest.raises(OSError):
+        Image.open(path)
+    assert any("More samples per pixel than can be decoded: 2048" in each for each in heard)
+    heard.clear()
+    with pytest.raises(ImageError, match="Invalid value for samples per pixel. Save it again"):
+        read_picture(path)
+    assert heard == []
+    logging.getLogger("PIL.TiffImagePlugin").warning("another's")
+    assert heard == ["another's"]

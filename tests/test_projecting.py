@@ -267,6 +267,10 @@ def test_the_texture_grows_to_what_the_picture_holds_and_levels_share_it(runtime
     assert len(found.maps) == 2 * len(one.maps) == len(found.occlusion)
     kept = stages.project_texture(runtime, two, [photo], Projection(largest=2 * len(one.maps) - 1))
     assert len(kept.maps) == len(one.maps)
+    grew = (
+        f"The texture grew from {len(one.maps)} to {2 * len(one.maps)} pixels a side, to hold what the pictures show."
+    )
+    assert grew in found.facts["warnings"] and not any("grew" in each for each in kept.facts.get("warnings", ()))
     picture = Picture.of(photo.picture)
     assert fitting_size(1e6, [(picture, CAMERA)], 64, 8192) == 64
     assert np.array_equal(two.maps, sheet().maps)  # inputs stay as they are
@@ -341,6 +345,9 @@ def test_a_scene_gets_the_picture_on_each_of_its_textures(runtime, tmp_path):
     found = stages.project_scene(runtime, scene, frame, made, [Photo(image, camera)])
     assert len(found.groups) == len(groups) and found.facts["warnings"][0] == "first"
     assert found.facts["projected"][0]["share"] > 0.1
+    sizes = [len(each.maps) for each in found.groups]
+    count, most = sum(size > 128 for size in sizes), max(sizes)
+    assert any(f"grew from 128 to {most} pixels" in each for each in found.facts["warnings"]) == (count > 0)
     blues = [float(((each.maps[:, :, 2] > 200) & (each.maps[:, :, 0] < 60)).mean()) for each in found.groups]
     assert max(blues) > 0.05 and all((each.maps[:, :, 3:] == 128).all() for each in found.groups)
     assert all((each.maps == 128).all() for each in made.groups)

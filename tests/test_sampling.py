@@ -145,3 +145,11 @@ def test_an_unknown_solver_is_named():
 def test_settings_that_cannot_work(change):
     with pytest.raises(SettingsError):
         SamplerSettings(**change)
+
+
+@pytest.mark.parametrize("field", ["guidance_scale", "guidance_rescale", "time_shift", "sigma_min"])
+def test_a_number_that_is_not_finite_is_named_alone(field):
+    with pytest.raises(
+        SettingsError, match=f"^A sampler's {field.replace('_', ' ')} must be a finite number, got nan.$"
+    ):
+        SamplerSettings(**{field: math.nan})

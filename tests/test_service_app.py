@@ -65,6 +65,8 @@ BAD = [
     ({"wall": "0.1", "shells": "outer"}, None, 422, "settings", "wall"),
     ({"lods": "100 200"}, None, 422, "settings", "Levels of detail must have fewer faces"),
     ({"size": "80 parsecs"}, None, 422, "settings", "size: "),
+    ({"flat_base": "nan"}, None, 422, "settings", "flat_base: must be a finite number"),
+    ({"structure_rescale": "2"}, None, 422, "settings", "structure_rescale: Guidance rescale must lie in 0-1"),
     ({"max_error": "nan"}, None, 422, "settings", "max_error: "),
     ({"structure_steps": "0"}, None, 422, "settings", "structure"),
     ({"shape_steps": "1" + "0" * 12}, None, 422, "settings", "at most 1,000 steps"),

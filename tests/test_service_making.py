@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from typing import ClassVar
 
 import pytest
@@ -217,3 +218,13 @@ def test_values_are_read_as_the_command_line_reads_them():
     ):
         with pytest.raises(SettingsError):
             options_of("generate", bad)
+
+
+def test_descriptions_name_parameters_not_options_of_the_command_line():
+    """The page shows them beside its fields."""
+    texts = [
+        each["description"] for command in ("generate", "finish") for each in schema(command)["properties"].values()
+    ]
+    assert any("defaults of faces, texture_size, lods, normal_map" in text for text in texts)
+    known = [f"--{name.replace('_', '-')}" for name in parameters("generate")]
+    assert len(known) > 40 and not [text for text in texts for name in known if re.search(rf"{name}(?![\w-])", text)]

@@ -80,6 +80,7 @@ def test_how_a_cluster_is_divided(serving, nodes, given, expected):
         ({"gpu_share": 0.0}, "--gpu-share must be above 0"),
         ({"samplers": 3}, "3 samplers of 1 GPU need more than 2: give fewer --samplers"),
         ({"finishers": 0}, "--finishers must be at least 1"),
+        ({"gpus": 0, "gpu_share": 0.5}, "--gpu-share would have no effect: there is no GPU"),
         ({"gpus": 0, "finish_on": "gpu"}, "--finish-on gpu: there is no GPU"),
     ],
 )

@@ -286,6 +286,15 @@ def test_a_pictures_rays_go_through_its_pixels(fov):
 
 
 def test_a_pictures_camera_refuses_numbers_that_no_camera_has():
-    for bad in ({"fov": 151}, {"scale": 0}, {"elevation": 91}, {"shift": (math.nan, 0)}):
+    for bad in ({"fov": 151}, {"scale": 0}, {"elevation": 91}):
         with pytest.raises(SettingsError):
+            PictureCamera(**bad)
+    bads = {
+        "shift right": {"shift": (math.nan, 0)},
+        "target: z": {"target": (0, 0, math.inf)},
+        "field of view": {"fov": math.nan},
+        "scale": {"scale": math.inf},
+    }
+    for named, bad in bads.items():
+        with pytest.raises(SettingsError, match=rf"^A camera's {named} must be a finite number, got (nan|inf)\.$"):
             PictureCamera(**bad)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -35,8 +34,6 @@ COMMANDS = {
     "bench-tables": Command(f"{_PACKAGE}.bench_tables", "print a history of measurements as Markdown tables"),
 }
 
-_SIGNED = re.compile(r"-\.?\d")
-
 
 class _Once(logging.Filter):
     """Each text once: pictures to project, for one, are cut out a second time, with all of their pixels. What has a
@@ -64,7 +61,7 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
     2 wrong usage, 128 + the signal's number if interrupted: 130 for Ctrl-C."""
     with patient_console(), ExitStack() as stack:
         # imports what the command needs, which can swallow an exception: see signals.leave_at_once
-        options = make_parser().parse_args(with_signed_values(arguments))
+        options = make_parser().parse_args(arguments)
         interruption = stack.enter_context(interruptible())
         options.check = interruption.check
         log = logging.getLogger(__name__.rpartition(".cli")[0])
@@ -85,18 +82,6 @@ def run_program(make_parser: Callable[[], argparse.ArgumentParser], arguments: S
                 raise
         print("interrupted", file=sys.stderr)
         return 128 + (interruption.number or signal.SIGINT)
-
-
-def with_signed_values(arguments: Sequence[str]) -> list[str]:
-    """Arguments with lengths below zero (-2mm) joined to the option before them: argparse takes them for options, says
-    that a value is missing, and not what is wrong with the one given."""
-    result: list[str] = []
-    for argument in arguments:
-        if result and _SIGNED.match(argument) and result[-1].startswith("--") and "=" not in result[-1]:
-            result[-1] += "=" + argument
-        else:
-            result.append(argument)
-    return result
 
 
 def parser(arguments: Sequence[str] | None = None) -> Parser:

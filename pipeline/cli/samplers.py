@@ -55,17 +55,16 @@ def samplers(options: argparse.Namespace, spec: CheckpointSpec) -> Samplers:
 def _changed(options: argparse.Namespace, stage: str, sampler: SamplerSettings) -> SamplerSettings | None:
     if not hasattr(options, _name(stage, "steps")):  # a stage that the command does not sample
         return None
-    given = {row[0]: getattr(options, _name(stage, option)) for option, row in _FIELDS.items()}
-    given["solver"] = options.solver
-    changes = {
-        field: tuple(value) if field == "guidance_interval" else value
-        for field, value in given.items()
-        if value is not None
-    }
-    try:
-        return replace(sampler, **changes) if changes else None
-    except SettingsError as error:
-        raise SettingsError(f"--{stage}-...: {error}") from error
+    given = {f"{stage}-{option}": (row[0], getattr(options, _name(stage, option))) for option, row in _FIELDS.items()}
+    given["solver"] = ("solver", options.solver)
+    changed = sampler
+    for option, (field, value) in given.items():
+        if value is not None:
+            try:  # one at a time, for no number's bounds depend on another number
+                changed = replace(changed, **{field: tuple(value) if field == "guidance_interval" else value})
+            except SettingsError as error:
+                raise SettingsError(f"--{option}: {error}") from error
+    return None if all(value is None for _, value in given.values()) else changed
 
 
 def _name(stage: str, option: str) -> str:

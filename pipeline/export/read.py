@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+import warnings
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from ..beginnings import GLB, LONGEST, UNKNOWN, ZIP, beginning
+from ..beginnings import GLB, LONGEST, UNKNOWN, ZIP, beginning, irregular
 from ..errors import MeshError, OutputError
 from .formats import Contents, Files
 from .writers import WRITERS
@@ -60,6 +61,8 @@ def read_mesh(path: Path) -> MeshFile:
         MeshError: it cannot be read; says why, and what to install where that may help.
     """
     suffix, found = path.suffix.lower(), WRITERS.get(path.suffix.lower())
+    if what := irregular(path):
+        raise MeshError(f"{path} is {what}. Give the path of a mesh file.")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -99,6 +102,8 @@ def _files(path: Path, data: bytes) -> Files:
         for entry in (*root.get("buffers", ()), *root.get("images", ())):
             name = unquote(entry.get("uri", ""))
             place = path.parent / name
+            if name and not name.startswith("data:") and (what := irregular(place)):
+                raise MeshError(f"{path} names {name[:80]}, which is {what}. Put the file itself there.")
             if name and not name.startswith("data:") and place.resolve().is_relative_to(path.parent.resolve()):
                 files[name] = place.read_bytes()
     return files
@@ -132,9 +137,13 @@ def _by_trimesh(path: Path, reason: str) -> Contents:
     import trimesh
 
     try:
-        mesh: Any = trimesh.load(path, force="mesh", process=False)
-        contents = Contents([(np.asarray(mesh.vertices), np.asarray(mesh.faces))])
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy about the numbers of damaged files, which our report names
+            mesh: Any = trimesh.load(path, force="mesh", process=False)
+            contents = Contents([(np.asarray(mesh.vertices), np.asarray(mesh.faces))])
         _check(contents)
     except _UNREADABLE as error:
-        raise MeshError(f"{path} cannot be read as a mesh: {error or type(error).__name__}.") from error
+        raise MeshError(
+            f"{path} cannot be read as a mesh ({str(error) or type(error).__name__}). Export it again."
+        ) from error
     return contents

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ..beginnings import irregular
 from ..errors import StateError, near_path
 from ..sparse import Voxels
 from .files import writing
@@ -61,8 +62,8 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        if self.path.is_dir():
-            raise StateError(f"{path} is a folder. Name a file that --save-state or T2SaveState wrote.")
+        if what := irregular(self.path):
+            raise StateError(f"{path} is {what}. Name a file that --save-state or T2SaveState wrote.")
         try:
             with safe_open(self.path, "pt") as file:
                 self.names = frozenset(file.keys())

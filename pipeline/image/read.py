@@ -6,16 +6,18 @@ import importlib
 import logging
 import math
 import re
-import stat
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
-from ..beginnings import beginning
+from ..beginnings import beginning, irregular
 from ..errors import ImageError, MissingPackageError, near_path
 from .colours import converter
 
@@ -40,6 +42,10 @@ _FORMATS = {
     "HEIF": (rb".{4}ftyp(hei|hev|mif1|msf1)", "pillow_heif", "HeifImageFile", False),
 }
 FORMATS = "PNG, JPEG, WebP, BMP, TIFF, GIF, AVIF or HEIF"
+
+# Loggers of Pillow that remark on what they read
+_REMARKING = ("PIL.Image", "PIL.ImageFile", *dict.fromkeys(module for _, module, *_ in _FORMATS.values()))
+_thread = threading.local()  # .reading: whether this thread reads a picture
 
 # What Pillow raises for a damaged file
 _DAMAGED = (
@@ -71,8 +77,7 @@ def read_picture(path: str | Path) -> Image.Image:
     path = Path(path)
     _check(path)
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on damaged tags are nothing that a user can act on
+        with open(path, "rb") as file, without_remarks():
             return _read(path, file)
     except Image.DecompressionBombError as error:  # of a frame or a tile, before ours of the whole
         raise ImageError(f"{path} has too many pixels: {error}. Reduce it or save it again as PNG or JPEG.") from error
@@ -80,6 +85,27 @@ def read_picture(path: str | Path) -> Image.Image:
         raise ImageError(
             f"{path} cannot be read as a picture: {str(error) or type(error).__name__}. Save it again as PNG or JPEG."
         ) from error
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """While the block runs, what Pillow remarks on damaged files in this thread is dropped: nothing that a user can act
+    on, beside our own error or a picture that is fine."""
+    for name in _REMARKING:
+        logger = logging.getLogger(name)
+        if _unless_reading not in logger.filters:  # a filter of "PIL" would not see what its children log
+            logger.addFilter(_unless_reading)
+    before, _thread.reading = getattr(_thread, "reading", False), True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _thread.reading = before
+
+
+def _unless_reading(record: logging.LogRecord) -> bool:
+    return not getattr(_thread, "reading", False)
 
 
 def _check(path: Path) -> None:
@@ -90,8 +116,7 @@ def _check(path: Path) -> None:
         raise ImageError(f"There is no picture {path}{near_path(path)}") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be opened: {error}.") from error
-    if not stat.S_ISREG(facts.st_mode):
-        what = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe or a device, not a regular file"
+    if what := irregular(path):
         raise ImageError(f"{path} is {what}. Give the path of a picture file.")
     if facts.st_size > MAX_BYTES:
         raise ImageError(

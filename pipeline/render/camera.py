@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import SettingsError
+from ..errors import SettingsError, check_finite
 from ..views.rig import camera_axes
 
 
@@ -29,9 +29,9 @@ class Camera:
     target: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        numbers = (self.azimuth, self.elevation, self.fov, self.distance or 1.0, *(self.target or ()))
-        if not np.isfinite(numbers).all():
-            raise SettingsError(f"A camera needs finite numbers, got {self}.")
+        check_finite("A camera's", azimuth=self.azimuth, elevation=self.elevation, field_of_view=self.fov)
+        check_finite("A camera's", distance=self.distance or 1.0)
+        check_finite("A camera's target:", **dict(zip("xyz", self.target or ())))
         if not -90 <= self.elevation <= 90:
             raise SettingsError(f"A camera's elevation must lie in -90 to 90 degrees, got {self.elevation}.")
         if not 1 <= self.fov <= 150:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..beginnings import irregular
 from ..errors import ImageError, near_path
 from ..image import read_picture
 from ..srgb import srgb_to_linear
@@ -22,6 +23,8 @@ def read_environment(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if what := irregular(path):
+        raise ImageError(f"{path} is {what}. Give the path of a picture file.")
     if suffix in (".hdr", ".pic", ".rgbe"):
         return read_hdr(path)
     if suffix == ".exr":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..errors import SettingsError
+from ..errors import SettingsError, check_finite
 from .rig import View, camera_axes
 
 _NARROW = 1e-3  # degrees; a narrower field of view counts as none
@@ -36,9 +36,9 @@ class PictureCamera:
     target: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        numbers = (self.azimuth, self.elevation, self.fov, self.scale, *self.shift, *self.target)
-        if not all(map(math.isfinite, numbers)):
-            raise SettingsError(f"A camera needs finite numbers, got {self}.")
+        check_finite("A camera's", azimuth=self.azimuth, elevation=self.elevation, field_of_view=self.fov)
+        check_finite("A camera's", scale=self.scale, **dict(zip(("shift_right", "shift_down"), self.shift)))
+        check_finite("A camera's target:", **dict(zip("xyz", self.target)))
         if not -90 <= self.elevation <= 90:
             raise SettingsError(f"A camera's elevation must lie in -90 to 90 degrees, got {self.elevation:g}.")
         if not 0 <= self.fov <= 150:

@@ -72,6 +72,10 @@ def shares(nodes: Sequence[Mapping[str, float]], options: argparse.Namespace) ->
             )
         processing = GPU if options.finish_on == AUTO else options.finish_on
         return _on_gpus(nodes, samplers, options.gpu_share, options.finishers, processing)
+    if options.gpu_share != 1:
+        raise SettingsError(
+            "--gpu-share would have no effect: there is no GPU, or --gpus 0 says to use none. Leave it out."
+        )
     if options.finish_on == GPU:
         raise SettingsError("--finish-on gpu: there is no GPU, or --gpus 0 says to use none.")
     return _on_cpus(nodes, options.samplers or 1, options.finishers or options.samplers or 1)

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from ...beginnings import irregular
 from ...errors import MeshError
 from ...schema import strict_json
 from ...words import counted
@@ -102,6 +103,8 @@ class Gltf:
         path = (self.folder / unquote(uri)).resolve()
         if self.folder.resolve() not in path.parents:
             raise MeshError(f"{what} of {self.name} lies outside of its folder ({uri[:80]}). Copy it beside the file.")
+        if kind := irregular(path):
+            raise MeshError(f"{what} of {self.name} names {uri[:80]}, which is {kind}. Put the file itself there.")
         try:
             return path.read_bytes()
         except OSError as error:
@@ -172,7 +175,8 @@ class Gltf:
     def index(self, value: object, of, what: str) -> int:
         """A reference into a list, or MeshError."""
         if type(value) is not int or not 0 <= value < len(of):
-            raise MeshError(f"{what} of {self.name} is {str(value)[:40]}; expected a number below {len(of)}.")
+            known = f"a number below {len(of)}" if len(of) else "none, as the file has no list of them"
+            raise MeshError(f"{what} of {self.name} is {str(value)[:40]}; expected {known}. Export it again.")
         return value
 
     def view(self, number: object) -> memoryview:

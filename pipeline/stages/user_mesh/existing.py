@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import BackendError, MeshError
+from ...image import without_remarks
 from ...mesh import Mesh
 from ...mesh.bake.bake import SourceMesh
 from ...mesh.io import Frame, Part, Scene
@@ -155,10 +156,11 @@ class Materials:
         source = document.index(source, document.list("images"), f"the image of texture {number}")
         if source not in self._images:
             try:
-                image = Image.open(io.BytesIO(document.image(source)))
-                if image.width * image.height > _LARGEST:
-                    raise MeshError(f"Image {source} of {document.name} has {image.width} x {image.height} pixels.")
-                self._images[source] = np.asarray(image.convert("RGBA"), np.float32) / 255
+                with without_remarks():
+                    image = Image.open(io.BytesIO(document.image(source)))
+                    if image.width * image.height > _LARGEST:
+                        raise MeshError(f"Image {source} of {document.name} has {image.width} x {image.height} pixels.")
+                    self._images[source] = np.asarray(image.convert("RGBA"), np.float32) / 255
             except UnidentifiedImageError as error:
                 raise MeshError(f"Image {source} of {document.name} is no picture that is read. {_READABLE}") from error
             except (OSError, ValueError) as error:

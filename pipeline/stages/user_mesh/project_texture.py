@@ -110,7 +110,7 @@ def project_texture(
             shown = shown or found.shown
         _fill(maps, covered, nearest)
         runtime.step("project", steps, steps)
-    facts = _facts(textured.facts, shots, shown, settings)
+    facts = _facts(textured.facts, shots, shown, settings, [(len(textured.maps), size)])
     occlusion = None if textured.occlusion is None else enlarged(textured.occlusion, size)
     return replace(textured, maps=maps, facts=facts, occlusion=occlusion)
 
@@ -158,7 +158,8 @@ def project_scene(
             shares.append(found.shown)
             runtime.step("project", len(groups), len(sheets))
     shown = tuple(np.mean(shares or [[0.0] * len(photos)], 0).tolist())
-    facts = _facts(made.facts, shots, shown, settings) | {"texture_size": max(len(each.maps) for each in groups)}
+    sizes = [(len(before.maps), len(after.maps)) for before, after in zip(made.groups, groups)]
+    facts = _facts(made.facts, shots, shown, settings, sizes) | {"texture_size": max(size for _, size in sizes)}
     return replace(made, groups=tuple(groups), facts=facts)
 
 
@@ -282,7 +283,10 @@ def _fill(maps: np.ndarray, covered: torch.Tensor, nearest) -> None:
     flat[:, BASE_COLOR] = flat[source, BASE_COLOR]
 
 
-def _facts(facts: dict, shots: _Shots, shown: Sequence[float], settings: Projection) -> dict:
+def _facts(
+    facts: dict, shots: _Shots, shown: Sequence[float], settings: Projection, sizes: Sequence[tuple[int, int]]
+) -> dict:
+    """sizes: of each texture, pixels a side before and after."""
     same = {"colours": settings.colours}
     projected = [{**each, **same, "share": round(share, 3)} for each, share in zip(shots.facts, shown)]
     warnings = [*facts.get("warnings", ()), *shots.warnings]
@@ -291,4 +295,11 @@ def _facts(facts: dict, shots: _Shots, shown: Sequence[float], settings: Project
         for each in projected
         if each["share"] < _FAINT
     ]
+    grown = [pair for pair in sizes if pair[1] > pair[0]]
+    if grown:
+        before, after = max(grown, key=lambda pair: pair[1])
+        warnings.append(
+            f"{'The texture' if len(sizes) == 1 else f'{len(grown)} of {len(sizes)} textures'} grew from {before} to "
+            f"{after} pixels a side, to hold what the pictures show."
+        )
     return {**facts, "projected": projected, **({"warnings": warnings} if warnings else {})}
