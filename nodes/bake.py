@@ -66,7 +66,7 @@ class BakeTexture(io.ComfyNode):
                         options=list(stages.SEAMS),
                         default="usual",
                         optional=True,
-                        tooltip="fewer: larger charts, about a quarter as many, stretched by up to 15 %; for painting "
+                        tooltip="fewer: larger charts, about an eighth as many, stretched by up to 15 %; for painting "
                         "and for games. It takes longer.",
                     )
                 ),

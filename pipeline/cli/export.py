@@ -95,7 +95,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seams",
         choices=stages.SEAMS,
-        help="fewer: about a quarter as many charts, larger ones, with up to 15 %% stretch; default: usual",
+        help="fewer: about an eighth as many charts, larger ones, with up to 15 %% stretch; default: usual",
     )
     parser.add_argument("--occlusion", action="store_true", help="bake ambient occlusion")
     least, most = stages.TEXTURE_SIZES

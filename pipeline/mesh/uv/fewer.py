@@ -22,7 +22,10 @@ _DRAWN = 6  # rounds in which faces that cover each other are made smaller,
 _SMALLER = 0.8  # each to so much of their size,
 _HOPE = 0.3  # unless more of a chart's area than that is stretched too much already
 _FILLED = 0.5  # of the texture: what a chart's length leaves of that, at least
-_GROWN = 0.1  # of the mesh's area, by which a chart's box may be larger than those of the two that it is made of
+# Of the mesh's area, by which a chart's box may be larger than those of the two that it is made of. Eight meshes of
+# 2,000 faces have 5 to 13 charts and fill 0.52 of the texture in the mean, with 0.1 5 to 12 and 0.49, with 0 11 to 98
+# and 0.65.
+_GROWN = 0.06
 _HINGE = 0.15  # of the distance from a hinge, by which edges that are joined may miss each other
 _ROUNDS = 200  # of merging; it ends long before, when no pair is left to be tried
 
