@@ -152,7 +152,7 @@ PLAIN = {
     "mesh/topology/measures.py": "on the CPU",
     "mesh/topology/outward.py": "whole numbers",
     "mesh/uv/charts.py": "whole numbers",
-    "mesh/uv/fewer.py": "whole numbers",
+    "mesh/uv/joints.py": "whole numbers",
     "mesh/uv/unwrap.py": "whole numbers",
     "project/blend.py": "one addition to each place",
     "sparse/reference.py": "on MPS, which has no other",
