@@ -1,15 +1,21 @@
-"""Faces that go through others, drawn apart: their vertices move towards the middle of their neighbours."""
+"""Faces that go through others, drawn apart: their vertices move towards the middle of their neighbours; and vertices
+at one place, which a reader of a file without connections takes for one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from ..mesh import Mesh
+from ..repair.repair import weld
+from .project import moved
 
 _ROUNDS = 8  # of moves: after so many the walls lie too close for it
 _SHARE = 0.5  # of the way to that middle, in a round
+_AWAY = 0.1  # of the shortest edge at a vertex, by which it moves from another at the same place,
+_FARTHEST = 1e-4  # of the mesh's longest side, at most: less than what is printed
 
 
 def untangled(mesh: Mesh, crossing: Callable[..., torch.Tensor]) -> tuple[Mesh, int]:
@@ -31,6 +37,48 @@ def untangled(mesh: Mesh, crossing: Callable[..., torch.Tensor]) -> tuple[Mesh, 
         if found < left:
             best, left = Mesh.known(points, faces, kernels=mesh.kernels), found
     return best, left
+
+
+def parted(mesh: Mesh) -> Mesh:
+    """A mesh whose vertices at one place are moved apart, as far as no face turns over or goes through another.
+
+    Where simplifying lets two parts touch, each has its own vertices there; in STL, which knows places alone, an edge
+    of both has four faces. Each vertex moves towards the middle of its own neighbours and away from the others'.
+    """
+    points, faces = mesh.vertices.float(), mesh.faces
+    _, welded, merged = weld(points, faces)
+    if merged == 0:
+        return mesh
+    pairs = torch.stack([welded.reshape(-1), faces.reshape(-1)], 1).long().unique(dim=0)
+    alike = pairs[:, 0].bincount()
+    double = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    double[pairs[alike[pairs[:, 0]] > 1, 1]] = True
+    place = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    place[pairs[:, 1]] = pairs[:, 0]
+    touching = double[faces.long()].any(1)
+    some = faces[touching].long().cpu()  # few, and added up in one order on any device
+    rows, corner = some.unique(return_inverse=True)
+    at = points[rows.to(points.device)].cpu().double()
+    total, shortest = torch.zeros_like(at), torch.full((len(at),), torch.inf, dtype=at.dtype)
+    for k in range(3):
+        ends = corner[:, [k, (k + 1) % 3]]
+        length = (at[ends[:, 0]] - at[ends[:, 1]]).norm(dim=1)
+        for one, other in (ends.unbind(1), ends.flip(1).unbind(1)):
+            total.index_add_(0, one, at[other])
+            shortest.scatter_reduce_(0, one, length, "amin")
+    own = double[rows.to(points.device)].cpu()
+    middle = (total / (2 * torch.bincount(corner.reshape(-1), minlength=len(at)))[:, None])[own]
+    _, group = place[rows.to(points.device)].cpu()[own].unique(return_inverse=True)
+    shared = torch.zeros(int(group.max()) + 1, 3, dtype=at.dtype).index_add_(0, group, middle)
+    way = middle - (shared / torch.bincount(group)[:, None])[group]
+    side = float((points.amax(0) - points.amin(0)).max())
+    step = (_AWAY * shortest[own]).clamp_max(_FARTHEST * side)
+    move = torch.zeros_like(points)
+    way = torch.nn.functional.normalize(way, dim=1, eps=1e-30) * step[:, None]
+    move[rows[own].to(points.device)] = way.float().to(points.device)
+    lowest = points[:, 2].amin()  # on which it stands
+    move[:, 2] = torch.where(points[:, 2] <= lowest, 0.0, torch.maximum(move[:, 2], lowest - points[:, 2]))
+    return replace(mesh, vertices=moved(points, move, faces, True).vertices)
 
 
 def _drawn(points: torch.Tensor, faces: torch.Tensor, crossed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from ... import mesh as geometry
 from ...errors import EmptyResultError
 from ...mesh import CLEAN, CROSSING, QUADS, SOLID, WALL_THICKNESS
 from ...mesh.remesh.hollow_walls import Hollowed
-from ...mesh.remesh.untangle import untangled
+from ...mesh.remesh.untangle import parted, untangled
 from ...mesh.repair.clean import Cleaned, CleanSettings
 from ...runtime import Runtime
 from ...words import counted
@@ -106,6 +106,8 @@ def process_mesh(
             levels, said = {2 * quads: _quads(runtime, shell, quads)}, []
         else:
             levels, said = simplify_levels(runtime, shell, [target_faces, *lods], closed, bound, look)
+        if made == "solid":
+            levels = {goal: parted(level) for goal, level in levels.items()}
         facts |= {"max_error": bound} if bound else {}
         if hollow and inner:
             hollowed = replace(hollowed, wall=hollow.as_made(next(iter(levels.values())), inner).wall)
