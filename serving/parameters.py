@@ -75,8 +75,8 @@ class Parameter:
         elif self.action.nargs == "?":
             one = {"anyOf": [one, {"type": "boolean"}], "x-true": self.action.const}
         default = {} if self.action.default is None else {"default": self.action.default}
-        help = (self.action.help or "") % {"default": self.action.default, "prog": ""}
-        text = {"description": named_as_parameters(help)}
+        said = (self.action.help or "") % {"default": self.action.default, "prog": ""}
+        text = {"description": named_as_parameters(said)}
         return {**one, **default, **text, "x-tier": self.tier, "x-group": self.group}
 
     def _schema_of_one(self) -> dict[str, Any]:

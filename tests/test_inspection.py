@@ -265,6 +265,8 @@ def test_inspect_on_the_command_line(run, tmp_path):
     for density in ("0", "-1", "1e9"):
         code, _, err = run("inspect", tmp_path / "x.stl", "--density", density)
         assert code == 1 and "A density must lie in" in err
+    code, _, err = run("inspect", tmp_path / "x.stl", "--density", "nan")
+    assert code == 2 and "--density: must be a finite number" in err
 
 
 def test_what_is_neither_mesh_nor_checkpoint_is_told_both(run, tmp_path):

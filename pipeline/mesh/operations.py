@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..backends import PLAIN, Backend, Operation
-from ..warp import missing, unavailable_reason
+from ..warp import DEVICES, missing, unavailable_reason
 from . import examples
 from .bake.bake import SourceMesh
 from .bake.raster import nearest_covered, rasterise
@@ -108,7 +108,7 @@ def unwrap(
     return run(vertices, faces, size, padding, tick, FEWER_SEAMS if fewer_seams else UnwrapConfig())
 
 
-def _warp(function: Callable, devices: tuple[str, ...] = ("cpu", "cuda"), name: str = "warp") -> Backend:
+def _warp(function: Callable, devices: tuple[str, ...] = DEVICES, name: str = "warp") -> Backend:
     return Backend(name, function, unavailable_reason, devices)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..backends import Backend, Operation
-from ..warp import unavailable_reason
+from ..warp import DEVICES, unavailable_reason
 from .camera import Camera
 from .subject import Subject
 from .views import view_frames
@@ -29,6 +29,4 @@ def check_render(function: Callable, device: torch.device) -> str:
     return "" if right else f"a square that faces the camera shows {middle}, beside it {corner}."
 
 
-OPERATIONS = (
-    Operation(RENDER, (Backend("warp", view_frames, unavailable_reason, ("cpu", "cuda")),), check=check_render),
-)
+OPERATIONS = (Operation(RENDER, (Backend("warp", view_frames, unavailable_reason, DEVICES),), check=check_render),)

@@ -13,7 +13,7 @@ import torch
 from ..errors import SettingsError
 from ..srgb import tensor_to_linear
 from ..views.camera import PictureCamera
-from ..warp import launch
+from ..warp import DEVICES, launch
 from ..warp.launch import array, launch_parallel, launch_per_worker, workers_on
 from . import studio_functions, surface_functions, view_functions
 from .camera import Camera
@@ -51,7 +51,7 @@ class Scene:
         self._mode, self._studio, self._harmonics = mode, studio, studio.harmonics()
         self._lit = mode in ("shaded", "wireframe", "pbr")
         device = subject.vertices.device
-        self._device = device if device.type in ("cpu", "cuda") else torch.device("cpu")
+        self._device = device if device.type in DEVICES else torch.device("cpu")
         self._place(self._on_device(subject.vertices))
         self._faces = subject.faces.detach().to(self._device, torch.int32).contiguous()
         self._shape = self._make_shape(subject)

@@ -6,7 +6,7 @@ import torch
 
 from .. import triton_launch
 from ..backends import PLAIN, Backend, Operation
-from ..warp import unavailable_reason
+from ..warp import DEVICES, unavailable_reason
 from . import attention_rows, flex_gemm, reference
 from .bricks import trilinear_warp
 from .resample import subdivide
@@ -90,7 +90,7 @@ OPERATIONS = (
     ),
     Operation(
         TRILINEAR,
-        (Backend("warp", trilinear_warp, unavailable_reason, ("cpu", "cuda")),),
+        (Backend("warp", trilinear_warp, unavailable_reason, DEVICES),),
         reference=reference.trilinear,
         example=_trilinear_example,
         tolerance=1e-5,

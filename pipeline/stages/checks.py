@@ -35,7 +35,7 @@ from ..render import RENDER, check_picture
 from ..runtime import free_memory
 from ..sparse import ADD_TO_CHILDREN, CHILD_CONV, SUBMANIFOLD_CONV, TRILINEAR
 from ..spec import MAX_TOKENS, PipelineType
-from ..warp import cores, unavailable_reason
+from ..warp import DEVICES, cores, unavailable_reason
 from ..weights import Checkpoint, Models
 from .hollowing import CAVITIES, Hollowing
 from .types import SHELLS, ExportSettings
@@ -151,7 +151,7 @@ def _helpful(export: ExportSettings, texture: bool) -> list[str]:
 def geometry_device(device: torch.device | str) -> torch.device:
     """Where a run on a device works on meshes: fp64 and Warp are needed, which MPS and Intel's GPUs lack."""
     where = torch.device(device)
-    return where if where.type in ("cpu", "cuda") else torch.device("cpu")
+    return where if where.type in DEVICES else torch.device("cpu")
 
 
 def check_export(export: ExportSettings, texture: bool = True) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+DEVICES = ("cpu", "cuda")  # kinds of torch's devices on which Warp runs
+
 
 def missing(package: str, why: str) -> str:
     """ "" if a package can be imported, else the reason to show."""

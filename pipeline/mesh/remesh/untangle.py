@@ -4,7 +4,7 @@ at one place, which a reader of a file without connections takes for one."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -55,27 +55,22 @@ def parted(mesh: Mesh) -> Mesh:
     double[pairs[alike[pairs[:, 0]] > 1, 1]] = True
     place = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     place[pairs[:, 1]] = pairs[:, 0]
-    touching = double[faces.long()].any(1)
-    some = faces[touching].long().cpu()  # few, and added up in one order on any device
-    rows, corner = some.unique(return_inverse=True)
-    at = points[rows.to(points.device)].cpu().double()
-    total, shortest = torch.zeros_like(at), torch.full((len(at),), torch.inf, dtype=at.dtype)
+    near = _Near.of(points, faces, double)
+    shortest = torch.full((len(near.at),), torch.inf, dtype=near.at.dtype)
     for k in range(3):
-        ends = corner[:, [k, (k + 1) % 3]]
-        length = (at[ends[:, 0]] - at[ends[:, 1]]).norm(dim=1)
-        for one, other in (ends.unbind(1), ends.flip(1).unbind(1)):
-            total.index_add_(0, one, at[other])
-            shortest.scatter_reduce_(0, one, length, "amin")
-    own = double[rows.to(points.device)].cpu()
-    middle = (total / (2 * torch.bincount(corner.reshape(-1), minlength=len(at)))[:, None])[own]
-    _, group = place[rows.to(points.device)].cpu()[own].unique(return_inverse=True)
-    shared = torch.zeros(int(group.max()) + 1, 3, dtype=at.dtype).index_add_(0, group, middle)
+        one, other = near.corner[:, k], near.corner[:, (k + 1) % 3]
+        length = (near.at[one] - near.at[other]).norm(dim=1)
+        for end in (one, other):
+            shortest.scatter_reduce_(0, end, length, "amin")
+    own, middle = near.moving, near.middle[near.moving]
+    _, group = place[near.rows].cpu()[own].unique(return_inverse=True)
+    shared = torch.zeros(int(group.max()) + 1, 3, dtype=middle.dtype).index_add_(0, group, middle)
     way = middle - (shared / torch.bincount(group)[:, None])[group]
     side = float((points.amax(0) - points.amin(0)).max())
     step = (_AWAY * shortest[own]).clamp_max(_FARTHEST * side)
     move = torch.zeros_like(points)
     way = torch.nn.functional.normalize(way, dim=1, eps=1e-30) * step[:, None]
-    move[rows[own].to(points.device)] = way.float().to(points.device)
+    move[near.rows[own.to(points.device)]] = way.float().to(points.device)
     lowest = points[:, 2].amin()  # on which it stands
     move[:, 2] = torch.where(points[:, 2] <= lowest, 0.0, torch.maximum(move[:, 2], lowest - points[:, 2]))
     return replace(mesh, vertices=moved(points, move, faces, True).vertices)
@@ -85,20 +80,37 @@ def _drawn(points: torch.Tensor, faces: torch.Tensor, crossed: torch.Tensor) -> 
     """The points [V, 3] with the corners of crossed [F] faces moved, and [F] bool the faces that have one of these."""
     moving = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     moving[faces[crossed].reshape(-1).long()] = True
-    touched = moving[faces.long()].any(1)
-    # few, and added up in one order on any device
-    some = faces[touched].long().cpu()
-    rows, place = some.unique(return_inverse=True)
-    at = points[rows.to(points.device)].cpu().double()
-    total, uses = torch.zeros_like(at), torch.bincount(place.reshape(-1), minlength=len(rows))
-    for k in range(3):
-        others = at[place[:, (k + 1) % 3]] + at[place[:, (k + 2) % 3]]
-        total.index_add_(0, place[:, k], others)
-    middle = total / (2 * uses.clamp_min(1))[:, None]
-    moved = at + _SHARE * (middle - at)
+    near = _Near.of(points, faces, moving)
+    moved = near.at + _SHARE * (near.middle - near.at)
     lowest = float(points[:, 2].amin())
-    moved[:, 2] = torch.where(at[:, 2] <= lowest, at[:, 2], moved[:, 2].clamp_min(lowest))
-    own = moving[rows.to(points.device)].cpu()
+    moved[:, 2] = torch.where(near.at[:, 2] <= lowest, near.at[:, 2], moved[:, 2].clamp_min(lowest))
     points = points.clone()
-    points[rows[own].to(points.device)] = moved[own].float().to(points.device)
-    return points, touched
+    points[near.rows[near.moving.to(points.device)]] = moved[near.moving].float().to(points.device)
+    return points, moving[faces.long()].any(1)
+
+
+@dataclass(frozen=True)
+class _Near:
+    """The corners of faces with a vertex that moves: few, on the CPU, and added up in one order on any device.
+
+    rows: [N] int64 vertices, on the points' device. at: [N, 3] float64 where they are. corner: [F', 3] int64 the faces,
+    in numbers of rows. moving: [N] bool. middle: [N, 3] of their neighbours, whole for those that move.
+    """
+
+    rows: torch.Tensor
+    at: torch.Tensor
+    corner: torch.Tensor
+    moving: torch.Tensor
+    middle: torch.Tensor
+
+    @staticmethod
+    def of(points: torch.Tensor, faces: torch.Tensor, moving: torch.Tensor) -> _Near:
+        """points: [V, 3]. faces: [F, 3]. moving: [V] bool."""
+        some = faces[moving[faces.long()].any(1)].long().cpu()
+        rows, corner = some.unique(return_inverse=True)
+        rows = rows.to(points.device)
+        at = points[rows].cpu().double()
+        total, uses = torch.zeros_like(at), torch.bincount(corner.reshape(-1), minlength=len(at))
+        for k in range(3):
+            total.index_add_(0, corner[:, k], at[corner[:, (k + 1) % 3]] + at[corner[:, (k + 2) % 3]])
+        return _Near(rows, at, corner, moving[rows].cpu(), total / (2 * uses.clamp_min(1))[:, None])
